@@ -122,12 +122,13 @@ class PairScores:
         """Return the lowest threshold that at most a share `far` of impostor pairs reach.
 
         `weights` (I,) repeats identities for the bootstrap; copies of one identity are no impostors
-        of each other.
+        of each other. NaN where there are no impostors.
         """
         weights = np.ones(len(self.sizes)) if weights is None else weights
-        allowed = math.floor(far * _pairs_between(weights * self.sizes) + 1e-9)
-        if len(self.impostor) == 0:
+        pairs = _pairs_between(weights * self.sizes)
+        if pairs == 0:
             return math.nan
+        allowed = math.floor(far * pairs + 1e-9)
         # Nearly always a few times the allowed number decides; a resample rich in look-alikes needs more.
         for look_at in (4 * allowed + 1000, len(self.impostor)):
             owners = self.impostor_owners[:look_at]
