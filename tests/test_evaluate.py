@@ -139,9 +139,9 @@ def test_best_threshold_lies_in_the_middle_of_the_gap_that_separates() -> None:
 
 
 def test_best_threshold_never_splits_ties() -> None:
-    similarities = np.array([0.5, 0.5, 0.9], np.float32)
-    threshold = pairs.best_threshold(similarities, np.array([False, True, True]))
-    assert pairs.accuracy_at(similarities, np.array([False, True, True]), threshold).value == pytest.approx(2 / 3)
+    # Between the tied 0.5s all four would be right, but no threshold lies there; 0.7 gets three.
+    similarities, same = np.array([0.5, 0.5, 0.5, 0.9], np.float32), np.array([False, False, True, True])
+    assert pairs.best_threshold(similarities, same) == pytest.approx(0.7)
 
 
 def test_cross_validation_uses_thresholds_of_the_other_folds() -> None:
