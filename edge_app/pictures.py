@@ -40,7 +40,7 @@ PICTURE_SUFFIXES: Final = frozenset(
 """File names that count as pictures when a folder is searched."""
 
 # Named one by one because Pillow would otherwise also try EPS, which starts a PostScript interpreter.
-_FORMATS: Final = ("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
+_FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 
 # What Pillow's decoders raise on damaged data, as seen by feeding them cut and altered files.
 _DAMAGE: Final = (
