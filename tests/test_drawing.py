@@ -1,0 +1,82 @@
+"""Boxes and labels on pictures: known and unknown tell apart with and without colour, in any script, at any edge."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge_app.domain import Face, Match, Sighting
+from edge_app.drawing import KNOWN, UNKNOWN, annotate, label_of
+
+GREY = np.full((240, 320, 3), 90, np.uint8)
+
+
+def sighting(name: str | None, box=(100, 100, 180, 200)) -> Sighting:
+    return Sighting(Face(np.array(box), np.zeros((5, 2)), 0.9), Match(name, 0.734, 0.3))
+
+
+def edge(pixels: np.ndarray) -> np.ndarray:
+    """Colour along the left edge of the default box."""
+    return pixels[105:195, 100]
+
+
+def test_a_known_face_has_a_whole_frame_in_its_colour():
+    assert (edge(annotate(GREY, [sighting("Ann")])) == KNOWN).all()
+
+
+def test_an_unknown_face_has_a_dashed_frame_in_another_colour():
+    along = edge(annotate(GREY, [sighting(None)]))
+    drawn = (along == UNKNOWN).all(axis=1)
+    assert 0.3 < drawn.mean() < 0.7
+    assert (along[~drawn] == 90).all()
+
+
+def test_the_label_names_the_known_and_marks_the_unknown():
+    assert label_of(sighting("Ann")) == "Ann 0.73"
+    assert label_of(sighting(None)) == "? unknown"
+
+
+def test_the_original_is_untouched_and_read_only_pixels_are_fine():
+    frozen = GREY.copy()
+    frozen.setflags(write=False)
+    drawn = annotate(frozen, [sighting("Ann")])
+    assert (frozen == 90).all()
+    assert drawn.flags.writeable
+    assert (drawn != frozen).any()
+
+
+def test_nobody_is_no_change():
+    np.testing.assert_array_equal(annotate(GREY, []), GREY)
+
+
+def ink(name: str) -> np.ndarray:
+    return annotate(GREY, [sighting(name)])[60:100]
+
+
+@pytest.mark.parametrize("name", ["José", "Łukasz", "Жанна", "Αλέξης", "李山", "田中あき", "한국", "أحمد"])
+def test_names_in_other_scripts_are_written_and_not_replaced_by_question_marks(name):
+    assert (ink(name) != ink("?" * len(name))).any()
+    assert (ink(name) != ink(name[:-1])).any()
+
+
+def test_what_no_font_has_is_a_visible_question_mark():
+    np.testing.assert_array_equal(ink("Ann \N{SLIGHTLY SMILING FACE}"), ink("Ann ?"))
+
+
+@pytest.mark.parametrize("box", [(-50, -60, 30, 40), (300, 220, 400, 300), (100, 0, 180, 240), (-500, -500, 900, 900)])
+def test_a_label_stays_inside_the_picture(box):
+    drawn = annotate(GREY, [sighting("Ann", box)])
+    strip = (drawn == KNOWN).all(axis=2)
+    assert strip.sum() > 300  # the strip, not only a corner of the frame
+
+
+def test_a_long_name_is_made_to_fit():
+    drawn = annotate(GREY, [sighting("Wolfeschlegelsteinhausen " * 3)])
+    strip = (drawn == KNOWN).all(axis=2)
+    assert strip[:, -1].sum() <= 2 or strip.any(axis=0).all()
+    assert (drawn[70:98] == 255).any()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (3, 500, 3), (500, 3, 3)])
+def test_a_tiny_picture_is_drawn_on_all_the_same(shape):
+    assert annotate(np.zeros(shape, np.uint8), [sighting("Ann")]).shape == shape
