@@ -1,0 +1,140 @@
+"""Faces in a picture: one class, two detectors behind it.
+
+Hides which network runs, at which scales, and how its raw outputs become boxes. Flows in: RGB pixels of any
+size. Flows out: `Face`s in the picture's own pixels, largest first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, cast
+
+import numpy as np
+
+from edge_app import zoo
+from edge_app.domain import Face, Floats, ModelError, Pixels, UsageError
+from edge_app.mtcnn import Found, MtcnnCascade
+from edge_app.runtime import Model
+from edge_app.vision import nms, resize, to_input
+
+DETECTORS: Final = ("yunet", "mtcnn")
+
+# Measured on pictures of lfw_dev scaled so that the face box had the given width: at score 0.6 YuNet finds
+# 48 % of 12 px faces, 92 % of 16 px, 98 % of 20 px, all from 32 to 500 px, 83 % of 700 px ones; landmarks are
+# as good as they get (2-3 % of the face's width) from 32 px on.
+_SURE_FACE_PX: Final = 20
+_LARGEST_SURE_FACE_PX: Final = 512
+_CLOSE_FACE_PX: Final = 300
+"""Where a face that fills the picture is brought to when the fine level would show it too large."""
+_STRIDES_PX: Final = (8, 16, 32)
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorOptions:
+    """What to look for."""
+
+    min_face_px: float = 24.0
+    """Shorter side of the smallest face to be found, pixels of the picture."""
+    min_score: float = 0.6
+    """Detector's confidence from which a window is a face, [0, 1]; MTCNN keeps its own three."""
+    max_side_px: int = 1920
+    """Longest side that YuNet works at: bounds memory and time on photographs."""
+    overlap_limit: float = 0.3
+    """Intersection over union from which two boxes are one face."""
+
+
+class Detector:
+    """Finds faces."""
+
+    def __init__(
+        self, name: str, find: Callable[[Pixels, DetectorOptions], Found], options: DetectorOptions | None = None
+    ) -> None:
+        self.name = name
+        self.options = options or DetectorOptions()
+        self._find = find
+
+    @classmethod
+    def open(cls, name: str = "yunet", options: DetectorOptions | None = None, threads: int | None = None) -> Detector:
+        """Load a shipped detector by name: "yunet" or "mtcnn". Raises UsageError for another name."""
+        if name == "yunet":
+            return cls(name, _YuNet(zoo.load("yunet", threads=threads)).find, options)
+        if name == "mtcnn":
+            nets = [zoo.load(f"mtcnn-{part}", threads=threads) for part in ("pnet", "rnet", "onet")]
+            cascade = MtcnnCascade(*nets)
+            return cls(name, lambda pixels, opts: cascade.find(pixels, opts.min_face_px), options)
+        raise UsageError(f"there is no detector called {name!r}", expected=" or ".join(DETECTORS))
+
+    def detect(self, pixels: Pixels) -> tuple[Face, ...]:
+        """Find all faces of (H, W, 3) uint8 RGB pixels, largest first; empty when there is none."""
+        boxes, landmarks, scores = self._find(pixels, self.options)
+        order = np.argsort(-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), kind="stable")
+        height, width = pixels.shape[:2]
+        return tuple(
+            Face(boxes[i], landmarks[i], float(min(scores[i], 1.0)))
+            for i in order
+            if _centre_inside(boxes[i], width, height)
+        )
+
+
+def _centre_inside(box: Floats, width: int, height: int) -> bool:
+    x, y = float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
+    return 0 <= x < width and 0 <= y < height and bool(box[2] > box[0] and box[3] > box[1])
+
+
+class _YuNet:
+    """Wu et al. 2023, YuNet: a tiny millisecond-level face detector."""
+
+    def __init__(self, model: Model) -> None:
+        if len(model.card.outputs) != 3 * 4:
+            raise ModelError(f"the YuNet graph has {len(model.card.outputs)} outputs", expected="12")
+        self._model = model
+
+    def find(self, pixels: Pixels, options: DetectorOptions) -> Found:
+        height, width = pixels.shape[:2]
+        levels = [self._at(pixels, scale, options.min_score) for scale in scales_for(width, height, options)]
+        boxes, landmarks, scores = (np.concatenate(parts) for parts in zip(*levels, strict=True))
+        kept = nms(boxes, scores, options.overlap_limit)
+        return boxes[kept], landmarks[kept], scores[kept]
+
+    def _at(self, pixels: Pixels, scale: float, min_score: float) -> Found:
+        height, width = pixels.shape[:2]
+        new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
+        canvas = np.zeros((_up_to_32(new_height), _up_to_32(new_width), 3), np.uint8)
+        canvas[:new_height, :new_width] = resize(pixels, new_width, new_height)
+        outputs = self._model.run(to_input(canvas[None], self._model.card.input))
+        boxes, landmarks, scores = decode_yunet(outputs, canvas.shape[1], min_score)
+        ratio = np.array([width / new_width, height / new_height], np.float32)
+        return boxes * np.tile(ratio, 2), landmarks * ratio, scores
+
+
+def scales_for(width: int, height: int, options: DetectorOptions) -> tuple[float, ...]:
+    """At which sizes YuNet must see a picture so that no face from `min_face_px` up is missed."""
+    fine = min(1.0, _SURE_FACE_PX / options.min_face_px, options.max_side_px / max(width, height))
+    if min(width, height) * fine <= _LARGEST_SURE_FACE_PX:
+        return (fine,)
+    return fine, _CLOSE_FACE_PX / min(width, height)
+
+
+def _up_to_32(extent: int) -> int:
+    return -(-extent // 32) * 32
+
+
+def decode_yunet(outputs: tuple[Floats, ...], width_px: int, min_score: float) -> Found:
+    """Turn YuNet's twelve outputs for one picture into boxes, landmarks and scores.
+
+    `outputs`: class, objectness, box and landmark maps, each for strides 8, 16, 32, shaped (1, cells, c);
+    `width_px`: width of the input, which orders the cells. No merging of overlapping boxes here.
+    """
+    found = []
+    for level, stride in enumerate(_STRIDES_PX):
+        label, objectness, box, points = (outputs[kind * 3 + level][0] for kind in range(4))
+        score = np.sqrt(np.clip(label[:, 0], 0, 1) * np.clip(objectness[:, 0], 0, 1))
+        cells = np.flatnonzero(score >= min_score)
+        corner = np.stack([cells % (width_px // stride), cells // (width_px // stride)], axis=1).astype(np.float32)
+        centre = corner + box[cells, :2]
+        half = np.exp(box[cells, 2:]) / 2
+        boxes = np.concatenate([centre - half, centre + half], axis=1) * stride
+        landmarks = (points[cells].reshape(-1, 5, 2) + corner[:, None]) * stride
+        found.append((boxes.astype(np.float32), landmarks.astype(np.float32), score[cells]))
+    return cast(Found, tuple(np.concatenate(parts) for parts in zip(*found, strict=True)))

@@ -1,0 +1,405 @@
+"""Every noun and every error of the application; imports numpy only.
+
+Hides nothing but validation: what is built here is valid, immutable, and has read-only arrays.
+Flows in: raw arrays and strings. Flows out: the vocabulary that all other modules speak.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+LANDMARK_NAMES: Final = ("left eye", "right eye", "nose", "left mouth", "right mouth")
+"""Order of the five landmarks; left and right as seen in the picture."""
+
+NAME_MAX_CHARS: Final = 80
+
+
+class EdgeError(Exception):
+    """A failure told in one line: what was found, what was expected, what to do."""
+
+    def __init__(self, found: str, *, expected: str = "", remedy: str = "") -> None:
+        self.found = found
+        self.expected = expected
+        self.remedy = remedy
+        parts = [found, f"expected {expected}" if expected else "", remedy]
+        super().__init__("; ".join(" ".join(part.split()) for part in parts if part))
+
+
+class UsageError(EdgeError):
+    """The caller asked for something that makes no sense (exit code 2)."""
+
+
+class CameraError(EdgeError):
+    """A frame source is absent, busy, lost or delivers nothing usable."""
+
+
+class ModelError(EdgeError):
+    """A model file is missing, damaged, changed, or not what its card says."""
+
+
+class GalleryError(EdgeError):
+    """The gallery cannot be read, written, or matched against."""
+
+
+class MediaError(EdgeError):
+    """A picture or video cannot be read or written."""
+
+
+def frozen_array(values: Any, dtype: type[np.generic], shape: tuple[int | None, ...], what: str) -> Any:
+    """Return `values` as a read-only, contiguous array of `dtype`.
+
+    `shape` gives the expected extent of every axis, None for any. Raises ValueError when it differs.
+    """
+    array = np.ascontiguousarray(values, dtype=dtype)
+    fits = array.ndim == len(shape) and all(
+        want is None or want == have for want, have in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{what}: found shape {array.shape}, expected {shape}")
+    if array.flags.writeable:
+        if array is values or array.base is not None:
+            array = array.copy()
+        array.setflags(write=False)
+    return array
+
+
+def valid_name(name: str) -> str:
+    """Return the name of an identity in its stored form (NFC, outer blanks removed).
+
+    Raises UsageError for an empty name, one of more than 80 characters, or one that holds a slash,
+    a backslash or a control character: names become file names and terminal lines.
+    """
+    cleaned = unicodedata.normalize("NFC", name).strip()
+    if not cleaned:
+        raise UsageError("the name is empty", expected="at least one visible character")
+    if len(cleaned) > NAME_MAX_CHARS:
+        raise UsageError(
+            f"the name has {len(cleaned)} characters",
+            expected=f"at most {NAME_MAX_CHARS}",
+            remedy="shorten it",
+        )
+    bad = sorted({c for c in cleaned if c in "/\\" or unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"}})
+    if bad or cleaned in {".", ".."}:
+        listed = " ".join(repr(c) for c in bad) or cleaned
+        raise UsageError(
+            f"the name {cleaned!r} holds {listed}",
+            expected="no slashes, no control or invisible characters",
+            remedy="choose a plain name",
+        )
+    return cleaned
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One picture in time."""
+
+    pixels: Pixels
+    """(H, W, 3) uint8, RGB."""
+    index: int = 0
+    """Position in its source, from 0."""
+    time_s: float = 0.0
+    """Seconds on the source's own monotonic clock."""
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != np.uint8:
+            raise ValueError(f"frame: found dtype {self.pixels.dtype}, expected uint8")
+        object.__setattr__(self, "pixels", _read_only_view(self.pixels))
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(width, height)."""
+        return int(self.pixels.shape[1]), int(self.pixels.shape[0])
+
+
+def _read_only_view(pixels: Pixels) -> Pixels:
+    """A view, not a copy: a 12-megapixel frame is 36 MB and its source gives it away anyway."""
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ValueError(f"frame: found shape {pixels.shape}, expected (H, W, 3) with H, W >= 1")
+    view = pixels.view()
+    view.setflags(write=False)
+    return view
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Face:
+    """One detected face, in the pixels of its frame."""
+
+    box: Floats
+    """(4,) x1, y1, x2, y2; may reach past the frame's edge."""
+    landmarks: Floats
+    """(5, 2) x, y in the order of LANDMARK_NAMES."""
+    score: float
+    """Detector's confidence in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "box", frozen_array(self.box, np.float32, (4,), "box"))
+        object.__setattr__(self, "landmarks", frozen_array(self.landmarks, np.float32, (5, 2), "landmarks"))
+        if not (self.box[2] > self.box[0] and self.box[3] > self.box[1]):
+            raise ValueError(f"box: found {self.box.tolist()}, expected x1 < x2 and y1 < y2")
+        if not 0.0 <= self.score <= 1.0:
+            raise ValueError(f"score: found {self.score}, expected [0, 1]")
+
+    @property
+    def width_px(self) -> float:
+        """Width of the box."""
+        return float(self.box[2] - self.box[0])
+
+    @property
+    def height_px(self) -> float:
+        """Height of the box."""
+        return float(self.box[3] - self.box[1])
+
+    @property
+    def size_px(self) -> float:
+        """Shorter side of the box."""
+        return min(self.width_px, self.height_px)
+
+    @property
+    def area_px2(self) -> float:
+        """Area of the box."""
+        return self.width_px * self.height_px
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedding:
+    """A point on the unit sphere of one model's space."""
+
+    vector: Floats
+    """(D,) float32, unit length by construction."""
+    model_id: str
+    """Id of the model whose space this is; builds of one model in other precisions share it."""
+
+    def __post_init__(self) -> None:
+        raw = np.asarray(self.vector, dtype=np.float64)
+        if raw.ndim != 1 or raw.size == 0:
+            raise ValueError(f"embedding: found shape {raw.shape}, expected (D,)")
+        length = float(np.linalg.norm(raw))
+        if not math.isfinite(length) or length < 1e-12:
+            raise ValueError(f"embedding: found length {length}, expected a finite vector that is not zero")
+        unit = (raw / length).astype(np.float32)
+        unit.setflags(write=False)
+        object.__setattr__(self, "vector", unit)
+
+    def similarity(self, other: Embedding) -> float:
+        """Cosine in [-1, 1]. Raises GalleryError when the two come from different models."""
+        if self.model_id != other.model_id:
+            raise GalleryError(
+                f"an embedding of {other.model_id} was compared with one of {self.model_id}",
+                expected="one model on both sides",
+                remedy="enroll again with the model in use",
+            )
+        return float(self.vector @ other.vector)
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What was measured on one face before it was trusted."""
+
+    face_px: float
+    """Shorter side of the face box, pixels."""
+    sharpness: float
+    """Share of fine detail in the aligned crop, >= 0; see `edge_app.quality`."""
+    brightness: float
+    """Median luminance of the aligned crop, 0-255."""
+    clipped: float
+    """Share of the crop's pixels that are black or blown out, [0, 1]."""
+    yaw: float
+    """Turn to the side in [-1, 1]: 0 frontal, +1 the nose over the right eye as seen in the picture."""
+    pitch: float
+    """Nose height between eyes (0) and mouth (1)."""
+    roll_deg: float
+    """In-plane rotation of the eye line, degrees, clockwise in the picture."""
+    score: float
+    """Detector's confidence in [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Template:
+    """One accepted shot of one identity."""
+
+    embedding: Embedding
+    """What matching uses."""
+    quality: Quality
+    """What was measured when it was accepted."""
+    source: str
+    """Where the shot came from: a file name or a camera; never the picture itself."""
+    created_s: float
+    """Unix time of enrollment."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Identity:
+    """A name and its templates, all of one model."""
+
+    name: str
+    templates: tuple[Template, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", valid_name(self.name))
+        if not self.templates:
+            raise ValueError(f"identity {self.name!r}: found no template, expected at least one")
+        models = {template.embedding.model_id for template in self.templates}
+        if len(models) > 1:
+            raise ValueError(f"identity {self.name!r}: found templates of {sorted(models)}, expected one model")
+
+    @property
+    def model_id(self) -> str:
+        """The model all templates belong to."""
+        return self.templates[0].embedding.model_id
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A name, or nobody."""
+
+    name: str | None
+    """The identity, or None when nobody is near enough or two are too near to tell."""
+    similarity: float
+    """Cosine to the nearest identity; -1 against an empty gallery."""
+    margin: float
+    """Similarity less the runner-up identity's; 2 when there is no runner-up."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sighting:
+    """A face and who it is."""
+
+    face: Face
+    match: Match
+    track: int | None = None
+    """Number of the track that the face belongs to, None outside video."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """All that was seen in one frame."""
+
+    frame: Frame
+    sightings: tuple[Sighting, ...]
+    timings_ms: Mapping[str, float]
+    """Milliseconds of each stage by name: detect, align, embed, match, total."""
+
+
+Task = Literal["face-detection", "face-embedding", "image-embedding", "classification", "liveness"]
+Precision = Literal["fp32", "int8", "fp16"]
+PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "int8", "fp16")
+TASKS: Final[tuple[Task, ...]] = ("face-detection", "face-embedding", "image-embedding", "classification", "liveness")
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """A threshold and how often it lets a stranger pass."""
+
+    fmr: float
+    """False-match rate of one comparison, (0, 1)."""
+    threshold: float
+    """Similarity at which that rate was measured."""
+    impostor_pairs: int
+    """How many impostor comparisons the figure rests on."""
+    templates: int = 1
+    """Templates averaged into the identity that was compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """How pixels become the network's input: (pixels - mean) / std, channels first."""
+
+    name: str
+    """Name of the graph's input."""
+    width_px: int | None
+    """None: any width."""
+    height_px: int | None
+    """None: any height."""
+    channels: Literal["RGB", "BGR"] = "RGB"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """In units of 0-255, in the order of `channels`."""
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """In units of 0-255, in the order of `channels`."""
+    layout: Literal["NCHW"] = "NCHW"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What a model is. It lives in the ONNX file's own metadata, so one file is a whole model."""
+
+    id: str
+    """Name of the model; all precisions of one model share it and its embedding space."""
+    task: Task
+    family: str
+    """How outputs are decoded: yunet, mtcnn-pnet, mtcnn-rnet, mtcnn-onet, embedding, logits."""
+    input: InputSpec
+    outputs: tuple[str, ...]
+    """Names of the graph's outputs, in the graph's order."""
+    precision: Precision
+    licence: str
+    """SPDX id, or the words of the owner."""
+    commercial_use: bool
+    """False: weights or data forbid it; shown whenever the model is chosen."""
+    origin: str
+    """Where the weights come from, in words."""
+    origin_sha256: str
+    """Hash of the file the weights came in."""
+    crop: str = "none"
+    """Alignment template by name: see `edge_app.vision.CROPS`."""
+    embedding_size: int | None = None
+    labels: tuple[str, ...] = ()
+    operating_points: tuple[OperatingPoint, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Measured figures by name, e.g. accuracy on a named protocol."""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """How the file was made: command, package versions, parity with the origin."""
+
+    KEY: ClassVar[str] = "edge_app.card"
+    """Key of the card in the ONNX file's metadata."""
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise ModelError(f"the card names the task {self.task!r}", expected=f"one of {', '.join(TASKS)}")
+        if self.precision not in PRECISIONS:
+            raise ModelError(f"the card names the precision {self.precision!r}", expected=", ".join(PRECISIONS))
+        if self.task.endswith("embedding") and not self.embedding_size:
+            raise ModelError(f"the card of {self.id!r} gives no embedding size", expected="a positive number")
+        if self.task == "classification" and not self.labels:
+            raise ModelError(f"the card of {self.id!r} gives no labels", expected="one label per class")
+
+    def to_json(self) -> str:
+        """The card as one JSON object."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain |= {
+            "input": asdict(self.input),
+            "operating_points": [asdict(point) for point in self.operating_points],
+            "metrics": dict(self.metrics),
+            "provenance": dict(self.provenance),
+        }
+        return json.dumps(plain, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelCard:
+        """Read what `to_json` wrote. Raises ModelError when a field is missing, unknown or of the wrong kind."""
+        try:
+            plain: dict[str, Any] = json.loads(text)
+            spec = plain["input"]
+            return cls(
+                **plain
+                | {
+                    "input": InputSpec(**spec | {"mean": tuple(spec["mean"]), "std": tuple(spec["std"])}),
+                    "outputs": tuple(plain["outputs"]),
+                    "labels": tuple(plain.get("labels", ())),
+                    "operating_points": tuple(OperatingPoint(**p) for p in plain.get("operating_points", ())),
+                }
+            )
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"the model's card cannot be read: {error}", expected="a card that edge-app wrote"
+            ) from error
