@@ -186,6 +186,8 @@ class Database:
                 mark, db = None, sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
                 self._install(db)
             self._check(db)
+            if mark:
+                self._check_length(db)
         except BaseException:
             db.close()
             raise
@@ -227,6 +229,16 @@ class Database:
                 expected=f"schema {self._schema.version}",
                 remedy="upgrade edge-app; the gallery is untouched",
             )
+
+    def _check_length(self, db: sqlite3.Connection) -> None:
+        """Refuse a file that lost its end; SQLite itself reads a last page that was cut as if zeros followed."""
+        db.execute("BEGIN")  # nobody changes the length between the two questions
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
+        found_bytes = self.path.stat().st_size
+        db.execute("ROLLBACK")
+        if found_bytes < pages * page_bytes:
+            raise damaged(self.path, f"it has {found_bytes} of {pages * page_bytes} bytes")
 
     def _scrub(self, db: sqlite3.Connection) -> None:
         """Rebuild the file if a deletion asked for it, so that no page keeps a stray copy."""
