@@ -274,7 +274,7 @@ def _load(body: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
 def _efficientnet_lite0(weights: Path | None, pretrained: bool) -> Backbone:
     import timm
 
-    body = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    body: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     source = Source("Apache-2.0", True, "random weights", "")
     if pretrained and weights is None:
         path = _lite0_file()

@@ -31,6 +31,17 @@ _STATE_KEY: Final = "edge_app.state"
 _PACKAGES: Final = ("torch", "torchvision", "timm", "lightning", "numpy", "safetensors", "edge-app")
 
 
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that a result depends on; absent ones are left out."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Base:
     """The pretrained network that was trained on, and what its owner allows."""
@@ -70,18 +81,7 @@ class Checkpoint:
     metrics: Mapping[str, float] = field(default_factory=dict)
     data_sha256: str = ""
     """Hash of the list of pictures, their labels and contents."""
-    versions: Mapping[str, str] = field(default_factory=lambda: versions())
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that a result depends on; absent ones are left out."""
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    versions: Mapping[str, str] = field(default_factory=package_versions)
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
