@@ -119,9 +119,7 @@ class _AreaSampler:
         left, right = _cells(x1[inside], x2[inside], size)
         return boxes[inside], self._average(top, bottom, left, right)
 
-    def _average(
-        self, top: Indices, bottom: Indices, left: Indices, right: Indices
-    ) -> Floats:
+    def _average(self, top: Indices, bottom: Indices, left: Indices, right: Indices) -> Floats:
         rows = self._sums[bottom] - self._sums[top] if len(top) == 1 else None
         if rows is not None:  # one rectangle grid over the whole picture: slice rows once
             sums = rows[:, :, right[0]] - rows[:, :, left[0]]

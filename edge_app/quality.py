@@ -11,8 +11,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_app.domain import Face, Pixels, Quality
+
+Grey = NDArray[np.integer | np.floating]
+Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +25,17 @@ class QualityLimits:
 
     min_face_px: float = 40.0
     """Shorter side of the face box."""
-    min_sharpness: float = 0.0
-    """Fine detail in the crop."""
-    min_brightness: float = 30.0
+    min_sharpness: float = 0.195
+    """Fine detail in the crop; 0.3 % of real pictures have less."""
+    min_brightness: float = 45.0
     """Median luminance, 0-255."""
-    max_brightness: float = 235.0
+    max_brightness: float = 220.0
     """Median luminance, 0-255."""
-    max_clipped: float = 0.5
+    max_clipped: float = 0.3
     """Share of black or blown-out pixels."""
-    max_yaw: float = 0.75
+    max_yaw: float = 1.0
     """Turn to the side, absolute."""
-    max_roll_deg: float = 50.0
+    max_roll_deg: float = 45.0
     """Tilt of the head, absolute."""
 
 
@@ -57,14 +61,35 @@ def measure(face: Face, crop: Pixels) -> Quality:
     )
 
 
-def _sharpness(grey: Pixels) -> float:
-    """Energy of the finest detail relative to all detail: independent of light and contrast."""
-    values = grey.astype(np.float32)
-    fine = cv2.Laplacian(cv2.GaussianBlur(values, (0, 0), 0.7), cv2.CV_32F)
-    return float(fine.std() / (values.std() + 8.0))
+def _sharpness(grey: Grey) -> float:
+    """Share of a crop's detail that a blur would take away, in its worst direction; 0 blurred, about 0.35 sharp.
+
+    Crete et al. 2007, The blur effect: perception and estimation with a new no-reference perceptual blur metric.
+    Taken along four directions, the least counts: motion blurs one direction only, and the mean of all missed two
+    thirds of the pictures blurred by 15 px of motion.
+    """
+    values: Float32 = grey.astype(np.float32)
+    return min(_detail_lost(values, down, right) for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)))
 
 
-def _upright(face: Face) -> np.ndarray:
+def _detail_lost(values: Float32, down: int, right: int) -> float:
+    """Share of the differences along one direction that a Gaussian along it (sigma 2 steps) removes."""
+    kernel = np.zeros((9, 9), np.float32)
+    steps = np.arange(-4, 5)
+    kernel[4 + steps * down, 4 + steps * right] = cv2.getGaussianKernel(9, 2.0).ravel()
+    blurred: Float32 = cv2.filter2D(values, -1, kernel).astype(np.float32, copy=False)
+    before, after = (float(np.abs(_differences(v, down, right)).sum()) for v in (values, blurred))
+    return 1.0 - after / before if before > 0 else 0.0
+
+
+def _differences(values: Float32, down: int, right: int) -> Float32:
+    height, width = values.shape
+    here = values[down:, max(right, 0) : width + min(right, 0)]
+    there = values[: height - down, max(-right, 0) : width - max(right, 0)]
+    return here - there
+
+
+def _upright(face: Face) -> NDArray[np.floating]:
     """Landmarks with the eye line level, its middle at the origin, its length 1; (5, 2)."""
     eyes = (face.landmarks[0] + face.landmarks[1]) / 2
     along = face.landmarks[1] - face.landmarks[0]

@@ -1,0 +1,118 @@
+"""Puts the parts together: data folder, models, gallery and rule become a `Recognizer`.
+
+Hides which file goes where; the command line and the terminal app both start here. Flows in: the data folder and
+the user's choices. Flows out: a ready `Recognizer`, and enrollment that lands in the vault whole or not at all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from edge_app import runtime
+from edge_app.detect import Detector, DetectorOptions
+from edge_app.domain import Embedding, GalleryError, OperatingPoint
+from edge_app.embed import Embedder
+from edge_app.enroll import EnrollOptions, Refusal, Shot, Verdict, judge_shots, template_of
+from edge_app.gallery import Gallery
+from edge_app.home import Home, Settings
+from edge_app.pipeline import Recognizer
+from edge_app.precision import Choice, choose
+from edge_app.vault import Stored, Vault
+
+DEFAULT_EMBEDDER = "sface"
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """Everything that recognition and enrollment need, over one data folder."""
+
+    home: Home
+    settings: Settings
+    vault: Vault
+    recognizer: Recognizer
+    choice: Choice
+    """Which build of the embedder runs, and why."""
+
+    @property
+    def points(self) -> tuple[OperatingPoint, ...]:
+        """The embedder's operating points."""
+        return self.recognizer.embedder.card.operating_points
+
+    def refreshed(self) -> Workbench:
+        """The same over the gallery as it is now on disk."""
+        gallery = load_gallery(self.vault, self.recognizer.embedder)
+        rule = gallery.rule(self.points, self.settings.fpir, self.settings.margin)
+        return replace(self, recognizer=self.recognizer.with_gallery(gallery, rule))
+
+    def enroll(
+        self,
+        name: str,
+        looks: Sequence[tuple[str, Shot | Refusal]],
+        options: EnrollOptions,
+        clock: Callable[[], float] = time.time,
+    ) -> list[Verdict]:
+        """Judge the looks of one name and store the accepted ones in one transaction.
+
+        Returns one verdict per look, in order. Nothing is stored when all were refused. The gallery in memory is as
+        before: see `refreshed`.
+        """
+        own = _own_embeddings(self.vault, name, self.recognizer.embedder.model_id)
+        shots = [look for _, look in looks if isinstance(look, Shot)]
+        floor = replace(options, same_person_floor=same_person_floor(self.points, options.same_person_floor))
+        judged = iter(judge_shots(name, shots, own, self.recognizer.gallery, self.recognizer.rule, floor))
+        verdicts = [next(judged) if isinstance(look, Shot) else Verdict(source, None, look) for source, look in looks]
+        now_s = clock()
+        accepted = [template_of(v.shot, now_s) for v in verdicts if v.accepted and v.shot is not None]
+        if accepted:
+            self.vault.add(name, accepted)
+        return verdicts
+
+
+def open_workbench(
+    home: Home,
+    settings: Settings | None = None,
+    *,
+    detector_options: DetectorOptions | None = None,
+) -> Workbench:
+    """Load the models and the gallery of one data folder. Raises EdgeError with one line for whatever is wrong."""
+    settings = settings or home.settings()
+    choice = choose(DEFAULT_EMBEDDER, settings.precision, home, settings.threads)
+    model = runtime.load(choice.entry.path, threads=settings.threads, sha256=choice.entry.sha256)
+    embedder = Embedder(model)
+    detector = Detector.open(settings.detector, detector_options, settings.threads)
+    vault = Vault(home.gallery_path)
+    gallery = load_gallery(vault, embedder)
+    rule = gallery.rule(embedder.card.operating_points, settings.fpir, settings.margin)
+    return Workbench(home, settings, vault, Recognizer(detector, embedder, gallery, rule), choice)
+
+
+def load_gallery(vault: Vault, embedder: Embedder) -> Gallery:
+    """The gallery as it is on disk now. Raises GalleryError when all of it belongs to other models."""
+    stored = vault.read(embedder.model_id)
+    if not stored.names and (others := vault.models()):
+        listed = ", ".join(f"{model} ({count} templates)" for model, count in others.items())
+        raise GalleryError(
+            f"the gallery holds templates of {listed}",
+            expected=f"templates of {embedder.model_id}, the model in use",
+            remedy="enroll again with this model, or name another data folder with --home",
+        )
+    return gallery_of(stored)
+
+
+def gallery_of(stored: Stored) -> Gallery:
+    """Matching's view of what the vault holds of one model."""
+    return Gallery(stored.model_id, stored.names, stored.vectors, stored.owner)
+
+
+def same_person_floor(points: Sequence[OperatingPoint], fallback: float) -> float:
+    """The similarity that one stranger in a hundred reaches: less is no sign of the same person."""
+    loosest = max((p for p in points if p.templates == 1), key=lambda p: p.fmr, default=None)
+    return loosest.threshold if loosest else fallback
+
+
+def _own_embeddings(vault: Vault, name: str, model_id: str) -> list[Embedding]:
+    if name not in vault.names(model_id):
+        return []
+    return [template.embedding for template in vault.identity(name, model_id).templates]
