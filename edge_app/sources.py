@@ -11,11 +11,10 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self
-from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
 from edge_app.domain import CameraError, Frame, MediaError
 from edge_app.pictures import PICTURE_SUFFIXES, find_pictures, read_picture
@@ -41,8 +40,8 @@ class SourceSpec:
     """What a source's text means."""
 
     kind: SourceKind
-    target: str
-    """Number, path or address, as it is opened."""
+    target: str = field(repr=False)
+    """Number, path or address, as it is opened; may hold a password, so it is kept out of logs."""
     name: str
     """How it is called in messages; without passwords."""
 
@@ -103,19 +102,21 @@ def parse_source(spec: str) -> SourceSpec:
 
 def without_secrets(address: str) -> str:
     """The address with its password and everything in its query that looks like one replaced by ***."""
-    try:
-        parts = urlsplit(address)
-        host = parts.netloc.rpartition("@")[2]
-        user = parts.username
-    except ValueError:  # too odd to take apart, so nothing of it is shown but its scheme
-        return address.partition("://")[0] + "://***"
-    if user is not None:
-        host = f"{user}:***@{host}" if parts.password is not None else f"***@{host}"
-    query = "&".join(
-        f"{quote(key)}=***" if _SECRET_WORDS.search(key) else f"{quote(key)}={quote(value)}"
-        for key, value in parse_qsl(parts.query, keep_blank_values=True)
-    )
-    return urlunsplit((parts.scheme, host, parts.path, query, ""))
+    scheme, _, rest = address.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user = ""
+    # A password typed without escapes may hold / ? # and @, so it ends at the last @ there is.
+    if "@" in rest and ("@" in authority or re.search(r":(?!\d*$)", authority)):
+        secret, _, rest = rest.rpartition("@")
+        name, colon, _ = secret.partition(":")
+        user = f"{name}:***@" if colon else "***@"
+    place, question, query = rest.partition("#")[0].partition("?")
+    return f"{scheme.lower()}://{user}{place}{question}{'&'.join(_field(field) for field in query.split('&'))}"
+
+
+def _field(field: str) -> str:
+    key, equals, _ = field.partition("=")
+    return f"{key}=***" if equals and _SECRET_WORDS.search(key) else field
 
 
 def open_source(
