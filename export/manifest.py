@@ -20,10 +20,11 @@ def record(folder: Path, changed: Iterable[Path]) -> None:
     """Pin the present bytes of the files in `changed`, and leave every other entry as it is.
 
     Only the files named are read: one that was tampered with elsewhere in the folder keeps its old hash and goes on
-    being refused. Raises ModelError for a damaged manifest or a file without a card.
+    being refused; files that are gone are dropped. Raises ModelError for a damaged manifest or a file without a card.
     """
     path = folder / MANIFEST_NAME
     entries = {entry["file"]: entry for entry in _read(path)} if path.exists() else {}
+    entries = {name: entry for name, entry in entries.items() if (folder / name).is_file()}
     entries |= {file.name: _entry(file) for file in changed}
     _write(path, entries)
 

@@ -53,15 +53,15 @@ def rewrite_prelu(graph: Graph) -> int:
 def _two_passes(graph: Graph, node: onnx.NodeProto, slope: Array) -> None:
     x, y = node.input[0], node.output[0]
     relu = helper.make_node("Relu", [x], [f"{y}/relu"], name=f"{y}/relu")
-    scaled = _per_channel(graph, x, slope / (1.0 - slope), f"{y}/linear")
+    scaled = per_channel(graph, x, slope / (1.0 - slope), f"{y}/linear")
     graph.replace([node], [relu, scaled, _add(f"{y}/linear", f"{y}/relu", y)])
 
 
 def _three_passes(graph: Graph, node: onnx.NodeProto, slope: Array) -> None:
     x, y = node.input[0], node.output[0]
     relu = helper.make_node("Relu", [x], [f"{y}/relu"], name=f"{y}/relu")
-    above = _per_channel(graph, f"{y}/relu", 1.0 - slope, f"{y}/above")
-    linear = _per_channel(graph, x, slope, f"{y}/linear")
+    above = per_channel(graph, f"{y}/relu", 1.0 - slope, f"{y}/above")
+    linear = per_channel(graph, x, slope, f"{y}/linear")
     graph.replace([node], [relu, above, linear, _add(f"{y}/linear", f"{y}/above", y)])
 
 
@@ -69,7 +69,7 @@ def _add(left: str, right: str, output: str) -> onnx.NodeProto:
     return helper.make_node("Add", [left, right], [output], name=output)
 
 
-def _per_channel(graph: Graph, source: str, factors: Array, output: str) -> onnx.NodeProto:
+def per_channel(graph: Graph, source: str, factors: Array, output: str) -> onnx.NodeProto:
     """Multiply channel c by factors[c], as a depthwise 1×1 convolution."""
     weight = graph.add_weight(f"{output}/weight", factors.reshape(-1, 1, 1, 1).astype(np.float32))
     return helper.make_node(

@@ -19,8 +19,14 @@ EMBEDDING_SIZE = 128
 
 def build_graph(content: bytes) -> onnx.ModelProto:
     """Build the fast float32 graph from the original file's bytes."""
+    graph = cleaned(content)
+    rewrite_prelu(graph)
+    return graph.to_model()
+
+
+def cleaned(content: bytes) -> Graph:
+    """The original with any batch, its batch-norms folded and its PRelu nodes still in place."""
     graph = clean(Graph.of(onnx.load_model_from_string(content)))
     set_shape(graph.inputs[0], ("N", 3, SIZE_PX, SIZE_PX))
     set_shape(graph.outputs[0], ("N", EMBEDDING_SIZE))
-    rewrite_prelu(graph)
-    return graph.to_model()
+    return graph

@@ -8,7 +8,7 @@ by a file that agreed with its origin; the same inputs give the same bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -35,7 +35,7 @@ Progress = Callable[[str, int, int], None]
 SAME_MAPS = Rule(max_abs=1e-4)
 """Detectors: scores and offsets agree to a ten-thousandth."""
 _PARITY_FACES = 240
-_CALIBRATION_FACES = 400
+_CALIBRATION_FACES = 256
 _INT8_NEEDS_FACES = 100
 _DETECTOR_PICTURES = 24
 
@@ -114,18 +114,17 @@ def _open_workshop(options: Options, progress: Progress) -> _Workshop:
 
 
 def _make_sface(workshop: _Workshop) -> Iterator[Built]:
-    card = _card(
-        "sface",
-        origins.SFACE,
-        InputSpec("data", sface.SIZE_PX, sface.SIZE_PX),
-        outputs=("fc1",),
-        rewrite="batch-norm folded, PReLU as relu and depthwise 1x1 convolution",
-    )
+    card = _sface_card(rewrite="batch-norm folded, PReLU as relu and depthwise 1x1 convolution")
     path = workshop.options.output / "sface-fp32.onnx"
     batches = batches_of(rgb(workshop.faces.crops[:_PARITY_FACES]), 8)
     origin = one_by_one(as_function(workshop.sface))
     parity = admit(Candidate(sface.build_graph(workshop.sface), card, path), origin, batches, EXACT_EMBEDDING)
     yield Built(path, card.id, card.precision, parity, f"agrees with its origin on {parity.inputs} faces")
+
+
+def _sface_card(**provenance: str) -> ModelCard:
+    spec = InputSpec("data", sface.SIZE_PX, sface.SIZE_PX)
+    return _card("sface", origins.SFACE, spec, outputs=("fc1",), **provenance)
 
 
 def _make_yunet(workshop: _Workshop) -> Iterator[Built]:
@@ -180,7 +179,21 @@ def _mtcnn_batches(faces: Faces, side_px: int | None) -> list[Floats]:
 
 
 def _make_sface_int8(workshop: _Workshop) -> Iterator[Built]:
-    yield from ()
+    path = workshop.options.output / "sface-int8.onnx"
+    calibration = workshop.faces.crops[_PARITY_FACES:]
+    if len(calibration) < _INT8_NEEDS_FACES:
+        note = f"not built: {len(workshop.faces.crops)} faces were found, it needs {_PARITY_FACES + _INT8_NEEDS_FACES}"
+        yield Built(path, "sface", "int8", None, f"{note}; name a folder of face pictures with --faces")
+        return
+    from export import quantize  # onnxruntime's quantizer takes a second to load and only this step needs it
+
+    model = quantize.quantize(sface.cleaned(workshop.sface), rgb(calibration[:_CALIBRATION_FACES]))
+    how = f"static, per channel, UINT8 activations, {len(calibration[:_CALIBRATION_FACES])} faces"
+    card = replace(_sface_card(quantization=how), precision="int8")
+    batches = batches_of(rgb(workshop.faces.crops[:_PARITY_FACES]), 8)
+    origin = one_by_one(as_function(workshop.sface))
+    parity = admit(Candidate(model, card, path), origin, batches, QUANTIZED_EMBEDDING)
+    yield Built(path, card.id, card.precision, parity, f"mean cosine {parity.mean_cosine:.4f} to the float original")
 
 
 def _card(id_: str, origin: Origin, spec: InputSpec, outputs: tuple[str, ...], **provenance: str) -> ModelCard:
