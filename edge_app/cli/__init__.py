@@ -1,1 +1,69 @@
-"""Placeholder docstring, replaced by the room's owner."""
+"""The command line: parses, dispatches, prints errors in one line, sets exit codes.
+
+Hides which module answers which command. Exit codes: 0 done, 1 failed, 2 misuse. Each command's module imports what
+it needs only when it runs, so that `edge-app --help` loads neither ONNX Runtime nor OpenCV.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from edge_app import __version__
+from edge_app.domain import EdgeError, UsageError
+
+GROUPS: Final = (
+    "demo",
+    "enroll",
+    "recognize",
+    "gallery",
+    "models",
+    "doctor",
+    "export",
+)
+"""Modules of this package that add commands, in the order of the help."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="edge-app",
+        description="Teach this laptop to recognize anyone from two pictures: offline, on its CPU.",
+        epilog="example: edge-app enroll 'Ada Lovelace' ada1.jpg ada2.jpg && edge-app recognize party.jpg",
+    )
+    top.add_argument("--version", action="version", version=f"edge-app {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    for group in GROUPS:
+        importlib.import_module(f"edge_app.cli.{group}").add_parser(commands)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    top = parser()
+    args = top.parse_args(argv)
+    if args.command is None:
+        top.print_help()
+        return 2
+    try:
+        return int(args.run(args))
+    except UsageError as error:
+        return _told(error, 2)
+    except EdgeError as error:
+        return _told(error, 1)
+    except BrokenPipeError:
+        # The reader went away (`| head`): keep Python from complaining about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("edge-app: stopped", file=sys.stderr)
+        return 130
+
+
+def _told(error: EdgeError, code: int) -> int:
+    print(f"edge-app: {error}", file=sys.stderr)
+    return code

@@ -1,0 +1,49 @@
+# Two commands set everything up on a machine with Python 3.11 and make: `make demo` and `make test`.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+FACES ?=
+PEER_PYTHON ?=
+
+.PHONY: help install demo test check zoo bench train-extras clean
+
+help:
+	@echo "make demo     set up the laptop side and see people recognized (no camera, no torch, no download of models)"
+	@echo "make test     add the training side to the same environment and run every test"
+	@echo "make check    formatting, lint, strict types"
+	@echo "make zoo      rebuild the shipped models: make zoo FACES=folder/of/faces"
+	@echo "make bench    measure this machine, beside facenet-pytorch and face_recognition where they are installed"
+
+# The laptop side only: about 350 MB.
+install: $(VENV)/.laptop
+
+$(VENV)/.laptop: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt --editable .
+	touch $@
+
+# Adds torch with its CUDA libraries (about 5.6 GB on disk): torchvision and timm run on no smaller build.
+$(VENV)/.extras: $(VENV)/.laptop
+	$(PIP) install --constraint constraints.txt --editable '.[train,export,mqtt,dev]'
+	touch $@
+
+demo: install
+	$(BIN)/edge-app demo
+
+test: $(VENV)/.extras
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.extras
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+zoo: $(VENV)/.extras
+	$(BIN)/edge-app export zoo $(if $(FACES),--faces '$(FACES)')
+
+bench: $(VENV)/.extras
+	$(BIN)/edge-app bench --peers $(if $(PEER_PYTHON),--peer-python '$(PEER_PYTHON)') --output bench
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

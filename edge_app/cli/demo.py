@@ -1,0 +1,192 @@
+"""The command `demo`: people from two pictures, a clip, a stranger, and what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_app.cli import options
+from edge_app.domain import EdgeError
+
+if TYPE_CHECKING:
+    from edge_app.assembly import Workbench
+    from edge_app.domain import Frame, Observation
+    from edge_app.sample.scene import Truth
+
+
+def add_parser(commands: options.Commands) -> None:
+    """Add `demo`."""
+    parser = options.command(
+        commands,
+        "demo",
+        "enroll the sample people and recognize them, and not a stranger, in a clip",
+        "edge-app demo --output demo/",
+        run,
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("edge-app-demo"), metavar="DIR", help="where the picture and video go"
+    )
+    options.recognition(parser)
+    options.json_flag(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo in a data folder of its own, which vanishes; 1 when somebody was taken for somebody else."""
+    from edge_app.home import make_private_folder, told_plainly
+
+    with told_plainly(args.output):
+        make_private_folder(args.output)
+    with tempfile.TemporaryDirectory(prefix="edge-app-demo-") as scratch, contextlib.ExitStack() as stack:
+        args.home = Path(scratch)
+        if args.threads is None:
+            args.threads = 1
+        bench = options.workbench(args)
+        stack.callback(bench.vault.close)
+        enrolled = _enroll(bench, args)
+        bench = bench.refreshed()
+        result = _walk(bench, args)
+    if args.json:
+        options.print_json({"enrolled": enrolled, **result.as_json()})
+    else:
+        _tell(bench, result)
+    return 0 if result.well else 1
+
+
+def _enroll(bench: Workbench, args: argparse.Namespace) -> list[dict[str, Any]]:
+    from edge_app import sample
+    from edge_app.enroll import EnrollOptions
+    from edge_app.pictures import read_picture
+
+    reports = []
+    for name, paths in sample.people().items():
+        looks = [(path.name, bench.recognizer.shot(read_picture(path), path.name)) for path in paths]
+        verdicts = bench.enroll(name, looks, EnrollOptions())
+        accepted = sum(v.accepted for v in verdicts)
+        if not accepted:
+            raise EdgeError(f"the sample pictures of {name} were refused", remedy="reinstall edge-app")
+        reports.append({"name": name, "accepted": accepted, "shots": [v.source for v in verdicts]})
+        if not args.json:
+            few = "" if accepted > 1 else " (one works with a warning: two are clearly better)"
+            print(f"enrolled {name} from {accepted} picture{'s' if accepted > 1 else ''}{few}")
+    return reports
+
+
+@dataclass(slots=True)
+class _Result:
+    picture: Path
+    video: Path
+    lines: list[str] = field(default_factory=list)
+    stretches: list[dict[str, Any]] = field(default_factory=list)
+    named: Counter[str] = field(default_factory=Counter)
+    """Frames in which somebody was found and rightly named, by name; "" for the stranger left unnamed."""
+    unnamed: Counter[str] = field(default_factory=Counter)
+    """Frames in which an enrolled person was found and not named."""
+    wrong: int = 0
+    """Frames in which somebody was given another's name: should be 0."""
+
+    @property
+    def well(self) -> bool:
+        """Everybody enrolled was recognized, nobody was taken for another."""
+        from edge_app import sample
+
+        return self.wrong == 0 and all(self.named[name] > 0 for name in sample.people())
+
+    def as_json(self) -> dict[str, Any]:
+        """For scripts."""
+        return {
+            "seen": self.stretches,
+            "frames_named": {name: n for name, n in self.named.items() if name},
+            "frames_not_named": dict(self.unnamed),
+            "stranger_frames_left_unknown": self.named[""],
+            "frames_misnamed": self.wrong,
+            "picture": str(self.picture),
+            "video": str(self.video),
+        }
+
+
+def _walk(bench: Workbench, args: argparse.Namespace) -> _Result:
+    """The sample clip through the pipeline of any video, judged by what is known about it."""
+    from dataclasses import asdict
+
+    from edge_app import sample
+    from edge_app.batch import cores, ordered_map
+    from edge_app.drawing import annotate
+    from edge_app.pictures import write_picture
+    from edge_app.timeline import Timeline
+    from edge_app.video import VideoWriter
+
+    result = _Result((args.output / "demo.jpg").absolute(), (args.output / "demo.mp4").absolute())
+    timeline, best_faces = Timeline(), 0
+    scene = sample.clip_scene()
+    with VideoWriter(result.video, scene.size_px, scene.fps) as video, options.progress() as bar:
+        task = bar.add_task("watching the clip", total=round(scene.duration_s * scene.fps))
+        for seen, truth in ordered_map(lambda pair: _observe(bench, pair), sample.clip(), cores()):
+            bar.advance(task)
+            timeline.add(seen)
+            _judge(result, seen, truth)
+            marked = annotate(seen.frame.pixels, seen.sightings)
+            video.write(marked)
+            told_apart = len({s.match.name for s in seen.sightings})
+            if told_apart > best_faces:
+                best_faces = told_apart
+                write_picture(result.picture, marked)
+    result.lines = timeline.lines()
+    result.stretches = [asdict(stretch) for stretch in timeline.stretches()]
+    return result
+
+
+def _observe(bench: Workbench, pair: tuple[Frame, tuple[Truth, ...]]) -> tuple[Observation, tuple[Truth, ...]]:
+    return bench.recognizer.observe(pair[0]), pair[1]
+
+
+def _judge(result: _Result, seen: Observation, truth: tuple[Truth, ...]) -> None:
+    """Hold what was seen against who was really there."""
+    import numpy as np
+
+    from edge_app.vision import box_iou
+
+    if not truth:
+        result.wrong += sum(s.match.name is not None for s in seen.sightings)
+        return
+    boxes = np.stack([person.box for person in truth]).astype(np.float32)
+    for sighting in seen.sightings:
+        overlap = box_iou(sighting.face.box[None], boxes)[0]
+        if overlap.max() < 0.3:
+            result.wrong += sighting.match.name is not None
+            continue
+        person, name = truth[int(overlap.argmax())].name, sighting.match.name
+        if name == person:
+            result.named[name or ""] += 1
+        elif name is None and person is not None:
+            result.unnamed[person] += 1
+        else:
+            result.wrong += 1
+
+
+def _tell(bench: Workbench, result: _Result) -> None:
+    print(bench.recognizer.rule.words)
+    print("in the clip:")
+    for line in result.lines:
+        print(f"  {line}")
+    for name, frames in _names(result):
+        missed = result.unnamed[name]
+        print(f"{name}: named in {frames} of the {frames + missed} frames in which the face was found")
+    if result.wrong == 0:
+        print(f"the stranger: found in {result.named['']} frames, left unknown in all of them")
+    if result.wrong:
+        options.warn(f"in {result.wrong} frames somebody was taken for somebody else")
+    print(f"picture: {result.picture}")
+    print(f"video:   {result.video}")
+    print("now you: edge-app enroll 'Your Name' you1.jpg you2.jpg && edge-app recognize another.jpg")
+
+
+def _names(result: _Result) -> Iterator[tuple[str, int]]:
+    for name, frames in result.named.items():
+        if name:
+            yield name, frames

@@ -1,0 +1,150 @@
+"""The command `doctor`: is everything well on this machine, and if not, what to do."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from edge_app.cli import options
+from edge_app.domain import EdgeError
+
+_FLAGS: Final = ("avx", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "asimd", "asimddp")
+"""Processor features that decide how fast the networks run."""
+
+
+def add_parser(commands: options.Commands) -> None:
+    """Add `doctor`."""
+    parser = options.command(
+        commands,
+        "doctor",
+        "check this machine: Python, processor, cameras, data folder, models",
+        "edge-app doctor",
+        run,
+    )
+    options.json_flag(parser)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the examination."""
+
+    what: str
+    state: Literal["well", "note", "ill"]
+    found: str
+    remedy: str = ""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what was found; 1 when something is ill."""
+    found = [finding for check in _CHECKS for finding in _guarded(check, args)]
+    if args.json:
+        from dataclasses import asdict
+
+        options.print_json({"findings": [asdict(finding) for finding in found]})
+    else:
+        for finding in found:
+            mark = {"well": "ok  ", "note": "note", "ill": "ILL "}[finding.state]
+            print(f"{mark} {finding.what}: {finding.found}" + (f"; {finding.remedy}" if finding.remedy else ""))
+    return 1 if any(finding.state == "ill" for finding in found) else 0
+
+
+Check = Callable[[argparse.Namespace], Iterator[Finding]]
+
+
+def _guarded(check: Check, args: argparse.Namespace) -> list[Finding]:
+    try:
+        return list(check(args))
+    except EdgeError as error:
+        return [Finding(check.__name__.strip("_").replace("_", " "), "ill", error.found, error.remedy)]
+
+
+def _python(_: argparse.Namespace) -> Iterator[Finding]:
+    version = platform.python_version()
+    well = sys.version_info >= (3, 11)
+    yield Finding("Python", "well" if well else "ill", version, "" if well else "install Python 3.11 or newer")
+
+
+def _processor(_: argparse.Namespace) -> Iterator[Finding]:
+    from edge_app.batch import cores
+    from edge_app.precision import processor
+
+    words = set(processor().split())
+    flags = [flag for flag in _FLAGS if flag in words]
+    slow = (
+        platform.machine() in ("x86_64", "AMD64") and words and "avx2" not in words and sys.platform == "linux"
+    )
+    yield Finding(
+        "processor",
+        "note" if slow else "well",
+        f"{platform.machine()}, {cores()} cores, {', '.join(flags) or 'features not told by the system'}",
+        "without AVX2 recognition is several times slower" if slow else "",
+    )
+
+
+def _runtime(_: argparse.Namespace) -> Iterator[Finding]:
+    import cv2
+
+    from edge_app import runtime
+
+    yield Finding("ONNX Runtime", "well", f"{runtime.version()}, {', '.join(runtime.providers())}; runs on the CPU")
+    yield Finding("OpenCV", "well", cv2.__version__)
+
+
+def _cameras(_: argparse.Namespace) -> Iterator[Finding]:
+    from edge_app.devices import list_cameras
+
+    cameras = list_cameras()
+    if not cameras:
+        yield Finding("cameras", "note", "none", "plug one in; pictures, videos and streams work without")
+    for camera in cameras:
+        yield Finding("camera", "well", f"{camera.spec}: {camera.name}")
+
+
+def _data_folder(args: argparse.Namespace) -> Iterator[Finding]:
+    from edge_app.home import Home
+
+    home = Home.locate(args.home)
+    exists = home.path.exists()
+    yield Finding("data folder", "well", f"{home.path}" + ("" if exists else ", made at the first enrollment"))
+    settings = home.settings()
+    unknown = home.unknown_settings()
+    if unknown:
+        yield Finding("settings", "note", f"unknown: {', '.join(unknown)}", "mistyped, or of a newer version")
+    else:
+        yield Finding("settings", "well", f"fpir {settings.fpir}, margin {settings.margin}, {settings.precision}")
+    exposed = home.exposed()
+    if exposed:
+        more = f" and {len(exposed) - 1} more" if len(exposed) > 1 else ""
+        yield Finding("permissions", "ill", f"others may open {exposed[0]}{more}", f"chmod -R go= '{home.path}'")
+    elif exists:
+        yield Finding("permissions", "well", "private to you")
+
+
+def _gallery(args: argparse.Namespace) -> Iterator[Finding]:
+    from edge_app.home import Home
+    from edge_app.vault import Vault
+
+    with Vault(Home.locate(args.home).gallery_path) as vault:
+        vault.verify()
+        people, models = len(vault.names()), vault.models()
+    told = ", ".join(f"{count} templates of {model}" for model, count in models.items())
+    yield Finding("gallery", "well", f"{people} people" + (f", {told}" if told else ""))
+
+
+def _models(_: argparse.Namespace) -> Iterator[Finding]:
+    from edge_app import runtime
+    from edge_app.zoo import entries
+
+    for entry in entries():
+        try:
+            card = runtime.load(entry.path, threads=1, sha256=entry.sha256).card
+            yield Finding("model", "well", f"{entry.id} {entry.precision}, {card.licence}")
+        except EdgeError as error:
+            yield Finding("model", "ill", error.found, error.remedy)
+
+
+_CHECKS: Final[tuple[Check, ...]] = (_python, _processor, _runtime, _cameras, _data_folder, _gallery, _models)

@@ -1,0 +1,132 @@
+"""What several commands share: options, the data folder, progress, tables.
+
+Imports nothing heavy at module level. Flows in: parsed arguments. Flows out: settings, a workbench, rich objects.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_app.domain import UsageError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from edge_app.assembly import Workbench
+    from edge_app.home import Home, Settings
+
+Commands = Any
+"""What `add_subparsers` returns; argparse keeps its class private."""
+
+
+def command(
+    commands: Commands, name: str, help_: str, example: str, run: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
+    """Add a command with its help, an example and --home."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=help_,
+        description=help_[0].upper() + help_[1:] + ".",
+        epilog="example: " + example,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--home", type=Path, metavar="DIR", help="data folder (default: EDGE_APP_HOME, or the user's)")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def json_flag(parser: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    parser.add_argument("--json", action="store_true", help="print JSON for scripts")
+
+
+def recognition(parser: argparse.ArgumentParser) -> None:
+    """Add the options of everything that looks at faces; each overrides the setting of the same name."""
+    group = parser.add_argument_group("recognition")
+    group.add_argument("--fpir", type=float, metavar="P", help="share of strangers that may be named (default 0.01)")
+    group.add_argument("--margin", type=float, metavar="M", help="least lead over the second best (default 0.05)")
+    group.add_argument("--precision", choices=("auto", "fp32", "int8"), help="build of the embedder (default auto)")
+    group.add_argument("--detector", choices=("yunet", "mtcnn"), help="network that finds faces (default yunet)")
+    group.add_argument("--min-face", type=float, metavar="PX", help="smallest face to find (default 24)")
+    group.add_argument("--threads", type=int, metavar="N", help="threads for each model (default: one per core)")
+
+
+def settings(args: argparse.Namespace) -> tuple[Home, Settings]:
+    """The data folder and its settings, overridden by the options that were given."""
+    from edge_app.home import Home
+
+    home = Home.locate(args.home)
+    given = {name: getattr(args, name, None) for name in ("fpir", "margin", "precision", "detector", "threads")}
+    return home, replace(home.settings(), **{name: value for name, value in given.items() if value is not None})
+
+
+def workbench(args: argparse.Namespace) -> Workbench:
+    """Load models and gallery for the options that were given."""
+    from edge_app.assembly import open_workbench
+    from edge_app.detect import DetectorOptions
+
+    home, chosen = settings(args)
+    smallest = getattr(args, "min_face", None)
+    if smallest is not None and not 12 <= smallest <= 10_000:
+        raise UsageError(f"--min-face is {smallest}", expected="12 to 10000 pixels")
+    options = DetectorOptions() if smallest is None else DetectorOptions(min_face_px=smallest)
+    return open_workbench(home, chosen, detector_options=options)
+
+
+def progress() -> Progress:
+    """A progress bar on standard error that vanishes when done; nothing when that is not a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    """A plain table for people."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        # Names come from users: brackets in them are not markup.
+        made.add_row(*(Text(cell) for cell in row))
+    return made
+
+
+def show(renderable: Any) -> None:
+    """Print something rich to standard output, unwrapped where that is not a terminal."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(renderable)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value on one line and flush it: a reader may be waiting."""
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
+
+
+def warn(text: str) -> None:
+    """One line on standard error."""
+    print(f"edge-app: {text}", file=sys.stderr, flush=True)

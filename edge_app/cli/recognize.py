@@ -1,0 +1,278 @@
+"""The command `recognize`: pictures, folders and video files."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_app.cli import options
+from edge_app.domain import EdgeError, Frame, MediaError, Observation, UsageError
+
+if TYPE_CHECKING:
+    from edge_app.assembly import Workbench
+    from edge_app.sources import SourceSpec
+
+
+def add_parser(commands: options.Commands) -> None:
+    """Add `recognize`."""
+    parser = options.command(
+        commands,
+        "recognize",
+        "say who is on pictures, in folders of pictures, in video files",
+        "edge-app recognize party.jpg holiday/ clip.mp4 --save marked/",
+        run,
+    )
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="picture, folder or video file")
+    parser.add_argument("--save", type=Path, metavar="DIR", help="write annotated copies there")
+    parser.add_argument("--recursive", action="store_true", help="look into the sub-folders of folders too")
+    options.recognition(parser)
+    options.json_flag(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Recognize every source; 1 when one of them could not be read, the rest is done all the same."""
+    failures: list[str] = []
+
+    def failed(error: EdgeError) -> None:
+        failures.append(str(error))
+        options.warn(str(error))
+
+    if args.save is not None:
+        _make_folder(args.save)
+    jobs = list(_jobs(args, failed))
+    if not jobs:
+        return 1
+    bench = _workbench(args, len(jobs) > 1 or any(job.spec.kind == "video" for job in jobs))
+    if not args.json:
+        options.warn(bench.recognizer.rule.words)
+    namer = _Namer(args.save)
+    pictures = [job for job in jobs if job.spec.kind == "picture"]
+    _pictures(bench, pictures, args, namer, failed)
+    for job in jobs:
+        if job.spec.kind == "video":
+            _video(bench, job, args, namer, failed)
+    return 1 if failures else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    spec: SourceSpec
+    path: Path
+
+
+def _jobs(args: argparse.Namespace, failed: Any) -> Iterator[_Job]:
+    """Every picture and video that the sources name."""
+    from edge_app.pictures import find_pictures
+    from edge_app.sources import parse_source
+
+    for text in args.sources:
+        try:
+            spec = parse_source(text)
+            if spec.kind not in ("picture", "video", "folder"):
+                raise UsageError(
+                    f"{spec.name} is a {spec.kind}",
+                    expected="a picture, a folder or a video file",
+                    remedy="cameras and streams are for `edge-app watch`",
+                )
+            if spec.kind == "folder":
+                for path in find_pictures(Path(spec.target), recursive=args.recursive):
+                    yield _Job(parse_source(str(path)), path)
+            else:
+                yield _Job(spec, Path(spec.target))
+        except UsageError:
+            raise
+        except EdgeError as error:
+            failed(error)
+
+
+def _workbench(args: argparse.Namespace, many: bool) -> Workbench:
+    """One thread per picture when there are many: both cores stay busy on different pictures."""
+    if many and args.threads is None:
+        import cv2
+
+        cv2.setNumThreads(1)
+        args.threads = 1
+    return options.workbench(args)
+
+
+def _pictures(bench: Workbench, jobs: list[_Job], args: argparse.Namespace, namer: _Namer, failed: Any) -> None:
+    from edge_app.batch import cores, ordered_map
+    from edge_app.pictures import read_picture
+
+    def look(job: _Job) -> Observation | EdgeError:
+        try:
+            seen = bench.recognizer.observe(Frame(read_picture(job.path)))
+            if args.save is not None:
+                _save_picture(namer.name(job.path, ".jpg"), seen)
+        except EdgeError as error:
+            return error
+        # The pixels of a thousand pictures must not wait for their turn to be printed.
+        return replace(seen, frame=Frame(seen.frame.pixels[:1, :1].copy()))
+
+    namer.reserve([job.path for job in jobs], ".jpg")
+    workers = min(cores(), max(1, len(jobs))) if args.threads == 1 else 1
+    with options.progress() as bar:
+        task = bar.add_task("recognizing", total=len(jobs), visible=len(jobs) > 1)
+        for job, seen in zip(jobs, ordered_map(look, jobs, workers), strict=True):
+            bar.advance(task)
+            if isinstance(seen, EdgeError):
+                failed(seen)
+            else:
+                _report(str(job.path), seen, args)
+
+
+def _video(bench: Workbench, job: _Job, args: argparse.Namespace, namer: _Namer, failed: Any) -> None:
+    from edge_app.batch import cores, ordered_map
+    from edge_app.sources import open_source
+    from edge_app.timeline import Timeline
+
+    timeline = Timeline()
+    try:
+        with open_source(str(job.path)) as source, options.progress() as bar:
+            task = bar.add_task(job.path.name, total=source.frame_count)
+            frames = _frames(source, failed)
+            writer = _Marked(namer.name(job.path, ".mp4"), source.fps) if args.save is not None else None
+            try:
+                for seen in ordered_map(bench.recognizer.observe, frames, cores() if args.threads == 1 else 1):
+                    bar.advance(task)
+                    timeline.add(seen)
+                    if writer is not None:
+                        writer.write(seen)
+                    if args.json:
+                        _report(str(job.path), seen, args)
+            except BaseException:
+                if writer is not None:
+                    writer.abandon()
+                raise
+            if writer is not None:
+                writer.close()
+    except EdgeError as error:
+        failed(error)
+    if not args.json:
+        print(f"{job.path}:")
+        for line in timeline.lines():
+            print(f"  {line}")
+
+
+def _frames(source: Any, failed: Any) -> Iterator[Frame]:
+    """Frames to the end; a video that ends early is reported, what was there counts."""
+    while True:
+        try:
+            frame = source.read()
+        except MediaError as error:
+            failed(error)
+            return
+        if frame is None:
+            return
+        yield frame
+
+
+def _report(source: str, seen: Observation, args: argparse.Namespace) -> None:
+    if args.json:
+        options.print_json(observation_json(source, seen))
+        return
+    print(f"{source}: " + ("; ".join(_face_line(face) for face in seen.sightings) or "no face"))
+
+
+def observation_json(source: str, seen: Observation) -> dict[str, Any]:
+    """One picture or frame as scripts get it."""
+    return {
+        "source": source,
+        "index": seen.frame.index,
+        "time_s": round(seen.frame.time_s, 3),
+        "faces": [
+            {
+                "box": [round(float(v), 1) for v in s.face.box],
+                "score": round(s.face.score, 4),
+                "name": s.match.name,
+                "similarity": round(s.match.similarity, 4),
+                "margin": round(s.match.margin, 4),
+            }
+            for s in seen.sightings
+        ],
+        "timings_ms": {stage: round(ms, 2) for stage, ms in seen.timings_ms.items()},
+    }
+
+
+def _face_line(sighting: Any) -> str:
+    box = sighting.face.box
+    where = f"at {box[0]:.0f},{box[1]:.0f}-{box[2]:.0f},{box[3]:.0f}"
+    match = sighting.match
+    if match.name is None:
+        return f"unknown {where}" + (f" (nearest {match.similarity:.2f})" if match.similarity > -1 else "")
+    return f"{match.name} {match.similarity:.2f} {where}"
+
+
+class _Namer:
+    """Names for annotated copies: no two alike, none over its own source."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._names: dict[Path, Path] = {}
+
+    def reserve(self, sources: list[Path], suffix: str) -> None:
+        """Fix the names in the sources' order, before threads ask for them."""
+        if self._folder is not None:
+            for source in sources:
+                self.name(source, suffix)
+
+    def name(self, source: Path, suffix: str) -> Path:
+        """The copy's path."""
+        if source not in self._names:
+            taken = set(self._names.values()) | {source.absolute()}
+            folder = (self._folder or Path()).absolute()
+            candidates = (folder / f"{source.stem}{extra}{suffix}" for extra in _extras())
+            self._names[source] = next(path for path in candidates if path not in taken)
+        return self._names[source]
+
+
+def _extras() -> Iterator[str]:
+    yield ""
+    number = 2
+    while True:
+        yield f"-{number}"
+        number += 1
+
+
+class _Marked:
+    """An annotated video, opened at its first frame."""
+
+    def __init__(self, path: Path, fps: float | None) -> None:
+        self._path, self._fps = path, fps or 25.0
+        self._writer: Any = None
+
+    def write(self, seen: Observation) -> None:
+        """Append one annotated frame."""
+        from edge_app.drawing import annotate
+        from edge_app.video import VideoWriter
+
+        if self._writer is None:
+            self._writer = VideoWriter(self._path, seen.frame.size_px, self._fps)
+        self._writer.write(annotate(seen.frame.pixels, seen.sightings))
+
+    def close(self) -> None:
+        """Give the video its name."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def abandon(self) -> None:
+        """Leave nothing."""
+        if self._writer is not None:
+            self._writer.abandon()
+
+
+def _save_picture(path: Path, seen: Observation) -> None:
+    from edge_app.drawing import annotate
+    from edge_app.pictures import write_picture
+
+    write_picture(path, annotate(seen.frame.pixels, seen.sightings))
+
+
+def _make_folder(folder: Path) -> None:
+    from edge_app.home import make_private_folder, told_plainly
+
+    with told_plainly(folder):
+        make_private_folder(folder)
