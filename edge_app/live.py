@@ -1,0 +1,501 @@
+"""The live loop: hides the thread that takes frames, observes them, and answers commands between two frames.
+
+Flows in: a `Workbench`, a source's text, commands. Flows out: an `Update` for every frame, handed to a sink on the
+worker's thread, and a Future for every command. The gallery in use is an immutable value that the worker swaps when
+this or another process has changed the vault. What goes wrong is a readable line and an entry in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from edge_app.assembly import Workbench
+from edge_app.camera import CameraState, CameraStatus, LiveCamera, LiveOptions, parse_source
+from edge_app.domain import EdgeError, Frame, Identity, MediaError, Observation, UsageError
+from edge_app.enroll import EnrollOptions, Refusal, Shot, Verdict
+from edge_app.events import Events, LiveEvent
+from edge_app.follow import LiveRecognizer
+from edge_app.gallery import MatchRule
+from edge_app.home import FILE_MODE, make_private_folder
+from edge_app.pictures import read_picture
+from edge_app.track import TrackerOptions, TrackInfo
+
+__all__ = [
+    "Capture",
+    "Command",
+    "Enroll",
+    "Forget",
+    "LiveRecognizer",
+    "LookAt",
+    "Pause",
+    "Rename",
+    "Run",
+    "SetRule",
+    "Switch",
+    "Update",
+    "Worker",
+    "WorkerOptions",
+]
+
+_TAKE_S: Final = 0.1
+"""Longest wait for a frame: a command is answered within this time even when the camera is silent."""
+_GENERATION_EVERY_S: Final = 1.0
+_BACK_OFF_S: Final = 0.5
+"""Pause after a frame that could not be observed: a lasting fault must not fill the log or a core."""
+_LOG_LIMIT_BYTES: Final = 1 << 20
+_UNSEEN: Final = (CameraState.LOST, CameraState.BLACK, CameraState.FROZEN)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Enroll:
+    """Judge looks and store the accepted ones; gives list[Verdict]."""
+
+    name: str
+    looks: tuple[tuple[str, Shot | Refusal], ...]
+    options: EnrollOptions = field(default_factory=EnrollOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class LookAt:
+    """Find, measure and embed the faces of picture files; gives a tuple of (source, Shot or Refusal)."""
+
+    paths: tuple[Path, ...]
+    largest: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """While active every Update carries the look at the prominent face; gives None."""
+
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Delete a person; gives the forgotten Identity."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """Give a person another name; gives None."""
+
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetRule:
+    """Change how many strangers may be called somebody, or the margin; gives the MatchRule. Not saved."""
+
+    fpir: float | None = None
+    margin: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Go on with another source; gives None. A text that makes no sense is a MediaError, and the old one goes on."""
+
+    source: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Take frames and throw them away unseen; gives None."""
+
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Call anything with the workbench on the worker's thread; gives what it returns."""
+
+    action: Callable[[Workbench], Any]
+
+
+Command = Enroll | LookAt | Capture | Forget | Rename | SetRule | Switch | Pause | Run
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How the loop runs."""
+
+    camera: LiveOptions = field(default_factory=LiveOptions)
+    tracker: TrackerOptions = field(default_factory=TrackerOptions)
+    until_end: bool = False
+    """The thread ends when a file is over; else it stays for another source."""
+    touch: bool = True
+    """Note in the vault when somebody was last seen, once per recognition."""
+    notice_every_s: float = 0.5
+    """Without frames an Update comes this often."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Update:
+    """What the worker tells after a frame, a command, or a while of silence."""
+
+    observation: Observation | None
+    """None: no new frame."""
+    tracks: tuple[TrackInfo, ...]
+    """Living ones, lost included."""
+    events: tuple[LiveEvent, ...]
+    """Since the Update before."""
+    status: CameraStatus
+    source: str
+    """How the source is called; without passwords."""
+    fps: float
+    """Frames observed per second over the last two seconds."""
+    people: int
+    """Identities in the gallery in use."""
+    rule: MatchRule
+    paused: bool
+    look: Shot | Refusal | None
+    """Only while capturing: the prominent face of this frame."""
+    trouble: str
+    """What went wrong with the last frame or the gallery, one line; empty when all is well."""
+
+
+class Worker:
+    """Observes one source after another on its own thread; use it in a `with` statement, or call `start` and `stop`."""
+
+    def __init__(
+        self,
+        workbench: Workbench,
+        source: str,
+        sink: Callable[[Update], None],
+        options: WorkerOptions | None = None,
+        *,
+        camera: Callable[[str, LiveOptions], LiveCamera] = LiveCamera,
+        recognizer: LiveRecognizer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`sink` is called on the worker's thread and must return soon.
+
+        `camera` opens sources and `clock` gives seconds, for tests. Raises MediaError when `source` makes no sense.
+        """
+        parse_source(source)
+        self.workbench = workbench
+        self._options = options or WorkerOptions()
+        self._sink = sink
+        self._open = camera
+        self._clock = clock
+        self._source = source
+        self._live = recognizer or LiveRecognizer(workbench.recognizer, self._options.tracker)
+        self._commands: queue.SimpleQueue[tuple[Command, Future[Any]]] = queue.SimpleQueue()
+        self._accepting = threading.Lock()
+        self._closed = False
+        self._stopping = threading.Event()
+        self._events = Events()
+        self._pending: list[LiveEvent] = []
+        self._observed_s: deque[float] = deque(maxlen=120)
+        self._frame_time_s = 0.0
+        self._frame_at_s = self._notified_s = self._asked_s = clock()
+        self._generation = workbench.vault.generation()
+        self._paused = self._capturing = False
+        self._trouble = ""
+        self._thread = threading.Thread(target=self._main, name="worker", daemon=True)
+
+    # For other threads
+
+    def start(self) -> None:
+        """Begin; once only."""
+        self._thread.start()
+
+    def send(self, command: Command) -> Future[Any]:
+        """Queue a command; its Future gets the result or the EdgeError, within a frame or 0.1 s."""
+        future: Future[Any] = Future()
+        with self._accepting:
+            if self._closed:
+                future.set_exception(EdgeError("the live loop has ended", remedy="start it again"))
+            else:
+                self._commands.put((command, future))
+        return future
+
+    def stop(self, join_s: float = 10.0) -> None:
+        """End the loop, release the source and join the thread; may be called twice, and from any thread."""
+        self._stopping.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(join_s)
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait for the loop to end by itself; True when it has."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # The worker's thread
+
+    def _main(self) -> None:
+        camera: LiveCamera | None = None
+        try:
+            camera = self._open(self._source, self._options.camera)
+            while not self._stopping.is_set():
+                camera = self._answer_all(camera)
+                if self._turn(camera):
+                    break
+        except Exception as error:  # noqa: BLE001 - a thread that dies in silence would look like a hang
+            self._trouble = self._report(error)
+        finally:
+            status = camera.status if camera is not None else CameraStatus(CameraState.ENDED, self._trouble)
+            if camera is not None:
+                camera.close()
+            self._end(replace(status, state=CameraState.ENDED))
+
+    def _turn(self, camera: LiveCamera) -> bool:
+        """One frame, or one wait for it; True when the source is over and that ends the loop."""
+        frame = camera.take(_TAKE_S)
+        status = camera.status
+        self._note_source(status)
+        self._follow_vault()
+        if frame is not None and not self._paused:
+            self._observe(frame, status)
+        elif self._clock() - self._notified_s >= self._options.notice_every_s:
+            self._tell(None, status)
+        if frame is None and status.state is CameraState.ENDED:
+            self._pending += self._events.finish(self._frame_time_s)
+            self._live.reset()
+            if self._options.until_end:
+                return True
+            self._stopping.wait(_TAKE_S)  # an ended camera does not make `take` wait
+        return False
+
+    def _observe(self, frame: Frame, status: CameraStatus) -> None:
+        look: Shot | Refusal | None = None
+        self._frame_time_s, self._frame_at_s = frame.time_s, self._clock()
+        try:
+            observation = self._live.observe(frame)
+            if self._capturing:
+                look = self._live.look(observation, self._name)
+            self._trouble = ""
+        except Exception as error:  # noqa: BLE001 - whatever a frame does, the next one gets its chance
+            self._trouble = self._report(error)
+            self._live.reset()
+            self._tell(None, status)
+            self._stopping.wait(_BACK_OFF_S)
+            return
+        self._observed_s.append(self._clock())
+        fresh = self._events.update(frame.time_s, self._live.tracks)
+        self._pending += fresh
+        self._touch(fresh)
+        self._tell(observation, status, look)
+
+    def _tell(self, observation: Observation | None, status: CameraStatus, look: Shot | Refusal | None = None) -> None:
+        events, self._pending = tuple(self._pending), []
+        self._notified_s = self._clock()
+        parts = self._live.recognizer
+        update = Update(
+            observation=observation,
+            tracks=self._live.tracks,
+            events=events,
+            status=status,
+            source=self._name,
+            fps=self._fps(),
+            people=len(parts.gallery),
+            rule=parts.rule,
+            paused=self._paused,
+            look=look,
+            trouble=self._trouble,
+        )
+        try:
+            self._sink(update)
+        except Exception as error:  # noqa: BLE001 - a screen that is closing must not end the loop
+            self._trouble = self._report(error)
+
+    @property
+    def _name(self) -> str:
+        return parse_source_name(self._source)
+
+    def _fps(self) -> float:
+        now_s = self._clock()
+        recent = [at_s for at_s in self._observed_s if now_s - at_s <= 2.0]
+        span_s = recent[-1] - recent[0] if len(recent) > 1 else 0.0
+        return (len(recent) - 1) / span_s if span_s > 0 else 0.0
+
+    def _note_source(self, status: CameraStatus) -> None:
+        if status.state is CameraState.LIVE or status.state in _UNSEEN:
+            # The frames' own clock goes on by the wall's while there are none.
+            time_s = self._frame_time_s + max(0.0, self._clock() - self._frame_at_s)
+            self._pending += self._events.source(time_s, status.state is CameraState.LIVE)
+        if status.state is CameraState.LOST and self._live.tracks:
+            self._pending += self._events.finish(self._frame_time_s)
+            self._live.reset()
+
+    def _touch(self, events: tuple[LiveEvent, ...]) -> None:
+        for event in events if self._options.touch else ():
+            if event.event == "recognized" and event.name is not None:
+                try:
+                    self.workbench.vault.touch(event.name, time.time())
+                except EdgeError as error:  # seen all the same; the disk may be full or read-only
+                    self._trouble = self._report(error)
+
+    def _follow_vault(self) -> None:
+        """Swap the gallery in when this or another process has changed the vault."""
+        if self._clock() - self._asked_s < _GENERATION_EVERY_S:
+            return
+        self._asked_s = self._clock()
+        try:
+            if self.workbench.vault.generation() != self._generation:
+                self._reload()
+        except EdgeError as error:
+            self._trouble = self._report(error)
+
+    def _reload(self) -> None:
+        generation = self.workbench.vault.generation()  # asked first: a change meanwhile is read once more
+        self.workbench = self.workbench.refreshed()
+        self._live.with_gallery(self.workbench.recognizer.gallery, self.workbench.recognizer.rule)
+        self._generation = generation
+
+    # Commands
+
+    def _answer_all(self, camera: LiveCamera) -> LiveCamera:
+        while True:
+            try:
+                command, future = self._commands.get_nowait()
+            except queue.Empty:
+                return camera
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                result = None
+                if isinstance(command, Switch):
+                    camera = self._switch(command.source, camera)
+                else:
+                    result = self._answer(command)
+                if self.workbench.vault.generation() != self._generation:
+                    self._reload()
+            except Exception as error:  # noqa: BLE001 - it is the asker's to handle
+                if not isinstance(error, EdgeError):
+                    self._report(error)
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+            self._tell(None, camera.status)
+
+    def _answer(self, command: Command) -> Any:
+        match command:
+            case Enroll(name, looks, options):
+                verdicts: list[Verdict] = self.workbench.enroll(name, looks, options)
+                return verdicts
+            case LookAt(paths, largest):
+                return tuple((path.name, self._look_at(path, largest)) for path in paths)
+            case Forget(name):
+                return self._forget(name)
+            case Rename(old, new):
+                return self.workbench.vault.rename(old, new)
+            case SetRule(fpir, margin):
+                return self._set_rule(fpir, margin)
+            case Capture(active):
+                self._capturing = active
+            case Pause(paused):
+                self._pause(paused)
+            case Run(action):
+                return action(self.workbench)
+            case _:
+                raise UsageError(f"the live loop knows no command {type(command).__name__}")
+        return None
+
+    def _look_at(self, path: Path, largest: bool) -> Shot | Refusal:
+        try:
+            pixels = read_picture(path)
+        except MediaError as error:
+            return Refusal("unreadable", str(error))
+        return self.workbench.recognizer.shot(pixels, path.name, largest=largest)
+
+    def _forget(self, name: str) -> Identity:
+        identity = self.workbench.vault.identity(name)
+        self.workbench.vault.forget(name)
+        return identity
+
+    def _set_rule(self, fpir: float | None, margin: float | None) -> MatchRule:
+        old = self.workbench.settings
+        settings = replace(
+            old, fpir=old.fpir if fpir is None else fpir, margin=old.margin if margin is None else margin
+        )
+        self.workbench = replace(self.workbench, settings=settings)
+        self._reload()
+        return self.workbench.recognizer.rule
+
+    def _pause(self, paused: bool) -> None:
+        if paused and not self._paused:
+            self._pending += self._events.finish(self._frame_time_s)
+            self._live.reset()
+        self._paused = paused
+
+    def _switch(self, source: str, camera: LiveCamera) -> LiveCamera:
+        parse_source(source)
+        # The old one goes first: it may be the same device.
+        camera.close()
+        self._pending += self._events.finish(self._frame_time_s)
+        self._live.reset()
+        self._events, self._trouble, self._source = Events(), "", source
+        self._observed_s.clear()
+        return self._open(source, self._options.camera)
+
+    # The end, and what went wrong
+
+    def _end(self, status: CameraStatus) -> None:
+        self._pending += self._events.finish(self._frame_time_s)
+        self._live.reset()
+        self._tell(None, status)
+        with self._accepting:
+            self._closed = True
+        while not self._commands.empty():
+            _, future = self._commands.get_nowait()
+            if future.set_running_or_notify_cancel():
+                future.set_exception(EdgeError("the live loop has ended", remedy="start it again"))
+
+    def _report(self, error: Exception) -> str:
+        """Log a fault, and return one line for people."""
+        line = str(error) if isinstance(error, EdgeError) else f"internal fault ({type(error).__name__})"
+        try:
+            log_fault(self.workbench.home.log_path, error)
+        except OSError as second:
+            logging.getLogger(__name__).debug("no log: %s", second)
+            return f"{line}; and it cannot be logged ({second.strerror})"
+        return line if isinstance(error, EdgeError) else f"{line}; see {self.workbench.home.log_path}"
+
+
+def parse_source_name(source: str) -> str:
+    """How a source is called in messages."""
+    try:
+        return parse_source(source).name
+    except MediaError:  # a file that was deleted while it played
+        return Path(source).name
+
+
+def log_fault(path: Path, error: BaseException) -> None:
+    """Append one line on a fault to a private log: when, what kind, and where in the code.
+
+    Never the message nor any value: these may hold names, paths or templates. Raises OSError.
+    """
+    places = [f"{Path(f.filename).name}:{f.lineno}:{f.name}" for f in traceback.extract_tb(error.__traceback__)]
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    make_private_folder(path.parent)
+    # A log that grows for ever fills a disk: the older half goes.
+    if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
+        path.write_bytes(path.read_bytes()[-_LOG_LIMIT_BYTES // 2 :])
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE_MODE)
+    with os.fdopen(descriptor, "a", encoding="utf-8") as stream:
+        stream.write(f"{stamp} {type(error).__name__} at {' < '.join(reversed(places)) or 'unknown'}\n")
