@@ -250,7 +250,7 @@ class Broker:
         self._options = options or DeliveryOptions()
         self._changed = threading.Condition()
         self._waiting = self._dropped = 0
-        self._told = ""
+        self._told: set[str] = set()
         self._client = self._connecting(parts)
 
     def send(self, text: str) -> None:
@@ -298,10 +298,10 @@ class Broker:
         if code.is_failure:
             self._tell(f"refuses the connection ({code}); trying again")
         else:
-            self._told = ""
+            self._told.clear()
 
     def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
-        if code.is_failure:
+        if code.is_failure and not self._told:  # a refusal ends in a disconnection too
             self._tell(f"is lost ({code}); trying again")
 
     def _on_publish(self, _client: Any, _data: Any, _number: Any, _code: Any, _properties: Any) -> None:
@@ -310,9 +310,9 @@ class Broker:
             self._changed.notify_all()
 
     def _tell(self, what: str) -> None:
-        """Report something once, not with every try."""
-        if what != self._told:
-            self._told = what
+        """Report something once in an outage, not with every try."""
+        if what not in self._told:
+            self._told.add(what)
             self._report(f"{self._address.host} {what}")
 
 
