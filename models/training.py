@@ -1,0 +1,522 @@
+"""Training, driven by Lightning: devices, precision, early stopping, resuming, learning rates, logs.
+
+Hides: the trainer, its callbacks, and what happens when a loss is NaN, memory runs out, or the process is killed. Flows
+in: a LightningModule and a maker of its loaders. Flows out: a `FitResult`, the weights of the best epoch and the curve.
+Training state is kept as safetensors (`models.checkpoint`): nothing is unpickled on the way back.
+
+A module trained here logs `train_loss`, and `validation_loss` or whatever `FitOptions.monitor` names, per epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import random
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol, cast
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.tuner.tuning import Tuner
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from edge_app.domain import EdgeError, UsageError
+from models.augment import seed_of
+from models.checkpoint import load_state, make_folder, save_state, write_atomic
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "32", "16", "bf16"]
+Log = Literal["csv", "tensorboard", "none"]
+BatchKey = tuple[int, list[int]]
+"""Epoch and the positions of one batch: what `EpochBatches` asks a data set for."""
+
+_RUN_FILE: Final = "run.json"
+_STATE_FOLDER: Final = "state"
+_CHECK_EVERY: Final = 50
+"""Batches between two looks at the loss on an accelerator, where every look waits for it."""
+
+
+class TrainingError(EdgeError):
+    """Training cannot go on: the loss is not a number, or memory does not suffice for one picture."""
+
+
+class Progress(Protocol):
+    """Who is told how far things are; the command line draws it."""
+
+    def note(self, text: str) -> None:
+        """Tell one line that the user should read."""
+
+    def stage(self, name: str, total: int) -> None:
+        """A piece of work begins, of `total` steps."""
+
+    def advance(self, done: int, detail: str = "") -> None:
+        """So many steps of the piece of work are done."""
+
+
+class Silence:
+    """A Progress that tells nobody."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+    def stage(self, name: str, total: int) -> None:
+        """Say nothing."""
+
+    def advance(self, done: int, detail: str = "") -> None:
+        """Say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What training runs on."""
+
+    device: Device = "auto"
+    """auto: CUDA, else Apple's, else the CPU."""
+    devices: int = 1
+    """How many GPUs (or CPU processes); each takes its share of every batch list."""
+    precision: Precision = "auto"
+    """auto: full on CPU and Apple, bf16 or 16 mixed on CUDA, by what the GPU can do."""
+    workers: int = 0
+    """Processes that read pictures; 0 reads in the training process."""
+
+    @property
+    def accelerator(self) -> str:
+        """The device that is used: cpu, cuda or mps. Raises UsageError when the one asked for is absent."""
+        present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        if self.device == "auto":
+            return next(name for name in ("cuda", "mps", "cpu") if present[name])
+        if not present[self.device]:
+            raise UsageError(
+                f"no {self.device} device was found", expected="one that torch can use", remedy="leave --device out"
+            )
+        return self.device
+
+    @property
+    def lightning_precision(self) -> Literal["32-true", "16-mixed", "bf16-mixed"]:
+        """Lightning's word for the precision."""
+        if self.precision == "auto":
+            if self.accelerator != "cuda":
+                return "32-true"
+            return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+        words: dict[str, Literal["32-true", "16-mixed", "bf16-mixed"]]
+        words = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+        return words[self.precision]
+
+
+@dataclass(frozen=True, slots=True)
+class FitOptions:
+    """One stage of a run."""
+
+    folder: Path
+    """Folder of the run; state lies in its `state`, logs in its `logs`."""
+    stage: str
+    """Name of the stage: a plain word, part of file names."""
+    epochs: int
+    seed: int = 0
+    batch_size: int = 32
+    machine: Machine = field(default_factory=Machine)
+    monitor: str = "validation_loss"
+    mode: Literal["min", "max"] = "min"
+    patience: int | None = None
+    """Epochs without improvement after which it stops; None: never."""
+    resume: bool = False
+    """Go on where the stage was left, or return at once if it was finished."""
+    log: Log = "csv"
+    clip: float | None = 1.0
+    """Largest norm of the gradient."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FitResult:
+    """What a stage came to."""
+
+    state: Mapping[str, Tensor]
+    """State dictionary of the module at its best epoch, on the CPU."""
+    best: float
+    """The monitored value there; NaN when nothing was monitored."""
+    best_epoch: int
+    """From 0."""
+    history: tuple[Mapping[str, float], ...]
+    """What was logged, an entry per epoch, with `epoch` and `seconds`."""
+    batch_size: int
+    """Smaller than asked for when memory ran out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaders:
+    """What a stage learns from and is watched by."""
+
+    train: DataLoader[Any]
+    validation: DataLoader[Any] | None = None
+
+
+MakeLoaders = Callable[[int], Loaders]
+"""Batch size to loaders: called again with half of it when memory runs out."""
+
+
+def fit(module: pl.LightningModule, make: MakeLoaders, options: FitOptions, progress: Progress) -> FitResult:
+    """Train one stage, leave the module with the weights of its best epoch, and return them with the curve.
+
+    The best epoch is by `monitor`; without validation loader it is the last. State is saved after every epoch; with
+    `resume` a stage goes on from there and ends as if it had not been interrupted (on a CPU: to the bit).
+    Raises TrainingError when the loss is not a number or memory does not suffice for a batch of one, ModelError when
+    state cannot be written or read.
+    """
+    state = options.folder / _STATE_FOLDER
+    make_folder(options.folder)
+    make_folder(state)
+    done = state / f"{options.stage}-done.json"
+    if not options.resume:
+        for old in state.glob(f"{options.stage}-*"):
+            old.unlink()
+    elif done.is_file():
+        return _collect(module, state, options, json.loads(done.read_text())["batch_size"])
+    size = _fit_within_memory(module, make, options, progress)
+    write_atomic(done, json.dumps({"batch_size": size}))
+    return _collect(module, state, options, size)
+
+
+def find_learning_rate(module: pl.LightningModule, make: MakeLoaders, options: FitOptions) -> float:
+    """Lightning's range test (Smith 2017): the learning rate at which the loss falls steepest; the module is unchanged.
+
+    Raises TrainingError when the loss never falls: too few batches, or nothing that learns.
+    """
+    with _quiet():
+        torch.manual_seed(seed_of(options.seed))
+        trainer = pl.Trainer(**_trainer_options(options, [], False), max_epochs=-1)
+        loaders = make(options.batch_size)
+        found = Tuner(trainer).lr_find(
+            module,
+            loaders.train,
+            min_lr=1e-6,
+            max_lr=1.0,
+            num_training=60,
+            update_attr=False,
+            early_stop_threshold=None,
+        )
+    suggestion = found.suggestion(skip_begin=5, skip_end=5) if found else None
+    if suggestion is None or not math.isfinite(suggestion):
+        raise TrainingError("no learning rate makes the loss fall", remedy="give one with --learning-rate")
+    return float(suggestion)
+
+
+class EpochBatches(Sampler[BatchKey]):
+    """Batches of positions, shuffled anew every epoch by the seed alone, so that a resumed run sees what it would have.
+
+    `weights` (N,) draws with replacement in proportion (class-balanced sampling). With several processes each gets
+    every n-th batch, all the same number. Give it to a DataLoader as `sampler` with batch_size=None.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        *,
+        shuffle: bool = True,
+        weights: NDArray[np.float64] | None = None,
+    ) -> None:
+        self._count, self._size, self._seed, self._shuffle = count, batch_size, seed, shuffle
+        self._weights = None if weights is None else weights / weights.sum()
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order; Lightning calls this before every epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        """Batches of this process in an epoch."""
+        rank, world = _place()
+        batches = math.ceil(self._count / self._size)
+        return batches // world if self._shuffle and batches >= world else math.ceil((batches - rank) / world)
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        """Yield (epoch, positions)."""
+        order = self._order()
+        rank, world = _place()
+        batches = [order[start : start + self._size] for start in range(0, self._count, self._size)]
+        for batch in batches[rank::world][: len(self)]:
+            yield self._epoch, batch
+
+    def _order(self) -> list[int]:
+        if not self._shuffle:
+            return list(range(self._count))
+        rng = np.random.default_rng([self._seed, self._epoch])
+        if self._weights is not None:
+            return [int(i) for i in rng.choice(self._count, self._count, p=self._weights)]
+        return [int(i) for i in rng.permutation(self._count)]
+
+
+def loader(dataset: Dataset[Any], sampler: EpochBatches, machine: Machine) -> DataLoader[Any]:
+    """A loader over a data set that turns a BatchKey into a whole batch."""
+    return DataLoader(
+        dataset,
+        sampler=cast(Any, sampler),
+        batch_size=None,
+        num_workers=machine.workers,
+        persistent_workers=machine.workers > 0,
+        pin_memory=machine.accelerator == "cuda",
+    )
+
+
+def open_run(folder: Path, configuration: Mapping[str, Any], *, resume: bool) -> None:
+    """Begin a run in an empty folder, or go on with one whose configuration is the same.
+
+    Raises UsageError when the folder holds a run and `resume` is not set, holds none and it is, or was begun
+    otherwise; the options that differ are named.
+    """
+    path = folder / _RUN_FILE
+    wanted = json.loads(json.dumps(configuration))
+    if not resume:
+        if path.exists() or (folder.is_dir() and any(folder.iterdir())):
+            raise UsageError(
+                f"{folder} is not empty", expected="a new folder", remedy="name another, or go on with --resume"
+            )
+        make_folder(folder)
+        write_atomic(path, json.dumps(wanted, indent=1, ensure_ascii=False))
+        return
+    try:
+        begun = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise UsageError(f"{folder} holds no run to go on with", remedy="leave --resume out") from error
+    differing = sorted(key for key in {*begun, *wanted} if begun.get(key) != wanted.get(key))
+    if differing:
+        raise UsageError(
+            f"the run in {folder} was begun with other {', '.join(differing)}",
+            expected="the same command",
+            remedy="train into another folder",
+        )
+
+
+# --- inside a fit ----------------------------------------------------------------------------------------------------
+
+
+class SafetensorsIO(CheckpointIO):
+    """Lightning's state as safetensors: written atomically, read without unpickling."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write the state."""
+        save_state(Path(path), checkpoint)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read the state; tensors on the CPU, from where Lightning moves them."""
+        return load_state(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a file."""
+        Path(path).unlink(missing_ok=True)
+
+
+class _Saver(ModelCheckpoint):
+    """Best and last, under names of the stage, overwritten in place."""
+
+    FILE_EXTENSION = ".safetensors"
+
+    def __init__(self, folder: Path, options: FitOptions, watched: bool) -> None:
+        self.CHECKPOINT_NAME_LAST = f"{options.stage}-last"
+        super().__init__(
+            dirpath=folder,
+            filename=f"{options.stage}-best",
+            monitor=options.monitor if watched else None,
+            mode=options.mode,
+            save_last=True,
+            save_top_k=1,
+            enable_version_counter=False,
+            save_on_train_epoch_end=not watched,
+        )
+
+
+class _Watch(Callback):
+    """Reseeds every epoch, stops at a loss that is not a number, keeps the curve, tells the progress."""
+
+    def __init__(self, options: FitOptions, progress: Progress) -> None:
+        self._options, self._progress = options, progress
+        self._started_s = 0.0
+        self.history: list[dict[str, float]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = state_dict["history"]
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self._progress.stage(self._options.stage, self._options.epochs)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started_s = time.perf_counter()
+        _reseed(seed_of(self._options.seed, trainer.current_epoch, trainer.global_rank))
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if pl_module.device.type != "cpu" and batch_idx % _CHECK_EVERY and not trainer.is_last_batch:
+            return
+        loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
+        if loss is not None and not bool(torch.isfinite(loss).all()):
+            raise _not_a_number(self._options.stage, trainer.current_epoch)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._record(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.enable_validation:
+            self._record(trainer)
+        # The training loss is known only now; validation ran before the epoch's end.
+        self.history[-1] |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    def _record(self, trainer: pl.Trainer) -> None:
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        watched = values.get(self._options.monitor, 0.0)
+        if not math.isfinite(watched):
+            raise _not_a_number(self._options.stage, trainer.current_epoch)
+        epoch = trainer.current_epoch
+        self.history = [entry for entry in self.history if entry["epoch"] < epoch]
+        self.history.append({"epoch": float(epoch), "seconds": time.perf_counter() - self._started_s, **values})
+        if trainer.is_global_zero:
+            told = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in sorted(values.items()))
+            self._progress.advance(epoch + 1, told)
+
+
+def _not_a_number(stage: str, epoch: int) -> TrainingError:
+    return TrainingError(
+        f"the loss of stage {stage} is not a number in epoch {epoch}",
+        remedy="lower --learning-rate, or use --precision 32; the epochs before are kept for --resume",
+    )
+
+
+def _fit_within_memory(module: pl.LightningModule, make: MakeLoaders, options: FitOptions, progress: Progress) -> int:
+    """Fit; halve the batch and go on from the last epoch whenever memory runs out. Returns the batch size."""
+    begin = {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+    size, resume = options.batch_size, options.resume
+    while True:
+        try:
+            _fit_once(module, make(size), options, progress, resume)
+            return size
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+        if size == 1:
+            raise TrainingError(
+                "memory does not suffice for a batch of one", remedy="use a smaller backbone or --device cpu"
+            )
+        size, resume = max(1, size // 2), True
+        progress.note(f"out of memory: going on with batches of {size}")
+        module.to("cpu")
+        module.load_state_dict(begin)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def _fit_once(
+    module: pl.LightningModule, loaders: Loaders, options: FitOptions, progress: Progress, resume: bool
+) -> None:
+    state = options.folder / _STATE_FOLDER
+    watched = loaders.validation is not None
+    callbacks: list[Callback] = [_Watch(options, progress), _Saver(state, options, watched)]
+    if watched and options.patience is not None:
+        callbacks.append(
+            EarlyStopping(options.monitor, mode=options.mode, patience=options.patience, check_finite=False)
+        )
+    last = state / f"{options.stage}-last.safetensors"
+    begin = str(last) if resume and last.is_file() else None
+    with _quiet():
+        trainer = pl.Trainer(**_trainer_options(options, callbacks, True), max_epochs=options.epochs)
+        trainer.fit(module, loaders.train, loaders.validation, ckpt_path=begin)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def _trainer_options(options: FitOptions, callbacks: Sequence[Callback], logged: bool) -> dict[str, Any]:
+    machine = options.machine
+    several = machine.devices > 1
+    return {
+        "accelerator": machine.accelerator,
+        "devices": machine.devices,
+        "strategy": "ddp_spawn" if several else "auto",
+        "precision": machine.lightning_precision,
+        "deterministic": True if machine.accelerator == "cpu" else "warn",
+        "callbacks": list(callbacks),
+        "plugins": [SafetensorsIO()],
+        "logger": _logger(options) if logged else False,
+        "default_root_dir": options.folder,
+        "gradient_clip_val": options.clip,
+        "enable_checkpointing": bool(callbacks),
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1_000_000,  # the curve is per epoch
+        "use_distributed_sampler": False,  # EpochBatches does it
+    }
+
+
+def _logger(options: FitOptions) -> Logger | bool:
+    if options.log == "none":
+        return False
+    kind = CSVLogger if options.log == "csv" else TensorBoardLogger
+    return kind(save_dir=options.folder, name="logs", version=options.stage)
+
+
+def _collect(module: pl.LightningModule, state: Path, options: FitOptions, batch_size: int) -> FitResult:
+    """Read the result back from disk: with several processes the training one was another."""
+    best = load_state(state / f"{options.stage}-best.safetensors")
+    last = load_state(state / f"{options.stage}-last.safetensors")
+    history = tuple(cast(list[dict[str, float]], last["callbacks"]["_Watch"]["history"]))
+    module.to("cpu")
+    module.load_state_dict(best["state_dict"])
+    epoch = int(best["epoch"])
+    reached = next((entry.get(options.monitor, math.nan) for entry in history if entry["epoch"] == epoch), math.nan)
+    return FitResult(dict(best["state_dict"]), reached, epoch, history, batch_size)
+
+
+def _place() -> tuple[int, int]:
+    """Rank of this process and how many there are."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def _reseed(seed: int) -> None:
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+class _quiet:
+    """Lightning tells its tips on standard error; the terminal belongs to the command line."""
+
+    def __enter__(self) -> None:
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        warnings.filterwarnings("ignore", message=r".*(lr_scheduler\.step|does not have many workers).*")
+        self._levels = {name: logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric")}
+        for name in self._levels:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+    def __exit__(self, *problem: Any) -> None:
+        for name, level in self._levels.items():
+            logging.getLogger(name).setLevel(level)
+        self._warnings.__exit__(*problem)
