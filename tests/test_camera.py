@@ -283,10 +283,11 @@ def test_a_stream_that_drops_or_stalls_is_noticed_and_comes_back(trouble, nothin
         assert isinstance(status.error, CameraError)
         assert "\n" not in status.message
         assert status.fps == 0.0
+        eventually(lambda: live.status.reconnects >= 1)  # the silence is seen a moment before the read times out
+        assert live.status.state is CameraState.LOST
         before = live.status.received
         camera.mode = "live"
         eventually(lambda: live.status.state is CameraState.LIVE and live.status.received > before + 3)
-        assert live.status.reconnects >= 1
         assert (live.status.message, live.status.error) == ("", None)
         assert live.take(PATIENCE_S).index > 0  # the count goes on
 
