@@ -58,7 +58,8 @@ def weight_of(quality: Quality) -> float:
     sharp = min(1.0, max(0.0, quality.sharpness) / 0.25)
     frontal = max(0.1, 1.0 - 0.8 * abs(quality.yaw))
     lit = 1.0 if 50.0 <= quality.brightness <= 210.0 else 0.5
-    return max(0.02, size * sharp * frontal * lit * (1.0 - min(0.9, quality.clipped)))
+    found = min(1.0, max(0.1, (quality.score - 0.5) / 0.35))  # YuNet's score falls when a face is covered
+    return max(0.02, size * sharp * frontal * lit * found * (1.0 - min(0.9, quality.clipped)))
 
 
 class Decision:

@@ -64,6 +64,8 @@ class TrackerOptions:
     """An unknown one, who may come nearer and turn out to be known."""
     looks_per_frame: int = 2
     """Undecided faces that are embedded in one frame; those after a crossing are always looked at."""
+    least_strike: float = 0.1
+    """A look must be worth this much to speak against a track: half a face looks like nobody."""
     decision: DecisionOptions = field(default_factory=DecisionOptions)
 
 
@@ -113,6 +115,9 @@ class _Track:
         self.frames_to_decision: int | None = None
         self.looked_s = -math.inf
         self.doubtful = False
+        """It may be somebody else by now: looked at in every frame until a look agrees."""
+        self.returned = False
+        """It was out of sight in the frame before."""
         self.strikes = 0
         self.seen = True
         self._velocity = np.zeros(2)
@@ -127,6 +132,9 @@ class _Track:
         return np.asarray(self.face.box + np.tile(shift, 2), np.float32)
 
     def move(self, face: Face, time_s: float) -> None:
+        # A face that was out of sight may come back as somebody else: it is looked at before it is named.
+        self.doubtful |= not self.seen
+        self.returned = not self.seen
         step_s = time_s - self.last_seen_s
         if step_s > 0:
             velocity = (_centre(face.box) - _centre(self.face.box)) / step_s
@@ -191,8 +199,8 @@ class Tracker:
         for track in self._tracks:
             track.age_frames += 1
         faces = self._find(time_s, eyes)
-        fresh = self._associate(faces, time_s)
-        self._look(fresh, time_s, eyes, gallery, rule)
+        self._associate(faces, time_s)
+        self._look(time_s, eyes, gallery, rule)
         self._end_the_gone(time_s)
         seen = sorted((track for track in self._tracks if track.seen), key=lambda track: -track.face.area_px2)
         return tuple(Sighting(track.face, track.decision.match, track.number) for track in seen)
@@ -223,8 +231,8 @@ class Tracker:
 
     # Which face is which track
 
-    def _associate(self, faces: Sequence[Face], time_s: float) -> list[_Track]:
-        """Give every face to the nearest expected track; returns the tracks that begin here."""
+    def _associate(self, faces: Sequence[Face], time_s: float) -> None:
+        """Give every face to the nearest expected track; those left over begin new ones."""
         expected = [track.expected(time_s) for track in self._tracks]
         self._mark_mingled(expected)
         pairs = sorted(
@@ -239,12 +247,12 @@ class Tracker:
             if t not in taken_tracks and f not in taken_faces:
                 taken_tracks.add(t)
                 taken_faces.add(f)
-                # A face that went out of sight may come back as somebody else: it is looked at before it is named.
-                self._tracks[t].doubtful |= not self._tracks[t].seen
                 self._tracks[t].move(faces[f], time_s)
         for t, track in enumerate(self._tracks):
             track.seen = t in taken_tracks
-        return [self._begin(face, time_s) for f, face in enumerate(faces) if f not in taken_faces]
+        for f, face in enumerate(faces):
+            if f not in taken_faces:
+                self._begin(face, time_s)
 
     def _mark_mingled(self, expected: Sequence[Floats]) -> None:
         for i, one in enumerate(expected):
@@ -260,14 +268,14 @@ class Tracker:
 
     # Who they are
 
-    def _look(self, fresh: list[_Track], time_s: float, eyes: Eyes, gallery: Gallery, rule: MatchRule) -> None:
+    def _look(self, time_s: float, eyes: Eyes, gallery: Gallery, rule: MatchRule) -> None:
         """Embed the faces that need it, put right what a crossing mixed up, and decide."""
         chosen = self._worth_a_look(time_s)
         if not chosen:
             return
         looks = dict(zip((track.number for track in chosen), eyes.look([t.face for t in chosen]), strict=True))
         self._put_right(looks, rule.threshold, time_s)
-        self._bring_back(fresh, looks, rule.threshold, time_s)
+        self._bring_back(looks, rule.threshold, time_s)
         for track in list(self._tracks):
             if track.number in looks:
                 self._take_in(track, looks[track.number], time_s, gallery, rule)
@@ -299,17 +307,19 @@ class Tracker:
                 if swap > stay + _SWAP_LEAD and max(_alike(one, there), _alike(other, here)) >= floor - 0.1:
                     _exchange(one, other, looks)
 
-    def _bring_back(self, fresh: list[_Track], looks: dict[int, Look], floor: float, time_s: float) -> None:
-        """A new face that looks like somebody who went out of sight just now goes on as that track."""
-        for track in fresh:
-            look = looks.get(track.number)
-            lost = [one for one in self._tracks if not one.seen and one.decision.average is not None]
-            if look is None or not lost:
+    def _bring_back(self, looks: dict[int, Look], floor: float, time_s: float) -> None:
+        """A nameless face that looks like somebody who went out of sight just now goes on as that track."""
+        for track in [one for one in self._tracks if one.decision.match.name is None and one.number in looks]:
+            look = looks[track.number]
+            lost = [
+                o for o in self._tracks if not o.seen and o.decision.average is not None and o.number < track.number
+            ]
+            if not lost:
                 continue
             best = max(lost, key=lambda one: _alike(one, look))
             if _alike(best, look) >= floor:
                 best.move(track.face, time_s)
-                best.doubtful = True
+                best.frames += track.frames - 1
                 looks[best.number] = looks.pop(track.number)
                 self._tracks.remove(track)
 
@@ -320,8 +330,9 @@ class Tracker:
             track.doubtful, track.strikes = False, 0
         elif track.decision.state != "new" or track.doubtful:
             track.doubtful = True
-            track.strikes += agreement == "contradicts"
-            if track.strikes >= self.options.decision.strikes:
+            track.strikes += agreement == "contradicts" and look.weight >= self.options.least_strike
+            # Somebody who was in sight all the time is covered by a hand more likely than exchanged.
+            if track.strikes >= (1 if track.returned else self.options.decision.strikes):
                 self._replace(track, look, time_s, gallery, rule)
             return  # a look that may be of somebody else does not enter the average
         self._decide(track, look, time_s, gallery, rule)
