@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 
 from edge_app.domain import ModelCard, ModelError
 from export.manifest import MANIFEST_NAME, record
@@ -45,7 +45,7 @@ def read_model(path: Path) -> onnx.ModelProto:
         return onnx.load_model_from_string(path.read_bytes())
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}", expected="an ONNX file") from error
-    except (DecodeError, ValueError) as error:
+    except Exception as error:  # protobuf's DecodeError: its package carries no types to name it by
         raise ModelError(f"{path} is not an ONNX file", expected="an ONNX file", remedy="export it again") from error
 
 
@@ -74,11 +74,12 @@ def with_measurements_of(card: ModelCard, old: ModelCard) -> ModelCard:
 
 def model_bytes(model: onnx.ModelProto) -> bytes:
     """Serialize; the same model gives the same bytes."""
-    return model.SerializeToString(deterministic=True)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
+def write_bytes(path: Path, content: bytes, check: Callable[[Path], None] = lambda temporary: None) -> None:
+    """Write a file so that it is there whole or not at all; `check` may refuse the written bytes by raising."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -86,6 +87,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
+        check(Path(temporary))
         # Shipped files are read by everyone; mkstemp makes them private.
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)

@@ -10,17 +10,17 @@ training runs pass the same gate.
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
+from edge_app import runtime
 from edge_app.domain import ModelCard, ModelError
-from export.card import attach_card, card_of, model_bytes, read_model, with_measurements_of
+from export.card import attach_card, card_of, model_bytes, read_model, with_measurements_of, write_bytes
 from export.session import Floats, Function, as_function
 
 
@@ -116,10 +116,11 @@ def _rows(array: Floats) -> Floats:
     return array.reshape(len(array), -1)
 
 
-def _cosines(a: Floats, b: Floats) -> Floats:
+def _cosines(a: Floats, b: Floats) -> NDArray[np.float64]:
     a64, b64 = a.astype(np.float64), b.astype(np.float64)
     lengths = np.linalg.norm(a64, axis=1) * np.linalg.norm(b64, axis=1)
-    return np.asarray((a64 * b64).sum(axis=1) / np.maximum(lengths, 1e-30), dtype=np.float64)  # type: ignore[return-value]
+    cosines: NDArray[np.float64] = (a64 * b64).sum(axis=1) / np.maximum(lengths, 1e-30)
+    return cosines
 
 
 def _enforce(parity: Parity, rule: Rule, what: str) -> None:
@@ -149,38 +150,22 @@ class Candidate:
     """Where it goes when it is let through."""
 
 
-def admit(
-    candidate: Candidate,
-    origin: Function,
-    batches: Sequence[Floats],
-    rule: Rule,
-    check: Callable[[Path], None] | None = None,
-) -> Parity:
-    """Compare the bytes that will be shipped with their origin, then move them to their final name.
+def admit(candidate: Candidate, origin: Function, batches: Sequence[Floats], rule: Rule) -> Parity:
+    """Compare a candidate with its origin, write it, and give it its final name when all agreed.
 
-    The comparison reads the temporary file, not the graph in memory: what was compared is what ships. Where the file
-    under that name holds the same graph, its operating points and metrics are kept. `check` may look at the
-    temporary file too and raise. Raises ModelError, and writes nothing, when the candidate is refused.
+    `batches`: as for `compare`. Before the file gets its name it is opened as the laptop opens it, card against graph,
+    and compared once more on one input: what was compared is what ships. Where the file under that name holds the
+    same graph, its operating points and metrics are kept. Raises ModelError, and leaves the folder as it was, when
+    the candidate is refused.
     """
     parity = compare(origin, as_function(candidate.model), batches, rule, candidate.path.name)
     card = replace(candidate.card, provenance=dict(candidate.card.provenance) | parity.figures())
     model = attach_card(candidate.model, _with_old_measurements(candidate, card))
-    candidate.path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{candidate.path.name}.", dir=candidate.path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(model_bytes(model))
-            stream.flush()
-            os.fsync(stream.fileno())
-        compare(origin, as_function(temporary.read_bytes()), [batches[0][:1]], rule, candidate.path.name)
-        if check is not None:
-            check(temporary)
-        # Shipped files are read by everyone; mkstemp makes them private.
-        temporary.chmod(0o644)
-        temporary.replace(candidate.path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    def reopened(temporary: Path) -> None:
+        compare(origin, runtime.load(temporary).run, [batches[0][:1]], rule, candidate.path.name)
+
+    write_bytes(candidate.path, model_bytes(model), reopened)
     return parity
 
 

@@ -208,8 +208,9 @@ def scale_outputs(graph: Graph, linear: onnx.NodeProto, scale: Array, shift: Arr
 def scale_inputs(graph: Graph, name: str, scale: Array) -> bool:
     """Multiply what the one reader of `name` makes of each channel by `scale`, inside its weights.
 
-    Afterwards `name` may be made `scale` times smaller and the reader returns what it did before. The reader is a Conv (zero padding commutes with a factor), or a Flatten whose one reader is a Gemm. Returns
-    False, and changes nothing, where there is no such reader.
+    Afterwards `name` may be made `scale` times smaller and the reader returns what it did before. The reader is a
+    Conv (zero padding commutes with a factor), or a Flatten whose one reader is a Gemm. Returns False, and changes
+    nothing, where there is no such reader.
     """
     flatten = graph.only_consumer(name, "Flatten")
     linear = graph.only_consumer(name if flatten is None else flatten.output[0], "Conv" if flatten is None else "Gemm")
@@ -229,7 +230,7 @@ def scale_inputs(graph: Graph, name: str, scale: Array) -> bool:
 
 
 def _is_plain_gemm(node: onnx.NodeProto) -> bool:
-    """x @ W.T + b, with W (out, in)."""
+    """Whether a node is x @ W.T + b, with W (out, in)."""
     wanted = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}
     defaults = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
     return node.op_type == "Gemm" and all(attribute(node, k, defaults[k]) == v for k, v in wanted.items())

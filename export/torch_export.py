@@ -92,7 +92,7 @@ def _dynamo(module: torch.nn.Module, example: torch.Tensor, signature: Signature
         )
     if program is None:
         raise ModelError("torch returned no program")
-    return cast(onnx.ModelProto, program.model_proto)
+    return program.model_proto
 
 
 def _torchscript(module: torch.nn.Module, example: torch.Tensor, signature: Signature) -> onnx.ModelProto:

@@ -76,9 +76,7 @@ def _head_pair(graph: Graph, head: str, level: int) -> tuple[onnx.NodeProto, onn
     return found[0], found[1]
 
 
-def _backwards(
-    graph: Graph, output: str, pairs: list[tuple[onnx.NodeProto, onnx.NodeProto]]
-) -> list[onnx.NodeProto]:
+def _backwards(graph: Graph, output: str, pairs: list[tuple[onnx.NodeProto, onnx.NodeProto]]) -> list[onnx.NodeProto]:
     """All nodes from an output back to the first convolution of its head."""
     firsts = {id(pair[0]) for pair in pairs}
     nodes: list[onnx.NodeProto] = []

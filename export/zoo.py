@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 import edge_app
-from edge_app.domain import InputSpec, ModelCard, ModelError, Precision
+from edge_app.domain import InputSpec, ModelCard, Precision
 from edge_app.vision import resize
 from export import faces as face_source
 from export import origins, sface, yunet
@@ -25,7 +25,7 @@ from export.faces import Faces, batches_of, bgr, padded, rgb
 from export.gate import EXACT_EMBEDDING, QUANTIZED_EMBEDDING, Candidate, Parity, Rule, admit, compare
 from export.manifest import record, refresh_manifest
 from export.origins import Origin
-from export.session import Floats, Function, as_function, one_by_one
+from export.session import Floats, as_function, one_by_one
 
 __all__ = ["Built", "Options", "build", "read_card", "refresh_manifest", "rewrite_card"]
 
@@ -79,13 +79,16 @@ class _Workshop:
     yunet: bytes
 
 
+_Maker = Callable[[_Workshop], Iterator[Built]]
+
+
 def build(options: Options, progress: Progress = lambda what, done, total: None) -> tuple[Built, ...]:
     """Build all shipped models.
 
     Returns one `Built` per file, in the order they were made. Raises ModelError when an origin is missing or changed,
     or a candidate disagrees with its origin; files that were admitted before that stay, pinned in the manifest.
     """
-    total = 7 if options.int8 else 6
+    total = len(_makers(options)) + 1
     progress("origins and faces", 0, total)
     workshop = _open_workshop(options, progress)
     built: list[Built] = []
@@ -99,8 +102,8 @@ def build(options: Options, progress: Progress = lambda what, done, total: None)
     return tuple(built)
 
 
-def _makers(options: Options) -> list[tuple[str, Callable[[_Workshop], Iterator[Built]]]]:
-    makers = [("SFace", _make_sface), ("YuNet", _make_yunet), ("MTCNN", _make_mtcnn)]
+def _makers(options: Options) -> list[tuple[str, _Maker]]:
+    makers: list[tuple[str, _Maker]] = [("SFace", _make_sface), ("YuNet", _make_yunet), ("MTCNN", _make_mtcnn)]
     return [*makers, ("SFace INT8", _make_sface_int8)] if options.int8 else makers
 
 
@@ -164,7 +167,9 @@ def _make_mtcnn(workshop: _Workshop) -> Iterator[Built]:
         card = _card(net.id, net.origin, spec, outputs=net.signature.outputs, exporter=exporter)
         path = workshop.options.output / f"{net.id}-fp32.onnx"
         parity = admit(Candidate(model, card, path), origin, batches, SAME_MAPS)
-        yield Built(path, card.id, card.precision, parity, f"agrees with torch on {parity.inputs} pictures ({exporter})")
+        yield Built(
+            path, card.id, card.precision, parity, f"agrees with torch on {parity.inputs} pictures ({exporter})"
+        )
 
 
 def _mtcnn_batches(faces: Faces, side_px: int | None) -> list[Floats]:
