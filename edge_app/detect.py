@@ -28,6 +28,8 @@ _SURE_FACE_PX: Final = 24
 _LARGEST_SURE_FACE_PX: Final = 512
 _CLOSE_FACE_PX: Final = 300
 """Where a face that fills the picture is brought to when the fine level would show it too large."""
+_INSIDE_LIMIT: Final = 0.7
+"""Share of a box inside a better one from which it is part of that face."""
 _STRIDES_PX: Final = (8, 16, 32)
 
 
@@ -96,6 +98,8 @@ class _YuNet:
         levels = [self._at(pixels, scale, options.min_score) for scale in scales_for(width, height, options)]
         boxes, landmarks, scores = (np.concatenate(parts) for parts in zip(*levels, strict=True))
         kept = nms(boxes, scores, options.overlap_limit)
+        # A face that fills the picture shows the fine level a chin or a cheek that looks like a face of its own.
+        kept = kept[nms(boxes[kept], scores[kept], _INSIDE_LIMIT, over_smaller=True)]
         return boxes[kept], landmarks[kept], scores[kept]
 
     def _at(self, pixels: Pixels, scale: float, min_score: float) -> Found:

