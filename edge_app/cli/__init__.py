@@ -20,6 +20,7 @@ GROUPS: Final = (
     "demo",
     "enroll",
     "recognize",
+    "watch",
     "gallery",
     "models",
     "doctor",

@@ -1,0 +1,227 @@
+"""The commands `watch`, `verify` and `cameras`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from contextlib import closing
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_app.cli import options
+from edge_app.domain import CameraError
+
+if TYPE_CHECKING:
+    from edge_app.devices import CameraInfo
+    from edge_app.events import LiveEvent
+    from edge_app.home import Settings
+    from edge_app.watch import OutletOptions
+
+_SOURCE_HELP = "camera number or device, video, folder, http or rtsp address, or 'sample'"
+_FIRST = "first"
+
+
+def add_parser(commands: options.Commands) -> None:
+    """Add `watch`, `verify` and `cameras`."""
+    _add_watch(commands)
+    _add_verify(commands)
+    _add_cameras(commands)
+
+
+def _add_watch(commands: options.Commands) -> None:
+    parser = options.command(
+        commands,
+        "watch",
+        "tell who comes and goes, without an interface: for services and scripts",
+        "edge-app watch 0 --json --on-unknown 'notify-send Stranger'",
+        run_watch,
+    )
+    parser.add_argument("source", nargs="?", metavar="SOURCE", help=f"{_SOURCE_HELP} (default: see `cameras --use`)")
+    options.json_flag(parser)
+    parser.add_argument("--realtime", action="store_true", help="play a video at its own speed, not as fast as it goes")
+    group = parser.add_argument_group("hooks", "programs run without a shell; may be given more than once")
+    for event, whom in (
+        ("known", "somebody is recognized"),
+        ("unknown", "a stranger is there"),
+        ("left", "one leaves"),
+    ):
+        group.add_argument(f"--on-{event}", action="append", default=[], metavar="CMD", help=f"run CMD when {whom}")
+    group.add_argument("--cooldown", type=float, default=30.0, metavar="S", help="pause per hook and person (30 s)")
+    group.add_argument("--hook-timeout", type=float, default=30.0, metavar="S", help="a hook is ended after S (30 s)")
+    group.add_argument("--hook-limit", type=int, default=4, metavar="N", help="hooks that may run at once (4)")
+    group = parser.add_argument_group("sending")
+    group.add_argument("--webhook", metavar="URL", help="post every event as JSON (default: EDGE_APP_WEBHOOK)")
+    group.add_argument("--mqtt", metavar="URL", help="publish to mqtt://[user:pass@]host:port/topic (EDGE_APP_MQTT)")
+    options.recognition(parser)
+
+
+def _add_verify(commands: options.Commands) -> None:
+    parser = options.command(
+        commands,
+        "verify",
+        "wait for one person; exit code 0 when recognized, 1 when not in time, 2 when nobody has that name",
+        "edge-app verify 'Ada Lovelace' --source 0 --timeout 10",
+        run_verify,
+    )
+    parser.add_argument("name", metavar="NAME", help="who is waited for, as enrolled")
+    parser.add_argument("--source", metavar="SOURCE", help=f"{_SOURCE_HELP} (default: see `cameras --use`)")
+    parser.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds to look (default 10)")
+    options.recognition(parser)
+
+
+def _add_cameras(commands: options.Commands) -> None:
+    parser = options.command(
+        commands,
+        "cameras",
+        "list the cameras with their formats and measured frame rate, and choose one",
+        "edge-app cameras --use 2",
+        run_cameras,
+    )
+    parser.add_argument(
+        "--use", metavar="N", help=f"remember a camera, or any other source, for live commands; {_FIRST!r}: the first"
+    )
+    parser.add_argument("--no-measure", action="store_true", help="do not open the cameras to count their frames")
+    options.json_flag(parser)
+
+
+def run_watch(args: argparse.Namespace) -> int:
+    """Print events until the source is over or a signal comes."""
+    from edge_app.watch import Outlets, Stop, as_json, watch
+
+    with Stop() as stop, Outlets(_outlets(args), options.warn) as outlets:
+        bench = options.workbench(args)
+        source = _source(args.source, bench.settings)
+        if not len(bench.recognizer.gallery):
+            options.warn("nobody is enrolled: everybody will be unknown")
+        with closing(watch(bench, source, stop, options.warn, realtime=args.realtime)) as events:
+            for event in events:
+                outlets.take(event)
+                print(as_json(event) if args.json else _line(event), flush=True)
+    return stop.exit_code
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    """Answer by exit code alone."""
+    from edge_app.watch import is_seen
+
+    bench = options.workbench(args)
+    source = _source(args.source, bench.settings)
+    return 0 if is_seen(bench, args.name, source, args.timeout, options.warn) else 1
+
+
+def run_cameras(args: argparse.Namespace) -> int:
+    """List the cameras, or remember one."""
+    from edge_app.camera import list_cameras
+
+    home, settings = options.settings(args)
+    if args.use is not None:
+        source = _chosen(args.use)
+        home.save_settings(replace(settings, source=source))
+        _tell_choice(source, as_json=args.json)
+        return 0
+    cameras = list_cameras(measure=not args.no_measure)
+    if args.json:
+        options.print_json({"cameras": [asdict(camera) for camera in cameras], "source": _shown(settings.source)})
+        return 0
+    used = _source(None, settings)
+    if cameras:
+        columns = ("", "use", "name", "measured", "formats")
+        options.show(options.table("", columns, (_row(camera, used) for camera in cameras)))
+    else:
+        print("no camera was found; plug one in, or use another source: a video, a folder, an address, or 'sample'")
+    print(f"* {_shown(used)} is what live commands open; choose another with: edge-app cameras --use N")
+    return 0
+
+
+def _outlets(args: argparse.Namespace) -> OutletOptions:
+    """Who is to be told; refuses programs and limits that cannot work before anything is loaded."""
+    from edge_app.deliver import Broker, Webhook
+    from edge_app.hooks import Command, HookOptions
+    from edge_app.watch import OutletOptions
+
+    # A command line can be read by every user of the machine; the environment cannot.
+    webhook = args.webhook or os.environ.get("EDGE_APP_WEBHOOK")
+    mqtt = args.mqtt or os.environ.get("EDGE_APP_MQTT")
+    return OutletOptions(
+        hooks={
+            "recognized": [Command.parse(text) for text in args.on_known],
+            "unknown": [Command.parse(text) for text in args.on_unknown],
+            "left": [Command.parse(text) for text in args.on_left],
+        },
+        limits=HookOptions(args.cooldown, args.hook_timeout, args.hook_limit),
+        deliveries=[partial(kind, url) for kind, url in ((Webhook, webhook), (Broker, mqtt)) if url],
+    )
+
+
+def _source(given: str | None, settings: Settings) -> str:
+    """What to open: the argument, the remembered choice, or the first camera."""
+    from edge_app.camera import list_cameras
+
+    chosen = given or settings.source
+    return chosen or next((camera.spec for camera in list_cameras() if not camera.problem), "0")
+
+
+def _chosen(text: str) -> str | None:
+    """What to remember for --use; None for the first camera. Raises an error when it is not there."""
+    from edge_app.camera import list_cameras, parse_source
+
+    if text == _FIRST:
+        return None
+    spec = parse_source(text)
+    if spec.kind == "webcam":
+        cameras = list_cameras()
+        known = {word for camera in cameras for word in (camera.spec, camera.device)}
+        link = Path(spec.target)  # /dev/v4l/by-id/... stays the same camera whatever else is plugged in
+        if spec.target not in known and not (link.is_absolute() and link.exists()):
+            listed = ", ".join(camera.spec for camera in cameras) or "none is attached"
+            raise CameraError(f"{spec.name} is not there", expected=f"one of the cameras here: {listed}")
+        return spec.target
+    # Remembered beyond today's working folder.
+    return spec.target if spec.kind in ("stream", "sample") else str(Path(spec.target).absolute())
+
+
+def _tell_choice(source: str | None, *, as_json: bool) -> None:
+    if as_json:
+        options.print_json({"source": _shown(source)})
+    else:
+        print(f"live commands open {_shown(source) or 'the first camera'} from now on")
+
+
+def _shown(source: str | None) -> str | None:
+    """A source without its password."""
+    from edge_app.camera import without_secrets
+
+    return without_secrets(source) if source and "://" in source else source
+
+
+def _row(camera: CameraInfo, used: str) -> tuple[str, ...]:
+    formats: dict[str, list[str]] = {}
+    for one in camera.formats:
+        size = f"{one.size_px[0]}x{one.size_px[1]}"
+        formats.setdefault(one.encoding or "any", []).append(f"{size}@{one.fps:.0f}" if one.fps else size)
+    return (
+        "*" if used in (camera.spec, camera.device) else "",
+        camera.spec,
+        camera.name,
+        camera.problem or _measured(camera),
+        "; ".join(f"{encoding} {' '.join(sizes)}" for encoding, sizes in formats.items()),
+    )
+
+
+def _measured(camera: CameraInfo) -> str:
+    if camera.measured_fps is None or camera.measured_size_px is None:
+        return ""
+    return f"{camera.measured_fps:.1f} fps at {camera.measured_size_px[0]}x{camera.measured_size_px[1]}"
+
+
+def _line(event: LiveEvent) -> str:
+    """One event for people."""
+    facts: list[Any] = [f"track {event.track}"] if event.track is not None else []
+    if event.similarity is not None:
+        facts.append(f"similarity {event.similarity:.2f}")
+    if event.duration_s is not None:
+        facts.append(f"{event.duration_s:.1f} s")
+    who = f"  {event.name}" if event.name else ""
+    return f"{event.time_s:10.1f} s  {event.event:<11}{who}" + (f"  ({', '.join(facts)})" if facts else "")
