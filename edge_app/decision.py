@@ -78,6 +78,11 @@ class Decision:
         """The looks that are averaged, oldest first."""
         return tuple(self._looks)
 
+    @property
+    def weight(self) -> float:
+        """What the looks are worth together."""
+        return sum(look.weight for look in self._looks)
+
     def agreement(self, look: Look, floor: float) -> Agreement:
         """Whether a look is of the person seen so far: at least `floor` alike is, far below is somebody else."""
         if self.average is None:
@@ -145,8 +150,7 @@ class Decision:
         return settled or (clear and len(self._looks) >= self._options.looks_to_reject and self._weighty())
 
     def _weighty(self) -> bool:
-        heavy = sum(look.weight for look in self._looks) >= self._options.least_weight
-        return heavy or len(self._looks) >= self._options.looks_to_settle
+        return self.weight >= self._options.least_weight or len(self._looks) >= self._options.looks_to_settle
 
 
 def _average(looks: deque[Look]) -> Embedding:

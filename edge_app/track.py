@@ -64,6 +64,10 @@ class TrackerOptions:
     """An unknown one, who may come nearer and turn out to be known."""
     looks_per_frame: int = 2
     """Undecided faces that are embedded in one frame; those after a crossing are always looked at."""
+    least_new_score: float = 0.6
+    """A face less sure than this may go on as a track, but not begin one."""
+    held_frames: int = 5
+    """A half-hidden new face is kept back this long while somebody is out of sight: it may be that person."""
     least_strike: float = 0.1
     """A look must be worth this much to speak against a track: half a face looks like nobody."""
     decision: DecisionOptions = field(default_factory=DecisionOptions)
@@ -175,7 +179,7 @@ class Tracker:
     @property
     def tracks(self) -> tuple[TrackInfo, ...]:
         """All living tracks by number."""
-        return tuple(track.info(self._now_s) for track in self._tracks)
+        return tuple(track.info(self._now_s) for track in self._tracks if not self._held(track))
 
     def reset(self) -> None:
         """End all tracks: the next frame has nothing to do with the last one. Numbers go on."""
@@ -202,8 +206,16 @@ class Tracker:
         self._associate(faces, time_s)
         self._look(time_s, eyes, gallery, rule)
         self._end_the_gone(time_s)
-        seen = sorted((track for track in self._tracks if track.seen), key=lambda track: -track.face.area_px2)
+        seen = [track for track in self._tracks if track.seen and not self._held(track)]
+        seen.sort(key=lambda track: -track.face.area_px2)
         return tuple(Sighting(track.face, track.decision.match, track.number) for track in seen)
+
+    def _held(self, track: _Track) -> bool:
+        """Whether a new face is not shown yet: half hidden, it may be somebody who went out of sight just now."""
+        if track.decision.state != "new" or track.age_frames > self.options.held_frames:
+            return False
+        somebody_lost = any(not one.seen and one.decision.average is not None for one in self._tracks)
+        return somebody_lost and track.decision.weight < 2 * self.options.decision.least_weight
 
     # Finding faces
 
@@ -251,7 +263,7 @@ class Tracker:
         for t, track in enumerate(self._tracks):
             track.seen = t in taken_tracks
         for f, face in enumerate(faces):
-            if f not in taken_faces:
+            if f not in taken_faces and face.score >= self.options.least_new_score:
                 self._begin(face, time_s)
 
     def _mark_mingled(self, expected: Sequence[Floats]) -> None:
