@@ -151,7 +151,7 @@ def _video(bench: Workbench, job: _Job, args: argparse.Namespace, namer: _Namer,
                 writer.close()
     except EdgeError as error:
         failed(error)
-    if not args.json:
+    if not args.json and timeline.frames:
         print(f"{job.path}:")
         for line in timeline.lines():
             print(f"  {line}")
