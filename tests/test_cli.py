@@ -1,0 +1,197 @@
+"""The command line, end to end: real pictures, the exit codes, the JSON that scripts get."""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from edge_app import sample
+from edge_app.cli import main, parser
+
+OBAMA = sample.people()["Barack Obama"]
+[PROBE] = sample.probes()["Barack Obama"]
+
+
+def call(capsys, *argv):
+    code = main([str(a) for a in argv])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return code, out, err
+
+
+def walk(top, path=()):
+    for action in top._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, child in action.choices.items():
+                yield (*path, name), child
+                yield from walk(child, (*path, name))
+
+
+@pytest.mark.parametrize(("path", "child"), walk(parser()), ids=lambda v: " ".join(v) if isinstance(v, tuple) else "")
+def test_every_command_has_help_and_an_example(path, child):
+    text = child.format_help()
+    assert "example: edge-app" in text, path
+    assert child.epilog.split("edge-app ", 1)[1].split()[0] == path[0]
+
+
+@pytest.fixture(scope="module")
+def enrolled(tmp_path_factory):
+    """A data folder in which the sample people are enrolled."""
+    home = tmp_path_factory.mktemp("enrolled") / "home"
+    assert main(["enroll", "Barack Obama", *map(str, OBAMA), "--home", str(home)]) == 0
+    return home
+
+
+@pytest.fixture
+def copied(enrolled, tmp_path):
+    return shutil.copytree(enrolled, tmp_path / "home")
+
+
+def test_no_command_shows_the_help(capsys):
+    code, out, _ = call(capsys)
+    assert code == 2 and "enroll" in out
+
+
+def test_enrolling_says_what_was_taken(capsys, tmp_path):
+    code, out, err = call(capsys, "enroll", "Joe Biden", *sample.people()["Joe Biden"], "--home", tmp_path)
+    assert code == 0 and "biden_1.jpg: accepted" in out and "two are clearly better" in err
+
+
+def test_enrolling_in_json(capsys, tmp_path):
+    code, out, _ = call(capsys, "enroll", "Ada", OBAMA[0], sample.stranger(), "--home", tmp_path, "--json")
+    [person] = json.loads(out)["enrolled"]
+    assert code == 1 and person["accepted"] == 1 and person["templates"] == 1
+    assert [s["reason"] for s in person["shots"]] == [None, "unlike-the-others"]
+    assert person["shots"][0]["quality"]["face_px"] > 40
+
+
+def test_a_folder_of_people(capsys, tmp_path):
+    for name, paths in sample.people().items():
+        (tmp_path / "people" / name).mkdir(parents=True)
+        for path in paths:
+            shutil.copy(path, tmp_path / "people" / name)
+    (tmp_path / "people" / "Nobody").mkdir()
+    code, _, err = call(capsys, "enroll", "--folder", tmp_path / "people", "--home", tmp_path / "home")
+    assert code == 1 and "Nobody" in err
+    code, out, _ = call(capsys, "gallery", "list", "--json", "--home", tmp_path / "home")
+    assert [p["name"] for p in json.loads(out)["people"]] == ["Barack Obama", "Joe Biden"]
+
+
+def test_somebody_enrolled_already_is_refused_under_another_name(capsys, copied):
+    code, out, err = call(capsys, "enroll", "Somebody", PROBE, "--home", copied)
+    assert code == 1 and "looks like Barack Obama" in out and "not enrolled" in err
+    assert call(capsys, "enroll", "Somebody", PROBE, "--allow-lookalike", "--home", copied)[0] == 0
+
+
+def test_recognizing_in_json(capsys, enrolled):
+    code, out, err = call(capsys, "recognize", PROBE, sample.stranger(), "--json", "--home", enrolled)
+    known, stranger = (json.loads(line) for line in out.splitlines())
+    assert code == 0 and err == ""
+    assert set(known) == {"source", "index", "time_s", "faces", "timings_ms"}
+    [face] = known["faces"]
+    assert set(face) == {"box", "score", "name", "similarity", "margin"} and len(face["box"]) == 4
+    assert face["name"] == "Barack Obama" and face["similarity"] > 0.5
+    assert stranger["faces"][0]["name"] is None
+
+
+def test_recognizing_in_words_says_how_strict_it_is(capsys, enrolled):
+    code, out, err = call(capsys, "recognize", PROBE, "--fpir", "0.001", "--home", enrolled)
+    assert code == 0 and "Barack Obama" in out and "1 in 1,000 strangers" in err
+
+
+def test_a_bad_source_is_reported_and_the_rest_is_done(capsys, enrolled, tmp_path):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(PROBE.read_bytes()[:3000])
+    code, out, err = call(capsys, "recognize", bad, "missing.jpg", PROBE, "--json", "--home", enrolled)
+    assert code == 1 and len(out.splitlines()) == 1
+    assert "bad.jpg" in err and "missing.jpg" in err
+
+
+def test_a_folder_with_saved_copies(capsys, enrolled, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    for path in (PROBE, *OBAMA):
+        shutil.copy(path, source)
+    before = {p.name: p.read_bytes() for p in source.iterdir()}
+    code, out, _ = call(capsys, "recognize", source, "--save", source, "--home", enrolled)
+    assert code == 0 and out.count("Barack Obama") == 3
+    assert {name: (source / name).read_bytes() for name in before} == before
+    copies = [p for p in source.iterdir() if p.name not in before]
+    assert len(copies) == 3 and all(p.stat().st_mode & 0o077 == 0 for p in copies)
+
+
+def short_clip(path):
+    from edge_app.video import VideoWriter
+
+    scene = sample.clip_scene((320, 240), 10.0)
+    with VideoWriter(path, scene.size_px, scene.fps) as writer:
+        for frame, _ in sample.clip((320, 240), 10.0):
+            if 20 <= frame.index < 35:
+                writer.write(frame.pixels)
+
+
+def test_a_video_says_who_was_seen_when(capsys, enrolled, tmp_path):
+    short_clip(tmp_path / "clip.mp4")
+    code, out, _ = call(capsys, "recognize", tmp_path / "clip.mp4", "--save", tmp_path / "out", "--home", enrolled)
+    assert code == 0 and "Barack Obama (15 frames" in out
+    assert (tmp_path / "out" / "clip.mp4").stat().st_size > 1000
+    code, out, _ = call(capsys, "recognize", tmp_path / "clip.mp4", "--json", "--home", enrolled)
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["index"] for line in lines] == list(range(15))
+    assert lines[3]["time_s"] == pytest.approx(0.3, abs=0.02)
+
+
+def test_the_gallery_by_command(capsys, copied):
+    assert "Barack Obama" in call(capsys, "gallery", "list", "--home", copied)[1]
+    _, out, _ = call(capsys, "gallery", "show", "Barack Obama", "--json", "--home", copied)
+    assert [t["source"] for t in json.loads(out)["templates"]] == [p.name for p in OBAMA]
+    assert "vector" not in out
+    assert call(capsys, "gallery", "rename", "Barack Obama", "Zoë 李", "--home", copied)[0] == 0
+    code, out, _ = call(capsys, "gallery", "forget", "Zoë 李", "--home", copied)
+    assert code == 0 and "2 templates deleted" in out
+    code, _, err = call(capsys, "gallery", "forget", "Zoë 李", "--home", copied)
+    assert code == 1 and err.count("\n") == 1
+    assert "nobody is enrolled" in call(capsys, "gallery", "list", "--home", copied)[1]
+
+
+def test_the_models_by_command(capsys, tmp_path):
+    code, out, _ = call(capsys, "models", "list", "--json", "--home", tmp_path)
+    listed = json.loads(out)
+    assert code == 0 and listed["why"] and {m["id"] for m in listed["models"]} >= {"sface", "yunet", "mtcnn-pnet"}
+    assert all(m["licence"] in ("Apache-2.0", "MIT") and len(m["sha256"]) == 64 for m in listed["models"])
+    assert call(capsys, "models", "verify")[0] == 0
+    code, out, _ = call(capsys, "models", "show", "sface")
+    assert code == 0 and "operating points" in out and "6,8" in out and "Apache-2.0" in out
+    assert call(capsys, "models", "show", "resnet")[0] == 2
+
+
+def test_the_doctor_is_content_and_notices_open_doors(capsys, copied):
+    assert call(capsys, "doctor", "--home", copied)[0] == 0
+    (copied / "gallery.db").chmod(0o644)
+    code, out, _ = call(capsys, "doctor", "--home", copied)
+    assert code == 1 and "chmod" in out
+
+
+def test_the_demo_recognizes_the_sample_people_and_not_the_stranger(capsys, tmp_path):
+    code, out, _ = call(capsys, "demo", "--output", tmp_path / "demo", "--json")
+    seen = json.loads(out)
+    assert code == 0 and seen["frames_misnamed"] == 0
+    assert seen["frames_named"]["Barack Obama"] > 100 and seen["frames_named"]["Joe Biden"] > 100
+    assert seen["stranger_frames_left_unknown"] > 50
+    assert {p.name for p in (tmp_path / "demo").iterdir()} == {"demo.jpg", "demo.mp4"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_picture_in_a_process_of_its_own_stays_small(enrolled):
+    # VmHWM, not getrusage: the latter also remembers the size of the process that forked.
+    script = (
+        "import sys; from edge_app.cli import main; code = main(sys.argv[1:]); "
+        "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0], file=sys.stderr); "
+        "sys.exit(code)"
+    )
+    command = [sys.executable, "-c", script, "recognize", str(PROBE), "--json", "--home", str(enrolled)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stderr.splitlines()[-1]) < 300_000  # kilobytes
