@@ -23,8 +23,9 @@ from typing import Any, Final, Self
 
 from edge_app.assembly import Workbench
 from edge_app.camera import CameraState, CameraStatus, LiveCamera, LiveOptions, parse_source
+from edge_app.commands import Capture, Command, Enroll, Forget, LookAt, Pause, Rename, Run, SetRule, Switch
 from edge_app.domain import EdgeError, Frame, Identity, MediaError, Observation, UsageError
-from edge_app.enroll import EnrollOptions, Refusal, Shot, Verdict
+from edge_app.enroll import Refusal, Shot, Verdict
 from edge_app.events import Events, LiveEvent
 from edge_app.follow import LiveRecognizer
 from edge_app.gallery import MatchRule
@@ -56,77 +57,6 @@ _BACK_OFF_S: Final = 0.5
 """Pause after a frame that could not be observed: a lasting fault must not fill the log or a core."""
 _LOG_LIMIT_BYTES: Final = 1 << 20
 _UNSEEN: Final = (CameraState.LOST, CameraState.BLACK, CameraState.FROZEN)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Enroll:
-    """Judge looks and store the accepted ones; gives list[Verdict]."""
-
-    name: str
-    looks: tuple[tuple[str, Shot | Refusal], ...]
-    options: EnrollOptions = field(default_factory=EnrollOptions)
-
-
-@dataclass(frozen=True, slots=True)
-class LookAt:
-    """Find, measure and embed the faces of picture files; gives a tuple of (source, Shot or Refusal)."""
-
-    paths: tuple[Path, ...]
-    largest: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Capture:
-    """While active every Update carries the look at the prominent face; gives None."""
-
-    active: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Forget:
-    """Delete a person; gives the forgotten Identity."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Rename:
-    """Give a person another name; gives None."""
-
-    old: str
-    new: str
-
-
-@dataclass(frozen=True, slots=True)
-class SetRule:
-    """Change how many strangers may be called somebody, or the margin; gives the MatchRule. Not saved."""
-
-    fpir: float | None = None
-    margin: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Switch:
-    """Go on with another source; gives None. A text that makes no sense is a MediaError, and the old one goes on."""
-
-    source: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Take frames and throw them away unseen; gives None."""
-
-    paused: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Call anything with the workbench on the worker's thread; gives what it returns."""
-
-    action: Callable[[Workbench], Any]
-
-
-Command = Enroll | LookAt | Capture | Forget | Rename | SetRule | Switch | Pause | Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,85 @@
+"""What one may ask of the live loop: one frozen dataclass for each command.
+
+Hides nothing. Flows in: a person's wishes, from any thread. Flows out: values that the loop reads between two frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge_app.assembly import Workbench
+from edge_app.enroll import EnrollOptions, Refusal, Shot
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Enroll:
+    """Judge looks and store the accepted ones; gives list[Verdict]."""
+
+    name: str
+    looks: tuple[tuple[str, Shot | Refusal], ...]
+    options: EnrollOptions = field(default_factory=EnrollOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class LookAt:
+    """Find, measure and embed the faces of picture files; gives a tuple of (source, Shot or Refusal)."""
+
+    paths: tuple[Path, ...]
+    largest: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """While active every Update carries the look at the prominent face; gives None."""
+
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Delete a person; gives the forgotten Identity."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """Give a person another name; gives None."""
+
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetRule:
+    """Change how many strangers may be called somebody, or the margin; gives the MatchRule. Not saved."""
+
+    fpir: float | None = None
+    margin: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Go on with another source; gives None. A text that makes no sense is a MediaError, and the old one goes on."""
+
+    source: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Take frames and throw them away unseen; gives None."""
+
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Call anything with the workbench on the worker's thread; gives what it returns."""
+
+    action: Callable[[Workbench], Any]
+
+
+Command = Enroll | LookAt | Capture | Forget | Rename | SetRule | Switch | Pause | Run
