@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from mqtt_broker import Listener, Mosquitto
 
 from edge_app.deliver import Address, Broker, DeliveryOptions, Webhook, close_all
 from edge_app.domain import EdgeError, UsageError
 
 QUICK = DeliveryOptions(retry_first_s=0.01, retry_max_s=0.05, request_s=5)
-MOSQUITTO = shutil.which("mosquitto") or shutil.which("/usr/sbin/mosquitto")
 
 
 @pytest.fixture(autouse=True)
@@ -244,72 +244,11 @@ def test_without_paho_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         Broker("mqtt://host/topic", pytest.fail)
 
 
-class Mosquitto:
-    """A real broker on a port of its own, with one user, that can be stopped and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            self.port = taken.getsockname()[1]
-        passwords = folder / "passwords"
-        passwords.touch(0o600)
-        subprocess.run(["mosquitto_passwd", "-b", str(passwords), "door", "s@cret"], check=True, capture_output=True)
-        (folder / "broker.conf").write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous false\npassword_file {passwords}\nuser root\n"
-        )
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        assert MOSQUITTO
-        self._process = subprocess.Popen(
-            [MOSQUITTO, "-c", str(self._folder / "broker.conf")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        wait_for(self._listens)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(10)
-            self._process = None
-
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
-    if MOSQUITTO is None or shutil.which("mosquitto_passwd") is None:
-        pytest.skip("needs Debian's mosquitto")
-    pytest.importorskip("paho.mqtt.client", reason="needs the extra mqtt")
     broker = Mosquitto(tmp_path)
     yield broker
     broker.stop()
-
-
-class Listener:
-    """Subscribes with a client of its own."""
-
-    def __init__(self, port: int) -> None:
-        from paho.mqtt import client as mqtt
-
-        self.heard: list[tuple[str, str]] = []
-        ready = threading.Event()
-        self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
-        self._client.username_pw_set("door", "s@cret")
-        self._client.on_message = lambda _c, _d, message: self.heard.append((message.topic, message.payload.decode()))
-        self._client.on_connect = lambda client, *_: client.subscribe("home/#", qos=1)
-        self._client.on_subscribe = lambda *_: ready.set()
-        self._client.connect("127.0.0.1", port)
-        self._client.loop_start()
-        assert ready.wait(15)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
 
 
 def test_events_reach_a_real_broker_in_order(mosquitto: Mosquitto) -> None:

@@ -1,0 +1,394 @@
+"""The watcher as scripts use it: the real command on a composed clip, with a real camera server, hooks and signals."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from mjpeg_server import MjpegServer
+from mqtt_broker import Listener, Mosquitto
+
+from edge_app import camera, sample
+from edge_app.assembly import Workbench, open_workbench
+from edge_app.cli import main
+from edge_app.devices import CameraFormat, CameraInfo
+from edge_app.enroll import EnrollOptions
+from edge_app.home import Home, Settings
+from edge_app.pictures import read_picture
+from edge_app.sample import Actor, Pose, Scene
+from edge_app.video import VideoWriter
+from edge_app.watch import Stop, watch
+
+Capture = pytest.CaptureFixture[str]
+
+SIZE_PX = (320, 240)
+OBAMA, BIDEN = sample.OBAMA, sample.BIDEN
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A data folder in which the sample people are enrolled."""
+    home = Home(tmp_path_factory.mktemp("watch") / "home")
+    bench = open_workbench(home, Settings(precision="fp32"))
+    for name, paths in sample.people().items():
+        looks = [(path.name, bench.recognizer.shot(read_picture(path), path.name)) for path in paths]
+        assert any(verdict.accepted for verdict in bench.enroll(name, looks, EnrollOptions()))
+    home.save_settings(Settings(precision="fp32"))
+    return home
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five seconds: Obama comes, stays a little and goes, then a stranger comes and stays."""
+    stranger, obama, _ = sample.clip_scene().actors
+    visit = (
+        Pose(0.4, -0.3, 0.4, 0.35),
+        Pose(0.9, 0.5, 0.4, 0.35),
+        Pose(2.4, 0.52, 0.4, 0.35),
+        Pose(3.0, 1.4, 0.4, 0.35),
+    )
+    arrival = (Pose(3.3, 1.3, 0.4, 0.35), Pose(3.8, 0.5, 0.4, 0.35), Pose(5.0, 0.5, 0.4, 0.36))
+    scene = Scene((Actor(OBAMA, obama.cutout, visit), Actor(None, stranger.cutout, arrival)), 5.0, SIZE_PX, 15.0)
+    path = tmp_path_factory.mktemp("clip") / "door.mp4"
+    with VideoWriter(path, SIZE_PX, scene.fps) as video:
+        for frame, _ in sample.compose(scene):
+            video.write(frame.pixels)
+    return path
+
+
+@pytest.fixture
+def bench(home: Home) -> Workbench:
+    return open_workbench(home)
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("EDGE_APP_HOME", "EDGE_APP_WEBHOOK", "EDGE_APP_MQTT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def start(*args: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "edge_app", *map(str, args)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.01)
+
+
+class Sink:
+    """A server on loopback that fails twice, then accepts."""
+
+    def __init__(self) -> None:
+        self.bodies: list[str] = []
+        codes, bodies = [503, 500], self.bodies
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                code = codes.pop() if codes else 200
+                if code == 200:
+                    bodies.append(body)
+                self.send_response(code)
+                self.end_headers()
+
+        self._server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://me:hush@127.0.0.1:{self._server.server_port}/token"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    server = Sink()
+    yield server
+    server.stop()
+
+
+def test_a_clip_is_told_to_standard_output_hooks_and_a_webhook(
+    home: Home, clip: Path, sink: Sink, tmp_path: Path
+) -> None:
+    hook = tmp_path / "hook.py"
+    hook.write_text(
+        "import os, sys, pathlib\n"
+        "text = sys.stdin.read() + os.environ['EDGE_APP_EVENT'] + ' ' + os.environ['EDGE_APP_NAME']\n"
+        "pathlib.Path(sys.argv[1], sys.argv[2]).write_text(text)\n"
+        "print('said by a hook')\n"
+    )
+    run = f"{sys.executable} -S {hook} '{tmp_path}'"
+    hooks = ["--on-known", f"{run} known", "--on-unknown", f"{run} unknown", "--on-left", "sleep 600"]
+    watcher = start(
+        "watch",
+        clip,
+        "--json",
+        "--home",
+        home.path,
+        "--webhook",
+        sink.url,
+        "--hook-timeout",
+        0.5,
+        "--cooldown",
+        0,
+        *hooks,
+    )
+    out, err = watcher.communicate(timeout=60)
+
+    assert watcher.returncode == 0
+    lines = out.splitlines()
+    events = [json.loads(line) for line in lines]
+    assert {event["track"] for event in events} == {1, 2}
+    first, second = ([event for event in events if event["track"] == track] for track in (1, 2))
+    assert [(e["event"], e["name"]) for e in first] == [("appeared", None), ("recognized", OBAMA), ("left", OBAMA)]
+    assert [(e["event"], e["name"]) for e in second] == [("appeared", None), ("unknown", None), ("left", None)]
+    for event in events:
+        assert list(event) == ["event", "time_s", "track", "name", "similarity", "duration_s"]
+    assert 0.4 < first[0]["time_s"] < 1.2 and 3.3 < second[0]["time_s"] < 4.1
+    assert first[1]["similarity"] > 0.5 > second[1]["similarity"]
+
+    assert sink.bodies == lines
+    assert (tmp_path / "known").read_text() == f"{lines[events.index(first[1])]}\nrecognized {OBAMA}"
+    assert (tmp_path / "unknown").read_text() == f"{lines[events.index(second[1])]}\nunknown "
+    assert sorted(err.splitlines()) == [
+        "edge-app: the hook sleep was ended after 0.5 s",
+        "edge-app: the hook sleep was ended after 0.5 s",
+        "said by a hook",
+        "said by a hook",
+    ]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_cleanly_and_nobody_is_said_to_have_left(
+    home: Home, clip: Path, number: signal.Signals, code: int
+) -> None:
+    if signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip(f"{number.name} is ignored here, and the watcher leaves that as it is")
+    watcher = start("watch", clip, "--json", "--realtime", "--home", home.path)
+    assert watcher.stdout is not None
+    lines = [watcher.stdout.readline(), watcher.stdout.readline()]  # each event is flushed when it happens
+    watcher.send_signal(number)
+    rest, err = watcher.communicate(timeout=30)
+    assert watcher.returncode == code
+    assert [json.loads(line)["event"] for line in lines] == ["appeared", "recognized"]
+    assert rest == ""
+    assert err == ""
+
+
+def test_a_reader_that_goes_away_ends_it_without_complaint(home: Home, clip: Path) -> None:
+    watcher = start("watch", clip, "--home", home.path)
+    assert watcher.stdout is not None and watcher.stderr is not None
+    watcher.stdout.readline()
+    watcher.stdout.close()
+    err = watcher.stderr.read()
+    watcher.stderr.close()
+    assert watcher.wait(30) == 1
+    assert err == ""
+
+
+def test_a_lost_camera_is_told_and_comes_back(bench: Workbench) -> None:
+    told: list[str] = []
+    with MjpegServer(password="hush") as server, Stop() as stop:
+        events = watch(bench, server.url, stop, told.append)
+        with closing(events):
+            unplug = threading.Thread(target=lambda: (wait_for(lambda: server.sent > 3), server.stop()))
+            unplug.start()
+            lost = next(events)
+            unplug.join()
+            server.start()
+            back = next(events)
+        place = f"http://user:***@127.0.0.1:{server.port}/video.mjpg"
+    assert (lost.event, back.event) == ("source_lost", "source_back")
+    assert back.duration_s is not None and back.duration_s > 0
+    assert len(told) == 1 and told[0].startswith(place)
+
+
+def test_a_damaged_video_is_an_error_in_one_line(home: Home, clip: Path, tmp_path: Path, capsys: Capture) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(clip.read_bytes()[:-3000])
+    assert main(["watch", str(broken), "--home", str(home.path)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"edge-app: {broken} is not a video") and captured.err.count("\n") == 1
+
+
+def test_an_empty_gallery_is_told_and_everybody_is_unknown(clip: Path, tmp_path: Path, capsys: Capture) -> None:
+    Home(tmp_path / "empty").save_settings(Settings(precision="fp32"))
+    assert main(["watch", str(clip), "--json", "--home", str(tmp_path / "empty")]) == 0
+    captured = capsys.readouterr()
+    names = {json.loads(line)["name"] for line in captured.out.splitlines()}
+    assert names == {None}
+    assert captured.err == "edge-app: nobody is enrolled: everybody will be unknown\n"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--on-known", "no-such-program-here"],
+        ["--on-left", "'"],
+        ["--webhook", "ftp://host/"],
+        ["--mqtt", "mqtt://me:hush@host"],
+        ["--hook-limit", "0"],
+        ["--cooldown", "-1"],
+    ],
+)
+def test_misuse_is_refused_before_anything_is_loaded(
+    wrong: list[str], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_app.cli.options.workbench", lambda _: pytest.fail("models were loaded"))
+    assert main(["watch", "sample", "--home", str(tmp_path), *wrong]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "hush" not in err
+
+
+def test_events_are_published_to_a_broker_named_in_the_environment(
+    home: Home, clip: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = Mosquitto(tmp_path)
+    broker.start()
+    try:
+        monkeypatch.setenv("EDGE_APP_MQTT", f"mqtt://door:s%40cret@127.0.0.1:{broker.port}/home/door")
+        with Listener(broker.port) as listener:
+            assert main(["watch", str(clip), "--json", "--home", str(home.path)]) == 0
+            out, err = capsys.readouterr()
+            wait_for(lambda: len(listener.heard) == len(out.splitlines()))
+        assert [text for _, text in listener.heard] == out.splitlines()
+        assert err == ""
+    finally:
+        broker.stop()
+
+
+# verify
+
+
+def test_verify_answers_by_exit_code_alone(home: Home, clip: Path, capsys: Capture) -> None:
+    common = ["--source", str(clip), "--home", str(home.path)]
+    assert main(["verify", OBAMA, *common]) == 0
+    assert main(["verify", BIDEN, *common]) == 1
+    assert capsys.readouterr() == ("", "")
+    assert main(["verify", "Barack Obana", *common]) == 2
+    assert main(["verify", OBAMA, *common, "--timeout", "0"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[0].startswith("edge-app: nobody named 'Barack Obana' is enrolled")
+
+
+def test_verify_gives_up_in_time(home: Home) -> None:
+    with MjpegServer() as server:
+        assert main(["verify", OBAMA, "--source", server.url, "--timeout", "0.5", "--home", str(home.path)]) == 1
+        assert server.sent > 0
+
+
+def test_verify_that_is_ended_by_a_signal_lets_nobody_in(home: Home) -> None:
+    with MjpegServer() as server:
+
+        def end() -> None:
+            wait_for(lambda: server.sent)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=end).start()
+        assert main(["verify", OBAMA, "--source", server.url, "--timeout", "60", "--home", str(home.path)]) == 1
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+# cameras
+
+
+CAMERAS = (
+    CameraInfo(
+        "0",
+        "/dev/video0",
+        "Laptop [camera]",
+        (CameraFormat("MJPG", (1280, 720), 30.0), CameraFormat("YUYV", (640, 480), None)),
+        29.7,
+        (640, 480),
+    ),
+    CameraInfo("2", "/dev/video2", "Stick", problem="does not answer (busy)"),
+)
+
+
+@pytest.fixture
+def two_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(camera, "list_cameras", lambda *, measure=False: CAMERAS)
+
+
+@pytest.mark.usefixtures("two_cameras")
+def test_cameras_are_listed_with_formats_rate_and_problems(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["cameras", "--home", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    for expected in (
+        "Laptop [camera]",
+        "29.7 fps at 640x480",
+        "MJPG 1280x720@30; YUYV 640x480",
+        "does not answer (busy)",
+    ):
+        assert expected in out
+    assert main(["cameras", "--json", "--home", str(tmp_path)]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [one["spec"] for one in listed["cameras"]] == ["0", "2"]
+    assert listed["cameras"][0]["formats"][0] == {"encoding": "MJPG", "size_px": [1280, 720], "fps": 30.0}
+
+
+@pytest.mark.usefixtures("two_cameras")
+@pytest.mark.parametrize(
+    ("text", "kept", "shown"),
+    [
+        ("2", "2", "2"),
+        ("/dev/video0", "/dev/video0", "/dev/video0"),
+        ("sample", "sample", "sample"),
+        ("rtsp://me:hush@host/x", "rtsp://me:hush@host/x", "rtsp://me:***@host/x"),
+        ("first", None, "the first camera"),
+    ],
+)
+def test_a_choice_is_remembered_beside_the_other_settings(
+    text: str, kept: str | None, shown: str, tmp_path: Path, capsys: Capture
+) -> None:
+    home = Home(tmp_path)
+    home.save_settings(Settings(fpir=0.02, source="old"))
+    assert main(["cameras", "--use", text, "--home", str(tmp_path)]) == 0
+    assert home.settings() == Settings(fpir=0.02, source=kept)
+    assert capsys.readouterr().out == f"live commands open {shown} from now on\n"
+
+
+@pytest.mark.usefixtures("two_cameras")
+def test_a_chosen_file_is_found_from_any_folder(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(clip.parent)
+    assert main(["cameras", "--use", clip.name, "--home", str(tmp_path)]) == 0
+    assert Home(tmp_path).settings().source == str(clip)
+
+
+@pytest.mark.usefixtures("two_cameras")
+@pytest.mark.parametrize("text", ["1", "/dev/video9", "no-such-file.mp4"])
+def test_a_source_that_is_not_there_is_not_remembered(text: str, tmp_path: Path, capsys: Capture) -> None:
+    assert main(["cameras", "--use", text, "--home", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert Home(tmp_path).settings().source is None
+
+
+@pytest.mark.usefixtures("two_cameras")
+def test_watch_and_verify_open_the_remembered_source(home: Home, clip: Path, tmp_path: Path) -> None:
+    home.save_settings(Settings(precision="fp32", source=str(clip)))
+    try:
+        assert main(["verify", OBAMA, "--home", str(home.path)]) == 0
+    finally:
+        home.save_settings(Settings(precision="fp32"))
