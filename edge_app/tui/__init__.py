@@ -1,1 +1,1 @@
-"""Placeholder docstring, replaced by the room's owner."""
+"""The terminal app: messages, widgets, screens. No inference, no files."""

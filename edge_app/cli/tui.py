@@ -1,0 +1,238 @@
+"""The command `tui`, which `edge-app` alone runs too: the terminal app with its files, cameras and models.
+
+Hides what the app's `Desk` stands for. Flows in: arguments and the environment. Flows out: an exit code, and with
+--stats how fast it went.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_app.cli import options
+from edge_app.domain import EdgeError, MediaError, UsageError
+
+if TYPE_CHECKING:
+    from edge_app.assembly import Workbench
+    from edge_app.devices import CameraInfo
+    from edge_app.domain import Observation, Pixels
+    from edge_app.home import Home, Settings
+    from edge_app.tui.app import EdgeApp
+    from edge_app.tui.desk import Desk, LiveWorker, ModelLine, Sink
+
+_THUMBNAIL_PX = 160
+_MEASURE_ROUNDS = 15
+_REMEMBERED = "terminal"
+
+
+def add_parser(commands: options.Commands) -> None:
+    """Add `tui`."""
+    parser = options.command(
+        commands, "tui", "open the terminal app: live picture, enrollment, people", "edge-app tui --source 0", run
+    )
+    parser.add_argument(
+        "--source",
+        metavar="SOURCE",
+        help="camera number, file, folder, address or 'sample' (default: the last, or any)",
+    )
+    parser.add_argument("--seconds", type=float, metavar="S", help="close by itself after so long")
+    parser.add_argument("--stats", action="store_true", help="when it closes, print how fast the pictures were drawn")
+    options.recognition(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Open the app and stay until it is closed."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(
+            "this is no terminal", expected="a terminal to draw in", remedy="for scripts there is `edge-app watch`"
+        )
+    if os.environ.get("TERM", "") in ("", "dumb"):
+        raise UsageError(
+            "this terminal cannot move its cursor (TERM is unset or dumb)", remedy="export TERM=xterm-256color"
+        )
+    if args.seconds is not None and args.seconds <= 0:
+        raise UsageError(f"--seconds is {args.seconds}", expected="a positive number")
+    # 0.4 s of imports, so that no other command pays for them.
+    from edge_app.tui.app import compose_app
+
+    app = compose_app(desk_of(args))
+    if args.seconds is not None:
+        app.call_later(app.set_timer, args.seconds, app.action_quit)
+    started_s, cpu_s = time.monotonic(), time.process_time()
+    app.run()
+    if args.stats:
+        _print_stats(app, time.monotonic() - started_s, time.process_time() - cpu_s)
+    return app.return_code or 0
+
+
+def desk_of(args: argparse.Namespace) -> Desk:
+    """Everything outside the app, for these arguments. Raises EdgeError for a broken settings file."""
+    from edge_app.tui.desk import Desk
+    from edge_app.tui.terminal import Terminal
+
+    home, settings = options.settings(args)
+    smallest = getattr(args, "min_face", None)
+    source, notice = _source(getattr(args, "source", None), settings)
+    return Desk(
+        settings=settings,
+        source=source,
+        terminal=Terminal.detect(os.environ, sys.stdout.encoding or ""),
+        open_worker=lambda chosen, spec, sink: _open_worker(home, chosen, spec, sink, smallest),
+        save_settings=home.save_settings,
+        cameras=_cameras,
+        snapshot=lambda observation: _snapshot(home, observation),
+        pictures_named=pictures_named,
+        decode=_decode,
+        catalogue=_catalogue,
+        measure=_measure,
+        recall=lambda: home.recall(_REMEMBERED) or {},
+        remember=lambda looks: home.remember(_REMEMBERED, _plain(looks)),
+        now_s=time.time,
+        notices=(notice,) if notice else (),
+    )
+
+
+def _source(option: str | None, settings: Settings) -> tuple[str, str]:
+    """What to watch, and what to say about it."""
+    if option is not None:
+        return option, ""
+    if settings.source is not None:
+        from edge_app.sources import parse_source
+
+        try:
+            parse_source(settings.source)
+        except MediaError as error:
+            return "sample", f"The last source cannot be used: {error}. This is the built-in sample clip."
+        return settings.source, ""
+    usable = [camera for camera in _cameras() if not camera.problem]
+    if usable:
+        return usable[0].spec, ""
+    return "sample", "No camera was found: this is the built-in sample clip. Press c for another source."
+
+
+def _cameras() -> Sequence[CameraInfo]:
+    from edge_app.devices import list_cameras
+
+    return list_cameras()
+
+
+def _open_worker(home: Home, settings: Settings, source: str, sink: Sink, min_face_px: float | None) -> LiveWorker:
+    from edge_app.assembly import open_workbench
+    from edge_app.camera import LiveOptions
+    from edge_app.detect import DetectorOptions
+    from edge_app.live import Worker, WorkerOptions
+
+    detector = DetectorOptions() if min_face_px is None else DetectorOptions(min_face_px=min_face_px)
+    bench = open_workbench(home, settings, detector_options=detector)
+    return Worker(bench, source, sink, WorkerOptions(camera=LiveOptions(loop=True)))
+
+
+def _snapshot(home: Home, observation: Observation) -> Path:
+    """Write the picture with boxes and names as a private file in the data folder."""
+    import cv2
+
+    from edge_app.drawing import annotate
+
+    drawn = annotate(observation.frame.pixels, observation.sightings)
+    done, data = cv2.imencode(".png", drawn[..., ::-1])
+    if not done:
+        raise MediaError("the picture cannot be written as PNG")
+    stamp = f"{time.strftime('%Y-%m-%d-%H%M%S')}-{observation.frame.index:06d}"
+    path = home.path / "snapshots" / f"{stamp}.png"
+    home.write_private(path, data.tobytes())
+    return path
+
+
+def pictures_named(text: str) -> tuple[Path, ...]:
+    """Picture files by what was typed, quoted as in a shell; folders stand for the pictures in them."""
+    from edge_app.pictures import find_pictures
+
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} cannot be read ({error})", remedy="close the quotes") from error
+    found: list[Path] = []
+    for word in words:
+        path = Path(word).expanduser()
+        found += find_pictures(path) if path.is_dir() else [path]
+    if not found:
+        raise MediaError("no picture was named", expected="paths of pictures or folders")
+    return tuple(found)
+
+
+def _decode(data: bytes) -> Pixels:
+    """A kept picture as RGB pixels, small."""
+    import cv2
+    import numpy as np
+
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise MediaError("a kept picture is damaged", remedy="forget the person and enroll again")
+    scale = _THUMBNAIL_PX / max(pixels.shape[:2])
+    small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
+    return np.ascontiguousarray(np.asarray(small, np.uint8)[..., ::-1])
+
+
+def _catalogue(bench: Workbench) -> tuple[ModelLine, ...]:
+    from edge_app import runtime
+    from edge_app.tui.desk import ModelLine
+    from edge_app.zoo import entries
+
+    lines = []
+    for entry in entries():
+        card = runtime.load(entry.path, threads=1).card
+        used = entry == bench.choice.entry or entry.id.split("-")[0] == bench.settings.detector
+        chosen = entry.id == bench.choice.entry.id
+        ms = bench.choice.medians_ms.get(entry.precision) if chosen else None
+        lines.append(ModelLine(card, entry.bytes, used, ms))
+    # What is in use comes first.
+    return tuple(sorted(lines, key=lambda line: (not line.in_use, line.card.task, line.card.id, line.card.precision)))
+
+
+def _measure(bench: Workbench, model_id: str, precision: str) -> float:
+    """Median milliseconds of one run; models of any size of picture get 320 x 240."""
+    import numpy as np
+
+    from edge_app import runtime
+    from edge_app.zoo import entries
+
+    entry = next((one for one in entries() if (one.id, one.precision) == (model_id, precision)), None)
+    if entry is None:
+        raise UsageError(f"{model_id} does not ship as {precision}")
+    model = runtime.load(entry.path, threads=bench.settings.threads, sha256=entry.sha256)
+    spec = model.card.input
+    shape = (1, 3, spec.height_px or 240, spec.width_px or 320)
+    picture = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
+    times = []
+    for _ in range(_MEASURE_ROUNDS):
+        start_s = time.perf_counter()
+        model.run(picture)
+        times.append((time.perf_counter() - start_s) * 1e3)
+    return statistics.median(times)
+
+
+def _plain(looks: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(looks)
+
+
+def _print_stats(app: EdgeApp, seconds: float, cpu_s: float) -> None:
+    """What was drawn on the first screen, and what it cost."""
+    drawing = app.drawing
+    if drawing is None or not drawing.drawn:
+        raise EdgeError("no picture was drawn")
+    status = app.latest.status if app.latest else None
+    drawn = drawing.drawn
+    print(f"{drawn} pictures drawn in {drawing.span_s:.1f} s: {drawn / drawing.span_s:.1f} fps; {drawing.size}")
+    lines_ms, screen_ms = drawing.drawing_s / drawn * 1e3, drawing.screen_s / drawn * 1e3
+    print(f"a picture: {lines_ms:.2f} ms CPU to make its lines, {screen_ms:.2f} ms CPU of the screen's thread in all")
+    print(f"a picture: {drawing.bytes_encoded / drawn / 1e3:.1f} kB sent")
+    print(f"process: {cpu_s / seconds:.0%} of a core; {app.inbox.replaced} pictures replaced before they were drawn")
+    if status is not None:
+        print(f"source: {status.received} received, {status.dropped} dropped")

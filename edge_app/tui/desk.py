@@ -1,0 +1,83 @@
+"""What the terminal app may ask of the world outside it: files, cameras, models and clocks come in through here.
+
+Hides nothing: it is the list of things that the command line and the tests each bring. The screens themselves touch
+no file and run no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from edge_app.assembly import Workbench
+from edge_app.devices import CameraInfo
+from edge_app.domain import ModelCard, Observation, Pixels
+from edge_app.home import Settings
+from edge_app.live import Update
+from edge_app.tui.terminal import Terminal
+
+Sink = Callable[[Update], None]
+
+
+class LiveWorker(Protocol):
+    """What the app uses of `edge_app.live.Worker`."""
+
+    @property
+    def workbench(self) -> Workbench:
+        """The newest workbench."""
+
+    def start(self) -> None:
+        """Begin to take frames."""
+
+    def send(self, command: Any) -> Future[Any]:
+        """Ask for something; the future gives the result or the EdgeError."""
+
+    def stop(self, join_s: float = 10) -> None:
+        """End the thread and release the source."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLine:
+    """One installed build of a model."""
+
+    card: ModelCard
+    size_bytes: int
+    in_use: bool
+    measured_ms: float | None
+    """Milliseconds of one run on this machine; None when not measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Everything outside."""
+
+    settings: Settings
+    source: str
+    """What the first worker opens."""
+    terminal: Terminal
+    open_worker: Callable[[Settings, str, Sink], LiveWorker]
+    """Load the models for these settings and make a worker, not started. Raises EdgeError."""
+    save_settings: Callable[[Settings], None]
+    cameras: Callable[[], Sequence[CameraInfo]]
+    """The cameras of this machine; takes a moment."""
+    snapshot: Callable[[Observation], Path]
+    """Write the picture with its boxes and names; returns where. Raises EdgeError."""
+    pictures_named: Callable[[str], tuple[Path, ...]]
+    """Picture files by what a user typed: paths, or folders. Raises EdgeError when there is none."""
+    decode: Callable[[bytes], Pixels]
+    """A kept picture's pixels. Raises EdgeError."""
+    catalogue: Callable[[Workbench], tuple[ModelLine, ...]]
+    """The installed models; runs on the worker's thread."""
+    measure: Callable[[Workbench, str, str], float]
+    """Median milliseconds of one run of a model, by id and precision; runs on the worker's thread."""
+    recall: Callable[[], Mapping[str, Any]]
+    """What `remember` was last given, or nothing."""
+    remember: Callable[[Mapping[str, Any]], None]
+    """Keep how the app looked: theme and mirror."""
+    now_s: Callable[[], float]
+    """Unix time."""
+    notices: tuple[str, ...] = ()
+    """What to tell at the start, e.g. that there is no camera."""

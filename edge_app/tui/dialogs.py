@@ -1,0 +1,128 @@
+"""The choices that lie over the live picture: threshold and source.
+
+In: the workbench, or the list of cameras. Out: the choice, or None.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Final
+
+from rich.text import Text
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input, Label, OptionList, Static
+from textual.widgets.option_list import Option
+
+from edge_app.assembly import Workbench
+from edge_app.devices import CameraInfo
+from edge_app.domain import EdgeError
+from edge_app.gallery import share_words
+
+SHARES: Final = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0001)
+"""Shares of strangers that may be called somebody, from lenient to strict."""
+
+_MEANINGS: Final = {
+    0.1: "a game among friends",
+    0.03: "greeting people",
+    0.01: "the usual choice",
+    0.003: "a diary of who was here",
+    0.001: "alarms that must not cry wolf",
+    0.0001: "as strict as it gets; more friends go unnamed",
+}
+
+
+class ChooseRule(ModalScreen[float | None]):
+    """Chooses the false-alarm rate; what it means stands below, in words and numbers."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel")]
+
+    def __init__(self, bench: Workbench) -> None:
+        super().__init__()
+        self._bench = bench
+
+    def compose(self) -> ComposeResult:
+        """The rates over their meaning."""
+        with Vertical(classes="dialog"):
+            yield Label("How many strangers may be called somebody?")
+            yield OptionList(*(Option(f"{share_words(share):<13} {_MEANINGS[share]}") for share in SHARES))
+            yield Static(id="meaning")
+            yield Static("enter: choose   esc: leave as it is", classes="hint")
+
+    def on_mount(self) -> None:
+        """Start at the rate in use."""
+        used = self._bench.settings.fpir
+        nearest = min(range(len(SHARES)), key=lambda index: abs(SHARES[index] - used))
+        self.query_one(OptionList).highlighted = nearest
+
+    def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        """Say what the rate means for the gallery as it is."""
+        rule = self._bench.recognizer.gallery.rule(
+            self._bench.points, SHARES[event.option_index], self._bench.settings.margin
+        )
+        self.query_one("#meaning", Static).update(Text(rule.words))
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """Enter."""
+        self.dismiss(SHARES[event.option_index])
+
+
+class ChooseSource(ModalScreen[str | None]):
+    """Chooses what to watch; the cameras are looked for while it is open."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel")]
+
+    def __init__(self, cameras: Callable[[], Sequence[CameraInfo]]) -> None:
+        super().__init__()
+        self._cameras = cameras
+        self._specs: list[str] = ["sample"]
+
+    def compose(self) -> ComposeResult:
+        """A list, and a line to type in."""
+        with Vertical(classes="dialog"):
+            yield Label("What shall be watched?")
+            yield OptionList(Option("the sample clip"))
+            yield Static("looking for cameras…", id="looking", classes="hint")
+            yield Input(placeholder="or a file, folder, http:// or rtsp:// address", compact=True)
+            yield Static("tab: type a path   enter: choose   esc: leave as it is", classes="hint")
+
+    def on_mount(self) -> None:
+        """Begin to look for cameras."""
+        self._look()
+
+    @work
+    async def _look(self) -> None:
+        words = "no camera was found on this machine"
+        try:
+            found = await asyncio.to_thread(self._cameras)
+        except EdgeError as error:
+            found, words = (), str(error)
+        options = self.query_one(OptionList)
+        for camera in found:
+            self._specs.append(camera.spec)
+            options.add_option(Option(Text(camera_line(camera))))
+        looking = self.query_one("#looking", Static)
+        looking.display = not found
+        looking.update(Text(words))
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """Enter in the list."""
+        self.dismiss(self._specs[event.option_index])
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Enter in the line."""
+        if event.value.strip():
+            self.dismiss(event.value.strip())
+
+
+def camera_line(camera: CameraInfo) -> str:
+    """A camera in a line: number, name, its largest picture, or why it cannot be used."""
+    if camera.problem:
+        return f"camera {camera.spec}: {camera.name} ({camera.problem})"
+    best = camera.formats[0] if camera.formats else None
+    size = f", {best.size_px[0]}x{best.size_px[1]}" if best else ""
+    return f"camera {camera.spec}: {camera.name}{size}"

@@ -1,0 +1,143 @@
+"""What the screens ask of the gallery, as functions that run on the worker's thread (`messages.Run`).
+
+Hides which questions the vault and the gallery in memory each answer. In: a `Workbench`. Out: plain values for tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from edge_app.assembly import Workbench
+from edge_app.domain import Embedding, Identity, Quality, Template
+from edge_app.tui.guide import View, missing_views
+
+MOST_COMPARED: Final = 1000
+"""Beyond so many people the nearest other person is only looked up for the one that is chosen: it takes N x N."""
+
+_VIEW_WORDS: Final[dict[View, str]] = {
+    "front": "no shot looks at the camera",
+    "left": "no shot is turned to their left",
+    "right": "no shot is turned to their right",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One line of the roster."""
+
+    name: str
+    shots: int
+    """Templates of the model in use."""
+    last_seen_s: float | None
+    """Unix time."""
+    nearest: tuple[str, float] | None
+    """The nearest other person and the similarity of the two; None when there is none, or too many to compare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One person in detail."""
+
+    name: str
+    templates: tuple[Template, ...]
+    pictures: tuple[bytes | None, ...]
+    """Kept pictures, parallel to `templates`."""
+    nearest: tuple[str, float] | None
+    threshold: float
+    """Similarity from which two are taken for one."""
+
+    @property
+    def missing(self) -> tuple[View, ...]:
+        """Views that no shot shows."""
+        return missing_views([template.quality for template in self.templates])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forgotten:
+    """Somebody who was deleted, kept in memory so that it can be undone until the app closes."""
+
+    parts: tuple[tuple[Identity, tuple[bytes | None, ...]], ...]
+    """An identity and its pictures for each model it had templates of."""
+    last_seen_s: float | None
+
+    @property
+    def name(self) -> str:
+        """Who it was."""
+        return self.parts[0][0].name
+
+
+def roster(bench: Workbench) -> tuple[Person, ...]:
+    """Everyone with templates of the model in use, sorted by name."""
+    gallery = bench.recognizer.gallery
+    model_id = bench.recognizer.embedder.model_id
+    near = dict(zip(gallery.names, gallery.neighbours(), strict=True)) if len(gallery) <= MOST_COMPARED else {}
+    return tuple(
+        Person(one.name, one.templates[model_id], one.last_seen_s, near.get(one.name))
+        for one in bench.vault.roster()
+        if model_id in one.templates
+    )
+
+
+def profile(bench: Workbench, name: str) -> Profile:
+    """One person in detail. Raises GalleryError when there is none of that name."""
+    model_id = bench.recognizer.embedder.model_id
+    identity = bench.vault.identity(name, model_id)
+    mean = Embedding(np.sum([t.embedding.vector for t in identity.templates], axis=0), model_id)
+    return Profile(
+        identity.name,
+        identity.templates,
+        bench.vault.pictures(name, model_id),
+        bench.recognizer.gallery.nearest(mean, other_than=identity.name),
+        bench.recognizer.rule.threshold,
+    )
+
+
+def qualities(bench: Workbench, name: str) -> tuple[Quality, ...]:
+    """What was measured on the shots that somebody has already; nothing for a new name."""
+    model_id = bench.recognizer.embedder.model_id
+    if name not in bench.vault.names(model_id):
+        return ()
+    return tuple(template.quality for template in bench.vault.identity(name, model_id).templates)
+
+
+def forget(bench: Workbench, name: str) -> Forgotten:
+    """Delete somebody for good, but for what is returned. Raises GalleryError when there is none of that name."""
+    with bench.vault.transaction():
+        line = next((one for one in bench.vault.roster() if one.name == name), None)
+        models = tuple(line.templates) if line else (bench.recognizer.embedder.model_id,)
+        parts = tuple((bench.vault.identity(name, model), bench.vault.pictures(name, model)) for model in models)
+        bench.vault.forget(name)
+    return Forgotten(parts, line.last_seen_s if line else None)
+
+
+def restore(bench: Workbench, forgotten: Forgotten) -> None:
+    """Undo `forget`."""
+    with bench.vault.transaction():
+        for identity, pictures in forgotten.parts:
+            bench.vault.add(identity.name, identity.templates, pictures)
+        if forgotten.last_seen_s is not None:
+            bench.vault.touch(forgotten.name, forgotten.last_seen_s)
+
+
+def worst_facts(found: Profile) -> tuple[str, str]:
+    """The two worst facts about an enrollment: who is nearest, and which view is missing."""
+    if found.nearest is None:
+        near = "Nobody else is enrolled, so nobody can be mistaken for this person yet."
+    else:
+        name, similarity = found.nearest
+        room = found.threshold - similarity
+        judged = (
+            "far enough apart" if room > 0.1 else "near: watch for mix-ups" if room > 0 else "SO NEAR that they mix up"
+        )
+        near = (
+            f"Nearest other person: {name}, similarity {similarity:.2f}; strangers stay under "
+            f"{found.threshold:.2f}: {judged}."
+        )
+    if not found.missing:
+        return near, "All three views are there: from the front, and turned to both sides."
+    words = [_VIEW_WORDS[view] for view in found.missing]
+    listed = words[0] if len(words) == 1 else ", and ".join((", ".join(words[:-1]), words[-1]))
+    return near, f"Missing: {listed}."

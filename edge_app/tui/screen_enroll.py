@@ -1,0 +1,255 @@
+"""Enrollment from the live picture: a name, guided shots, and what came of it.
+
+Hides the order of naming, capturing, saving. In: updates with looks. Out: one `Enroll` command at the end; until then
+nothing is stored, so quitting in between leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, ItemGrid, Vertical, VerticalScroll
+from textual.widgets import Input, Label, Static
+
+from edge_app.assembly import same_person_floor
+from edge_app.camera import CameraState
+from edge_app.domain import Embedding, valid_name
+from edge_app.enroll import EnrollOptions, Refusal, Shot, Verdict
+from edge_app.tui import records
+from edge_app.tui.frame import Ask, EdgeScreen, KeyBar, hidden
+from edge_app.tui.guide import Advice, Guide, view_of
+from edge_app.tui.messages import Capture, Enroll, LookAt, Pause, Run, Update
+from edge_app.tui.picture import Picture, Thumbnail
+from edge_app.tui.words import marks_of
+
+
+class EnrollScreen(EdgeScreen[None]):
+    """Learns one person."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "save", "Save"),
+        Binding("f", "files", "From files"),
+        Binding("1", "drop(1)", "Drop a shot", key_display="1-9"),
+        *(hidden(str(number), f"drop({number})", f"Drop shot {number}") for number in range(2, 10)),
+        Binding("m", "mirror", "Mirror"),
+        Binding("i", "insist", "Insist"),
+        Binding("escape", "leave", "Leave", priority=True),
+    ]
+
+    def __init__(self, name: str = "") -> None:
+        """Ask for a name first, unless one is given: then shots are added to that person."""
+        super().__init__()
+        self._who = name
+        self._guide: Guide | None = None
+        self._lookalike = False
+        self._saved = self._saving = False
+
+    def compose(self) -> ComposeResult:
+        """Name on top, picture and advice on the left, shots on the right."""
+        with Horizontal(id="who"):
+            yield Label("Enroll")
+            yield Input(self._who, placeholder="name, then enter", compact=True, id="name")
+        with Horizontal():
+            with Vertical(id="stage"):
+                yield Picture(self.edge.desk.terminal, id="picture")
+                yield Static("Type a name and press enter", id="advice")
+                yield Static(id="caution")
+                yield Static(id="facts")
+            with VerticalScroll(id="shots"):
+                yield Static("No shot yet", id="none", classes="hint")
+                yield ItemGrid()
+        yield KeyBar()
+
+    def on_mount(self) -> None:
+        """Begin at the name, or with the shots when it is known."""
+        self.query_one("#shots").can_focus = False
+        self.picture.mirror = self.edge.mirror
+        if self._who:
+            self._begin(self._who)
+        else:
+            self.query_one("#name", Input).focus()
+
+    def on_unmount(self) -> None:
+        """Look no more for faces to enroll."""
+        self.edge.worker.send(Capture(False))
+
+    @property
+    def picture(self) -> Picture:
+        """The live picture."""
+        return self.query_one("#picture", Picture)
+
+    @property
+    def guide(self) -> Guide | None:
+        """The shots taken so far; None before there is a name."""
+        return self._guide
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """The name was typed."""
+        with self.telling():
+            self._begin(valid_name(event.value))
+
+    @work
+    async def _begin(self, name: str) -> None:
+        """Start looking for shots of `name`."""
+        with self.telling():
+            earlier = await self.order(Run(lambda bench: records.qualities(bench, name)))
+            await self.order(Pause(False))
+            await self.order(Capture(True))
+            self._who = name
+            bench = self.edge.worker.workbench
+            floor = same_person_floor(bench.points, EnrollOptions().same_person_floor)
+            self._guide = Guide(EnrollOptions(same_person_floor=floor), resembles=self._resemblance, earlier=earlier)
+            field = self.query_one("#name", Input)
+            field.value, field.disabled = name, True
+            self.picture.focus()
+            if earlier:
+                self.edge.tell(f"{name} has {len(earlier)} shots already: new ones are added to them")
+
+    def _resemblance(self, embedding: Embedding) -> str:
+        """A warning when a face is as near to somebody else as one shot is to the next."""
+        parts = self.edge.worker.workbench.recognizer
+        nearest = parts.gallery.nearest(embedding, other_than=self._who)
+        if nearest is None or nearest[1] < parts.rule.threshold:
+            return ""
+        return f"This face looks like {nearest[0]}, who is enrolled already (similarity {nearest[1]:.2f})."
+
+    def show(self, update: Update) -> None:
+        """Draw the picture, and take a shot when it is right."""
+        if self._saved:
+            return
+        observation = update.observation
+        if observation is not None:
+            self.picture.show(observation.frame.pixels, marks_of(update.tracks))
+        if self._guide is None:
+            return
+        if update.trouble or update.status.state is not CameraState.LIVE:
+            self._advise(Advice(update.trouble or update.status.message or "No picture", well=False))
+        elif observation is not None:
+            advice = self._guide.consider(update.look, observation.frame.time_s)
+            self._advise(advice)
+            if advice.taken is not None:
+                self._show_shots()
+
+    def _advise(self, advice: Advice) -> None:
+        line = self.query_one("#advice", Static)
+        line.update(Text(advice.text))
+        line.set_class(advice.well, "well")
+        if advice.warning:
+            self._caution(f"{advice.warning} Leave with esc if it is the same person.")
+
+    def _caution(self, words: str) -> None:
+        line = self.query_one("#caution", Static)
+        line.display = bool(words)
+        line.update(Text(words))
+
+    @work(exclusive=True, group="shots")
+    async def _show_shots(self) -> None:
+        """Show the thumbnails, numbered as they are dropped."""
+        assert self._guide is not None
+        shots = self._guide.shots
+        self.query_one("#none").display = not shots
+        grid = self.query_one(ItemGrid)
+        async with self.batch():
+            await grid.remove_children()
+            await grid.mount_all([self._shot_box(number, shot) for number, shot in enumerate(shots, 1)])
+
+    def _shot_box(self, number: int, shot: Shot) -> Vertical:
+        label = f"{number} {view_of(shot.quality)} {shot.quality.sharpness:.2f}"
+        return Vertical(Thumbnail(self.edge.desk.terminal, shot.crop), Label(label, markup=False), classes="shot")
+
+    def action_drop(self, number: int) -> None:
+        """Take a shot back."""
+        if self._guide is not None and not self._saved and number <= len(self._guide.shots):
+            self._guide.drop(number - 1)
+            self._show_shots()
+
+    def action_mirror(self) -> None:
+        """Flip the picture."""
+        self.picture.mirror = not self.picture.mirror
+        self.edge.keep_mirror(self.picture.mirror)
+        self.picture.redraw()
+
+    @work
+    async def action_files(self) -> None:
+        """Take shots from picture files."""
+        if self._guide is None or self._saved:
+            self.edge.tell("type a name first", severity="warning")
+            return
+        typed = await self.app.push_screen_wait(
+            Ask(f"Which pictures of {self._who}?", hint="files or folders, separated by spaces")
+        )
+        if typed is None:
+            return
+        with self.telling():
+            paths = await self.edge.beside(lambda: self.edge.desk.pictures_named(typed))
+            looks = await self.order(LookAt(paths))
+            for source, look in looks:
+                if isinstance(look, Refusal):
+                    self.edge.tell(f"{source}: {look.message}", severity="warning")
+                else:
+                    self._guide.add(look)
+            self._show_shots()
+
+    def action_save(self) -> None:
+        """Store the shots; after that, leave."""
+        if self._saved:
+            self.dismiss()
+        elif not self._saving:
+            self._store(allow_lookalike=False)
+
+    def action_insist(self) -> None:
+        """Store the shots although they look like somebody else's."""
+        if self._lookalike and not self._saved:
+            self._store(allow_lookalike=True)
+
+    @work
+    async def _store(self, *, allow_lookalike: bool) -> None:
+        guide = self._guide
+        if guide is None or not guide.shots:
+            self.edge.tell("there is no shot to save yet", severity="warning")
+            return
+        self._saving = True
+        try:
+            with self.telling():
+                looks = tuple((shot.source, shot) for shot in guide.shots)
+                options = EnrollOptions(allow_lookalike=allow_lookalike)
+                await self._report(await self.order(Enroll(self._who, looks, options)))
+        finally:
+            self._saving = False
+
+    async def _report(self, verdicts: list[Verdict]) -> None:
+        """Say what was refused; when anything was stored, show what came of it."""
+        refusals = [verdict.refusal for verdict in verdicts if verdict.refusal is not None]
+        if len(refusals) == len(verdicts):
+            self._lookalike = any(refusal.reason == "looks-like-somebody-else" for refusal in refusals)
+            insist = " Press i if it is somebody else all the same." if self._lookalike else ""
+            self._caution(f"Nothing was stored: {refusals[0].message.split(', or insist')[0]}.{insist}")
+            return
+        found = await self.order(Run(lambda bench: records.profile(bench, self._who)))
+        await self.order(Capture(False))
+        self._saved = True
+        self._show_facts(found, len(verdicts) - len(refusals), refusals)
+
+    def _show_facts(self, found: records.Profile, stored: int, refusals: list[Refusal]) -> None:
+        text = Text()
+        text.append(f"● {found.name} is enrolled with {len(found.templates)} shots", "bold green")
+        text.append(f" ({stored} of them new)\n\n" if stored != len(found.templates) else "\n\n")
+        for refusal in refusals:
+            text.append(f"not taken: {refusal.message}\n\n", "yellow")
+        text.append("What could be better\n", "bold")
+        for fact in records.worst_facts(found):
+            text.append(f"  • {fact}\n")
+        text.append("\nPress enter: you will be greeted by name.", "dim")
+        for hidden_part in ("#picture", "#advice", "#caution"):
+            self.query_one(hidden_part).display = False
+        facts = self.query_one("#facts", Static)
+        facts.display = True
+        facts.update(text)
+
+    def action_leave(self) -> None:
+        """Go back; what was not saved is gone."""
+        self.dismiss()

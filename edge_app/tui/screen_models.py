@@ -1,0 +1,161 @@
+"""What recognizes: the installed models, their licences, what was measured, and which of them run.
+
+In: the catalogue, asked of the worker. Out: another precision or detector, and a measurement on this machine.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final, cast
+
+from rich.text import Text
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, VerticalScroll
+from textual.widgets import DataTable, Static
+
+from edge_app.domain import ModelCard
+from edge_app.tui.desk import ModelLine
+from edge_app.tui.frame import EdgeScreen, KeyBar, back
+from edge_app.tui.messages import Run
+from edge_app.tui.plot import operating_plot
+
+PRECISIONS: Final = ("auto", "fp32", "int8")
+DETECTORS: Final = ("yunet", "mtcnn")
+
+
+class ModelsScreen(EdgeScreen[None]):
+    """The models."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("v", "precision", "Next precision"),
+        Binding("d", "detector", "Next detector"),
+        Binding("b", "measure", "Measure here"),
+        Binding("question_mark", "app.help", "Help"),
+        *back(),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: tuple[ModelLine, ...] = ()
+        self._measured: dict[tuple[str, str], float] = {}
+
+    def compose(self) -> ComposeResult:
+        """The table over the card of the chosen model."""
+        yield Static(id="title")
+        yield DataTable(cursor_type="row", zebra_stripes=True, id="models")
+        with VerticalScroll(id="cards"), Horizontal(id="card-row"):
+            yield Static(id="card")
+            yield Static(id="plot")
+        yield KeyBar()
+
+    def on_mount(self) -> None:
+        """Ask for the catalogue."""
+        table = self.query_one(DataTable)
+        for label in ("", "model", "build", "for", "licence", "size", "here"):
+            table.add_column(label, key=label or "in use")
+        table.focus()
+        self._read()
+
+    @work(exclusive=True, group="catalogue")
+    async def _read(self) -> None:
+        with self.telling():
+            bench = self.edge.worker.workbench
+            self._lines = await self.order(Run(self.edge.desk.catalogue))
+            self._fill()
+            settings = self.edge.settings
+            title = Text.assemble((" Models ", "bold reverse"), f"  precision {settings.precision}")
+            title.append(f" ({bench.choice.why})", "dim")
+            title.append(f"  ·  detector {settings.detector}")
+            self.query_one("#title", Static).update(title)
+
+    def _fill(self) -> None:
+        table = self.query_one(DataTable)
+        where = table.cursor_row
+        table.clear()
+        for line in self._lines:
+            card = line.card
+            ms = self._measured.get((card.id, card.precision), line.measured_ms)
+            table.add_row(
+                Text("●" if line.in_use else "", "green"),
+                Text(card.id, "bold" if line.in_use else ""),
+                Text(card.precision),
+                Text(card.task),
+                Text(card.licence if card.commercial_use else f"{card.licence} (no commercial use)"),
+                Text(f"{line.size_bytes / 1e6:.1f} MB", justify="right"),
+                Text("" if ms is None else f"{ms:.1f} ms", justify="right"),
+                key=f"{card.id} {card.precision}",
+            )
+        if self._lines:
+            table.move_cursor(row=min(where, len(self._lines) - 1))
+
+    def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
+        """The cursor moved: show that card."""
+        line = self._line()
+        if line is None:
+            return
+        embeds = line.card.task == "face-embedding"
+        rule = self.edge.worker.workbench.recognizer.rule
+        self.query_one("#card", Static).update(_card_words(line.card))
+        plot = self.query_one("#plot", Static)
+        plot.display = embeds
+        if embeds:
+            plot.update(operating_plot(line.card.operating_points, rule.threshold if line.in_use else None))
+
+    def _line(self) -> ModelLine | None:
+        row = self.query_one(DataTable).cursor_row
+        return self._lines[row] if 0 <= row < len(self._lines) else None
+
+    @work(exclusive=True, group="choose")
+    async def action_precision(self) -> None:
+        """Load the embedder in the next precision."""
+        with self.telling():
+            await self.edge.apply(precision=_next(PRECISIONS, self.edge.settings.precision))
+            self.edge.tell(f"the embedder runs as {self.edge.worker.workbench.choice.entry.precision}")
+            self._read()
+
+    @work(exclusive=True, group="choose")
+    async def action_detector(self) -> None:
+        """Load the other detector."""
+        with self.telling():
+            await self.edge.apply(detector=_next(DETECTORS, self.edge.settings.detector))
+            self.edge.tell(f"faces are found by {self.edge.settings.detector}")
+            self._read()
+
+    @work(exclusive=True, group="measure")
+    async def action_measure(self) -> None:
+        """Measure the chosen model on this machine; the live picture waits for a moment."""
+        line = self._line()
+        if line is None:
+            return
+        card = line.card
+        with self.telling():
+            ms = await self.order(Run(lambda bench: self.edge.desk.measure(bench, card.id, card.precision)))
+            self._measured[card.id, card.precision] = cast(float, ms)
+            self._fill()
+
+    def action_back(self) -> None:
+        """To the live picture."""
+        self.dismiss()
+
+
+def _next(choices: tuple[str, ...], current: str) -> str:
+    return choices[(choices.index(current) + 1) % len(choices)]
+
+
+def _card_words(card: ModelCard) -> Text:
+    """A card, its weightiest facts first."""
+    text = Text(f"{card.id} ({card.precision})\n", "bold")
+    facts = [
+        ("licence", card.licence + ("" if card.commercial_use else ", no commercial use")),
+        ("origin", card.origin),
+        ("input", f"{card.input.width_px or 'any'}x{card.input.height_px or 'any'} {card.input.channels}"),
+    ]
+    facts += [(name, f"{value:.4g}") for name, value in card.metrics.items()]
+    pairs = max((point.impostor_pairs for point in card.operating_points), default=0)
+    if pairs:
+        facts.append(("thresholds from", f"{pairs:,} pairs of strangers"))
+    for name, value in facts:
+        text.append(f"{name}: ", "dim")
+        text.append(f"{value}\n")
+    return text

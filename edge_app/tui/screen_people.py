@@ -1,0 +1,185 @@
+"""Everyone enrolled: who they are, how well they are known, and whom they could be taken for.
+
+Hides the table. In: rows from `records`, asked of the worker. Out: rename, forget, undo, and more shots.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, ItemGrid, VerticalScroll
+from textual.widgets import DataTable, Static
+
+from edge_app.domain import EdgeError, Pixels, valid_name
+from edge_app.tui import records
+from edge_app.tui.frame import Ask, EdgeScreen, KeyBar, back
+from edge_app.tui.guide import view_of
+from edge_app.tui.messages import Rename, Run
+from edge_app.tui.picture import Thumbnail
+from edge_app.tui.screen_enroll import EnrollScreen
+from edge_app.tui.words import ago_words
+
+
+class PeopleScreen(EdgeScreen[None]):
+    """The roster."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("r", "rename", "Rename"),
+        Binding("a", "add", "Add shots"),
+        Binding("x,delete", "forget", "Forget", key_display="x"),
+        Binding("u", "undo", "Undo"),
+        Binding("e", "app.enroll", "Enroll new"),
+        Binding("question_mark", "app.help", "Help"),
+        *back(),
+    ]
+
+    def compose(self) -> ComposeResult:
+        """The table, and the chosen one beside it."""
+        yield Static("People", id="title")
+        with Horizontal():
+            yield DataTable(cursor_type="row", zebra_stripes=True)
+            with VerticalScroll(id="detail"):
+                yield Static(id="about")
+                yield ItemGrid()
+        yield KeyBar()
+
+    def on_mount(self) -> None:
+        """Ask for the rows."""
+        self.query_one("#detail").can_focus = False
+        table = self.table
+        for label in ("name", "shots", "last seen", "nearest other"):
+            table.add_column(label, key=label)
+        table.focus()
+        self.refresh_rows()
+
+    @property
+    def table(self) -> DataTable[Text]:
+        """The roster's table."""
+        return self.query_one(DataTable)
+
+    @property
+    def chosen(self) -> str | None:
+        """The name under the cursor."""
+        table = self.table
+        if not table.row_count or not table.is_valid_coordinate(table.cursor_coordinate):
+            return None
+        return table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value
+
+    @work(exclusive=True, group="rows")
+    async def refresh_rows(self, then: str | None = None) -> None:
+        """Read the roster again, and put the cursor on `then`, or leave it where it was."""
+        with self.telling():
+            people: tuple[records.Person, ...] = await self.order(Run(records.roster))
+            table = self.table
+            where = table.cursor_row
+            table.clear()
+            threshold = self.edge.worker.workbench.recognizer.rule.threshold
+            for person in people:
+                table.add_row(*_cells(person, threshold, self.edge.desk.now_s()), key=person.name)
+            names = [person.name for person in people]
+            table.move_cursor(row=names.index(then) if then in names else min(where, max(0, len(names) - 1)))
+            count = "1 person" if len(people) == 1 else f"{len(people):,} people"
+            self.query_one("#title", Static).update(Text.assemble((" People ", "bold reverse"), f"  {count}"))
+            if not people:
+                await self._describe(Text("Nobody is enrolled yet: press e.", "dim"), [])
+
+    @work(exclusive=True, group="detail")
+    async def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
+        """The cursor moved: tell more of that person."""
+        name = event.row_key.value
+        if name is None:
+            return
+        try:
+            found: records.Profile = await self.order(Run(lambda bench: records.profile(bench, name)))
+        except EdgeError as error:
+            # Another process may have forgotten or renamed that person a moment ago.
+            await self._describe(Text(str(error), "yellow"), [])
+            return
+        with self.telling():
+            kept = [self.edge.desk.decode(picture) for picture in found.pictures if picture is not None]
+            await self._describe(_about(found), kept)
+
+    async def _describe(self, text: Text, kept: list[Pixels]) -> None:
+        self.query_one("#about", Static).update(text)
+        grid = self.query_one(ItemGrid)
+        await grid.remove_children()
+        await grid.mount_all([Thumbnail(self.edge.desk.terminal, pixels) for pixels in kept])
+
+    @work
+    async def action_rename(self) -> None:
+        """Give somebody another name."""
+        old = self.chosen
+        if old is None:
+            return
+        new = await self.app.push_screen_wait(Ask(f"What is {old} called from now on?", value=old))
+        if new is None or new == old:
+            return
+        with self.telling():
+            new = valid_name(new)
+            await self.order(Rename(old, new))
+            self.refresh_rows(new)
+
+    def action_add(self) -> None:
+        """More shots of somebody."""
+        if self.chosen is not None:
+            self.app.push_screen(EnrollScreen(self.chosen), self._after_adding)
+
+    def _after_adding(self, _: None) -> None:
+        self.refresh_rows()
+
+    @work
+    async def action_forget(self) -> None:
+        """Delete somebody; until the app closes it can be undone."""
+        name = self.chosen
+        if name is None:
+            return
+        with self.telling():
+            forgotten = await self.order(Run(lambda bench: records.forget(bench, name)))
+            self.edge.forgotten.append(forgotten)
+            self.edge.tell(f"{name} is forgotten; u brings {name} back until the app closes", severity="warning")
+            self.refresh_rows()
+
+    @work
+    async def action_undo(self) -> None:
+        """Bring the last one who was forgotten back."""
+        if not self.edge.forgotten:
+            self.edge.tell("nobody was forgotten since the app was opened")
+            return
+        forgotten = self.edge.forgotten[-1]
+        with self.telling():
+            await self.order(Run(lambda bench: records.restore(bench, forgotten)))
+            self.edge.forgotten.pop()
+            self.edge.tell(f"{forgotten.name} is back")
+            self.refresh_rows(forgotten.name)
+
+    def action_back(self) -> None:
+        """To the live picture."""
+        self.dismiss()
+
+
+def _cells(person: records.Person, threshold: float, now_s: float) -> tuple[Text, ...]:
+    near = Text("nobody", "dim")
+    if person.nearest is not None:
+        name, similarity = person.nearest
+        near = Text(f"{similarity:.2f} {name}", "bold red" if similarity >= threshold else "")
+    shots = Text(str(person.shots), "yellow" if person.shots == 1 else "", justify="right")
+    return Text(person.name), shots, Text(ago_words(person.last_seen_s, now_s)), near
+
+
+def _about(found: records.Profile) -> Text:
+    """One person in words."""
+    text = Text(found.name + "\n", "bold")
+    for number, template in enumerate(found.templates, 1):
+        q = template.quality
+        text.append(f"{number} {view_of(q)}, {q.face_px:.0f} px, detail {q.sharpness:.2f}, light {q.brightness:.0f}\n")
+        text.append(f"  {template.source}\n", "dim")
+    text.append("\n")
+    for fact in records.worst_facts(found):
+        text.append(f"{fact}\n")
+    if not any(found.pictures):
+        text.append("\nNo picture is kept, only templates.", "dim")
+    return text
