@@ -189,7 +189,8 @@ def test_a_picture_in_a_process_of_its_own_stays_small(enrolled):
     # VmHWM, not getrusage: the latter also remembers the size of the process that forked.
     script = (
         "import sys; from edge_app.cli import main; code = main(sys.argv[1:]); "
-        "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0], file=sys.stderr); "
+        "peak = [line for line in open('/proc/self/status') if line.startswith('VmHWM')]; "
+        "print(peak[0].split()[1], file=sys.stderr); "
         "sys.exit(code)"
     )
     command = [sys.executable, "-c", script, "recognize", str(PROBE), "--json", "--home", str(enrolled)]
