@@ -1,0 +1,309 @@
+"""The default recipe: head on cached features, unfreeze from the top, choose honestly, refit, judge once.
+
+Hides the order of stages and what each may look at. Flows in: options and a checked folder. Flows out: a `Trained`
+classifier with the figures of every stage. Weights learn from the train part, epochs and stages are chosen by the
+selection part, and the validation part is looked at once, after all choices.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edge_app.pictures import read_picture
+from models.augment import view_maker
+from models.backbones import Backbone, normalize
+from models.classifier import (
+    CachedViews,
+    ClassifierModule,
+    Head,
+    Learning,
+    PictureViews,
+    TransferClassifier,
+    UpperPart,
+    feature_scale,
+)
+from models.classifier_options import ClassifierOptions
+from models.data import PictureFolder, Split, prepare
+from models.features import FeatureBank
+from models.losses import LossName, cross_entropy, one_hot
+from models.training import (
+    EpochBatches,
+    FitOptions,
+    FitResult,
+    Loaders,
+    MakeLoaders,
+    Progress,
+    find_learning_rate,
+    fit,
+    loader,
+)
+
+_TEMPERATURE_PRIOR: Final = 0.5
+"""Standard deviation of log temperature that is believed before any picture was seen: few pictures prove little."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workshop:
+    """All that the stages of one run share."""
+
+    options: ClassifierOptions
+    folder: PictureFolder
+    split: Split
+    backbone: Backbone
+    bank: FeatureBank
+    """Rows in the order of the folder's pictures, unlabelled ones behind them."""
+    targets: Tensor
+    """(N, C) what is learned: one-hot for labelled pictures; soft for what a teacher said."""
+    progress: Progress
+
+    @property
+    def classes(self) -> int:
+        """How many."""
+        return len(self.folder.classes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """What the recipe came to."""
+
+    model: TransferClassifier
+    chosen: str
+    """head or tune: the stage whose result was kept."""
+    temperature: float
+    stages: Mapping[str, FitResult]
+    head_logits: Floats
+    """(V, C) of the head on the frozen base, on the validation part: what fine-tuning is held against."""
+    logits: Floats
+    """(V, C) of the model that was kept, on the validation part."""
+
+
+def train(work: Workshop) -> Trained:
+    """Run all stages; see the module's first lines."""
+    split, options = work.split, work.options
+    head, head_fit = fit_head(work, split.train, split.selection, "head")
+    stages: dict[str, FitResult] = {"head": head_fit}
+    pristine = copy.deepcopy(work.backbone.state_dict())
+    chosen, tuned_head = "head", head
+    if options.unfreeze:
+        tuned_head, stages["tune"] = fit_tune(work, copy.deepcopy(head), split.train, split.selection, "tune")
+        # The head's loss at the same precision and on the same pictures: the base of the comparison.
+        chosen = "tune" if stages["tune"].best < head_fit.best else "head"
+        work.progress.note(
+            f"selection loss: {head_fit.best:.4f} frozen, {stages['tune'].best:.4f} fine-tuned; keeping "
+            + ("the fine-tuned network" if chosen == "tune" else "the frozen base")
+        )
+    temperature = _temperature_of(work, chosen, tuned_head if chosen == "tune" else head)
+    work.backbone.load_state_dict(pristine)
+    refit_head, stages["refit-head"] = fit_head(work, split.fit, None, "refit-head", head_fit.best_epoch + 1)
+    head_logits = logits_of(refit_head, work.bank.plain[list(split.validation)])
+    if chosen == "head":
+        return Trained(
+            TransferClassifier(work.backbone, refit_head), chosen, temperature, stages, head_logits, head_logits
+        )
+    kept = copy.deepcopy(refit_head)
+    until = stages["tune"].best_epoch + 1
+    kept, stages["refit-tune"] = fit_tune(work, kept, split.fit, None, "refit-tune", until)
+    model = TransferClassifier(work.backbone, kept)
+    paths = [work.folder.pictures[i].path for i in split.validation]
+    return Trained(model, chosen, temperature, stages, head_logits, predict(model, paths))
+
+
+def fit_head(
+    work: Workshop, train: Sequence[int], selection: Sequence[int] | None, stage: str, until: int | None = None
+) -> tuple[Head, FitResult]:
+    """Train a head on cached features: plain, mirrored and random views alike, the base frozen.
+
+    `until` stops after so many epochs of the same schedule; without `selection` nothing is watched.
+    """
+    options, bank = work.options, work.bank
+    torch.manual_seed(options.seed)
+    head = Head(bank.features.shape[2], work.classes, _loss(options), options.dropout)
+    head.scale.fill_(feature_scale(bank))
+    how = Learning(
+        options.learning_rate,
+        options.epochs,
+        ridge=options.ridge / len(train),
+        smoothing=options.smoothing,
+        mixing="mixup" if options.mixing != "none" else "none",  # features have no picture to cut from
+    )
+    module = ClassifierModule(nn.Identity(), head, [], how)
+    make = _cached_loaders(work, bank.features, train, selection)
+    result = fit(module, make, _fit_options(options, stage, until or options.epochs), work.progress)
+    return head, result
+
+
+def fit_tune(
+    work: Workshop,
+    head: Head,
+    train: Sequence[int],
+    selection: Sequence[int] | None,
+    stage: str,
+    until: int | None = None,
+) -> tuple[Head, FitResult]:
+    """Unfreeze the last groups of the backbone and go on from `head`; `work.backbone` is changed in place."""
+    options, backbone = work.options, work.backbone
+    groups = backbone.unfreeze(options.unfreeze)
+    rate = options.tune_rate
+    cuts = work.bank.cuts
+    net: nn.Module = backbone if cuts is None else UpperPart(backbone, options.unfreeze)
+    make = _picture_loaders(work, train, selection) if cuts is None else _cached_loaders(work, cuts, train, selection)
+    how = Learning(
+        rate or 1e-4,
+        options.tune_epochs,
+        options.decay,
+        ridge=options.ridge / len(train),
+        smoothing=options.smoothing,
+        mixing=options.mixing_word,
+    )
+    wanted = _fit_options(options, stage, until or options.tune_epochs)
+    if rate is None:
+        # The range test lets all groups learn at one rate, so its answer is the deepest one's ceiling.
+        found = find_learning_rate(ClassifierModule(net, head, groups, how), make, wanted)
+        how = replace(how, head_rate=min(found, 1e-2))
+        work.progress.note(f"range test: learning rate {how.head_rate:.2e}")
+    result = fit(ClassifierModule(net, head, groups, how), make, wanted, work.progress)
+    backbone.unfreeze(0)
+    return head, result
+
+
+def predict(model: TransferClassifier, paths: Sequence[Path], device: str = "cpu", batch: int = 16) -> Floats:
+    """(N, C) logits of pictures, read and prepared as serving does."""
+    model = model.to(device).eval()
+    rows: list[Tensor] = []
+    with torch.inference_mode():
+        for start in range(0, len(paths), batch):
+            seen = [
+                prepare(read_picture(p), model.backbone.input, model.backbone.crop)
+                for p in paths[start : start + batch]
+            ]
+            images = torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2).to(device)
+            rows.append(model(normalize(images, model.backbone.input)).float().cpu())
+    model.to("cpu")
+    return torch.cat(rows).double().numpy()
+
+
+def logits_of(head: Head, features: Tensor) -> Floats:
+    """(N, C) logits of cached features (N, D)."""
+    head.eval()
+    with torch.inference_mode():
+        logits: Floats = head(features).double().numpy()
+    return logits
+
+
+def solve_head(features: Tensor, targets: Tensor, ridge: float) -> Head:
+    """The head that minimizes cross-entropy plus penalty, exactly (L-BFGS); for the many fits of cross-validation.
+
+    `features` (N, D), `targets` (N, C) soft, `ridge` as in the options.
+    """
+    head = Head(features.shape[1], targets.shape[1])
+    head.scale.fill_(max(float(features.square().mean().sqrt()), 1e-6))
+    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=60, line_search_fn="strong_wolfe")
+    strength = ridge / len(features)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = cross_entropy(head(features), targets) + 0.5 * strength * head.linear.weight.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return head.eval()
+
+
+def fit_temperature(logits: Floats, labels: NDArray[np.intp]) -> float:
+    """The T that makes softmax(logits / T) most likely (Guo et al. 2017), drawn to 1 where pictures are few."""
+    grid = np.exp(np.linspace(np.log(0.05), np.log(20), 400))
+    scaled = logits[None] / grid[:, None, None]
+    scaled = scaled - scaled.max(axis=2, keepdims=True)
+    picked = np.take_along_axis(scaled, np.broadcast_to(labels[None, :, None], (len(grid), len(labels), 1)), axis=2)
+    loss = (np.log(np.exp(scaled).sum(axis=2)) - picked[..., 0]).sum(axis=1)
+    return float(grid[np.argmin(loss + 0.5 * (np.log(grid) / _TEMPERATURE_PRIOR) ** 2)])
+
+
+def _temperature_of(work: Workshop, chosen: str, head: Head) -> float:
+    """By the selection part, which neither weights nor the report know."""
+    at = list(work.split.selection)
+    if chosen == "head":
+        logits = logits_of(head, work.bank.plain[at])
+    else:
+        logits = predict(TransferClassifier(work.backbone, head), [work.folder.pictures[i].path for i in at])
+    return fit_temperature(logits, work.folder.labels[at])
+
+
+def _cached_loaders(work: Workshop, rows: Tensor, train: Sequence[int], selection: Sequence[int] | None) -> MakeLoaders:
+    machine, seed = work.options.machine, work.options.seed
+    at = list(train)
+    learn = CachedViews(rows, at, work.targets[at], seed=seed, all_views=rows.ndim == 3)
+    weights = _weights(work, at, len(rows) if rows.ndim == 3 else 1)
+    judged = list(selection or ())
+    watch = CachedViews(rows, judged, work.targets[judged], seed=None)
+
+    def make(size: int) -> Loaders:
+        batches = EpochBatches(len(learn), size * (len(rows) if rows.ndim == 3 else 1), seed, weights=weights)
+        watched = EpochBatches(len(watch), 4 * size, seed, shuffle=False)
+        return Loaders(loader(learn, batches, machine), loader(watch, watched, machine) if judged else None)
+
+    return make
+
+
+def _picture_loaders(work: Workshop, train: Sequence[int], selection: Sequence[int] | None) -> MakeLoaders:
+    options, backbone = work.options, work.backbone
+    machine, pictures = options.machine, work.folder.pictures
+    seen = view_maker(options.augment, backbone.input, backbone.crop)
+
+    def plain(pixels: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+        return prepare(pixels, backbone.input, backbone.crop)
+
+    at, judged = [i for i in train if i < len(pictures)], list(selection or ())
+    learn = PictureViews([pictures[i].path for i in at], work.targets[at], backbone, seen, options.seed)
+    watch = PictureViews([pictures[i].path for i in judged], work.targets[judged], backbone, plain, options.seed)
+
+    def make(size: int) -> Loaders:
+        batches = EpochBatches(len(learn), size, options.seed, weights=_weights(work, at, 1))
+        watched = EpochBatches(len(watch), size, options.seed, shuffle=False)
+        return Loaders(loader(learn, batches, machine), loader(watch, watched, machine) if judged else None)
+
+    return make
+
+
+def _weights(work: Workshop, at: Sequence[int], views: int) -> Floats | None:
+    """Of each example, so that every class is drawn equally often; None when that is not wanted."""
+    if not work.options.balanced:
+        return None
+    labels = work.targets[list(at)].argmax(1).numpy()
+    counts = np.bincount(labels, minlength=work.classes)
+    return np.tile(1.0 / counts[labels], views)
+
+
+def _loss(options: ClassifierOptions) -> LossName:
+    return cast(LossName, options.loss)
+
+
+def _fit_options(options: ClassifierOptions, stage: str, epochs: int) -> FitOptions:
+    return FitOptions(
+        options.output,
+        stage,
+        epochs,
+        options.seed,
+        options.batch_size,
+        options.machine,
+        patience=options.patience,
+        resume=options.resume,
+        log=options.log_word,
+    )
+
+
+def hard_targets(folder: PictureFolder) -> Tensor:
+    """(N, C) one-hot targets of a folder."""
+    return one_hot(torch.from_numpy(folder.labels.astype(np.int64)), len(folder.classes))
