@@ -17,6 +17,7 @@ from edge_app import __version__
 from edge_app.domain import EdgeError, UsageError
 
 GROUPS: Final = (
+    "tui",
     "demo",
     "enroll",
     "recognize",
@@ -33,7 +34,9 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser(
         prog="edge-app",
-        description="Teach this laptop to recognize anyone from two pictures: offline, on its CPU.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Teach this laptop to recognize anyone from two pictures: offline, on its CPU.\n"
+        "Without a command it opens the terminal app.",
         epilog="example: edge-app enroll 'Ada Lovelace' ada1.jpg ada2.jpg && edge-app recognize party.jpg",
     )
     top.add_argument("--version", action="version", version=f"edge-app {__version__}")
@@ -48,8 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     top = parser()
     args = top.parse_args(argv)
     if args.command is None:
-        top.print_help()
-        return 2
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            top.print_help()
+            return 2
+        args = top.parse_args(["tui"])
     try:
         return int(args.run(args))
     except UsageError as error:

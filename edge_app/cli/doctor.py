@@ -74,9 +74,7 @@ def _processor(_: argparse.Namespace) -> Iterator[Finding]:
 
     words = set(processor().split())
     flags = [flag for flag in _FLAGS if flag in words]
-    slow = (
-        platform.machine() in ("x86_64", "AMD64") and words and "avx2" not in words and sys.platform == "linux"
-    )
+    slow = platform.machine() in ("x86_64", "AMD64") and words and "avx2" not in words and sys.platform == "linux"
     yield Finding(
         "processor",
         "note" if slow else "well",

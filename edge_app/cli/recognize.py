@@ -46,7 +46,9 @@ def run(args: argparse.Namespace) -> int:
     if not jobs:
         return 1
     bench = _workbench(args, len(jobs) > 1 or any(job.spec.kind == "video" for job in jobs))
-    if not args.json:
+    if len(bench.recognizer.gallery) == 0:
+        options.warn("nobody is enrolled yet, so every face is unknown; try: edge-app enroll NAME IMAGE IMAGE")
+    elif not args.json:
         options.warn(bench.recognizer.rule.words)
     namer = _Namer(args.save)
     pictures = [job for job in jobs if job.spec.kind == "picture"]
