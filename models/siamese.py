@@ -1,0 +1,254 @@
+"""`edge-app train siamese`: fine-tunes an embedder on a folder of identities and tells what that was worth.
+
+Hides how identities are divided and what is written where. Flows in: parsed arguments and a `Progress`.
+Flows out: a checkpoint (OUTPUT/embedder-best.safetensors), figures before and after on held-out identities
+(OUTPUT/siamese.json), and a `SiameseResult` to print. Identities are split, never pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_app.domain import UsageError
+from models import siamese_options
+from models.backbones import Backbone
+from models.checkpoint import Base, Checkpoint, package_versions, save, write_atomic
+from models.checks import CheckOptions, scan
+from models.data import PictureFolder
+from models.embedder import SFACE, Crops, check_served_alike, create_embedder, crops_of
+from models.siamese_options import SiameseOptions, from_namespace
+from models.siamese_report import Judgement, SplitScores, judge, plain, score, table, verdict
+from models.siamese_training import MONITOR, FeatureBank, Tuned, embed_cached, tune
+from models.training import FitOptions, Progress, open_run
+
+CHECKPOINT_NAME: Final = "embedder-best.safetensors"
+REPORT_NAME: Final = "siamese.json"
+MIN_IDENTITIES: Final = 4
+"""Two to learn from and two held out: with fewer there is no pair of two identities on each side."""
+CHOOSING_FROM: Final = 10
+"""From so many identities to train on, a fifth of them is kept to stop and mix by; below, none can be spared."""
+
+Ints = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Division:
+    """Identity numbers of one split; disjoint, each ascending."""
+
+    learning: Ints
+    choosing: Ints
+    held_out: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class SiameseResult:
+    """What a run came to."""
+
+    checkpoint: Path
+    report: Path
+    judgements: tuple[Judgement, ...]
+    verdict: str
+    """One sentence: better than its base only where the interval says so."""
+
+    def summary(self) -> list[str]:
+        """The figures and the verdict as lines of text."""
+        return [*table(self.judgements), self.verdict, f"checkpoint: {self.checkpoint}", f"report: {self.report}"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options; `models.siamese_options` does the same without importing torch."""
+    siamese_options.add_arguments(parser)
+
+
+def run(namespace: argparse.Namespace, progress: Progress) -> int:
+    """Fine-tune, judge, write, and note the figures; returns the exit code 0.
+
+    Raises what `train` raises.
+    """
+    for line in train(from_namespace(namespace), progress).summary():
+        progress.note(line)
+    return 0
+
+
+def train(options: SiameseOptions, progress: Progress) -> SiameseResult:
+    """Fine-tune once per split, judge all, keep the first split's network.
+
+    Raises UsageError for a folder or options that make no sense, ModelError for a base that cannot be had,
+    TrainingError when the loss is not a number.
+    """
+    _refuse_nonsense(options)
+    folder = scan(options.directory, CheckOptions(min_classes=MIN_IDENTITIES))
+    for finding in folder.findings:
+        progress.note(f"{finding.kind}: {', '.join(finding.files[:3])} {finding.detail}; {finding.action}")
+    base = create_embedder(options.base, weights=options.weights)
+    crops = _usable(crops_of(folder, base, aligned=options.aligned, detector=options.detector, progress=progress))
+    if base.name == SFACE and options.weights is None:
+        check_served_alike(base, crops.images[:8])
+    divisions = divide(np.unique(crops.labels), options)
+    open_run(options.output, _configuration(options), resume=options.resume)
+    _tell_what_is_missing(crops, progress)
+    bank = FeatureBank.build(base, crops.images, options, options.machine, progress)
+    tuned = [_tune(base, bank, crops, division, options, k, progress) for k, division in enumerate(divisions)]
+    before = [_score(base, bank, crops, division, options) for division in divisions]
+    after = [_score(one.network, bank, crops, part, options) for one, part in zip(tuned, divisions, strict=True)]
+    judgements = judge(before, after)
+    return _write(options, folder, base, tuned, divisions, judgements)
+
+
+def divide(identities: Ints, options: SiameseOptions) -> list[Division]:
+    """Divide (I,) identity numbers `options.splits` times, depending on the seed alone.
+
+    Splits first take turns: with 12 identities, 4 held out and 3 splits, everyone is held out once. Raises
+    UsageError unless two identities are left on every side.
+    """
+    total = len(identities)
+    held_out = options.held_out if options.held_out is not None else max(2, round(total / 3))
+    rest = total - held_out
+    choosing = options.choosing if options.choosing is not None else (max(2, rest // 5) if rest >= CHOOSING_FROM else 0)
+    if held_out < 2 or rest - choosing < 2 or choosing == 1 or choosing < 0:
+        raise UsageError(
+            f"of {total} identities {held_out} are held out and {choosing} kept to choose by",
+            expected="at least two held out, two to learn from, and none or two to choose by",
+        )
+    divisions: list[Division] = []
+    per_round = max(1, total // held_out)
+    for number in range(options.splits):
+        order = np.random.default_rng([options.seed, 2, number // per_round]).permutation(identities)
+        order = np.roll(order, -held_out * (number % per_round))
+        parts = np.split(order, [held_out, held_out + choosing])
+        divisions.append(Division(np.sort(parts[2]), np.sort(parts[1]), np.sort(parts[0])))
+    return divisions
+
+
+def _refuse_nonsense(options: SiameseOptions) -> None:
+    least = {"splits": 1, "epochs": 1, "unfreeze": 1, "views": 0, "identities_per_batch": 2, "pictures_per_batch": 2}
+    for name, minimum in least.items():
+        if getattr(options, name) < minimum:
+            raise UsageError(f"--{name.replace('_', '-')} is {getattr(options, name)}", expected=f"at least {minimum}")
+
+
+def _usable(crops: Crops) -> Crops:
+    """Leave out identities of which fewer than two pictures are left: they make no genuine pair."""
+    counts = np.bincount(crops.labels) if len(crops.labels) else np.zeros(1, np.intp)
+    kept = counts[crops.labels] >= 2
+    if len(np.unique(crops.labels[kept])) < MIN_IDENTITIES:
+        raise UsageError(
+            f"{len(np.unique(crops.labels[kept]))} identities have two pictures with a face",
+            expected=f"at least {MIN_IDENTITIES}",
+            remedy="add pictures; for crops that are aligned already, use --aligned",
+        )
+    return Crops(crops.images[kept], crops.labels[kept], crops.without_face)
+
+
+def _tell_what_is_missing(crops: Crops, progress: Progress) -> None:
+    if crops.without_face:
+        named = ", ".join(crops.without_face[:5]) + (" ..." if len(crops.without_face) > 5 else "")
+        progress.note(f"no face was found in {len(crops.without_face)} pictures, left out: {named}")
+
+
+def _tune(
+    base: Backbone,
+    bank: FeatureBank,
+    crops: Crops,
+    division: Division,
+    options: SiameseOptions,
+    number: int,
+    progress: Progress,
+) -> Tuned:
+    fitting = FitOptions(
+        folder=options.output,
+        stage=f"split{number}",
+        epochs=options.epochs,
+        seed=options.seed,
+        batch_size=options.identities_per_batch * options.pictures_per_batch,
+        machine=options.machine,
+        monitor=MONITOR,
+        mode="max",
+        patience=options.patience,
+        resume=options.resume,
+        log=options.log_word,
+    )
+    return tune(base, bank, crops.labels, (division.learning, division.choosing), options, fitting, progress)
+
+
+def _score(
+    network: Backbone, bank: FeatureBank, crops: Crops, division: Division, options: SiameseOptions
+) -> SplitScores:
+    positions = np.flatnonzero(np.isin(crops.labels, division.held_out))
+    embeddings = embed_cached(network, bank, positions, options.unfreeze)
+    return score(embeddings, crops.labels[positions].astype(np.int64))
+
+
+def _configuration(options: SiameseOptions) -> dict[str, Any]:
+    """Everything that decides the result, as plain values."""
+    chosen = asdict(options)
+    for name in ("resume", "output", "device", "devices", "log"):
+        del chosen[name]
+    return {name: str(value) if isinstance(value, Path) else value for name, value in chosen.items()}
+
+
+def _write(
+    options: SiameseOptions,
+    folder: PictureFolder,
+    base: Backbone,
+    tuned: Sequence[Tuned],
+    divisions: Sequence[Division],
+    judgements: tuple[Judgement, ...],
+) -> SiameseResult:
+    told = verdict(judgements)
+    result = SiameseResult(options.output / CHECKPOINT_NAME, options.output / REPORT_NAME, judgements, told)
+    source = base.source
+    names = [[folder.classes[i] for i in part] for part in (divisions[0].learning, divisions[0].choosing)]
+    configuration = _configuration(options) | {"command": " ".join(sys.argv), "chosen_by": names[1]}
+    save(
+        result.checkpoint,
+        Checkpoint(
+            kind="embedder",
+            tensors=tuned[0].network.state_dict(),
+            base=Base(
+                base.name, base.features, source.licence, source.commercial_use, source.origin, source.origin_sha256
+            ),
+            input=base.input,
+            crop=base.crop,
+            head={},
+            classes=tuple(names[0]),
+            configuration=configuration | {"verdict": told, "mixture": tuned[0].mixture},
+            metrics={
+                f"{judgement.name}, {side}": estimate.value
+                for judgement in judgements
+                for side, estimate in (("before", judgement.before), ("after", judgement.after))
+                if math.isfinite(estimate.value)
+            },
+            data_sha256=folder.sha256,
+        ),
+    )
+    splits = [
+        {
+            "learning": [folder.classes[i] for i in division.learning],
+            "choosing": [folder.classes[i] for i in division.choosing],
+            "held_out": [folder.classes[i] for i in division.held_out],
+            "mixture": one.mixture,
+            "history": [dict(entry) for entry in one.history],
+        }
+        for one, division in zip(tuned, divisions, strict=True)
+    ]
+    report = {
+        "verdict": told,
+        "figures": plain(judgements),
+        "splits": splits,
+        "configuration": configuration,
+        "data_sha256": folder.sha256,
+        "versions": package_versions(),
+    }
+    write_atomic(result.report, json.dumps(report, indent=1, ensure_ascii=False))
+    return result

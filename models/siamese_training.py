@@ -1,0 +1,262 @@
+"""One fine-tuning of an embedder: the layers above a cut learn from what the layers below made once.
+
+Hides the cache of feature maps, batches by identity, and the mixing of new weights with old.
+Flows in: a base, crops with identity numbers, options. Flows out: the tuned network; the base stays as it was.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from edge_app.domain import Floats, ModelError, Pixels
+from edge_app.vision import CROPS
+from models.augment import AugmentOptions, Subject, seed_of, view_maker
+from models.backbones import Backbone, learning_rates
+from models.embedder import lower_maps
+from models.metric_losses import MetricLoss, metric_loss, start_at_means
+from models.siamese_options import SiameseOptions
+from models.siamese_report import separation
+from models.training import BatchKey, EpochBatches, FitOptions, Loaders, Machine, Progress, fit, loader
+
+MIXTURES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Shares of the tuned weights that are tried; 0 is the base, so nothing worse than it is ever chosen."""
+MIXTURE_UNCHOSEN: Final = 0.25
+"""Share of the tuned weights where no identities are left to choose by."""
+LAYER_DECAY: Final = 0.7
+"""Each group learns at this share of the rate of the one above it."""
+CENTRE_RATE: Final = 10.0
+"""ArcFace's centres learn so many times as fast as the network: they are new, it is not."""
+WARM_UP: Final = 0.2
+"""Share of the steps in which the rate rises; then it falls to nothing (Smith and Topin 2019)."""
+MONITOR: Final = "choosing_separation"
+
+Ints = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeatureBank:
+    """What the layers that do not learn make of every crop, computed once."""
+
+    plain: Tensor
+    """(N, C, h, w) float32 of the crops themselves."""
+    views: Tensor
+    """(V, N, C, h, w) float16 of their random views; V may be 0."""
+
+    @classmethod
+    def build(
+        cls, network: Backbone, crops: Pixels, options: SiameseOptions, machine: Machine, progress: Progress
+    ) -> FeatureBank:
+        """Run the lower layers over every crop and its views; the views depend on the seed alone."""
+        progress.stage("features", 1 + options.views)
+        device = machine.accelerator
+        network.to(device)
+        plain = lower_maps(network, crops, options.unfreeze, device)
+        progress.advance(1)
+        subject: Subject = "face" if network.crop in CROPS else "thing"
+        augment = AugmentOptions(subject, options.augmentation, options.webcam)
+        # The crop is what the network sees already: only its size is asked for, not another cut.
+        view = view_maker(augment, network.input, "whole")
+        views = torch.empty((options.views, *plain.shape), dtype=torch.float16)
+        for number in range(options.views):
+            seen = np.stack([view(crop, seed_of(options.seed, number, at)) for at, crop in enumerate(crops)])
+            views[number] = lower_maps(network, seen, options.unfreeze, device).half()
+            progress.advance(2 + number)
+        network.to("cpu")
+        return cls(plain, views)
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What one fine-tuning came to."""
+
+    network: Backbone
+    mixture: float
+    """Share of the tuned weights in it; 0 is the base itself."""
+    history: tuple[Mapping[str, float], ...]
+    """What was logged, an entry per epoch."""
+
+
+def tune(
+    base: Backbone,
+    bank: FeatureBank,
+    labels: Ints,
+    parts: tuple[Ints, Ints],
+    options: SiameseOptions,
+    fitting: FitOptions,
+    progress: Progress,
+) -> Tuned:
+    """Fine-tune a copy of the base on the identities `parts[0]`, stop and mix by those of `parts[1]`.
+
+    `labels` (N,) numbers the identity of every row of the bank. The tuned weights are mixed with the base's
+    (Wortsman 2022, "Robust fine-tuning of zero-shot models") in the share that separates the choosing
+    identities best, or MIXTURE_UNCHOSEN where there are none. Raises what `models.training.fit` raises.
+    """
+    learn, choose = (np.flatnonzero(np.isin(labels, part)) for part in parts)
+    network = copy.deepcopy(base)
+    module = _Siamese(network, options, len(parts[0]))
+    numbers = np.searchsorted(np.sort(parts[0]), labels[learn])
+    start_at_means(module.loss, torch.from_numpy(embed_cached(base, bank, learn, options.unfreeze)), _tensor(numbers))
+
+    def make(batch_size: int) -> Loaders:
+        train = _BankBatches(bank, learn, numbers, options.seed)
+        batches = IdentityBatches(numbers, batch_size, options.pictures_per_batch, options.seed)
+        watch = _BankBatches(bank, choose, labels[choose], None)
+        in_order = EpochBatches(len(choose), 64, 0, shuffle=False)
+        machine = fitting.machine
+        return Loaders(loader(train, batches, machine), loader(watch, in_order, machine) if len(choose) else None)
+
+    module.steps = fitting.epochs * len(IdentityBatches(numbers, fitting.batch_size, options.pictures_per_batch, 0))
+    result = fit(module, make, fitting, progress)
+    mixture, mixed = _best_mixture(base, network.eval(), bank, choose, labels, options)
+    return Tuned(mixed, mixture, result.history)
+
+
+@torch.inference_mode()
+def embed_cached(network: Backbone, bank: FeatureBank, positions: Ints, top: int) -> Floats:
+    """Return (n, D) embeddings, not normalized, of the plain crops at these positions."""
+    parts = [network.pool(network.upper(bank.plain[part], top)) for part in torch.split(_tensor(positions), 128)]
+    return torch.cat(parts).numpy() if parts else np.empty((0, network.features), np.float32)
+
+
+def mixed_with(base: Backbone, tuned: Backbone, share: float) -> Backbone:
+    """Return a network whose every weight is (1 - share) of the base's and `share` of the tuned one's."""
+    mixed = copy.deepcopy(base)
+    with torch.no_grad():
+        for own, other in zip(mixed.parameters(), tuned.parameters(), strict=True):
+            own.lerp_(other.to(own.device), share)
+            own.requires_grad_(False)
+    return mixed.eval()
+
+
+def _best_mixture(
+    base: Backbone, tuned: Backbone, bank: FeatureBank, choose: Ints, labels: Ints, options: SiameseOptions
+) -> tuple[float, Backbone]:
+    """The mixture that separates the choosing identities best; of equals the one nearer to the base."""
+    if not len(choose):
+        return MIXTURE_UNCHOSEN, mixed_with(base, tuned, MIXTURE_UNCHOSEN)
+    tried = []
+    for share in MIXTURES:
+        network = mixed_with(base, tuned, share)
+        reached = separation(embed_cached(network, bank, choose, options.unfreeze), labels[choose].astype(np.int64))
+        tried.append((-reached, share, network))
+    _loss, share, network = min(tried, key=lambda one: one[:2])
+    return share, network
+
+
+def _tensor(positions: Ints) -> Tensor:
+    return torch.from_numpy(positions.astype(np.int64))
+
+
+class IdentityBatches(EpochBatches):
+    """Batches of several pictures of several identities, drawn anew every epoch by the seed alone.
+
+    A small identity's pictures are drawn more than once. An epoch has as many batches as it takes to draw as
+    many pictures as there are.
+    """
+
+    def __init__(self, numbers: Ints, batch_size: int, pictures: int, seed: int) -> None:
+        super().__init__(len(numbers), batch_size, seed)
+        self._members = [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
+        self._pictures = max(2, min(pictures, batch_size // 2))
+        self._identities = max(2, min(len(self._members), batch_size // self._pictures))
+        self._numbers_seed = seed
+
+    def _order(self) -> list[int]:
+        """Positions of the whole epoch, batch after batch."""
+        rng = np.random.default_rng([self._numbers_seed, self._epoch])
+        drawn: list[int] = []
+        for _ in range(math.ceil(self._count / self._size)):
+            batch: list[int] = []
+            for number in rng.choice(len(self._members), self._identities, replace=False):
+                members = self._members[number]
+                batch += [int(i) for i in rng.choice(members, self._pictures, replace=len(members) < self._pictures)]
+            # The parent cuts the order into pieces of the batch's size: fill up, cut off.
+            drawn += (batch * math.ceil(self._size / len(batch)))[: self._size]
+        return drawn
+
+
+class _BankBatches(Dataset[tuple[Tensor, Tensor]]):
+    """Cached feature maps and labels of a batch; random views with a seed, the plain crops without."""
+
+    def __init__(self, bank: FeatureBank, positions: Ints, labels: Ints, seed: int | None) -> None:
+        self._bank, self._positions, self._labels, self._seed = bank, positions, labels, seed
+
+    def __getitem__(self, key: Any) -> tuple[Tensor, Tensor]:
+        epoch, batch = cast(BatchKey, key)
+        places = self._positions[batch]
+        maps = self._bank.plain[_tensor(places)]
+        if self._seed is not None and len(self._bank.views):
+            rng = np.random.default_rng([self._seed, epoch, *batch[:4]])
+            views = rng.integers(0, len(self._bank.views) + 1, len(batch))
+            drawn = np.flatnonzero(views)
+            maps[_tensor(drawn)] = self._bank.views[_tensor(views[drawn] - 1), _tensor(places[drawn])].float()
+        return maps, _tensor(self._labels[batch])
+
+
+class _Siamese(pl.LightningModule):
+    """The learning layers and their loss."""
+
+    def __init__(self, network: Backbone, options: SiameseOptions, identities: int) -> None:
+        super().__init__()
+        self.network = network
+        self.loss: MetricLoss = metric_loss(options.loss, network.features, identities)
+        self.steps = 1
+        self._top = options.unfreeze
+        self._rate = options.learning_rate
+        self._groups = network.unfreeze(options.unfreeze)
+        if not any(self._groups):
+            raise ModelError(f"no weight of {network.name} learns", expected="--unfreeze of at least 1")
+        self._seen: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return (B, D) embeddings from what the lower layers made."""
+        return self.network.pool(self.network.upper(maps, self._top))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        """Return the loss of one batch."""
+        maps, labels = batch
+        loss: Tensor = self.loss(self(maps), labels)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        """Keep the embeddings of the choosing identities until the epoch's end."""
+        maps, labels = batch
+        self._seen.append((self(maps).float().cpu(), labels.cpu()))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log how well the choosing identities are told apart."""
+        embeddings = torch.cat([embedding for embedding, _ in self._seen]).numpy()
+        labels = torch.cat([label for _, label in self._seen]).numpy()
+        self._seen.clear()
+        # A network that collapsed cannot be measured; NaN is told as training going wrong.
+        whole = bool(np.isfinite(embeddings).all() and (np.linalg.norm(embeddings, axis=1) > 0).all())
+        self.log(MONITOR, separation(embeddings, labels) if whole else math.nan, sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a rate per group and one cycle over all steps."""
+        rates = [self._rate, *learning_rates(self._rate, len(self._groups) - 1, LAYER_DECAY)]
+        groups: list[dict[str, Any]] = [
+            {"params": parameters, "lr": rate}
+            for parameters, rate in zip(self._groups, rates, strict=True)
+            if parameters
+        ]
+        centres = list(self.loss.parameters())
+        if centres:
+            groups.append({"params": centres, "lr": CENTRE_RATE * self._rate})
+        optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, [group["lr"] for group in groups], total_steps=max(2, self.steps + 1), pct_start=WARM_UP
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
