@@ -49,7 +49,9 @@ class TrackerOptions:
     """When work is worth its price."""
 
     scan_every_s: float = 0.5
-    """The whole picture is searched at least this often."""
+    """The whole picture is searched at least this often while nobody is there."""
+    followed_scan_every_s: float = 1.0
+    """The same while everybody who is there is being followed and the picture does not change around them."""
     stirred_every_s: float = 0.1
     """Shortest time between two searches because the picture changed or a face was lost."""
     idle_stirred_every_s: float = 0.2
@@ -123,6 +125,8 @@ class _Track:
         self.returned = False
         """It was out of sight in the frame before."""
         self.strikes = 0
+        self.shown = False
+        """It need not be held back."""
         self.seen = True
         self._velocity = np.zeros(2)
 
@@ -212,7 +216,7 @@ class Tracker:
 
     def _held(self, track: _Track) -> bool:
         """Whether a new face is not shown yet: half hidden, it may be somebody who went out of sight just now."""
-        if track.decision.state != "new" or track.age_frames > self.options.held_frames:
+        if track.shown or track.decision.state != "new" or track.age_frames > self.options.held_frames:
             return False
         somebody_lost = any(not one.seen and one.decision.average is not None for one in self._tracks)
         return somebody_lost and track.decision.weight < 2 * self.options.decision.least_weight
@@ -225,7 +229,7 @@ class Tracker:
         waited_s = time_s - self._scanned_s
         pause_s = self.options.stirred_every_s if self._vain_scans < 4 else self.options.idle_stirred_every_s
         soon = waited_s >= pause_s - 1e-6
-        due = waited_s >= self.options.scan_every_s - 1e-6
+        due = waited_s >= (self.options.followed_scan_every_s if boxes else self.options.scan_every_s) - 1e-6
         if due or (soon and (any(not track.seen for track in self._tracks) or eyes.stirred(boxes))):
             return self._scan(time_s, eyes, boxes)
         active = [box for track, box in zip(self._tracks, boxes, strict=True) if track.seen]
@@ -352,7 +356,9 @@ class Tracker:
     def _replace(self, track: _Track, look: Look, time_s: float, gallery: Gallery, rule: MatchRule) -> None:
         """The face is not who it was: the old track is lost, and the face begins a new one."""
         track.seen, track.strikes = False, 0
-        self._decide(self._begin(track.face, time_s), look, time_s, gallery, rule)
+        fresh = self._begin(track.face, time_s)
+        fresh.shown = True
+        self._decide(fresh, look, time_s, gallery, rule)
 
     def _decide(self, track: _Track, look: Look, time_s: float, gallery: Gallery, rule: MatchRule) -> None:
         track.decision.add(look, gallery, rule)
