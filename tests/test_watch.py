@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Self
 
 import pytest
 from mjpeg_server import MjpegServer
@@ -20,9 +24,12 @@ from mqtt_broker import Listener, Mosquitto
 
 from edge_app import camera, sample
 from edge_app.assembly import Workbench, open_workbench
-from edge_app.cli import main
+from edge_app.camera import CameraState, CameraStatus
+from edge_app.cli import main, parser
 from edge_app.devices import CameraFormat, CameraInfo
+from edge_app.domain import EdgeError
 from edge_app.enroll import EnrollOptions
+from edge_app.events import LiveEvent
 from edge_app.home import Home, Settings
 from edge_app.pictures import read_picture
 from edge_app.sample import Actor, Pose, Scene
@@ -278,6 +285,46 @@ def test_events_are_published_to_a_broker_named_in_the_environment(
         broker.stop()
 
 
+class StandIn:
+    """A live loop that hands over what it is told to, and is over after that."""
+
+    updates: tuple[tuple[CameraState, tuple[LiveEvent, ...], str], ...] = ()
+
+    def __init__(self, _bench: object, _source: str, sink: Callable[[object], None], _options: object) -> None:
+        for state, events, trouble in self.updates:
+            sink(SimpleNamespace(events=events, status=CameraStatus(state, state.value), trouble=trouble))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def join(self, _timeout_s: float) -> bool:
+        return True
+
+
+def test_what_comes_after_the_source_has_ended_is_told_too(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, last = LiveEvent("appeared", 1.0, 1), LiveEvent("left", 2.0, 1)
+    # The camera may be at its end while its last frame is still looked at.
+    monkeypatch.setattr(StandIn, "updates", ((CameraState.ENDED, (first,), ""), (CameraState.ENDED, (last,), "")))
+    monkeypatch.setattr("edge_app.watch.Worker", StandIn)
+    assert list(watch(bench, "sample", Stop(), pytest.fail)) == [first, last]
+
+
+def test_a_loop_that_fails_is_an_error_and_each_trouble_is_told_once(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, lost, ended = CameraState.LIVE, CameraState.LOST, CameraState.ENDED
+    steps = ((lost, ""), (lost, ""), (live, "fault"), (live, "fault"), (lost, ""), (ended, "internal fault"))
+    monkeypatch.setattr(StandIn, "updates", tuple((state, (), trouble) for state, trouble in steps))
+    monkeypatch.setattr("edge_app.watch.Worker", StandIn)
+    told: list[str] = []
+    with pytest.raises(EdgeError, match=r"^internal fault$"):
+        list(watch(bench, "sample", Stop(), told.append))
+    assert told == ["lost", "fault", "lost"]
+
+
 # verify
 
 
@@ -392,3 +439,26 @@ def test_watch_and_verify_open_the_remembered_source(home: Home, clip: Path, tmp
         assert main(["verify", OBAMA, "--home", str(home.path)]) == 0
     finally:
         home.save_settings(Settings(precision="fp32"))
+
+
+# the recipes
+
+RECIPES = Path(__file__).resolve().parents[1] / "docs" / "recipes.md"
+
+
+def test_every_command_in_the_recipes_parses() -> None:
+    commands = re.findall(
+        r"(?:^|\s)(?:/opt/edge-app/bin/)?edge-app ((?:watch|verify|cameras|enroll) .*)$", code(), re.M
+    )
+    assert len(commands) >= 8
+    for command in commands:
+        parser().parse_args(shlex.split(command.partition(" && ")[0]))
+
+
+def test_the_recipes_warn_of_photos_before_anything_else() -> None:
+    text = RECIPES.read_text()
+    assert text.index("photo or a replayed video can pass") < text.index("```")
+
+
+def code() -> str:
+    return "\n".join(re.findall(r"^```(?:sh|ini)\n(.*?)^```", RECIPES.read_text(), re.M | re.S))
