@@ -23,14 +23,14 @@ from edge_app.devices import CameraInfo
 from edge_app.domain import EdgeError
 from edge_app.gallery import share_words
 
-SHARES: Final = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0001)
+SHARES: Final = (0.1, 1 / 30, 0.01, 1 / 300, 0.001, 0.0001)
 """Shares of strangers that may be called somebody, from lenient to strict."""
 
 _MEANINGS: Final = {
     0.1: "a game among friends",
-    0.03: "greeting people",
+    1 / 30: "greeting people",
     0.01: "the usual choice",
-    0.003: "a diary of who was here",
+    1 / 300: "a diary of who was here",
     0.001: "alarms that must not cry wolf",
     0.0001: "as strict as it gets; more friends go unnamed",
 }

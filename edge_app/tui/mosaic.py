@@ -257,7 +257,7 @@ def _put(cells: _Cells, x: int, y: int, character: str, kind: MarkKind) -> None:
         return
     under = (cells.ink[y, x].astype(np.uint16) + cells.paper[y, x]) // 2
     # A frame must be seen on white and on black: its ground is drawn towards black.
-    cells.paper[y, x] = under * 2 // 5
+    cells.paper[y, x] = under // 2
     cells.ink[y, x] = _FRAME_INKS[kind]
     cells.glyph[y, x] = character.encode()
 

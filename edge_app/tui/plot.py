@@ -38,7 +38,7 @@ def operating_plot(points: Sequence[OperatingPoint], threshold: float | None, wi
     for point in points:
         row_number = round((most - math.log10(point.fmr)) / max(most - least, 1e-9) * (height - 1))
         grid[row_number][column(point.threshold)] = SIGNS.get(point.templates, "·")
-    text = Text("strangers that pass one comparison\n", "bold")
+    text = Text.assemble(("strangers that pass one comparison\n", "bold"))
     for number, row in enumerate(grid):
         share = 10 ** (most - (most - least) * number / max(1, height - 1))
         label = share_words(share) if number in (0, height // 2, height - 1) else ""

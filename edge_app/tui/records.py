@@ -17,6 +17,10 @@ from edge_app.tui.guide import View, missing_views
 MOST_COMPARED: Final = 1000
 """Beyond so many people the nearest other person is only looked up for the one that is chosen: it takes N x N."""
 
+PLENTY_SHARPNESS: Final = 0.4
+PLENTY_FACE_PX: Final = 112.0
+"""From here on a shot is as good as matching can use: the embedder sees 112 x 112 pixels."""
+
 _VIEW_WORDS: Final[dict[View, str]] = {
     "front": "no shot looks at the camera",
     "left": "no shot is turned to their left",
@@ -31,6 +35,8 @@ class Person:
     name: str
     shots: int
     """Templates of the model in use."""
+    quality: float | None
+    """How sharp the shots are on the whole, 0-1: see `grade`; None when there are too many people to ask for all."""
     last_seen_s: float | None
     """Unix time."""
     nearest: tuple[str, float] | None
@@ -73,12 +79,28 @@ def roster(bench: Workbench) -> tuple[Person, ...]:
     """Everyone with templates of the model in use, sorted by name."""
     gallery = bench.recognizer.gallery
     model_id = bench.recognizer.embedder.model_id
-    near = dict(zip(gallery.names, gallery.neighbours(), strict=True)) if len(gallery) <= MOST_COMPARED else {}
+    few = len(gallery) <= MOST_COMPARED
+    near = dict(zip(gallery.names, gallery.neighbours(), strict=True)) if few else {}
     return tuple(
-        Person(one.name, one.templates[model_id], one.last_seen_s, near.get(one.name))
+        Person(
+            one.name,
+            one.templates[model_id],
+            grade(bench.vault.identity(one.name, model_id)) if few else None,
+            one.last_seen_s,
+            near.get(one.name),
+        )
         for one in bench.vault.roster()
         if model_id in one.templates
     )
+
+
+def grade(identity: Identity) -> float:
+    """How good the shots of one person are, 0-1: detail and size of the face, each against what is plenty."""
+    marks = [
+        min(1.0, t.quality.sharpness / PLENTY_SHARPNESS) * min(1.0, t.quality.face_px / PLENTY_FACE_PX)
+        for t in identity.templates
+    ]
+    return sum(marks) / len(marks)
 
 
 def profile(bench: Workbench, name: str) -> Profile:

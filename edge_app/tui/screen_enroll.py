@@ -103,11 +103,12 @@ class EnrollScreen(EdgeScreen[None]):
             bench = self.edge.worker.workbench
             floor = same_person_floor(bench.points, EnrollOptions().same_person_floor)
             self._guide = Guide(EnrollOptions(same_person_floor=floor), resembles=self._resemblance, earlier=earlier)
+            self.refresh_bindings()
             field = self.query_one("#name", Input)
             field.value, field.disabled = name, True
             self.picture.focus()
             if earlier:
-                self.edge.tell(f"{name} has {len(earlier)} shots already: new ones are added to them")
+                self.edge.tell(f"{name} has {_shots(len(earlier))} already: new ones are added")
 
     def _resemblance(self, embedding: Embedding) -> str:
         """A warning when a face is as near to somebody else as one shot is to the next."""
@@ -227,16 +228,18 @@ class EnrollScreen(EdgeScreen[None]):
         if len(refusals) == len(verdicts):
             self._lookalike = any(refusal.reason == "looks-like-somebody-else" for refusal in refusals)
             insist = " Press i if it is somebody else all the same." if self._lookalike else ""
+            self.refresh_bindings()
             self._caution(f"Nothing was stored: {refusals[0].message.split(', or insist')[0]}.{insist}")
             return
         found = await self.order(Run(lambda bench: records.profile(bench, self._who)))
         await self.order(Capture(False))
         self._saved = True
+        self.refresh_bindings()
         self._show_facts(found, len(verdicts) - len(refusals), refusals)
 
     def _show_facts(self, found: records.Profile, stored: int, refusals: list[Refusal]) -> None:
         text = Text()
-        text.append(f"● {found.name} is enrolled with {len(found.templates)} shots", "bold green")
+        text.append(f"● {found.name} is enrolled with {_shots(len(found.templates))}", "bold green")
         text.append(f" ({stored} of them new)\n\n" if stored != len(found.templates) else "\n\n")
         for refusal in refusals:
             text.append(f"not taken: {refusal.message}\n\n", "yellow")
@@ -250,6 +253,18 @@ class EnrollScreen(EdgeScreen[None]):
         facts.display = True
         facts.update(text)
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer only the keys that do something now."""
+        if action == "insist":
+            return self._lookalike and not self._saved
+        if action in {"files", "drop", "mirror"}:
+            return self._guide is not None and not self._saved
+        return True
+
     def action_leave(self) -> None:
         """Go back; what was not saved is gone."""
         self.dismiss()
+
+
+def _shots(count: int) -> str:
+    return "1 shot" if count == 1 else f"{count} shots"

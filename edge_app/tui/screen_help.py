@@ -5,7 +5,7 @@ In: a screen and the terminal. Out: words.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -23,11 +23,12 @@ _INKS = {
 }
 
 _WORDS = """\
-A box with a whole frame and a name is somebody enrolled; the number is the similarity.
-A dashed frame and a question mark is somebody unknown. Corners only: still looking.
+A whole frame and a name: somebody enrolled; the number is the similarity.
+A dashed frame and a question mark: somebody unknown. Corners: still looking.
 
-Enrolling: press e, type a name, and do what the line under the picture says. Shots are
-taken by themselves. Two are enough; three, one turned to each side, are better.
+Enrolling: press e, type a name, and do what the line under the picture says.
+Shots are taken by themselves. Two are enough; three are better, two of them
+turned to the sides.
 
 A photograph or a replayed video can pass for the person: do not open doors with this.
 """
@@ -55,7 +56,7 @@ class HelpScreen(ModalScreen[None]):
         self.query_one("#help").focus()
 
     def _text(self) -> Text:
-        text = Text("Keys of this screen\n", "bold")
+        text = Text.assemble(("Keys of this screen\n", "bold"))
         for key, words in _keys(self._below):
             text.append(f"  {key:<10}", "bold cyan")
             text.append(f"{words}\n")
@@ -74,12 +75,15 @@ class HelpScreen(ModalScreen[None]):
         return text
 
 
+_USUAL: Final = {"app.focus_next", "app.focus_previous", "screen.copy_text"}
+"""What tab and the keys for copying do is the same everywhere."""
+
+
 def _keys(screen: Screen[Any]) -> list[tuple[str, str]]:
     """Keys and what they do, of a screen and of the app, each once."""
     found: dict[str, str] = {}
     for bindings in (screen._bindings, screen.app._bindings):
-        for key, binding in bindings:
-            if binding.description and not binding.system:
+        for _, binding in bindings:
+            if binding.description and not binding.system and binding.action not in _USUAL:
                 found.setdefault(binding.key_display or screen.app.get_key_display(binding), binding.description)
-            del key
     return list(found.items())

@@ -27,6 +27,9 @@ from edge_app.tui.words import clock_words, event_words, figures, here_now, mark
 GREETING_S = 4.0
 """How long a greeting stays."""
 
+UNDER_DIALOG_S = 0.2
+"""Least time between two pictures while a dialog lies over them."""
+
 
 class LiveScreen(EdgeScreen[None]):
     """What the camera sees."""
@@ -106,9 +109,13 @@ class LiveScreen(EdgeScreen[None]):
                 self._greeting, self._greeting_until_s = f"Hello, {event.name}!", now_s + GREETING_S
 
     def _draw(self, update: Update, observation: Observation) -> None:
+        now_s = self.edge.steady_s()
+        # Under a dialog every line is mixed with it anew, which costs ten times as much.
+        if not self.is_current and self._drawn_s and now_s - self._drawn_s[-1] < UNDER_DIALOG_S:
+            return
         self._observation = observation
         self.picture.show(observation.frame.pixels, marks_of(update.tracks))
-        self._drawn_s.append(self.edge.steady_s())
+        self._drawn_s.append(now_s)
         if self._first_drawn_s is None:
             self._first_drawn_s = self._drawn_s[0]
         self._loads_ms.append(float(observation.timings_ms.get("total", 0.0)))

@@ -145,11 +145,11 @@ def _next(choices: tuple[str, ...], current: str) -> str:
 
 def _card_words(card: ModelCard) -> Text:
     """A card, its weightiest facts first."""
-    text = Text(f"{card.id} ({card.precision})\n", "bold")
+    text = Text.assemble((f"{card.id} ({card.precision})\n", "bold"))
     facts = [
         ("licence", card.licence + ("" if card.commercial_use else ", no commercial use")),
         ("origin", card.origin),
-        ("input", f"{card.input.width_px or 'any'}x{card.input.height_px or 'any'} {card.input.channels}"),
+        ("input", f"{card.input.width_px}x{card.input.height_px}" if card.input.width_px else "pictures of any size"),
     ]
     facts += [(name, f"{value:.4g}") for name, value in card.metrics.items()]
     pairs = max((point.impostor_pairs for point in card.operating_points), default=0)

@@ -16,7 +16,7 @@ from textual.widgets import DataTable, Static
 
 from edge_app.domain import EdgeError, Pixels, valid_name
 from edge_app.tui import records
-from edge_app.tui.frame import Ask, EdgeScreen, KeyBar, back
+from edge_app.tui.frame import Ask, EdgeScreen, KeyBar, back, hidden
 from edge_app.tui.guide import view_of
 from edge_app.tui.messages import Rename, Run
 from edge_app.tui.picture import Thumbnail
@@ -30,7 +30,8 @@ class PeopleScreen(EdgeScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("r", "rename", "Rename"),
         Binding("a", "add", "Add shots"),
-        Binding("x,delete", "forget", "Forget", key_display="x"),
+        Binding("x", "forget", "Forget"),
+        hidden("delete", "forget", "Forget"),
         Binding("u", "undo", "Undo"),
         Binding("e", "app.enroll", "Enroll new"),
         Binding("question_mark", "app.help", "Help"),
@@ -51,7 +52,7 @@ class PeopleScreen(EdgeScreen[None]):
         """Ask for the rows."""
         self.query_one("#detail").can_focus = False
         table = self.table
-        for label in ("name", "shots", "last seen", "nearest other"):
+        for label in ("name", "shots", "quality", "last seen", "nearest other"):
             table.add_column(label, key=label)
         table.focus()
         self.refresh_rows()
@@ -166,13 +167,14 @@ def _cells(person: records.Person, threshold: float, now_s: float) -> tuple[Text
     if person.nearest is not None:
         name, similarity = person.nearest
         near = Text(f"{similarity:.2f} {name}", "bold red" if similarity >= threshold else "")
+    quality = Text("" if person.quality is None else f"{person.quality:.0%}", justify="right")
     shots = Text(str(person.shots), "yellow" if person.shots == 1 else "", justify="right")
-    return Text(person.name), shots, Text(ago_words(person.last_seen_s, now_s)), near
+    return Text(person.name), shots, quality, Text(ago_words(person.last_seen_s, now_s)), near
 
 
 def _about(found: records.Profile) -> Text:
     """One person in words."""
-    text = Text(found.name + "\n", "bold")
+    text = Text.assemble((found.name + "\n", "bold"))
     for number, template in enumerate(found.templates, 1):
         q = template.quality
         text.append(f"{number} {view_of(q)}, {q.face_px:.0f} px, detail {q.sharpness:.2f}, light {q.brightness:.0f}\n")

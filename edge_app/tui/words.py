@@ -65,7 +65,8 @@ def here_now(tracks: Iterable[TrackInfo]) -> Text:
     for track in sorted(tracks, key=lambda one: one.first_seen_s):
         kind = kind_of(track)
         name = {"known": track.name or "", "unknown": "unknown", "new": "looking…"}[kind]
-        similarity = f" {track.similarity:.2f}" if kind != "new" else ""
+        # Below zero there was nobody to compare with.
+        similarity = f" {track.similarity:.2f}" if kind != "new" and track.similarity >= 0 else ""
         text.append(f"{SYMBOLS[kind]} {name}{similarity}", STYLES[kind])
         text.append(f"  {duration_words(track.duration_s)}\n", "dim")
     if not text:
@@ -117,10 +118,10 @@ def clock_words(time_s: float) -> str:
 def figures(update: Update, drawn_fps: float) -> Text:
     """Rates and the milliseconds of each stage."""
     text = Text()
-    text.append(f"camera {update.status.fps:4.1f}  seen {update.fps:4.1f}  drawn {drawn_fps:4.1f} fps\n")
+    text.append(f"{update.status.fps:.0f} fps came, {update.fps:.0f} seen, {drawn_fps:.0f} drawn\n")
     timings = update.observation.timings_ms if update.observation else {}
-    stages = [f"{name} {ms:.1f}" for name, ms in timings.items() if name != "total"]
-    text.append("  ".join(stages) or "no picture", "dim")
+    stages = [f"{name} {ms:.1f}" for name, ms in timings.items() if name != "total" and ms >= 0.05]
+    text.append("  ".join(stages) or "idle", "dim")
     if "total" in timings:
         text.append(f"\n{timings['total']:.1f} ms a picture", "bold")
     if update.status.dropped:
@@ -132,7 +133,7 @@ def title_of(update: Update) -> Text:
     """The line at the top: what is seen, how it is, who may be named."""
     state = "paused" if update.paused else STATES[update.status.state]
     well = update.status.state is CameraState.LIVE and not update.paused
-    text = Text(" edge-app ", "bold reverse")
+    text = Text.assemble((" edge-app ", "bold reverse"))
     text.append(f"  {update.source}: ")
     text.append(state, "green" if well else "bold yellow")
     people = "1 person" if update.people == 1 else f"{update.people:,} people"
