@@ -13,9 +13,10 @@ result onto another tensor for free. Dividing by (1 − a), which the next linea
 that is two passes over the tensor. What was measured beside it (SFace, 1 thread, AVX2, ms, interleaved medians): the
 file as it is 37.5; PRelu kept, the rest folded 31.5; a·x + (1 − a)·relu(x) from Mul and Add 17.4; this form 16.2; two
 depthwise convolutions in place of every depthwise one (no elementwise pass at all) 16.5; the slopes folded into both
-halves of a doubled following depthwise convolution 16.1 (for stride 2 only); all slopes zero (plain Relu, the floor)
-14.5. So PReLU now costs a tenth of the time. Four fifths are the pointwise convolutions, which run at 47 GMAC/s on one
-3 GHz AVX2 core, the chip's peak of 16 multiply-adds a cycle; the last matrix (25.7 MB read for each face) is 9 %.
+halves of a doubled following depthwise convolution 16.1 (for stride 2 only); all slopes zero (plain Relu, the floor;
+a sum of profiled kernels) 14.5. So PReLU now costs a tenth of the time. Four fifths are the pointwise convolutions,
+which run at 47 GMAC/s on one AVX2 core, about what 16 multiply-adds a cycle at 3 GHz allow; the last matrix (25.7 MB
+read for each face) is 9 %.
 """
 
 from __future__ import annotations

@@ -3,11 +3,12 @@
 Hides calibration and onnxruntime's quantizer. In: the cleaned float graph with its PRelu nodes, and aligned faces.
 Out: a QDQ graph, weights INT8 per channel, activations UINT8.
 
-What makes it accurate, as mean cosine to the float model on faces that were not calibrated on: plain min–max 0.9875;
-the grey centre moved to a whole number, so that pixels are quantized without loss, 0.9880; full-range weights in the
-depthwise layers 0.9887; channels equalized 0.9934 (PReLU commutes with a positive factor, so every channel may be
-scaled between two layers; Nagel et al. 2019, arXiv 1906.04721; Xiao et al. 2022, arXiv 2211.10438); ranges as the
-mean of each face's extremes, not the extremes of all, 0.9940; as shipped (256 faces) 0.9943.
+What makes it accurate, as mean cosine to the float model on 128 LFW faces that were not calibrated on, but on which
+these choices were made: plain min–max 0.9875; the grey centre moved to a whole number, so that pixels are quantized
+without loss, 0.9880; full-range weights in the depthwise layers 0.9887; channels equalized 0.9934 (PReLU commutes
+with a positive factor, so every channel may be scaled between two layers; Nagel et al. 2019, arXiv 1906.04721; Xiao
+et al. 2022, arXiv 2211.10438); with 256 faces, ranges as the mean of each face's extremes 0.9940, as the extremes of
+all 0.9919. The gate's own figure, on 240 other faces, is in the card.
 
 What makes it fast: PReLU as x + relu((a − 1)·x), where the clamp costs nothing in UINT8 and the tensor is read twice in
 bytes. On AVX2, 1 thread: 11.3 ms, where the naive a·x + (1 − a)·relu(x) took 16.3 and the float model 16.7.
@@ -38,9 +39,12 @@ from export.prelu import per_channel
 from export.session import Floats, as_function
 
 _STATISTICS_FACES = 64
-"""Faces that the channels' ranges are measured on; more changed nothing."""
+"""Faces that the channels' ranges are measured on."""
 _ACTIVATION_SHARE = 0.6
-"""How much of an uneven range goes from a dense layer's inputs into its weights; flat between 0.5 and 0.7."""
+"""How much of an uneven range goes from a dense layer's inputs into its weights.
+
+Mean cosine 0.991 at 0.3, 0.993 to 0.994 from 0.5 to 1.
+"""
 
 
 def quantize(graph: Graph, faces: Floats) -> onnx.ModelProto:
