@@ -30,6 +30,7 @@ from edge_app.zoo import Entry, builds
 from models.evaluate import Ints, label_numbers, operating_points, unit_rows
 from models.identify import OpenSet, OpenSetProtocol, Rule, open_set
 from models.pairs import LfwPairs, Verification, lfw_pairs, verification
+from models.spoil import SPOILERS
 
 Tick = Callable[[], None]
 """Called after every picture."""
@@ -335,3 +336,51 @@ def metrics_of(figures: Figures, pairs_file: Path | None = None) -> dict[str, fl
     for each in figures.galleries:
         named[f"FNIR at FPIR {FPIR:g}, {each.people} people"] = round(each.open_set.fnir_at_fpir.value, 5)
     return named
+
+
+# --- the enrollment gate -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SpoiledRefusals:
+    """What the enrollment gate did with one kind of spoiled picture."""
+
+    pictures: int
+    """Pictures that passed the gate before they were spoiled."""
+    reasons: Mapping[str, int]
+    """Refused, by reason."""
+
+    @property
+    def share(self) -> float:
+        """Share that was refused."""
+        return sum(self.reasons.values()) / max(1, self.pictures)
+
+
+def refused_when_spoiled(
+    people: Sequence[tuple[str, Path]], detector: Detector, crop: str, tick: Tick = _no_tick
+) -> dict[str, SpoiledRefusals]:
+    """Spoil every picture that passes the gate in each way of `models.spoil`, and ask the gate again."""
+    limits = QualityLimits()
+
+    def one(item: tuple[str, Path]) -> dict[str, str | None]:
+        try:
+            pixels = read_picture(item[1])
+        except MediaError:
+            return {}
+        seen = glance(pixels, detector, crop, limits)
+        if seen.face is None or seen.reason is not None:
+            return {}
+        face = seen.face
+        return {name: glance(spoil(pixels, face), detector, crop, limits).reason for name, spoil in SPOILERS.items()}
+
+    told: list[dict[str, str | None]] = []
+    for each in ordered_map(one, people, cores()):
+        told.append(each)
+        tick()
+    passed = [each for each in told if each]
+    return {
+        name: SpoiledRefusals(
+            len(passed), dict(Counter(reason for each in passed if (reason := each[name])).most_common())
+        )
+        for name in SPOILERS
+    }

@@ -25,6 +25,7 @@ GROUPS: Final = (
     "gallery",
     "models",
     "doctor",
+    "evaluate",
     "export",
 )
 """Modules of this package that add commands, in the order of the help."""

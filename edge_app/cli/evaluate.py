@@ -1,0 +1,280 @@
+"""The command `evaluate`: how good the recognizer is on a folder of people."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_app.cli import options
+from edge_app.domain import UsageError
+
+if TYPE_CHECKING:
+    from edge_app.embed import Embedder
+    from models.pairs import LfwPairs
+    from models.protocol import Figures, Looks
+
+_SPOILED_PICTURES = 300
+
+
+def add_parser(commands: options.Commands) -> None:
+    """Add `evaluate`."""
+    parser = options.command(
+        commands,
+        "evaluate",
+        "measure how well a folder of people is told apart, and what the enrollment gate refuses",
+        "edge-app evaluate lfw/ --pairs pairsDevTest.txt --output report/",
+        run,
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a sub-folder of pictures per person")
+    parser.add_argument("--pairs", type=Path, metavar="FILE", help="LFW's list of pairs over the same folder")
+    parser.add_argument("--encodings", type=Path, metavar="FILE", help="judge face_recognition's encodings instead")
+    parser.add_argument("--no-spoil", action="store_true", help="leave out the pictures spoiled on purpose")
+    parser.add_argument(
+        "--write-cards", action="store_true", help="measure every shipped build and write the figures into its card"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write report.json and plots there")
+    options.recognition(parser)
+    options.json_flag(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    if args.encodings is not None and args.write_cards:
+        raise UsageError("both --encodings and --write-cards were given", expected="one of them")
+    import cv2
+
+    cv2.setNumThreads(1)  # one picture per core, one thread per picture
+    report = _encodings(args) if args.encodings else _cards(args) if args.write_cards else _ours(args)
+    if args.output is not None:
+        _write(args.output / "report.json", report)
+    if args.json:
+        options.print_json(report)
+    else:
+        _tell(report)
+    return 0
+
+
+def _pairs(args: argparse.Namespace) -> LfwPairs | None:
+    from models.pairs import lfw_pairs
+
+    return None if args.pairs is None else lfw_pairs(args.pairs, args.folder)
+
+
+def _ours(args: argparse.Namespace) -> dict[str, Any]:
+    """The runtime's own parts on the folder."""
+    from models import protocol
+
+    home, chosen = options.settings(args)
+    embedder, why = _embedder(home, chosen)
+    people, pairs = protocol.people_in(args.folder), _pairs(args)
+    detector = _detector(args, chosen.detector)
+    with options.progress() as bar:
+        task = bar.add_task("finding faces", total=len(people))
+        looks = protocol.look_at(people, detector, embedder.crop, lambda: bar.advance(task))
+        task = bar.add_task("embedding", total=len(looks.crops))
+        vectors = protocol.embed_crops(embedder, looks.crops, lambda: bar.advance(task))
+        points = embedder.card.operating_points
+        figures = protocol.figures_of(looks, vectors, pairs, points, fpir=chosen.fpir, margin=chosen.margin)
+        spoiled = None
+        if not args.no_spoil:
+            step = max(1, len(people) // _SPOILED_PICTURES)
+            task = bar.add_task("spoiling", total=len(people[::step]))
+            spoiled = protocol.refused_when_spoiled(people[::step], detector, embedder.crop, lambda: bar.advance(task))
+    report = _report(figures, chosen.fpir) | _gate(looks, spoiled)
+    report |= {
+        "model": embedder.model_id,
+        "precision": embedder.card.precision,
+        "why": why,
+        "detector": chosen.detector,
+        "threshold source": "the model's card" if points else "measured here",
+    }
+    if args.output is not None:
+        _plots(args.output, vectors, looks)
+    return report
+
+
+def _embedder(home: Any, chosen: Any) -> tuple[Embedder, str]:
+    from edge_app import runtime
+    from edge_app.assembly import DEFAULT_EMBEDDER
+    from edge_app.embed import Embedder
+    from edge_app.precision import choose
+
+    choice = choose(DEFAULT_EMBEDDER, chosen.precision, home, 1)
+    return Embedder(runtime.load(choice.entry.path, threads=1, sha256=choice.entry.sha256)), choice.why
+
+
+def _detector(args: argparse.Namespace, name: str) -> Any:
+    from edge_app.detect import Detector, DetectorOptions
+
+    chosen = DetectorOptions() if args.min_face is None else DetectorOptions(min_face_px=args.min_face)
+    return Detector.open(name, chosen, threads=1)
+
+
+def _cards(args: argparse.Namespace) -> dict[str, Any]:
+    """Every shipped build measured, its card rewritten."""
+    from models import protocol
+
+    with options.progress() as bar:
+        task = bar.add_task("measuring", total=None)
+        filled = protocol.fill_cards(args.folder, args.pairs, tick=lambda: bar.advance(task))
+    return {
+        "written": [
+            {"file": each.entry.path.name, "precision": each.entry.precision} | _report(each.figures, protocol.FPIR)
+            for each in filled
+        ]
+    }
+
+
+def _encodings(args: argparse.Namespace) -> dict[str, Any]:
+    """face_recognition's encodings under the same protocol, by distance as that library does."""
+    from models import peer_judge
+    from models.peer_accuracy import load
+
+    encodings = load(args.encodings)
+    judged = peer_judge.judge(encodings, args.folder, _pairs(args))
+    return {"made": encodings.made, "peer": _plain(asdict(judged))}
+
+
+def _report(figures: Figures, fpir: float) -> dict[str, Any]:
+    pairs = figures.pairs
+    return {
+        "pictures": figures.pictures,
+        "identities": figures.identities,
+        "faces not found": figures.not_found,
+        "pairs": None if pairs is None else _plain(asdict(pairs)) | {"not found": figures.pairs_not_found},
+        "operating points": [asdict(point) for point in figures.points],
+        "fpir asked": fpir,
+        "galleries": [_plain(asdict(each)) for each in figures.galleries],
+    }
+
+
+def _gate(looks: Looks, spoiled: Any) -> dict[str, Any]:
+    refused = dict(looks.refused)
+    share = sum(refused.values()) / max(1, len(looks.paths))
+    gate: dict[str, Any] = {"refused": {"share": share, "reasons": refused}}
+    if spoiled is not None:
+        gate["spoiled"] = {name: asdict(each) | {"share": each.share} for name, each in spoiled.items()}
+    return gate
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no NaN and no infinity: null where nothing could be measured."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _plots(folder: Path, vectors: Any, looks: Looks) -> None:
+    from models.charts import det_curve, score_histogram
+    from models.evaluate import histograms
+
+    counted = histograms(vectors, looks.labels, bins=4000)
+    try:
+        det_curve(counted, folder / "det.png")
+        score_histogram(counted, folder / "similarities.png")
+    except ImportError:
+        options.warn("no plots: matplotlib is not installed; try: pip install 'edge-app[bench]'")
+
+
+def _write(path: Path, report: Mapping[str, Any]) -> None:
+    import json
+
+    from edge_app.home import make_private_folder, told_plainly
+
+    with told_plainly(path):
+        make_private_folder(path.parent)
+        path.write_text(json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+# --- for people --------------------------------------------------------------------------------------
+
+
+def _tell(report: Mapping[str, Any]) -> None:
+    if "peer" in report:
+        _tell_peer(report["made"], report["peer"])
+        return
+    for each in report.get("written", [report]):
+        title = f"{each['file']}: card written" if "file" in each else f"{each['model']} {each['precision']}"
+        print(f"{title}: {each['pictures']:,} pictures of {each['identities']:,} people")
+        print(f"  faces not found: {each['faces not found']}")
+        if each["pairs"]:
+            print(f"  10-fold accuracy on the pairs: {_share(each['pairs']['accuracy'])}")
+        _tell_galleries(each)
+    if "refused" in report:
+        _tell_gate(report)
+
+
+def _tell_galleries(report: Mapping[str, Any]) -> None:
+    asked = f"{report['fpir asked']:.1%}"
+    rows = []
+    for each in report["galleries"]:
+        realized, apart = each["open_set"]["realized"], each["held_out"]
+        rows.append(
+            (
+                f"{each['people']}",
+                _share(each["open_set"]["fnir_at_fpir"]),
+                f"{each['threshold']:.3f}",
+                _share(realized["fpir"]),
+                _share(realized["fnir"]),
+                f"{apart['fpir']:.2%} / {apart['fnir']:.2%} ({apart['people']} people)" if apart else "",
+            )
+        )
+    columns = ("people", f"FNIR at FPIR {asked}", "threshold", "FPIR that happens", "FNIR", "held-out FPIR / FNIR")
+    options.show(options.table(f"two pictures each, strangers asked for: {asked}", columns, rows))
+    points = [
+        (f"{p['fmr']:.0e}", f"{p['templates']}", f"{p['threshold']:.4f}", f"{p['impostor_pairs']:,}")
+        for p in report["operating points"]
+    ]
+    options.show(options.table("operating points", ("FMR", "templates", "similarity", "impostor pairs"), points))
+
+
+def _tell_gate(report: Mapping[str, Any]) -> None:
+    refused = report["refused"]
+    reasons = ", ".join(f"{reason} {count}" for reason, count in refused["reasons"].items())
+    print(f"  the enrollment gate refuses {refused['share']:.2%} of the pictures as they are ({reasons or 'none'})")
+    rows = [
+        (name, f"{each['share']:.1%}", f"{each['pictures']}", ", ".join(f"{k} {v}" for k, v in each["reasons"].items()))
+        for name, each in report.get("spoiled", {}).items()
+    ]
+    if rows:
+        options.show(options.table("spoiled on purpose", ("pictures", "refused", "of", "why"), rows))
+
+
+def _tell_peer(made: Mapping[str, Any], peer: Mapping[str, Any]) -> None:
+    print(f"{made['library']}, upsample {made['upsample']}: {peer['pictures']:,} pictures, {made['seconds']:.0f} s")
+    print(f"  faces not found: {peer['not_found']} (left out of the galleries; their pairs are told different)")
+    if peer["pairs"]:
+        print(f"  10-fold accuracy on the pairs: {_share(peer['pairs']['accuracy'])}")
+    rows = [
+        (
+            f"{each['people']}",
+            f"{each['named_at_tolerance']:.2%}",
+            f"{each['missed_at_tolerance']:.2%}",
+            f"{each['fnir_at_fpir']:.2%}",
+            f"{each['tolerance_at_fpir']:.3f}",
+        )
+        for each in peer["galleries"]
+    ]
+    tolerance = f"{peer['tolerance']:g}"
+    columns = (
+        "people",
+        f"strangers named at {tolerance}",
+        f"FNIR at {tolerance}",
+        "FNIR at FPIR 1 %",
+        "tolerance for that",
+    )
+    options.show(options.table("two pictures each, the nearer counts", columns, rows))
+
+
+def _share(estimate: Mapping[str, Any]) -> str:
+    if estimate["value"] is None:
+        return "not measured"
+    if estimate["low"] is None or estimate["high"] is None:
+        return f"{estimate['value']:.2%}"
+    return f"{estimate['value']:.2%} ({estimate['low']:.2%} to {estimate['high']:.2%})"
