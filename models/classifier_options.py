@@ -58,18 +58,18 @@ class ClassifierOptions:
     """Epochs of the unfrozen layers."""
     unfreeze: int = 2
     """Groups of layers that are unfrozen, from the output; 0 keeps the base frozen."""
-    learning_rate: float = 0.03
+    learning_rate: float = 0.01
     """Of the head on cached features."""
-    tune_rate: float | None = 5e-4
+    tune_rate: float | None = 2e-4
     """Of the head while layers are unfrozen, each group below at `decay` of the one above; None: range test."""
     decay: float = 0.3
-    ridge: float = 2.0
+    ridge: float = 3.0
     """Penalty on the head's matrix, divided by the number of pictures."""
     dropout: float = 0.0
     batch_size: int = 32
     patience: int | None = 10
     """Epochs without improvement after which a stage stops."""
-    views: int = 2
+    views: int = 1
     """Random views of each picture beside the plain and the mirrored one."""
     augmentation: float = 1.0
     """Strength of the random views, 0 to 2."""
@@ -177,10 +177,10 @@ def _learning(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--balanced", action="store_true", help="draw every class equally often")
     group.add_argument("--epochs", type=int, default=40, metavar="N", help="of the head, frozen base (default 40)")
     group.add_argument("--tune-epochs", type=int, default=8, metavar="N", help="of the unfrozen layers (default 8)")
-    group.add_argument("--learning-rate", type=float, default=0.03, metavar="R", help="of the head (default 0.03)")
-    group.add_argument("--tune-rate", type=_rate_or_find, default=5e-4, metavar="R|find",
-        help="of fine-tuning (default 5e-4); find: Lightning's range test")  # fmt: skip
-    group.add_argument("--ridge", type=float, default=2.0, metavar="L", help="penalty on the head (default 2)")
+    group.add_argument("--learning-rate", type=float, default=0.01, metavar="R", help="of the head (default 0.01)")
+    group.add_argument("--tune-rate", type=_rate_or_find, default=2e-4, metavar="R|find",
+        help="of fine-tuning (default 2e-4); find: Lightning's range test")  # fmt: skip
+    group.add_argument("--ridge", type=float, default=3.0, metavar="L", help="penalty on the head (default 3)")
     group.add_argument("--dropout", type=float, default=0.0, metavar="P", help="before the head (default 0)")
     group.add_argument("--batch-size", type=int, default=32, metavar="N", help="(default 32)")
     group.add_argument("--patience", type=int, default=10, metavar="N", help="epochs without a gain (default 10)")
@@ -190,7 +190,7 @@ def _pictures(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--validation-share", type=float, default=0.2, metavar="S", help="to judge by (default 0.2)")
     group.add_argument("--selection-share", type=float, default=0.2, metavar="S",
         help="of the rest, to stop and choose by (default 0.2)")  # fmt: skip
-    group.add_argument("--views", type=int, default=2, metavar="N", help="random views of each picture (default 2)")
+    group.add_argument("--views", type=int, default=1, metavar="N", help="random views of each picture (default 1)")
     group.add_argument("--augmentation", type=float, default=1.0, metavar="S", help="their strength, 0-2 (default 1)")
     group.add_argument("--webcam", type=float, default=0.0, metavar="P", help="chance of each webcam fault (default 0)")
     group.add_argument("--subject", choices=("thing", "face"), default="thing", help="face: aligned crops, never cut")

@@ -105,6 +105,8 @@ def split_pictures(
 ) -> Split:
     """Split by class in proportion, keeping near-duplicates together.
 
+    Consecutive seeds judge by the folds of one cross-validation: with a share of 0.2, seeds 0-4 judge by every picture
+    once, seeds 5-9 by every picture once in another division. Their mean then has no luck of overlapping draws in it.
     A folder that came with train/ and val/ keeps them; selection is then taken from train/. Both shares are in (0, 1),
     `selection_share` of what validation leaves. Every class has at least one picture on each side where it has three.
     """
@@ -113,8 +115,7 @@ def split_pictures(
             raise UsageError(f"found a {name} share of {share}", expected="a share between 0 and 1")
     everything = np.arange(len(folder.pictures))
     given = np.array([picture.part == "validation" for picture in folder.pictures])
-    rng = np.random.default_rng([seed, 0])
-    validation = everything[given] if given.any() else _take(folder, everything, validation_share, rng)
+    validation = everything[given] if given.any() else _fold(folder, validation_share, seed)
     rest = np.setdiff1d(everything, validation)
     selection = _take(folder, rest, selection_share, np.random.default_rng([seed, 1]))
     train = np.setdiff1d(rest, selection)
@@ -208,6 +209,20 @@ def files_below(folder: Path) -> Iterable[Path]:
 def is_picture(path: Path) -> bool:
     """Whether a file is a picture by its name."""
     return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+
+
+def _fold(folder: PictureFolder, share: float, seed: int) -> NDArray[np.intp]:
+    """Fold `seed % k` of division `seed // k`, k being 1 / share."""
+    count = max(2, round(1 / share))
+    division, fold = divmod(seed, count)
+    left = np.arange(len(folder.pictures))
+    # Each fold is taken from what the folds before it left; the last is all that remains.
+    for number in range(fold + 1):
+        if number == count - 1:
+            return left
+        taken = _take(folder, left, 1 / (count - number), np.random.default_rng([division, number]))
+        left, last = np.setdiff1d(left, taken), taken
+    return last
 
 
 def _take(folder: PictureFolder, indices: NDArray[np.intp], share: float, rng: np.random.Generator) -> NDArray[np.intp]:

@@ -105,7 +105,7 @@ def train(work: Workshop) -> Trained:
         )
     temperature = _temperature_of(work, chosen, tuned_head if chosen == "tune" else head)
     work.backbone.load_state_dict(pristine)
-    refit_head, stages["refit-head"] = fit_head(work, split.fit, None, "refit-head", head_fit.best_epoch + 1)
+    refit_head, stages["refit-head"] = fit_head(work, split.fit, None, "refit-head")
     head_logits = logits_of(refit_head, work.bank.plain[list(split.validation)])
     if chosen == "head":
         return Trained(
