@@ -44,7 +44,7 @@ def test_a_planted_cell_is_decoded(stride):
     boxes, landmarks, scores = decode_yunet(planted(96, 64, stride, 1, 1), 96, 0.6)
     assert scores == pytest.approx([0.9])
     centre = np.array([1.5, 1.25]) * stride
-    assert boxes[0] == pytest.approx(np.concatenate([centre - (stride, 2 * stride), centre + (stride, 2 * stride)]))
+    assert boxes[0] == pytest.approx(np.hstack([centre, centre]) + np.array([-1, -2, 1, 2]) * stride)
     assert landmarks[0, 2] == pytest.approx([(0.4 + 1) * stride, (0.5 + 1) * stride])
 
 
