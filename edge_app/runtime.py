@@ -7,7 +7,7 @@ way in which a file can be wrong. Flows in: a path. Flows out: a `Model` with it
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -120,6 +120,16 @@ def _check_against_graph(session: ort.InferenceSession, card: ModelCard, path: P
     size = outputs[0].shape[-1] if outputs[0].shape else None
     if card.embedding_size and isinstance(size, int) and size != card.embedding_size:
         raise ModelError(f"the graph in {path.name} gives {size} numbers", expected=f"{card.embedding_size}")
+
+
+def raw_session(path: Path, threads: int | None = None) -> Callable[[Floats], tuple[Floats, ...]]:
+    """Open any ONNX file with one input, for comparisons only: no card, no hash, the same options as `load`.
+
+    Returns a function of the input, float32 of the graph's own shape. Raises ModelError when it cannot be loaded.
+    """
+    session = _session(path, threads)
+    name = session.get_inputs()[0].name
+    return lambda batch: tuple(np.asarray(output) for output in session.run(None, {name: batch}))
 
 
 def providers() -> tuple[str, ...]:

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def encode_folder(folder: Path, upsample: int, told: Callable[[int, int], None])
             vectors[index], found[index] = face_recognition.face_encodings(pixels, [box])[0], True
         told(index + 1, len(paths))
     made = {
-        "library": f"face_recognition {face_recognition.__version__}",
+        "library": f"face_recognition {version('face-recognition')}",
         "upsample": upsample,
         "seconds": round(time.perf_counter() - start, 1),
     }

@@ -25,6 +25,7 @@ GROUPS: Final = (
     "gallery",
     "models",
     "doctor",
+    "bench",
     "evaluate",
     "export",
 )

@@ -1,0 +1,154 @@
+"""The command `bench`: what recognition costs on this machine, beside other libraries."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edge_app import livebench
+from edge_app.cli import options
+from edge_app.domain import UsageError
+
+
+def add_parser(commands: options.Commands) -> None:
+    """Add `bench`."""
+    parser = options.command(
+        commands,
+        "bench",
+        "measure each stage and the whole on this machine, beside other libraries where they are installed",
+        "edge-app bench --peers --peer-python other/bin/python --output bench/",
+        run,
+    )
+    parser.add_argument("--rounds", type=int, default=30, metavar="N", help="turns of each contestant (default 30)")
+    parser.add_argument("--pictures", type=int, default=1000, metavar="N", help="size of the folder, 0 to leave it out")
+    parser.add_argument("--original", type=Path, metavar="FILE", help="SFace's own ONNX file, to run beside ours")
+    parser.add_argument("--peers", action="store_true", help="run facenet-pytorch and face_recognition beside ours")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write bench.json, bench.md and bench.png there")
+    parser.add_argument("--live", action="store_true", help="measure the live loop instead: cost and tracking")
+    livebench.add_arguments(parser)
+    parser.add_argument("--precision", choices=("auto", "fp32", "int8"), help="build of the embedder (default auto)")
+    parser.add_argument("--detector", choices=("yunet", "mtcnn"), help="network that finds faces (default yunet)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads for each model (default: one per core)")
+    options.json_flag(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print, write."""
+    if args.rounds < 1 or args.pictures < 0:
+        raise UsageError(f"--rounds {args.rounds}, --pictures {args.pictures}", expected="at least 1, at least 0")
+    if args.live:
+        return _live(args)
+    from edge_app import bench
+
+    _, settings = options.settings(args)
+    chosen = bench.BenchOptions(settings, args.rounds, args.pictures, args.original, args.peers, args.peer_python)
+    result = bench.run(chosen, lambda part: options.warn(f"measuring {part}"))
+    text = markdown(result)
+    if args.output is not None:
+        _write(args.output, result, text)
+    if args.json:
+        options.print_json(result)
+    else:
+        print(text)
+    return 0
+
+
+def _live(args: argparse.Namespace) -> int:
+    _, settings = options.settings(args)
+    result = livebench.run(livebench.options_of(args, settings), lambda part: options.warn(f"measuring {part}"))
+    if args.output is not None:
+        _write_json(args.output / "live.json", result)
+    if args.json:
+        options.print_json(result)
+        return 0
+    import json
+
+    print(json.dumps(result, indent=2, ensure_ascii=False))
+    return 0
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The figures as tables."""
+    machine = result["machine"]
+    lines = [
+        f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads for each model, "
+        f"Python {machine['python']}, ONNX Runtime {machine['onnxruntime']}, "
+        f"{datetime.date.today().isoformat()}. Embedder: {result['precision']} ({result['why']}).",
+        "",
+        "| one 640x480 frame with one face | median ms |",
+        "| --- | --- |",
+        *(f"| {stage} | {ms:.2f} |" for stage, ms in result["stages"].items()),
+        "",
+        "| in the same run, taking turns | median ms | times ours | target |",
+        "| --- | --- | --- | --- |",
+        *(_contest_line(row) for row in result["contests"]),
+        "",
+        "| the rest | measured | target |",
+        "| --- | --- | --- |",
+        *(f"| {what} | {value} | {target} |" for what, value, target in _rest(result)),
+    ]
+    lines += [f"\n{peer} was left out: {why}." for peer, why in result["absent"].items()]
+    return "\n".join(lines)
+
+
+def _contest_line(row: Mapping[str, Any]) -> str:
+    target = f"{row['target']:g} ({'met' if row['met'] else 'missed'})" if "target" in row else ""
+    what = f"{row['what']}, {row['only']} only" if "only" in row else row["what"]
+    return f"| {what}: {row['who']} | {row['ms']:.2f} | {row['ratio']:.2f} | {target} |"
+
+
+def _rest(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    rows = []
+    if folder := result.get("folder"):
+        told = f"{folder['one worker per s']:.0f} and {folder['all workers per s']:.0f} a second"
+        what = f"{folder['pictures']:,} pictures, 1 and {folder['workers']} workers"
+        rows.append((what, f"{told}: {folder['gain']:.2f} times", "1.6 times on two cores"))
+    gallery, process = result["gallery"], result["process"]
+    rows += [
+        (f"matching against {gallery['templates']:,} templates", f"{gallery['match_ms']:.1f} ms", "under 10 ms"),
+        (f"loading {gallery['templates']:,} templates", f"{gallery['load_s']:.2f} s", "under 1 s"),
+        ("`edge-app recognize one.jpg`, process start to end", f"{process['recognize_s']:.2f} s", "under 1.5 s"),
+        ("its peak memory", f"{process['peak_mb']:.0f} MB", "under 300 MB"),
+        ("`edge-app --help`", f"{process['help_s']:.2f} s", ""),
+    ]
+    return rows
+
+
+def _write(folder: Path, result: Mapping[str, Any], text: str) -> None:
+    _write_json(folder / "bench.json", result)
+    (folder / "bench.md").write_text(text + "\n", encoding="utf-8")
+    try:
+        _plot(folder / "bench.png", result)
+    except ImportError:
+        options.warn("no plot: matplotlib is not installed; try: pip install 'edge-app[bench]'")
+
+
+def _write_json(path: Path, result: Mapping[str, Any]) -> None:
+    import json
+
+    from edge_app.home import make_private_folder, told_plainly
+
+    with told_plainly(path):
+        make_private_folder(path.parent)
+        path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _plot(path: Path, result: Mapping[str, Any]) -> None:
+    """Draw the contestants' medians as bars."""
+    from matplotlib.figure import Figure
+
+    rows = result["contests"]
+    figure = Figure(figsize=(9, 0.45 * len(rows) + 1.6), layout="constrained")
+    axes = figure.add_subplot()
+    names = [f"{row['what']}{' (network)' if 'only' in row else ''}: {row['who']}" for row in rows]
+    colours = ["#0072b2" if row["who"] == "edge-app" else "#999999" for row in rows]
+    bars = axes.barh(names, [row["ms"] for row in rows], color=colours)
+    axes.bar_label(bars, [f" {row['ms']:.1f} ms, {row['ratio']:.1f} x" for row in rows])
+    axes.set_xscale("log")
+    axes.invert_yaxis()
+    axes.set_xlabel("milliseconds, median (logarithmic)")
+    axes.margins(x=0.25)
+    figure.savefig(path, dpi=120)
