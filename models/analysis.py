@@ -130,25 +130,27 @@ def growth(
     """
     rng = np.random.default_rng([seed, 7])
     labels = targets.argmax(1).numpy()
-    sizes = sorted({max(2 * targets.shape[1], round(share * len(fit))) for share in _CURVE_SHARES})
-    sizes = [size for size in sizes if size <= len(fit)]
-    scores = np.array([[_score(features, targets, labels, _draw(fit, labels, size, rng), judged, ridge)
-                        for _ in range(_CURVE_REPEATS if size < len(fit) else 1)] * (1 if size < len(fit) else _CURVE_REPEATS)
-                       for size in sizes])  # fmt: skip
+    sizes = sorted({min(len(fit), max(2 * targets.shape[1], round(share * len(fit)))) for share in _CURVE_SHARES})
+
+    def once(size: int) -> float:
+        learn = _draw(fit, labels, size, rng)
+        head = solve_head(features[learn], targets[learn], ridge)
+        found = logits_of(head, features[list(judged)]).argmax(axis=1)
+        return float((found == labels[list(judged)]).mean())
+
+    # All pictures can be drawn in one way only.
+    rows = [[once(size) for _ in range(_CURVE_REPEATS if size < len(fit) else 1)] for size in sizes]
+    scores = np.array([row * (_CURVE_REPEATS // len(row)) for row in rows])
     points = tuple(
         CurvePoint(size, float(row.mean()), float(np.quantile(row, 0.05)), float(np.quantile(row, 0.95)))
         for size, row in zip(sizes, scores, strict=True)
     )
     wanted = len(fit) + NEXT_PICTURES
-    guesses = [
-        _extend(sizes, scores[:, rng.integers(0, _CURVE_REPEATS, _CURVE_REPEATS)].mean(axis=1), wanted, len(judged))
-        for _ in range(200)
-    ]
+    draws = [scores[:, rng.integers(0, _CURVE_REPEATS, _CURVE_REPEATS)].mean(axis=1) for _ in range(200)]
+    low, high = (float(q) for q in np.quantile([_extend(sizes, d, wanted, len(judged)) for d in draws], [0.05, 0.95]))
     middle = _extend(sizes, scores.mean(axis=1), wanted, len(judged))
-    low, high = (float(q) for q in np.quantile(guesses, [0.05, 0.95]))
-    return Growth(
-        points, NEXT_PICTURES, middle, low, high, _growth_sentence(points[-1], middle, low, high, len(judged))
-    )
+    sentence = _growth_sentence(points[-1], middle, low, high, len(judged))
+    return Growth(points, NEXT_PICTURES, middle, low, high, sentence)
 
 
 def _draw(fit: Sequence[int], labels: Labels, size: int, rng: np.random.Generator) -> list[int]:
@@ -161,14 +163,6 @@ def _draw(fit: Sequence[int], labels: Labels, size: int, rng: np.random.Generato
         own = at[labels[at] == label]
         order += [((rank + 0.5) / len(own) if rank else -1.0, int(i)) for rank, i in enumerate(own)]
     return [i for _, i in sorted(order)[:size]]
-
-
-def _score(
-    features: Tensor, targets: Tensor, labels: Labels, learn: Sequence[int], judged: Sequence[int], ridge: float
-) -> float:
-    head = solve_head(features[list(learn)], targets[list(learn)], ridge)
-    found = logits_of(head, features[list(judged)]).argmax(axis=1)
-    return float((found == labels[list(judged)]).mean())
 
 
 def _extend(sizes: Sequence[int], means: Floats, wanted: int, judged: int) -> float:

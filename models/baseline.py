@@ -51,7 +51,8 @@ def _colours(small: Pixels) -> NDArray[np.float64]:
     hsv = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)
     bins = [_HUES, _SATURATIONS, _VALUES]
     counts = cv2.calcHist([hsv], [0, 1, 2], None, bins, [0, 180, 0, 256, 0, 256]).astype(np.float64).ravel()
-    return np.sqrt(counts / counts.sum())
+    shares: NDArray[np.float64] = np.sqrt(counts / counts.sum())
+    return shares
 
 
 def _patterns(grey: Pixels) -> NDArray[np.float64]:
@@ -63,7 +64,8 @@ def _patterns(grey: Pixels) -> NDArray[np.float64]:
     changes = (signs != np.roll(signs, 1, axis=0)).sum(axis=0)
     kind = np.where(changes <= 2, signs.sum(axis=0), 9)
     counts = np.bincount(kind.ravel(), minlength=10).astype(np.float64)
-    return counts / counts.sum()
+    shares: NDArray[np.float64] = counts / counts.sum()
+    return shares
 
 
 def _directions(grey: NDArray[np.generic]) -> NDArray[np.float64]:

@@ -1,0 +1,177 @@
+"""`edge-app train classifier`: from a folder to a checkpoint and a report.
+
+Hides what is written where, and in which order. Flows in: parsed arguments and a `Progress`. Flows out: a
+`ClassifierResult` with the checkpoint's path and the report's values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from edge_app.domain import UsageError
+from edge_app.pictures import read_picture, write_picture
+from models.analysis import probabilities
+from models.augment import contact_sheet, view_maker
+from models.backbones import Backbone, create_backbone
+from models.checkpoint import Base, Checkpoint, package_versions, save
+from models.checks import scan
+from models.classifier_options import ClassifierOptions, from_namespace
+from models.data import PictureFolder, Split, read_groups, split_pictures
+from models.features import FeatureBank, ViewPlan, default_threads, feature_bank
+from models.recipe import Trained, Workshop, hard_targets, train
+from models.report import Circumstances, Report, collect, write
+from models.training import Progress, open_run
+
+_SHEET_PICTURES: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierResult:
+    """What a run came to."""
+
+    checkpoint: Path
+    html: Path
+    json: Path
+    report: Report
+
+
+@dataclass(slots=True)
+class _Notebook:
+    """Passes progress on and keeps the notes for the report."""
+
+    told: Progress
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        self.told.note(text)
+
+    def stage(self, name: str, total: int) -> None:
+        self.told.stage(name, total)
+
+    def advance(self, done: int, detail: str = "") -> None:
+        self.told.advance(done, detail)
+
+
+def run(namespace: argparse.Namespace, progress: Progress) -> ClassifierResult:
+    """Check, train, judge, write; see `models.recipe`.
+
+    Raises UsageError for a folder or options that make no sense, ModelError for a backbone that cannot be had or a
+    folder that cannot be written, TrainingError when the loss is not a number.
+    """
+    options = replace(from_namespace(namespace), command=shlex.join(["edge-app", *sys.argv[1:]]))
+    return train_classifier(options, progress)
+
+
+def train_classifier(options: ClassifierOptions, progress: Progress) -> ClassifierResult:
+    """The same for options instead of a command line."""
+    started_s = time.perf_counter()
+    torch.set_num_threads(default_threads())
+    notebook = _Notebook(progress)
+    folder = scan_told(options.directory, notebook)
+    groups = read_groups(options.groups, folder) if options.groups else None
+    backbone = create_backbone(options.backbone, weights=options.weights)
+    if not backbone.source.commercial_use:
+        notebook.note(f"{backbone.name}: no commercial use ({backbone.source.licence})")
+    open_run(options.output, options.configuration | {"data_sha256": folder.sha256}, resume=options.resume)
+    split = split_of(folder, options)
+    bank = compute_bank(options, backbone, folder, notebook)
+    work = Workshop(options, folder, split, backbone, bank, hard_targets(folder), notebook)
+    trained = _train(work)
+    path = save_best(work, trained)
+    about = Circumstances(path, groups, notebook.notes, time.perf_counter() - started_s)
+    report = collect(work, trained, about)
+    report["seconds"] = round(time.perf_counter() - started_s, 1)
+    html, data = write(options.output, report, work, trained)
+    return ClassifierResult(path, html, data, report)
+
+
+def _train(work: Workshop) -> Trained:
+    if work.options.unlabelled is None and not work.options.generations:
+        return train(work)
+    from models.smalldata import train_with_teacher
+
+    return train_with_teacher(work)
+
+
+def scan_told(directory: Path, progress: Progress) -> PictureFolder:
+    """Check a folder and tell what was found, file by file."""
+    progress.stage("checking pictures", 1)
+    folder = scan(directory, tell=lambda done, total: progress.advance(done, f"of {total}"))
+    for finding in folder.findings:
+        files = ", ".join(finding.files[:3]) + (f" and {len(finding.files) - 3} more" if len(finding.files) > 3 else "")
+        progress.note(f"{finding.kind}: {files}: {finding.detail}; {finding.action}")
+    return folder
+
+
+def compute_bank(
+    options: ClassifierOptions, backbone: Backbone, folder: PictureFolder, progress: Progress
+) -> FeatureBank:
+    """Features of every picture, from the cache where they are there already."""
+    plan = ViewPlan(options.views, options.mirror, options.unfreeze, options.augment)
+    pictures = [(picture.path, picture.sha256) for picture in folder.pictures]
+    cache = options.cache or options.output / "cache"
+    return feature_bank(backbone, pictures, plan, cache, progress, options.machine.accelerator)
+
+
+def save_best(work: Workshop, trained: Trained) -> Path:
+    """Write the checkpoint; its name tells the validation accuracy."""
+    folder, options, backbone = work.folder, work.options, work.backbone
+    labels = folder.labels[list(work.split.validation)]
+    right = float((trained.logits.argmax(axis=1) == labels).mean())
+    chances = probabilities(trained.logits, trained.temperature)
+    loss = float(-np.log(np.maximum(chances[np.arange(len(labels)), labels], 1e-12)).mean())
+    source = backbone.source
+    checkpoint = Checkpoint(
+        "classifier",
+        trained.model.state_dict(),
+        Base(
+            backbone.name,
+            backbone.features,
+            source.licence,
+            source.commercial_use,
+            source.origin,
+            source.origin_sha256,
+        ),
+        backbone.input,
+        backbone.crop,
+        trained.model.head.described,
+        folder.classes,
+        trained.temperature,
+        options.configuration | {"command": options.command},
+        {"validation_accuracy": right, "validation_loss": loss, "validation_pictures": float(len(labels))},
+        folder.sha256,
+        package_versions(),
+    )
+    path = options.output / f"best-{trained.chosen}-{100 * right:.1f}.safetensors"
+    save(path, checkpoint)
+    return path
+
+
+def show_augmentation(namespace: argparse.Namespace, path: Path) -> Path:
+    """Write a sheet of what the network sees of a few pictures: the plain view is not on it, eight random ones are."""
+    options = from_namespace(namespace)
+    folder = scan(options.directory)
+    backbone = create_backbone(options.backbone, weights=options.weights)
+    view = view_maker(options.augment, backbone.input, backbone.crop)
+    chosen = np.linspace(0, len(folder.pictures) - 1, min(_SHEET_PICTURES, len(folder.pictures))).astype(int)
+    pictures = [read_picture(folder.pictures[i].path) for i in chosen]
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise UsageError(f"{path} has no picture's ending", expected=".png, .jpg or .webp")
+    write_picture(path, contact_sheet(pictures, view, seed=options.seed))
+    return path
+
+
+def split_of(folder: PictureFolder, options: ClassifierOptions) -> Split:
+    """The split that a run with these options uses."""
+    shares: dict[str, Any] = {"validation_share": options.validation_share, "selection_share": options.selection_share}
+    return split_pictures(folder, seed=options.seed, **shares)

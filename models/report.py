@@ -1,0 +1,291 @@
+"""The report of a run: one self-contained HTML page and the same as JSON.
+
+Hides charts, pictures and the page's template. Flows in: a trained classifier and what it was trained with. Flows out:
+plain values (`collect`), and two files written atomically (`write`).
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edge_app.domain import Pixels, UsageError
+from edge_app.pictures import read_picture
+from models.analysis import (
+    accuracy,
+    calibration,
+    class_figures,
+    confusion,
+    group_figures,
+    growth,
+    label_suspects,
+    out_of_fold,
+    plain_estimate,
+    probabilities,
+)
+from models.backbones import normalize
+from models.baseline import folder_features, forest_predictions
+from models.checkpoint import package_versions, write_atomic
+from models.classifier import TransferClassifier
+from models.data import Split, prepare
+from models.recipe import Trained, Workshop
+
+MISTAKES: Final = 6
+_JSON_NAME: Final = "report.json"
+_HTML_NAME: Final = "report.html"
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What a report tells beside the figures."""
+
+    checkpoint: Path
+    groups: Sequence[str] | None
+    """A group per picture of the folder, from the user's CSV."""
+    notes: Sequence[str]
+    """What was told while training."""
+    seconds: float
+
+
+def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
+    """All figures of the report as plain values, ready for JSON."""
+    folder, split, options = work.folder, work.split, work.options
+    judged = np.array(split.validation)
+    labels, chances = folder.labels[judged], probabilities(trained.logits, trained.temperature)
+    predicted = trained.logits.argmax(axis=1)
+    table = confusion(predicted, labels, work.classes)
+    raw_error = calibration(probabilities(trained.logits), labels)[1]
+    bins, error = calibration(chances, labels)
+    work.progress.stage("report", 4)
+    forest = _forest(work)
+    work.progress.advance(1)
+    plain = work.bank.plain[: len(folder.pictures)]
+    targets = work.targets[: len(folder.pictures)]
+    curve = growth(plain, targets, split.fit, split.validation, options.ridge, options.seed)
+    work.progress.advance(2)
+    held_out = out_of_fold(folder, plain, targets, options.ridge, options.seed)
+    suspects = label_suspects(folder, held_out) if held_out is not None else ()
+    work.progress.advance(3)
+    names = [folder.pictures[i].name for i in judged]
+    return {
+        "command": options.command,
+        "seed": options.seed,
+        "seconds": round(about.seconds, 1),
+        "checkpoint": about.checkpoint.name,
+        "base": {"name": work.backbone.name, **asdict(work.backbone.source)},
+        "data": _data(work, split),
+        "accuracy": plain_estimate(accuracy(predicted, labels)),
+        "frozen_base_accuracy": plain_estimate(accuracy(trained.head_logits.argmax(axis=1), labels)),
+        "baseline_accuracy": plain_estimate(accuracy(forest, labels)),
+        "chosen": trained.chosen,
+        "stages": {name: [dict(e) for e in fit.history] for name, fit in trained.stages.items()},
+        "growth": asdict(curve),
+        "confusion": table.tolist(),
+        "classes": [
+            {"name": c.name, "pictures": c.pictures}
+            | {k: plain_estimate(getattr(c, k)) for k in ("precision", "recall")}
+            for c in class_figures(table, folder.classes)
+        ],
+        "calibration": {"bins": bins, "error": error, "raw_error": raw_error, "temperature": trained.temperature},
+        "mistakes": _mistakes(names, labels, chances, folder.classes),
+        "suspects": [asdict(s) | {"file": folder.pictures[s.index].name} for s in suspects],
+        "groups": group_figures([about.groups[i] for i in judged], predicted, labels) if about.groups else {},
+        "notes": list(about.notes),
+        "versions": package_versions(),
+    }
+
+
+def write(folder: Path, report: Report, work: Workshop, trained: Trained) -> tuple[Path, Path]:
+    """Write report.html and report.json; returns their paths. Raises ModelError when they cannot be written."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["percent"] = _percent
+    environment.filters["interval"] = _interval
+    charts = {
+        "epochs": _epochs_chart(report["stages"]),
+        "growth": _growth_chart(report["growth"]),
+        "calibration": _calibration_chart(report["calibration"]["bins"]),
+    }
+    pictures = {
+        "mistakes": [_mistake_pictures(work, trained.model, mistake) for mistake in report["mistakes"]],
+        "suspects": [_inline(_thumbnail(work.folder.root / s["file"])) for s in report["suspects"]],
+    }
+    page = environment.get_template("report.html.j2").render(r=report, charts=charts, pictures=pictures)
+    html, data = folder / _HTML_NAME, folder / _JSON_NAME
+    write_atomic(data, json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False, default=_plain))
+    write_atomic(html, page)
+    work.progress.advance(4)
+    return html, data
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a {type(value).__name__} in the report")
+
+
+def _forest(work: Workshop) -> NDArray[np.intp]:
+    split, folder = work.split, work.folder
+    features = folder_features([picture.path for picture in folder.pictures])
+    fit = list(split.fit)
+    return forest_predictions(features[fit], folder.labels[fit], features[list(split.validation)], work.options.seed)
+
+
+def _data(work: Workshop, split: Split) -> dict[str, Any]:
+    folder = work.folder
+    counts = np.bincount(folder.labels, minlength=len(folder.classes))
+    return {
+        "folder": str(folder.root),
+        "pictures": len(folder.pictures),
+        "classes": dict(zip(folder.classes, counts.tolist(), strict=True)),
+        "train": len(split.train),
+        "selection": len(split.selection),
+        "validation": len(split.validation),
+        "sha256": folder.sha256,
+        "findings": [asdict(finding) for finding in folder.findings],
+    }
+
+
+def _mistakes(
+    names: Sequence[str], labels: NDArray[np.intp], chances: NDArray[np.float64], classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The surest wrong answers; behind them, where there are few, the least sure right ones."""
+    own = chances[np.arange(len(labels)), labels]
+    order = np.argsort(own, kind="stable")[:MISTAKES]
+    found = []
+    for i in order:
+        ranked = np.argsort(-chances[i], kind="stable")
+        found.append(
+            {
+                "file": names[i],
+                "label": classes[labels[i]],
+                "predicted": classes[ranked[0]],
+                "predicted_probability": float(chances[i, ranked[0]]),
+                "runner_up": classes[ranked[1]],
+                "runner_up_probability": float(chances[i, ranked[1]]),
+                "wrong": bool(ranked[0] != labels[i]),
+            }
+        )
+    return found
+
+
+def _mistake_pictures(work: Workshop, model: TransferClassifier, mistake: Mapping[str, Any]) -> dict[str, str]:
+    """The picture as the network sees it, and under the maps of the two likeliest classes, as data URLs."""
+    backbone = model.backbone
+    seen = prepare(read_picture(work.folder.root / mistake["file"]), backbone.input, backbone.crop)
+    shown = {"picture": _inline(seen)}
+    try:
+        with torch.inference_mode():
+            images = normalize(torch.from_numpy(seen.copy()).permute(2, 0, 1)[None], backbone.input)
+            maps = model.eval().class_maps(images)[0].numpy()
+    except UsageError:
+        return shown  # a network without feature maps; the page says nothing then
+    for role in ("predicted", "runner_up"):
+        shown[role] = _inline(_overlay(seen, maps[work.folder.classes.index(mistake[role])]))
+    return shown
+
+
+def _overlay(seen: Pixels, evidence: NDArray[np.floating]) -> Pixels:
+    height, width = seen.shape[:2]
+    positive = np.maximum(evidence, 0) / max(float(evidence.max()), 1e-9)
+    heat = cv2.resize((255 * positive).astype(np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    colours = cv2.applyColorMap(heat, cv2.COLORMAP_INFERNO)[..., ::-1]
+    return np.asarray(np.rint(0.5 * seen + 0.5 * colours), np.uint8)
+
+
+def _thumbnail(path: Path, side_px: int = 160) -> Pixels:
+    return read_picture(path, max_px=side_px)
+
+
+def _inline(pixels: Pixels) -> str:
+    _, coded = cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return "data:image/jpeg;base64," + base64.b64encode(coded.tobytes()).decode()
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def _interval(estimate: Mapping[str, float | None]) -> str:
+    if estimate["value"] is None:
+        return "–"
+    return f"{_percent(estimate['value'])} ({_percent(estimate['low'])} to {_percent(estimate['high'])})"
+
+
+# --- charts ----------------------------------------------------------------------------------------------------------
+
+
+def _svg(figure: Any) -> str:
+    out = io.StringIO()
+    figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
+    text = out.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _figure(columns: int = 1, width: float = 6.2) -> tuple[Any, Any]:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams["svg.hashsalt"] = "edge-app"  # the same run draws the same file
+    figure = Figure(figsize=(width, 3.0))
+    axes = figure.subplots(1, columns)
+    for axis in np.atleast_1d(axes):
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _epochs_chart(stages: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    figure, (left, right) = _figure(2, 9.6)
+    start = 0
+    for number, (name, history) in enumerate((n, h) for n, h in stages.items() if not n.startswith("refit")):
+        at = [start + int(entry["epoch"]) + 1 for entry in history]
+        colour = f"C{number}"
+        left.plot(at, [entry["train_loss"] for entry in history], colour, alpha=0.5, label=f"{name}, training")
+        left.plot(at, [entry["validation_loss"] for entry in history], f"{colour}--", label=f"{name}, selection")
+        right.plot(at, [100 * entry["validation_accuracy"] for entry in history], colour, label=f"{name}, selection")
+        start = at[-1] if at else start
+    left.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
+    right.set(xlabel="epoch", ylabel="accuracy, %")
+    for axis in (left, right):
+        axis.legend(fontsize=8, frameon=False)
+    return _svg(figure)
+
+
+def _growth_chart(growth: Mapping[str, Any]) -> str:
+    figure, axis = _figure()
+    points = growth["points"]
+    at, mean = [p["pictures"] for p in points], [100 * p["mean"] for p in points]
+    axis.fill_between(at, [100 * p["low"] for p in points], [100 * p["high"] for p in points], alpha=0.2)
+    axis.plot(at, mean, "o-", label="measured, frozen base")
+    end = at[-1] + growth["more"]
+    axis.plot([at[-1], end], [mean[-1], 100 * growth["forecast"]], "C1:", label="forecast")
+    low, high, middle = 100 * growth["low"], 100 * growth["high"], 100 * growth["forecast"]
+    axis.errorbar([end], [middle], [[max(0, middle - low)], [max(0, high - middle)]], fmt="C1s", capsize=4)
+    axis.set(xlabel="training pictures", ylabel="accuracy, %")
+    axis.legend(fontsize=8, frameon=False, loc="lower right")
+    return _svg(figure)
+
+
+def _calibration_chart(bins: Sequence[Mapping[str, float]]) -> str:
+    figure, axis = _figure(width=4.2)
+    axis.plot([0, 1], [0, 1], "0.6", linewidth=1)
+    sizes = [20 + 3 * b["count"] for b in bins]
+    axis.scatter([b["confidence"] for b in bins], [b["accuracy"] for b in bins], s=sizes, alpha=0.8)
+    axis.set(xlabel="said probability", ylabel="share that was right", xlim=(0, 1.05), ylim=(0, 1.05))
+    return _svg(figure)
