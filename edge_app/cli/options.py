@@ -124,7 +124,9 @@ def show(renderable: Any) -> None:
 
 def print_json(value: Any) -> None:
     """Print one JSON value on one line and flush it: a reader may be waiting."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
+    # Names in any script pass through any pipe: escaped where it does not speak UTF-8.
+    escape = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    print(json.dumps(value, ensure_ascii=escape, allow_nan=False), flush=True)
 
 
 def warn(text: str) -> None:
