@@ -7,7 +7,6 @@ this or another process has changed the vault. What goes wrong is a readable lin
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import threading
@@ -55,6 +54,7 @@ _TAKE_S: Final = 0.1
 _GENERATION_EVERY_S: Final = 1.0
 _BACK_OFF_S: Final = 0.5
 """Pause after a frame that could not be observed: a lasting fault must not fill the log or a core."""
+_LOG_AGAIN_S: Final = 60.0
 _LOG_LIMIT_BYTES: Final = 1 << 20
 _UNSEEN: Final = (CameraState.LOST, CameraState.BLACK, CameraState.FROZEN)
 
@@ -135,7 +135,8 @@ class Worker:
         self._frame_at_s = self._notified_s = self._asked_s = clock()
         self._generation = workbench.vault.generation()
         self._paused = self._capturing = False
-        self._trouble = ""
+        self._trouble = self._gallery_trouble = ""
+        self._logged = ("", 0.0)
         self._thread = threading.Thread(target=self._main, name="worker", daemon=True)
 
     # For other threads
@@ -246,7 +247,7 @@ class Worker:
             rule=parts.rule,
             paused=self._paused,
             look=look,
-            trouble=self._trouble,
+            trouble=self._trouble or self._gallery_trouble,
         )
         try:
             self._sink(update)
@@ -278,7 +279,7 @@ class Worker:
                 try:
                     self.workbench.vault.touch(event.name, time.time())
                 except EdgeError as error:  # seen all the same; the disk may be full or read-only
-                    self._trouble = self._report(error)
+                    self._gallery_trouble = self._report(error)
 
     def _follow_vault(self) -> None:
         """Swap the gallery in when this or another process has changed the vault."""
@@ -288,8 +289,9 @@ class Worker:
         try:
             if self.workbench.vault.generation() != self._generation:
                 self._reload()
-        except EdgeError as error:
-            self._trouble = self._report(error)
+            self._gallery_trouble = ""
+        except EdgeError as error:  # the gallery in memory goes on
+            self._gallery_trouble = self._report(error)
 
     def _reload(self) -> None:
         generation = self.workbench.vault.generation()  # asked first: a change meanwhile is read once more
@@ -397,14 +399,18 @@ class Worker:
                 future.set_exception(EdgeError("the live loop has ended", remedy="start it again"))
 
     def _report(self, error: Exception) -> str:
-        """Log a fault, and return one line for people."""
-        line = str(error) if isinstance(error, EdgeError) else f"internal fault ({type(error).__name__})"
+        """Log a fault, the same one once a minute at most, and return one line for people."""
+        known = isinstance(error, EdgeError)
+        line = str(error) if known else f"internal fault ({type(error).__name__}); see {self.workbench.home.log_path}"
+        kind, now_s = f"{type(error).__name__} {error}", self._clock()
+        if kind == self._logged[0] and now_s - self._logged[1] < _LOG_AGAIN_S:
+            return line
+        self._logged = kind, now_s
         try:
             log_fault(self.workbench.home.log_path, error)
         except OSError as second:
-            logging.getLogger(__name__).debug("no log: %s", second)
-            return f"{line}; and it cannot be logged ({second.strerror})"
-        return line if isinstance(error, EdgeError) else f"{line}; see {self.workbench.home.log_path}"
+            return f"{line} (which cannot be written: {second.strerror})"
+        return line
 
 
 def parse_source_name(source: str) -> str:

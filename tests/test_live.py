@@ -1,0 +1,531 @@
+"""The live loop: a made-up camera, a detector that finds coloured squares, and an embedder that sees their colour."""
+
+from __future__ import annotations
+
+import queue
+import stat
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_app.assembly import Workbench, load_gallery
+from edge_app.camera import CameraState, CameraStatus, LiveCamera, LiveOptions
+from edge_app.detect import Detector
+from edge_app.domain import (
+    EdgeError,
+    Embedding,
+    Frame,
+    GalleryError,
+    InputSpec,
+    MediaError,
+    ModelCard,
+    OperatingPoint,
+    Quality,
+    Template,
+)
+from edge_app.embed import Embedder
+from edge_app.enroll import EnrollOptions, Refusal, Shot
+from edge_app.follow import LiveRecognizer
+from edge_app.gallery import Gallery
+from edge_app.home import Home, Settings
+from edge_app.live import (
+    Capture,
+    Enroll,
+    Forget,
+    LookAt,
+    Pause,
+    Rename,
+    Run,
+    SetRule,
+    Switch,
+    Update,
+    Worker,
+    WorkerOptions,
+)
+from edge_app.pipeline import Recognizer
+from edge_app.precision import Choice
+from edge_app.quality import QualityLimits
+from edge_app.sources import IndexedSource, parse_source
+from edge_app.vault import Vault
+from edge_app.zoo import Entry
+
+RED, GREEN, BLUE = 0, 1, 2
+POINTS = np.array([[0.3, 0.35], [0.7, 0.35], [0.5, 0.55], [0.35, 0.75], [0.65, 0.75]], np.float32)
+ANY_QUALITY = QualityLimits(min_sharpness=0, min_brightness=0, max_clipped=1, max_yaw=2)
+
+
+def picture(*squares: tuple[int, int, int], size_px: int = 100) -> np.ndarray:
+    """A grey picture with coloured, grainy squares: (channel, x, y of its corner)."""
+    pixels = np.full((240, 400, 3), 90, np.uint8)
+    for channel, x, y in squares:
+        grain = np.random.default_rng(channel).integers(190, 250, (size_px, size_px))
+        pixels[y : y + size_px, x : x + size_px] = 0
+        pixels[y : y + size_px, x : x + size_px, channel] = grain
+    return pixels
+
+
+def find_squares(pixels: np.ndarray, _options: object):
+    boxes = []
+    for channel in range(3):
+        others = [c for c in range(3) if c != channel]
+        mask = (pixels[..., channel] > 120) & (pixels[..., others].max(axis=2) < 60)
+        ys, xs = np.nonzero(mask)
+        if len(xs) > 100:
+            boxes.append([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+    found = np.array(boxes, np.float32).reshape(-1, 4)
+    corner, extent = found[:, None, :2], (found[:, 2:] - found[:, :2])[:, None]
+    return found, corner + POINTS * extent, np.full(len(found), 0.95, np.float32)
+
+
+class ColourModel:
+    """Embeds a crop as its mean colour."""
+
+    card = ModelCard(
+        id="colour",
+        task="face-embedding",
+        family="embedding",
+        input=InputSpec("x", 112, 112),
+        outputs=("y",),
+        precision="fp32",
+        licence="CC0-1.0",
+        commercial_use=True,
+        origin="made up",
+        origin_sha256="0" * 64,
+        crop="arcface-112",
+        embedding_size=3,
+        operating_points=tuple(OperatingPoint(f, t, 1000, n) for n in (1, 2) for f, t in ((1e-1, 0.5), (1e-3, 0.7))),
+    )
+
+    def run(self, batch):
+        return (batch.mean(axis=(2, 3)) + 1e-3,)
+
+
+def template(channel: int) -> Template:
+    vector = np.zeros(3, np.float32)
+    vector[channel] = 1
+    return Template(Embedding(vector, "colour"), Quality(100, 0.3, 100, 0, 0, 0.5, 0, 0.9), "test", 0.0)
+
+
+@pytest.fixture
+def bench(home: Home):
+    vault = Vault(home.gallery_path)
+    vault.add("Ada", [template(RED)])
+    embedder = Embedder(ColourModel())  # type: ignore[arg-type]
+    gallery = load_gallery(vault, embedder)
+    settings = Settings()
+    rule = gallery.rule(embedder.card.operating_points, settings.fpir, settings.margin)
+    entry = Entry("colour", "fp32", "face-embedding", Path("colour.onnx"), "0" * 64, 0)
+    parts = Recognizer(Detector("squares", find_squares), embedder, gallery, rule)
+    yield Workbench(home, settings, vault, parts, Choice(entry, "made up", {}))
+    vault.close()
+
+
+LIVE = CameraStatus(CameraState.LIVE, "")
+LOST = CameraStatus(CameraState.LOST, "unplugged", EdgeError("unplugged"))
+ENDED = CameraStatus(CameraState.ENDED, "")
+
+
+class FakeCamera:
+    """Gives frames as the test puts them in."""
+
+    def __init__(self) -> None:
+        self.frames: queue.Queue[Frame] = queue.Queue()
+        self.status = LIVE
+        self.closed = False
+        self.count = 0
+
+    def put(self, pixels: np.ndarray, times: int = 1) -> None:
+        for _ in range(times):
+            self.frames.put(Frame(pixels.copy(), self.count, self.count / 15))
+            self.count += 1
+
+    def take(self, timeout_s: float) -> Frame | None:
+        try:
+            return self.frames.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        self.closed = True
+        self.status = ENDED
+
+
+class Screen:
+    """Collects updates, and waits for one."""
+
+    def __init__(self) -> None:
+        self.updates: list[Update] = []
+        self._came = threading.Condition()
+        self.fault: Exception | None = None
+
+    def __call__(self, update: Update) -> None:
+        with self._came:
+            self.updates.append(update)
+            self._came.notify_all()
+        if self.fault is not None:
+            fault, self.fault = self.fault, None
+            raise fault
+
+    def wait(self, wanted: Callable[[Update], bool], timeout_s: float = 10.0) -> Update:
+        deadline_s = time.monotonic() + timeout_s
+        seen = 0
+        with self._came:
+            while True:
+                for update in self.updates[seen:]:
+                    if wanted(update):
+                        return update
+                seen = len(self.updates)
+                assert self._came.wait(deadline_s - time.monotonic()), "no such update came"
+
+    def fresh(self) -> Screen:
+        with self._came:
+            self.updates.clear()
+        return self
+
+    @property
+    def events(self) -> list[str]:
+        return [event.event for update in self.updates for event in update.events]
+
+
+class Stage:
+    """A worker over a made-up camera."""
+
+    def __init__(self, bench: Workbench, **options: object) -> None:
+        self.camera, self.screen = FakeCamera(), Screen()
+        self.opened = [self.camera]
+        self.recognizer = LiveRecognizer(bench.recognizer, follower=bench.recognizer.detector)
+        self.worker = Worker(
+            bench,
+            "0",
+            self.screen,
+            WorkerOptions(notice_every_s=0.05, **options),  # type: ignore[arg-type]
+            camera=lambda _spec, _options: self.opened[-1],  # type: ignore[return-value, arg-type]
+            recognizer=self.recognizer,
+        )
+
+    def ask(self, command):
+        return self.worker.send(command).result(10)
+
+
+@pytest.fixture
+def stage(bench: Workbench):
+    made = Stage(bench)
+    with made.worker:
+        yield made
+
+
+def shown(update: Update) -> list[str | None]:
+    return [] if update.observation is None else [s.match.name for s in update.observation.sightings]
+
+
+def test_a_known_face_is_named_and_every_frame_is_told(stage):
+    stage.camera.put(picture((RED, 100, 60)), 6)
+    update = stage.screen.wait(lambda u: u.observation is not None and u.observation.frame.index == 5)
+    assert shown(update) == ["Ada"]
+    assert [i.name for i in update.tracks] == ["Ada"]
+    assert update.people == 1
+    assert update.source == "camera 0"
+    assert update.trouble == ""
+    assert update.rule.threshold == pytest.approx(stage.worker.workbench.recognizer.rule.threshold)
+    frames = [u.observation.frame.index for u in stage.screen.updates if u.observation is not None]
+    assert frames == list(range(6))
+    assert stage.screen.events == ["appeared", "recognized"]
+    assert set(update.observation.timings_ms) >= {"detect", "follow", "embed", "match", "total"}
+
+
+def test_last_seen_is_noted_once_for_an_appearance(stage, bench):
+    stage.camera.put(picture((RED, 100, 60)), 6)
+    stage.screen.wait(lambda u: any(e.event == "recognized" for e in u.events))
+    assert bench.vault.last_seen("Ada") == pytest.approx(time.time(), abs=60)
+
+
+def test_guided_capture_then_enrollment_names_a_stranger(stage):
+    assert stage.ask(Capture(True)) is None
+    stage.camera.put(picture((GREEN, 100, 60)), 8)
+    update = stage.screen.wait(lambda u: u.observation is not None and u.observation.frame.index == 7)
+    assert shown(update) == [None]
+    assert isinstance(update.look, Shot)
+    assert update.look.crop.shape == (112, 112, 3)
+    options = EnrollOptions(limits=ANY_QUALITY)
+    (verdict,) = stage.ask(Enroll("Bob", (("camera", update.look),), options))
+    assert verdict.accepted
+    stage.ask(Capture(False))
+    stage.screen.fresh()
+    stage.camera.put(picture((GREEN, 100, 60)), 1)
+    update = stage.screen.wait(lambda u: u.observation is not None)
+    assert shown(update) == ["Bob"]  # the very next frame, from the kept embeddings
+    assert (update.people, update.look) == (2, None)
+
+
+def test_capture_says_when_two_people_are_in_view(stage):
+    stage.ask(Capture(True))
+    stage.camera.put(picture((GREEN, 80, 60), (RED, 220, 60)))
+    update = stage.screen.wait(lambda u: u.observation is not None)
+    assert isinstance(update.look, Refusal)
+    assert update.look.reason == "several-faces"
+
+
+def test_forgetting_takes_the_name_off_the_face_and_can_be_undone(stage, bench):
+    stage.camera.put(picture((RED, 100, 60)), 4)
+    stage.screen.wait(lambda u: shown(u) == ["Ada"])
+    identity = stage.ask(Forget("Ada"))
+    assert bench.vault.names() == ()
+    stage.screen.fresh()
+    stage.camera.put(picture((RED, 100, 60)), 1)
+    assert shown(stage.screen.wait(lambda u: u.observation is not None)) == [None]
+    stage.ask(Run(lambda now: now.vault.add(identity.name, identity.templates)))
+    stage.screen.fresh()
+    stage.camera.put(picture((RED, 100, 60)), 1)
+    assert shown(stage.screen.wait(lambda u: u.observation is not None)) == ["Ada"]
+
+
+def test_a_new_name_shows_at_once(stage):
+    stage.camera.put(picture((RED, 100, 60)), 4)
+    stage.screen.wait(lambda u: shown(u) == ["Ada"])
+    stage.ask(Rename("Ada", "Augusta"))
+    stage.screen.fresh()
+    stage.camera.put(picture((RED, 100, 60)), 1)
+    assert shown(stage.screen.wait(lambda u: u.observation is not None)) == ["Augusta"]
+
+
+def test_another_process_changes_the_gallery(stage, bench):
+    stage.camera.put(picture((GREEN, 100, 60)), 2)
+    with Vault(bench.home.gallery_path) as other:
+        other.add("Bob", [template(GREEN)])
+    assert stage.screen.wait(lambda u: u.people == 2, 5.0)
+
+
+def test_the_rule_follows_the_share_of_strangers(stage):
+    loose = stage.ask(SetRule(fpir=0.1))
+    strict = stage.ask(SetRule(fpir=0.001, margin=0.2))
+    assert strict.threshold > loose.threshold
+    assert strict.margin == 0.2
+    assert stage.screen.wait(lambda u: u.rule == strict)
+    with pytest.raises(EdgeError, match="fpir"):
+        stage.ask(SetRule(fpir=2.0))
+    assert stage.worker.workbench.recognizer.rule == strict
+
+
+def test_pausing_ends_tracks_and_shows_nothing(stage):
+    stage.camera.put(picture((RED, 100, 60)), 4)
+    stage.screen.wait(lambda u: shown(u) == ["Ada"])
+    stage.ask(Pause(True))
+    stage.screen.fresh()
+    stage.camera.put(picture((RED, 100, 60)), 3)
+    update = stage.screen.wait(lambda u: u.paused and stage.camera.frames.empty())
+    assert update.tracks == ()
+    assert all(u.observation is None for u in stage.screen.updates)
+    stage.ask(Pause(False))
+    stage.camera.put(picture((RED, 100, 60)), 3)
+    assert stage.screen.wait(lambda u: shown(u) == ["Ada"])
+
+
+def test_switching_closes_the_old_source_first_and_a_wrong_one_changes_nothing(stage):
+    with pytest.raises(MediaError, match="does not exist"):
+        stage.ask(Switch("no-such-file.mp4"))
+    assert not stage.camera.closed
+    stage.camera.put(picture((RED, 100, 60)), 4)
+    stage.screen.wait(lambda u: shown(u) == ["Ada"])
+    old, new = stage.camera, FakeCamera()
+    stage.opened.append(new)
+    stage.ask(Switch("1"))
+    assert old.closed
+    new.put(picture(), 2)
+    update = stage.screen.wait(lambda u: u.source == "camera 1" and u.observation is not None)
+    assert update.tracks == ()
+    assert stage.screen.events == ["appeared", "recognized", "left"]
+
+
+def test_pictures_are_looked_at_and_unreadable_ones_told(stage, tmp_path):
+    from PIL import Image
+
+    Image.fromarray(picture((GREEN, 100, 60))).save(tmp_path / "face.png")
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    (name, good), (_, bad) = stage.ask(LookAt((tmp_path / "face.png", tmp_path / "broken.png")))
+    assert name == "face.png"
+    assert isinstance(good, Shot)
+    assert isinstance(bad, Refusal)
+    assert bad.reason == "unreadable"
+
+
+def test_a_command_that_fails_is_its_askers_and_the_loop_goes_on(stage):
+    with pytest.raises(GalleryError, match="Nobody"):
+        stage.ask(Forget("Nobody"))
+    with pytest.raises(ZeroDivisionError):
+        stage.ask(Run(lambda _: 1 / 0))
+    assert stage.ask(Run(lambda now: now.vault.names())) == ("Ada",)
+    stage.camera.put(picture((RED, 100, 60)), 3)
+    assert stage.screen.wait(lambda u: shown(u) == ["Ada"])
+
+
+def test_a_fault_is_a_line_on_the_screen_and_in_a_private_log_without_names(stage, bench):
+    observe = stage.recognizer.observe
+
+    def fail(frame):
+        raise RuntimeError("Ada's secret template [0.1, 0.2]")
+
+    stage.recognizer.observe = fail
+    stage.camera.put(picture((RED, 100, 60)), 1)
+    update = stage.screen.wait(lambda u: u.trouble != "")
+    assert "RuntimeError" in update.trouble
+    assert "secret" not in update.trouble
+    text = bench.home.log_path.read_text()
+    assert "RuntimeError" in text
+    assert "test_live.py" in text
+    assert "Ada" not in text
+    assert "secret" not in text
+    assert stat.S_IMODE(bench.home.log_path.stat().st_mode) == 0o600
+    stage.recognizer.observe = observe
+    stage.camera.put(picture((RED, 100, 60)), 4)
+    assert stage.screen.wait(lambda u: shown(u) == ["Ada"]).trouble == ""
+
+
+def test_a_lasting_fault_is_told_throughout_but_logged_once(stage, bench):
+    with Vault(bench.home.gallery_path) as other:
+        other.forget("Ada")
+        vector = np.ones(5, np.float32)
+        other.add("Eve", [replace(template(RED), embedding=Embedding(vector, "another-model"))])
+    update = stage.screen.wait(lambda u: u.trouble != "", 5.0)
+    assert "another-model" in update.trouble
+    stage.screen.fresh()
+    stage.camera.put(picture((RED, 100, 60)), 6)
+    update = stage.screen.wait(lambda u: u.observation is not None and shown(u) == ["Ada"])
+    assert "another-model" in update.trouble
+    time.sleep(1.2)  # the vault is asked every second
+    assert len(bench.home.log_path.read_text().splitlines()) == 1
+
+
+def test_a_screen_that_fails_does_not_end_the_loop(stage):
+    stage.screen.fault = ValueError("closing")
+    stage.camera.put(picture((RED, 100, 60)), 1)
+    assert stage.screen.wait(lambda u: "ValueError" in u.trouble)
+    stage.camera.put(picture((RED, 100, 60)), 3)
+    assert stage.screen.wait(lambda u: shown(u) == ["Ada"])
+
+
+def test_a_lost_source_is_told_and_comes_back(stage):
+    stage.camera.put(picture((RED, 100, 60)), 4)
+    stage.screen.wait(lambda u: shown(u) == ["Ada"])
+    stage.camera.status = LOST
+    update = stage.screen.wait(lambda u: u.status.state is CameraState.LOST)
+    assert (update.observation, update.status.message) == (None, "unplugged")
+    stage.camera.status = LIVE
+    stage.screen.wait(lambda u: any(e.event == "source_back" for e in u.events))
+    assert stage.screen.events[:5] == ["appeared", "recognized", "source_lost", "left", "source_back"]
+
+
+def test_a_file_that_ends_ends_the_worker_when_asked(bench):
+    stage = Stage(bench, until_end=True)
+    stage.camera.put(picture((RED, 100, 60)), 6)
+    stage.worker.start()
+    stage.screen.wait(lambda u: u.observation is not None and u.observation.frame.index == 5)
+    stage.camera.status = ENDED
+    assert stage.worker.join(10)
+    assert stage.screen.updates[-1].status.state is CameraState.ENDED
+    assert stage.screen.events == ["appeared", "recognized", "left"]
+    assert stage.camera.closed
+    with pytest.raises(EdgeError, match="has ended"):
+        stage.ask(Pause(True))
+
+
+def test_without_that_the_worker_waits_for_another_source(stage):
+    stage.camera.status = ENDED
+    stage.screen.wait(lambda u: u.status.state is CameraState.ENDED)
+    assert not stage.worker.join(0.2)
+    stage.opened.append(FakeCamera())
+    stage.ask(Switch("1"))
+    stage.opened[-1].put(picture((RED, 100, 60)), 3)
+    assert stage.screen.wait(lambda u: shown(u) == ["Ada"])
+
+
+def test_stopping_joins_closes_and_may_be_repeated(bench):
+    before = threading.active_count()
+    stage = Stage(bench)
+    stage.worker.start()
+    stage.worker.stop()
+    stage.worker.stop()
+    assert stage.camera.closed
+    assert threading.active_count() == before
+
+
+def test_commands_left_over_at_the_end_are_answered(bench):
+    stage = Stage(bench)
+    future = stage.worker.send(Run(lambda _: "never"))
+    stage.worker._stopping.set()
+    stage.worker.start()
+    with pytest.raises(EdgeError, match="has ended"):
+        future.result(10)
+
+
+def test_a_source_that_makes_no_sense_is_refused_at_once(bench):
+    with pytest.raises(MediaError, match="does not exist"):
+        Worker(bench, "no-such-file.mp4", print)
+
+
+def test_a_gallery_of_another_model_is_refused_and_the_old_one_stays(bench):
+    live = LiveRecognizer(bench.recognizer, follower=bench.recognizer.detector)
+    with pytest.raises(GalleryError, match="other"):
+        live.with_gallery(Gallery.empty("other"), bench.recognizer.rule)
+    assert live.recognizer is bench.recognizer
+
+
+def test_a_face_is_followed_between_searches_of_the_whole_picture(bench):
+    calls = {"whole": 0}
+
+    def counted(pixels, options):
+        calls["whole"] += pixels.shape[1] == 400
+        return find_squares(pixels, options)
+
+    parts = replace(bench, recognizer=Recognizer(Detector("c", counted), *_rest(bench))).recognizer
+    live = LiveRecognizer(parts, follower=Detector("f", find_squares))
+    for index in range(60):
+        place = (RED, 40 + 3 * index, 60 + index // 4)
+        (sighting,) = live.observe(Frame(picture(place), index, index / 30)).sightings
+        assert sighting.track == 1
+        centre = (sighting.face.box[:2] + sighting.face.box[2:]) / 2
+        np.testing.assert_allclose(centre, [place[1] + 50, place[2] + 50], atol=3)
+    assert sighting.match.name == "Ada"
+    assert calls["whole"] <= 10
+
+
+def _rest(bench: Workbench):
+    return bench.recognizer.embedder, bench.recognizer.gallery, bench.recognizer.rule
+
+
+def test_a_face_at_the_edge_of_the_picture_is_followed(bench):
+    live = LiveRecognizer(bench.recognizer, follower=bench.recognizer.detector)
+    for index in range(10):
+        (sighting,) = live.observe(Frame(picture((RED, 300, 140)), index, index / 30)).sightings
+        np.testing.assert_allclose(sighting.face.box, [300, 140, 400, 240], atol=4)
+
+
+def test_with_a_real_camera_thread_every_frame_of_a_file_is_observed(bench):
+    screen = Screen()
+    stills = [picture((RED, 20 + 4 * i, 60)) for i in range(25)]
+    spec = parse_source("sample")
+
+    def camera(text: str, options: LiveOptions) -> LiveCamera:
+        return LiveCamera(
+            text, options, opener=lambda _: IndexedSource(spec, 25.0, 25, lambda i: Frame(stills[i], i, i / 25))
+        )
+
+    before = threading.active_count()
+    worker = Worker(
+        bench,
+        "sample",
+        screen,
+        WorkerOptions(camera=LiveOptions(realtime=False), until_end=True),
+        camera=camera,
+        recognizer=LiveRecognizer(bench.recognizer, follower=bench.recognizer.detector),
+    )
+    with worker:
+        assert worker.join(30)
+    assert [u.observation.frame.index for u in screen.updates if u.observation] == list(range(25))
+    assert screen.events == ["appeared", "recognized", "left"]
+    assert screen.updates[-1].status.dropped == 0
+    assert threading.active_count() == before
