@@ -198,7 +198,8 @@ class Worker:
         """One frame, or one wait for it; True when the source is over and that ends the loop."""
         frame = camera.take(_TAKE_S)
         status = camera.status
-        self._note_source(status)
+        if frame is None or status.state is not CameraState.LOST:  # a frame from just before the loss still counts
+            self._note_source(status)
         self._follow_vault()
         if frame is not None and not self._paused:
             self._observe(frame, status)

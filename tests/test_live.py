@@ -410,7 +410,7 @@ def test_a_screen_that_fails_does_not_end_the_loop(stage):
 
 def test_a_lost_source_is_told_and_comes_back(stage):
     stage.camera.put(picture((RED, 100, 60)), 4)
-    stage.screen.wait(lambda u: shown(u) == ["Ada"])
+    stage.screen.wait(lambda u: u.observation is not None and u.observation.frame.index == 3)
     stage.camera.status = LOST
     update = stage.screen.wait(lambda u: u.status.state is CameraState.LOST)
     assert (update.observation, update.status.message) == (None, "unplugged")
