@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, cast
 
 import lightning.pytorch as pl
@@ -38,7 +39,7 @@ LAYER_DECAY: Final = 0.7
 CENTRE_RATE: Final = 10.0
 """ArcFace's centres learn so many times as fast as the network: they are new, it is not."""
 WARM_UP: Final = 0.2
-"""Share of the steps in which the rate rises; then it falls to nothing (Smith and Topin 2019)."""
+"""Share of the steps in which the rate rises; then it falls to nothing."""
 MONITOR: Final = "choosing_separation"
 
 Ints = NDArray[np.intp]
@@ -122,7 +123,7 @@ def tune(
     return Tuned(mixed, mixture, result.history)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def embed_cached(network: Backbone, bank: FeatureBank, positions: Ints, top: int) -> Floats:
     """Return (n, D) embeddings, not normalized, of the plain crops at these positions."""
     parts = [network.pool(network.upper(bank.plain[part], top)) for part in torch.split(_tensor(positions), 128)]
@@ -148,10 +149,16 @@ def _best_mixture(
     tried = []
     for share in MIXTURES:
         network = mixed_with(base, tuned, share)
-        reached = separation(embed_cached(network, bank, choose, options.unfreeze), labels[choose].astype(np.int64))
+        embeddings = embed_cached(network, bank, choose, options.unfreeze)
+        reached = separation(embeddings, labels[choose].astype(np.int64)) if _whole(embeddings) else -math.inf
         tried.append((-reached, share, network))
     _loss, share, network = min(tried, key=lambda one: one[:2])
     return share, network
+
+
+def _whole(embeddings: Floats) -> bool:
+    """Whether every embedding has a direction; a network that collapsed gives zeros or NaN."""
+    return bool(np.isfinite(embeddings).all() and (np.linalg.norm(embeddings, axis=1) > 0).all())
 
 
 def _tensor(positions: Ints) -> Tensor:
@@ -240,9 +247,8 @@ class _Siamese(pl.LightningModule):
         embeddings = torch.cat([embedding for embedding, _ in self._seen]).numpy()
         labels = torch.cat([label for _, label in self._seen]).numpy()
         self._seen.clear()
-        # A network that collapsed cannot be measured; NaN is told as training going wrong.
-        whole = bool(np.isfinite(embeddings).all() and (np.linalg.norm(embeddings, axis=1) > 0).all())
-        self.log(MONITOR, separation(embeddings, labels) if whole else math.nan, sync_dist=True)
+        # NaN is told as training going wrong.
+        self.log(MONITOR, separation(embeddings, labels) if _whole(embeddings) else math.nan, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW with a rate per group and one cycle over all steps."""
@@ -256,7 +262,13 @@ class _Siamese(pl.LightningModule):
         if centres:
             groups.append({"params": centres, "lr": CENTRE_RATE * self._rate})
         optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, [group["lr"] for group in groups], total_steps=max(2, self.steps + 1), pct_start=WARM_UP
-        )
+        cycle = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_rate_at, steps=self.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
+
+def _rate_at(step: int, steps: int) -> float:
+    """Share of the highest rate: up in a line during the warm-up, then down to nothing along half a cosine."""
+    warm = max(1, round(WARM_UP * steps))
+    if step < warm:
+        return (step + 1) / warm
+    return (1 + math.cos(math.pi * min(1.0, (step - warm + 1) / max(1, steps - warm)))) / 2
