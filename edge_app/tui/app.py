@@ -125,7 +125,8 @@ class EdgeApp(App[None]):
     def on_news(self) -> None:
         """Hand the newest update to the screen in front, and to the one under a dialog."""
         update = self.inbox.take()
-        if update is None:
+        # What arrives while the screens are being taken down has no place to go.
+        if update is None or not self.is_running:
             return
         self.latest = update
         for screen in self.screen_stack:

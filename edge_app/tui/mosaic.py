@@ -47,7 +47,7 @@ _LINES: Final[dict[MarkKind, str]] = {"known": "┌─┐│└┘", "unknown": 
 _ASCII_LINES: Final[dict[MarkKind, str]] = {"known": "+-+|++", "unknown": "+.+:++", "new": "+ + ++"}
 """Corner, top, corner, side, corners: whole, dashed, and corners only, so that kinds differ without colour."""
 
-_SHADES: Final = {True: " ░▒▓█", False: " .:-=+*#%@"}
+_SHADES: Final = {True: " ░▒▓█", False: " `,;cxoOX#@"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from edge_app.camera import CameraState
 from edge_app.domain import Embedding, valid_name
 from edge_app.enroll import EnrollOptions, Refusal, Shot, Verdict
 from edge_app.tui import records
-from edge_app.tui.frame import Ask, EdgeScreen, KeyBar, hidden
+from edge_app.tui.frame import Ask, EdgeScreen, KeyBar, hidden, put
 from edge_app.tui.guide import Advice, Guide, view_of
 from edge_app.tui.messages import Capture, Enroll, LookAt, Pause, Run, Update
 from edge_app.tui.picture import Picture, Thumbnail
@@ -137,7 +137,7 @@ class EnrollScreen(EdgeScreen[None]):
 
     def _advise(self, advice: Advice) -> None:
         line = self.query_one("#advice", Static)
-        line.update(Text(advice.text))
+        put(line, Text(advice.text))
         line.set_class(advice.well, "well")
         if advice.warning:
             self._caution(f"{advice.warning} Leave with esc if it is the same person.")
@@ -145,7 +145,7 @@ class EnrollScreen(EdgeScreen[None]):
     def _caution(self, words: str) -> None:
         line = self.query_one("#caution", Static)
         line.display = bool(words)
-        line.update(Text(words))
+        put(line, Text(words))
 
     @work(exclusive=True, group="shots")
     async def _show_shots(self) -> None:

@@ -19,16 +19,13 @@ from textual.widgets import RichLog, Sparkline, Static
 from edge_app.camera import CameraState
 from edge_app.domain import Observation
 from edge_app.tui.dialogs import ChooseRule, ChooseSource
-from edge_app.tui.frame import EdgeScreen, KeyBar
+from edge_app.tui.frame import EdgeScreen, KeyBar, put
 from edge_app.tui.messages import Pause, SetRule, Switch, Update
 from edge_app.tui.picture import Picture
 from edge_app.tui.words import clock_words, event_words, figures, here_now, marks_of, title_of
 
 GREETING_S = 4.0
 """How long a greeting stays."""
-
-UNDER_DIALOG_S = 0.2
-"""Least time between two pictures while a dialog lies over them."""
 
 
 class LiveScreen(EdgeScreen[None]):
@@ -91,11 +88,14 @@ class LiveScreen(EdgeScreen[None]):
 
     def show(self, update: Update) -> None:
         """Draw an update."""
+        # Textual mixes what lies under a dialog with it cell by cell, 0.1 s a picture: it stands still meanwhile.
+        if self.app.screen is not self:
+            return
         self._paused = update.paused
         if update.observation is not None:
             self._draw(update, update.observation)
-        self.query_one("#title", Static).update(self._title(update))
-        self.query_one("#here", Static).update(here_now(update.tracks))
+        put(self.query_one("#title", Static), self._title(update))
+        put(self.query_one("#here", Static), here_now(update.tracks))
         self._show_notice(update)
 
     def note(self, update: Update) -> None:
@@ -110,9 +110,6 @@ class LiveScreen(EdgeScreen[None]):
 
     def _draw(self, update: Update, observation: Observation) -> None:
         now_s = self.edge.steady_s()
-        # Under a dialog every line is mixed with it anew, which costs ten times as much.
-        if not self.is_current and self._drawn_s and now_s - self._drawn_s[-1] < UNDER_DIALOG_S:
-            return
         self._observation = observation
         self.picture.show(observation.frame.pixels, marks_of(update.tracks))
         self._drawn_s.append(now_s)
@@ -121,7 +118,7 @@ class LiveScreen(EdgeScreen[None]):
         self._loads_ms.append(float(observation.timings_ms.get("total", 0.0)))
         span_s = self._drawn_s[-1] - self._drawn_s[0]
         fps = (len(self._drawn_s) - 1) / span_s if span_s > 0 else 0.0
-        self.query_one("#figures", Static).update(figures(update, fps))
+        put(self.query_one("#figures", Static), figures(update, fps))
         self.query_one("#spark", Sparkline).data = list(self._loads_ms)
 
     def _title(self, update: Update) -> Text:
@@ -139,7 +136,7 @@ class LiveScreen(EdgeScreen[None]):
             words = "paused: nothing is looked at; space goes on"
         notice = self.query_one("#notice", Static)
         notice.display = bool(words)
-        notice.update(Text(words))
+        put(notice, Text(words))
 
     @work
     async def action_pause(self) -> None:

@@ -1,0 +1,145 @@
+"""A stage for the terminal app: recorded frames fed one by one to the real worker, and a desk that only remembers."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_app import sample
+from edge_app.assembly import open_workbench
+from edge_app.camera import CameraState, CameraStatus, LiveOptions
+from edge_app.devices import CameraFormat, CameraInfo
+from edge_app.domain import CameraError, Frame, ModelCard
+from edge_app.home import Home, Settings
+from edge_app.live import Worker, WorkerOptions
+from edge_app.sources import parse_source
+from edge_app.tui.app import EdgeApp, compose_app
+from edge_app.tui.desk import Desk, ModelLine, Sink
+from edge_app.tui.terminal import Terminal
+
+NOW_S = 1_800_000_000.0
+"""The fixed clock."""
+
+OBAMA_ALONE = range(46, 62)
+"""Frames of the sample clip in which one man stands nearly still; 15 a second."""
+
+
+@lru_cache(maxsize=64)
+def clip_frame(index: int) -> np.ndarray:
+    return sample.render(sample.clip_scene(), index)[0].pixels
+
+
+class Reel:
+    """A camera that shows what it is fed, and nothing else."""
+
+    def __init__(self) -> None:
+        self._frames: queue.Queue[Frame] = queue.Queue()
+        self._next = 0
+        self.status = CameraStatus(CameraState.LIVE, "", fps=15.0)
+        self.closed = False
+
+    def feed(self, pictures: Iterable[np.ndarray], fps: float = 15.0) -> None:
+        for pixels in pictures:
+            self._frames.put(Frame(pixels, self._next, self._next / fps))
+            self._next += 1
+
+    def take(self, timeout_s: float = 1.0) -> Frame | None:
+        try:
+            return self._frames.get(timeout=min(timeout_s, 0.02))
+        except queue.Empty:
+            return None
+
+    def lose(self, words: str) -> None:
+        self.status = CameraStatus(CameraState.LOST, words, CameraError(words))
+
+    def close(self, join_s: float = 10.0) -> None:
+        self.closed = True
+
+
+@dataclass
+class Stage:
+    """An app over a reel, and what it asked of the world outside."""
+
+    home: Home
+    terminal: Terminal = field(default_factory=lambda: Terminal("truecolor"))
+    settings: Settings = field(default_factory=lambda: Settings(precision="fp32"))
+    notices: tuple[str, ...] = ()
+    recognizer: Any = None
+    reels: list[Reel] = field(default_factory=list)
+    opened: list[str] = field(default_factory=list)
+    saved: list[Settings] = field(default_factory=list)
+    looks: dict[str, Any] = field(default_factory=dict)
+    snapshots: list[Any] = field(default_factory=list)
+    workers: list[Worker] = field(default_factory=list)
+
+    @property
+    def reel(self) -> Reel:
+        return self.reels[-1]
+
+    def app(self) -> EdgeApp:
+        return compose_app(self.desk())
+
+    def desk(self) -> Desk:
+        return Desk(
+            settings=self.settings,
+            source="sample",
+            terminal=self.terminal,
+            open_worker=self._open,
+            save_settings=self.saved.append,
+            cameras=lambda: (CameraInfo("7", "/dev/video7", "Test camera", (CameraFormat("MJPG", (640, 480), 30.0),)),),
+            snapshot=self._snapshot,
+            pictures_named=lambda text: tuple(Path(word) for word in text.split()),
+            decode=lambda data: np.full((20, 20, 3), data[0], np.uint8),
+            catalogue=lambda bench: _lines(bench.recognizer.embedder.card, bench.choice.entry.precision),
+            measure=lambda bench, model_id, precision: 12.5,
+            recall=lambda: self.looks,
+            remember=self.looks.update,
+            now_s=lambda: NOW_S,
+            notices=self.notices,
+        )
+
+    def _open(self, settings: Settings, source: str, sink: Sink) -> Worker:
+        bench = replace(open_workbench(self.home, replace(settings, precision="fp32")), settings=settings)
+        worker = Worker(bench, source, sink, WorkerOptions(notice_every_s=0.05), camera=self._camera)
+        if self.recognizer is not None:
+            worker._live = self.recognizer
+        self.workers.append(worker)
+        return worker
+
+    def _camera(self, source: str, options: LiveOptions) -> Any:
+        parse_source(source)
+        self.opened.append(source)
+        self.reels.append(Reel())
+        return self.reels[-1]
+
+    def _snapshot(self, observation: Any) -> Path:
+        self.snapshots.append(observation)
+        return Path("snapshots/one.png")
+
+
+def _lines(card: ModelCard, used: str) -> tuple[ModelLine, ...]:
+    other = replace(card, precision="int8", licence="research only", commercial_use=False)
+    return (ModelLine(card, 38_000_000, used == "fp32", 27.0), ModelLine(other, 10_000_000, used == "int8", None))
+
+
+async def until(true: Callable[[], Any], what: str, patience_s: float = 10.0) -> None:
+    """Wait for the app to get there; a state, not a time."""
+    for _ in range(int(patience_s / 0.02)):
+        if true():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"never happened: {what}")
+
+
+def done(result: Any) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(result)
+    return future
