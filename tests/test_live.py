@@ -489,6 +489,7 @@ def test_a_face_is_followed_between_searches_of_the_whole_picture(bench):
         assert sighting.track == 1
         centre = (sighting.face.box[:2] + sighting.face.box[2:]) / 2
         np.testing.assert_allclose(centre, [place[1] + 50, place[2] + 50], atol=3)
+        np.testing.assert_allclose(sighting.face.landmarks, POINTS * 100 + place[1:], atol=3)
     assert sighting.match.name == "Ada"
     assert calls["whole"] <= 10
 

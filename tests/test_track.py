@@ -348,6 +348,35 @@ def test_people_who_turn_back_when_they_meet_keep_their_names():
             assert sighting.match.name == (truth if time_s > 0.02 else None)
 
 
+def test_people_who_change_places_out_of_sight_keep_their_names_and_numbers():
+    """Each comes back where the other is expected: the places say the opposite of the looks."""
+    for gap_s in (0.1, 0.4):
+
+        def place(t, before, after, gap_s=gap_s):
+            return (before, 200, 100) if t < 1.0 else None if t < 1.0 + gap_s else (after, 200, 100)
+
+        people = [
+            Person(PEOPLE["Ada"], lambda t, p=place: p(t, 260, 340)),
+            Person(PEOPLE["Bob"], lambda t, p=place: p(t, 340, 260)),
+        ]
+        world = World(people)
+        shown = [set(), set()]
+        for time_s, sightings, _ in world.run(Tracker(), 3.0):
+            for sighting in sightings if time_s > 0.1 else ():
+                person = people.index(world._of[id(sighting.face)])
+                shown[person].add((sighting.track, sighting.match.name))
+        assert [len(kept) for kept in shown] == [1, 1], shown
+        assert [next(iter(kept))[1] for kept in shown] == ["Ada", "Bob"]
+
+
+def test_somebody_who_comes_back_elsewhere_goes_on_as_the_same_track():
+    def path(t):
+        return (150, 200, 100) if t < 1.0 else None if t < 1.4 else (450, 250, 80)
+
+    shown = [names(s) for _, s, _ in World([Person(PEOPLE["Ada"], path)]).run(Tracker(), 3.0)]
+    assert {tuple(frame.items()) for frame in shown[1:] if frame} == {((1, "Ada"),)}
+
+
 def test_a_track_that_became_another_person_is_decided_afresh():
     """The face jumps to another person without a gap, as a cut in a film does."""
     person = Person(PEOPLE["Ada"], at(300))
