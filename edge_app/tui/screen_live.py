@@ -27,6 +27,9 @@ from edge_app.tui.words import clock_words, event_words, figures, here_now, mark
 GREETING_S = 4.0
 """How long a greeting stays."""
 
+_NEW_SHARE = 0.07
+"""Share of the newest picture in the averages."""
+
 
 class LiveScreen(EdgeScreen[None]):
     """What the camera sees."""
@@ -48,6 +51,7 @@ class LiveScreen(EdgeScreen[None]):
     def __init__(self) -> None:
         super().__init__()
         self._loads_ms: deque[float] = deque(maxlen=60)
+        self._stages_ms: dict[str, float] = {}
         self._drawn_s: deque[float] = deque(maxlen=30)
         self._first_drawn_s: float | None = None
         self._greeting, self._greeting_until_s = "", 0.0
@@ -118,8 +122,14 @@ class LiveScreen(EdgeScreen[None]):
         self._loads_ms.append(float(observation.timings_ms.get("total", 0.0)))
         span_s = self._drawn_s[-1] - self._drawn_s[0]
         fps = (len(self._drawn_s) - 1) / span_s if span_s > 0 else 0.0
-        put(self.query_one("#figures", Static), figures(update, fps))
+        put(self.query_one("#figures", Static), figures(update, fps, self._smoothed(observation)))
         self.query_one("#spark", Sparkline).data = list(self._loads_ms)
+
+    def _smoothed(self, observation: Observation) -> dict[str, float]:
+        """The stages' milliseconds, averaged over about a second: digits that dance cannot be read."""
+        for stage, ms in observation.timings_ms.items():
+            self._stages_ms[stage] = self._stages_ms.get(stage, ms) * (1 - _NEW_SHARE) + ms * _NEW_SHARE
+        return self._stages_ms
 
     def _title(self, update: Update) -> Text:
         title = title_of(update)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping
+from itertools import zip_longest
 from typing import Final
 
 from rich.text import Text
@@ -61,7 +62,7 @@ def _box(track: TrackInfo) -> tuple[float, float, float, float]:
 
 def here_now(tracks: Iterable[TrackInfo]) -> Text:
     """One line for each person in sight: a sign, the name, the similarity, for how long."""
-    text = Text()
+    text = Text(no_wrap=True, overflow="ellipsis")
     for track in sorted(tracks, key=lambda one: one.first_seen_s):
         kind = kind_of(track)
         name = {"known": track.name or "", "unknown": "unknown", "new": "looking…"}[kind]
@@ -115,17 +116,16 @@ def clock_words(time_s: float) -> str:
     return datetime.datetime.fromtimestamp(time_s).strftime("%H:%M:%S")
 
 
-def figures(update: Update, drawn_fps: float) -> Text:
-    """Rates and the milliseconds of each stage."""
-    text = Text()
-    text.append(f"{update.status.fps:.0f} fps came, {update.fps:.0f} seen, {drawn_fps:.0f} drawn\n")
-    timings = update.observation.timings_ms if update.observation else {}
-    stages = [f"{name} {ms:.1f}" for name, ms in timings.items() if name != "total" and ms >= 0.05]
-    text.append("  ".join(stages) or "idle", "dim")
-    if "total" in timings:
-        text.append(f"\n{timings['total']:.1f} ms a picture", "bold")
+def figures(update: Update, drawn_fps: float, timings_ms: Mapping[str, float]) -> Text:
+    """Rates, and the milliseconds of each stage, two in a line; always as many lines."""
+    text = Text(no_wrap=True, overflow="ellipsis")
+    text.append(f"{update.status.fps:.0f} fps, {update.fps:.0f} seen, {drawn_fps:.0f} drawn\n")
+    stages = [f"{name:<6}{ms:5.1f}" for name, ms in timings_ms.items() if name != "total"]
+    for left, right in zip_longest(stages[0::2], stages[1::2], fillvalue=""):
+        text.append(f"{left}  {right}\n", "dim")
+    text.append(f"{timings_ms.get('total', 0.0):.1f} ms a picture", "bold")
     if update.status.dropped:
-        text.append(f", {update.status.dropped:,} dropped", "dim")
+        text.append(f", {update.status.dropped:,} lost", "dim")
     return text
 
 
@@ -133,7 +133,7 @@ def title_of(update: Update) -> Text:
     """The line at the top: what is seen, how it is, who may be named."""
     state = "paused" if update.paused else STATES[update.status.state]
     well = update.status.state is CameraState.LIVE and not update.paused
-    text = Text.assemble((" edge-app ", "bold reverse"))
+    text = Text.assemble((" edge-app ", "bold reverse"), no_wrap=True, overflow="ellipsis")
     text.append(f"  {update.source}: ")
     text.append(state, "green" if well else "bold yellow")
     people = "1 person" if update.people == 1 else f"{update.people:,} people"
