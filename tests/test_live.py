@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import queue
 import stat
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_app import livebench
 from edge_app.assembly import Workbench, load_gallery
 from edge_app.camera import CameraState, CameraStatus, LiveCamera, LiveOptions
 from edge_app.detect import Detector
@@ -27,6 +29,7 @@ from edge_app.domain import (
     OperatingPoint,
     Quality,
     Template,
+    UsageError,
 )
 from edge_app.embed import Embedder
 from edge_app.enroll import EnrollOptions, Refusal, Shot
@@ -50,6 +53,7 @@ from edge_app.live import (
 from edge_app.pipeline import Recognizer
 from edge_app.precision import Choice
 from edge_app.quality import QualityLimits
+from edge_app.sample import render
 from edge_app.sources import IndexedSource, parse_source
 from edge_app.vault import Vault
 from edge_app.zoo import Entry
@@ -530,3 +534,56 @@ def test_with_a_real_camera_thread_every_frame_of_a_file_is_observed(bench):
     assert screen.events == ["appeared", "recognized", "left"]
     assert screen.updates[-1].status.dropped == 0
     assert threading.active_count() == before
+
+
+# The measuring
+
+
+def test_the_bench_options_are_checked():
+    parser = argparse.ArgumentParser()
+    livebench.add_arguments(parser)
+    options = livebench.options_of(parser.parse_args(["--no-peers", "--live-frames", "60"]), Settings())
+    assert (options.frames, options.peers, options.peer_python, options.soak_minutes) == (60, False, None, 0)
+    for wrong in (["--live-frames", "3"], ["--soak", "-1"], ["--peer-python", "/no/such/python"]):
+        with pytest.raises(UsageError, match=wrong[0]):
+            livebench.options_of(parser.parse_args(wrong), Settings())
+
+
+def test_ratios_are_told_with_their_targets():
+    figures = {"edge-app, live": 2.0, "edge-app, every frame": 9.0, "facenet-pytorch": 60.0, "another": 2.0}
+    ratios = livebench._ratios({"contestants": {name: {"cpu_ms": ms} for name, ms in figures.items()}})
+    assert {name: (r["times"], r["reached"]) for name, r in ratios.items()} == {
+        "edge-app, every frame": (4.5, False),
+        "facenet-pytorch": (30.0, True),
+        "another": (1.0, True),
+    }
+
+
+@pytest.mark.parametrize(
+    ("rss", "handles", "flat"),
+    [
+        ([90, 100, 100, 101], [9, 9, 9, 9], True),
+        ([90, 100, 104, 106], [9] * 4, False),
+        ([100] * 4, [9, 9, 9, 10], False),
+    ],
+)
+def test_memory_is_flat_when_neither_it_nor_handles_grow(rss, handles, flat):
+    samples = [
+        {"rss_mb": float(r), "handles": h, "threads": 3, "system_threads": 5}
+        for r, h in zip(rss, handles, strict=True)
+        for _ in range(5)
+    ]
+    assert livebench._flatness(samples)["flat"] is flat
+
+
+def test_a_peer_that_is_not_there_is_told(tmp_path):
+    np.save(tmp_path / "frames.npy", np.zeros((1, 8, 8, 3), np.uint8))
+    words = livebench._ask_peer("face_recognition", str(tmp_path / "no-python"), [tmp_path / "frames.npy"])
+    assert "FileNotFoundError" in words
+
+
+def test_the_steady_scene_has_the_faces_it_promises():
+    for faces in (1, 3, 4):
+        _, truths = render(livebench.steady_scene((320, 240), faces, 60), 40)
+        assert len(truths) == faces
+        assert min(truth.visible for truth in truths) > 0.6
