@@ -50,6 +50,9 @@ from models.training import (
 _TEMPERATURE_PRIOR: Final = 0.5
 """Standard deviation of log temperature that is believed before any picture was seen: few pictures prove little."""
 
+TUNE_PATIENCE: Final = 3
+"""Most epochs without a gain that fine-tuning is given."""
+
 Floats = NDArray[np.float64]
 
 
@@ -167,6 +170,9 @@ def fit_tune(
         mixing=options.mixing_word,
     )
     wanted = _fit_options(options, stage, until or options.tune_epochs)
+    if options.patience is not None:
+        # Unfrozen layers gain in their first epochs or not at all; each costs as much as the head's forty.
+        wanted = replace(wanted, patience=min(options.patience, TUNE_PATIENCE))
     if rate is None:
         # The range test lets all groups learn at one rate, so its answer is the deepest one's ceiling.
         found = find_learning_rate(ClassifierModule(net, head, groups, how), make, wanted)

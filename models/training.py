@@ -14,9 +14,11 @@ import logging
 import math
 import os
 import random
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, cast
@@ -300,6 +302,13 @@ def open_run(folder: Path, configuration: Mapping[str, Any], *, resume: bool) ->
         )
 
 
+@contextmanager
+def make_scratch() -> Iterator[Path]:
+    """A private folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="edge-app-") as folder:
+        yield Path(folder)
+
+
 # --- inside a fit ----------------------------------------------------------------------------------------------------
 
 
@@ -336,7 +345,7 @@ class _Saver(ModelCheckpoint):
             save_last=True,
             save_top_k=1,
             enable_version_counter=False,
-            save_on_train_epoch_end=not watched,
+            save_on_train_epoch_end=True,  # only then is the epoch's training loss known
         )
 
 
