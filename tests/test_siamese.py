@@ -21,6 +21,7 @@ from models import checkpoint, embedder, siamese, siamese_options, siamese_repor
 from models.backbones import create_backbone
 from models.checks import CheckOptions, scan
 from models.evaluate import unit_rows
+from models.intervals import Estimate
 from models.metric_losses import metric_loss, start_at_means
 from models.siamese_options import SiameseOptions
 from models.training import Silence
@@ -183,6 +184,20 @@ def test_better_is_said_only_where_the_interval_says_so() -> None:
     assert siamese_report.verdict(judged(0.3, 1.0)).startswith("worse than its base in TAR at FAR 0.01")
     assert "could not" not in siamese_report.verdict(same)
     assert "nothing could be judged" in siamese_report.verdict(())
+
+
+def test_a_gain_whose_interval_holds_zero_is_not_called_better() -> None:
+    def told(low: float, high: float) -> siamese_report.Judgement:
+        side = Estimate(0.8, 0.7, 0.9, 12)
+        return siamese_report.Judgement("TAR at FAR 0.01", side, side, Estimate(0.05, low, high, 12))
+
+    unsure = told(-0.01, 0.11)
+    assert unsure.verdict == "no difference shown"
+    assert siamese_report.verdict([unsure]) == (
+        "not shown to be better than its base (TAR at FAR 0.01: +5.00 (-1.00 to +11.00) points): keep the base"
+    )
+    assert siamese_report.verdict([told(0.01, 0.09)]).startswith("better")
+    assert siamese_report.verdict([told(0.01, 0.09), told(-0.3, -0.1)]).startswith("worse")
 
 
 def test_pooled_figures_are_means_over_splits() -> None:
