@@ -3,20 +3,19 @@
 Hides how a folder becomes embeddings (the laptop's own detector, crop and embedder, one picture per core) and how the
 app's rule is held against people its thresholds were not made from. Needs numpy and the laptop side, no torch.
 Flows in: a folder with a sub-folder of pictures per identity, a detector, an embedder. Flows out: `Looks` (what was
-seen), `Figures` (what it is worth), and operating points and figures written into the cards of the shipped builds.
+seen) and `Figures` (what it is worth, operating points included).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app import runtime
 from edge_app.batch import cores, ordered_map
 from edge_app.detect import Detector
 from edge_app.domain import Face, Floats, MediaError, OperatingPoint, Pixels
@@ -26,10 +25,9 @@ from edge_app.gallery import rule_for
 from edge_app.pictures import find_pictures, read_picture
 from edge_app.quality import QualityLimits, measure
 from edge_app.vision import align, crop_named
-from edge_app.zoo import Entry, builds
 from models.evaluate import Ints, label_numbers, operating_points, unit_rows
 from models.identify import OpenSet, OpenSetProtocol, Rule, open_set
-from models.pairs import LfwPairs, Verification, lfw_pairs, verification
+from models.pairs import LfwPairs, Verification, verification
 from models.spoil import SPOILERS
 
 Tick = Callable[[], None]
@@ -46,7 +44,7 @@ _NEVER_ALIKE = -2.0
 """Similarity of a pair one of whose faces was not found: below every cosine, so it is told different."""
 
 
-def _no_tick() -> None:
+def no_tick() -> None:
     """No progress bar."""
 
 
@@ -110,7 +108,7 @@ def people_in(folder: Path) -> list[tuple[str, Path]]:
     return [(person.name, path) for person in names for path in find_pictures(person)]
 
 
-def look_at(people: Sequence[tuple[str, Path]], detector: Detector, crop: str, tick: Tick = _no_tick) -> Looks:
+def look_at(people: Sequence[tuple[str, Path]], detector: Detector, crop: str, tick: Tick = no_tick) -> Looks:
     """Look at every picture, one per core: open the detector with one thread. Unreadable pictures count as no face."""
     limits = QualityLimits()
 
@@ -135,7 +133,7 @@ def look_at(people: Sequence[tuple[str, Path]], detector: Detector, crop: str, t
     )
 
 
-def embed_crops(embedder: Embedder, crops: Pixels, tick: Tick = _no_tick) -> Floats:
+def embed_crops(embedder: Embedder, crops: Pixels, tick: Tick = no_tick) -> Floats:
     """Embed (N, S, S, 3) crops to (N, D) unit rows, one batch per core: open the embedder with one thread."""
     parts: list[Floats] = []
     batches = [crops[start : start + _BATCH] for start in range(0, len(crops), _BATCH)]
@@ -293,38 +291,6 @@ def _summary(values: NDArray[np.float64]) -> HeldOut:
 # --- cards -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Filled:
-    """A card that was written."""
-
-    entry: Entry
-    figures: Figures
-
-
-def fill_cards(
-    folder: Path, pairs_file: Path | None = None, *, model_id: str = "sface", tick: Tick = _no_tick
-) -> tuple[Filled, ...]:
-    """Measure every shipped build of an embedder on a folder of people, and write points and figures into its card.
-
-    The files and the manifest in `edge_app/zoo` change. Needs the extra `export` (onnx). Raises MediaError for a
-    folder without people, ModelError when a file is not what the manifest says.
-    """
-    from export.card import read_card, rewrite_card
-
-    entries = builds(model_id)
-    embedders = [Embedder(runtime.load(e.path, threads=1, sha256=e.sha256)) for e in entries]
-    looks = look_at(people_in(folder), Detector.open(threads=1), embedders[0].crop, tick)
-    pairs = None if pairs_file is None else lfw_pairs(pairs_file, folder)
-    filled = []
-    for entry, embedder in zip(entries, embedders, strict=True):
-        figures = figures_of(looks, embed_crops(embedder, looks.crops, tick), pairs)
-        metrics = metrics_of(figures, pairs_file)
-        card = replace(read_card(entry.path), operating_points=figures.points, metrics=metrics)
-        rewrite_card(entry.path, card)
-        filled.append(Filled(entry, figures))
-    return tuple(filled)
-
-
 def metrics_of(figures: Figures, pairs_file: Path | None = None) -> dict[str, float]:
     """A card's figures by name, shares as shares."""
     named: dict[str, float] = {
@@ -357,7 +323,7 @@ class SpoiledRefusals:
 
 
 def refused_when_spoiled(
-    people: Sequence[tuple[str, Path]], detector: Detector, crop: str, tick: Tick = _no_tick
+    people: Sequence[tuple[str, Path]], detector: Detector, crop: str, tick: Tick = no_tick
 ) -> dict[str, SpoiledRefusals]:
     """Spoil every picture that passes the gate in each way of `models.spoil`, and ask the gate again."""
     limits = QualityLimits()

@@ -116,11 +116,12 @@ def _detector(args: argparse.Namespace, name: str) -> Any:
 
 def _cards(args: argparse.Namespace) -> dict[str, Any]:
     """Every shipped build measured, its card rewritten."""
+    from export import calibrate
     from models import protocol
 
     with options.progress() as bar:
         task = bar.add_task("measuring", total=None)
-        filled = protocol.fill_cards(args.folder, args.pairs, tick=lambda: bar.advance(task))
+        filled = calibrate.fill_cards(args.folder, args.pairs, tick=lambda: bar.advance(task))
     return {
         "written": [
             {"file": each.entry.path.name, "precision": each.entry.precision} | _report(each.figures, protocol.FPIR)
