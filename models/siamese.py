@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -28,7 +29,7 @@ from models.data import PictureFolder
 from models.embedder import SFACE, Crops, check_served_alike, create_embedder, crops_of
 from models.siamese_options import SiameseOptions, from_namespace
 from models.siamese_report import Judgement, SplitScores, judge, plain, score, table, verdict
-from models.siamese_training import MONITOR, FeatureBank, Tuned, embed_cached, tune
+from models.siamese_training import BANK_FOLDER, MONITOR, FeatureBank, Tuned, embed_cached, tune
 from models.training import FitOptions, Progress, open_run
 
 CHECKPOINT_NAME: Final = "embedder-best.safetensors"
@@ -97,12 +98,14 @@ def train(options: SiameseOptions, progress: Progress) -> SiameseResult:
     divisions = divide(np.unique(crops.labels), options)
     open_run(options.output, _configuration(options), resume=options.resume)
     _tell_what_is_missing(crops, progress)
-    bank = FeatureBank.build(base, crops.images, options, options.machine, progress)
+    bank = FeatureBank.build(base, crops.images, options, progress)
     tuned = [_tune(base, bank, crops, division, options, k, progress) for k, division in enumerate(divisions)]
     before = [_score(base, bank, crops, division, options) for division in divisions]
     after = [_score(one.network, bank, crops, part, options) for one, part in zip(tuned, divisions, strict=True)]
     judgements = judge(before, after)
-    return _write(options, folder, base, tuned, divisions, judgements)
+    result = _write(options, folder, base, tuned, divisions, judgements)
+    shutil.rmtree(options.output / BANK_FOLDER)
+    return result
 
 
 def divide(identities: Ints, options: SiameseOptions) -> list[Division]:

@@ -7,10 +7,12 @@ Flows in: a base, crops with identity numbers, options. Flows out: the tuned net
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, cast
 
 import lightning.pytorch as pl
@@ -24,11 +26,12 @@ from edge_app.domain import Floats, ModelError, Pixels
 from edge_app.vision import CROPS
 from models.augment import AugmentOptions, Subject, seed_of, view_maker
 from models.backbones import Backbone, learning_rates
+from models.checkpoint import load_state, make_folder, save_state
 from models.embedder import lower_maps
 from models.metric_losses import MetricLoss, metric_loss, start_at_means
 from models.siamese_options import SiameseOptions
 from models.siamese_report import separation
-from models.training import BatchKey, EpochBatches, FitOptions, Loaders, Machine, Progress, fit, loader
+from models.training import BatchKey, EpochBatches, FitOptions, Loaders, Progress, fit, loader
 
 MIXTURES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the tuned weights that are tried; 0 is the base, so nothing worse than it is ever chosen."""
@@ -40,6 +43,7 @@ CENTRE_RATE: Final = 10.0
 """ArcFace's centres learn so many times as fast as the network: they are new, it is not."""
 WARM_UP: Final = 0.2
 """Share of the steps in which the rate rises; then it falls to nothing."""
+BANK_FOLDER: Final = "features"
 MONITOR: Final = "choosing_separation"
 
 Ints = NDArray[np.intp]
@@ -55,26 +59,58 @@ class FeatureBank:
     """(V, N, C, h, w) float16 of their random views; V may be 0."""
 
     @classmethod
-    def build(
-        cls, network: Backbone, crops: Pixels, options: SiameseOptions, machine: Machine, progress: Progress
-    ) -> FeatureBank:
-        """Run the lower layers over every crop and its views; the views depend on the seed alone."""
+    def build(cls, network: Backbone, crops: Pixels, options: SiameseOptions, progress: Progress) -> FeatureBank:
+        """Run the lower layers over every crop and its views; the views depend on the seed alone.
+
+        What is done is kept in the run's folder until the run ends, so that `resume` does not do it again.
+        """
         progress.stage("features", 1 + options.views)
-        device = machine.accelerator
-        network.to(device)
-        plain = lower_maps(network, crops, options.unfreeze, device)
-        progress.advance(1)
+        key = _bank_key(network, crops, options)
+        parts = []
+        for number in range(1 + options.views):
+            file = options.output / BANK_FOLDER / f"{number}.safetensors"
+            maps = _kept(file, key)
+            if maps is None:
+                maps = _maps(network, crops, number, options)
+                save_state(file, {"key": key, "maps": maps})
+            parts.append(maps)
+            progress.advance(1 + number)
+        plain = parts[0]
+        return cls(plain, torch.stack(parts[1:]) if options.views else plain.new_empty((0, *plain.shape)))
+
+
+def _maps(network: Backbone, crops: Pixels, number: int, options: SiameseOptions) -> Tensor:
+    """What the lower layers make of the crops (number 0, float32) or of one random view of each (float16)."""
+    device = options.machine.accelerator
+    network.to(device)
+    if number:
         subject: Subject = "face" if network.crop in CROPS else "thing"
         augment = AugmentOptions(subject, options.augmentation, options.webcam)
         # The crop is what the network sees already: only its size is asked for, not another cut.
         view = view_maker(augment, network.input, "whole")
-        views = torch.empty((options.views, *plain.shape), dtype=torch.float16)
-        for number in range(options.views):
-            seen = np.stack([view(crop, seed_of(options.seed, number, at)) for at, crop in enumerate(crops)])
-            views[number] = lower_maps(network, seen, options.unfreeze, device).half()
-            progress.advance(2 + number)
-        network.to("cpu")
-        return cls(plain, views)
+        crops = np.stack([view(crop, seed_of(options.seed, number, at)) for at, crop in enumerate(crops)])
+    maps = lower_maps(network, crops, options.unfreeze, device)
+    network.to("cpu")
+    return maps.half() if number else maps
+
+
+def _bank_key(network: Backbone, crops: Pixels, options: SiameseOptions) -> str:
+    """Changes with everything that the maps depend on."""
+    decides = (options.seed, options.unfreeze, options.augmentation, options.webcam, network.name, crops.shape)
+    digest = hashlib.sha256(repr(decides).encode())
+    digest.update(np.ascontiguousarray(crops).tobytes())
+    for weight in network.parameters():
+        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _kept(file: Path, key: str) -> Tensor | None:
+    """Maps that an interrupted run left, None where there are none or they are of other pictures."""
+    if not file.is_file():
+        make_folder(file.parent)
+        return None
+    state = load_state(file)
+    return cast(Tensor, state["maps"]) if state.get("key") == key else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -372,6 +372,7 @@ def test_a_run_reports_before_and_after_on_identities_it_never_saw(finished: sia
     assert {"1-shot accuracy", "2-shot accuracy", "5-shot accuracy"} <= set(report["figures"])
     assert report["verdict"] == finished.verdict
     assert any("1-shot accuracy" in line for line in finished.summary())
+    assert not (finished.report.parent / "features").exists()
 
 
 def test_the_same_seed_gives_the_same_weights(small: Callable[..., SiameseOptions], tmp_path: Path) -> None:
@@ -393,10 +394,10 @@ def test_a_run_goes_on_where_it_was_left(small: Callable[..., SiameseOptions], t
         siamese.train(small(tmp_path / "run", resume=True, loss="contrastive"), Silence())
 
 
-def test_nothing_is_chosen_that_is_worse_than_the_base() -> None:
+def test_nothing_is_chosen_that_is_worse_than_the_base(tmp_path: Path) -> None:
     base = embedder.create_embedder("sface")
-    chosen = options(views=0, device="cpu")
-    bank = siamese_training.FeatureBank.build(base, sample_crops(), chosen, chosen.machine, Silence())
+    chosen = options(output=tmp_path, views=0, device="cpu")
+    bank = siamese_training.FeatureBank.build(base, sample_crops(), chosen, Silence())
     labels = np.array([0, 1, 2, 2, 2])  # astronaut, biden, obama three times: SFace tells them apart
     for spoil in (torch.randn_like, torch.zeros_like):
         spoiled = copy.deepcopy(base)
@@ -407,6 +408,23 @@ def test_nothing_is_chosen_that_is_worse_than_the_base() -> None:
         share, network = siamese_training._best_mixture(base, spoiled, bank, np.arange(5), labels, chosen)
         assert share == 0.0
         assert all(torch.equal(a, b) for a, b in zip(network.parameters(), base.parameters(), strict=True))
+
+
+def test_features_of_an_interrupted_run_are_used_again_and_others_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = options(output=tmp_path, views=1, device="cpu")
+    network, crops = random_sface(), sample_crops()
+    first = siamese_training.FeatureBank.build(network, crops, chosen, Silence())
+    assert first.views.dtype == torch.float16
+    computed: list[int] = []
+    monkeypatch.setattr(siamese_training, "lower_maps", lambda *_: computed.append(1) or torch.zeros(5, 512, 7, 7))
+    again = siamese_training.FeatureBank.build(network, crops, chosen, Silence())
+    assert not computed
+    assert torch.equal(again.plain, first.plain)
+    assert torch.equal(again.views, first.views)
+    siamese_training.FeatureBank.build(network, crops[::-1].copy(), chosen, Silence())
+    assert len(computed) == 2
 
 
 def test_folders_that_cannot_work_are_told_in_words(
