@@ -239,7 +239,8 @@ class LiveCamera:
             while not self._stopping.is_set() and self._play_once():
                 pass
             if not self._stopping.is_set() and self._status.state is not CameraState.ENDED:
-                self._end(self._status.error)
+                # A file that ends black or frozen is over, not broken.
+                self._end(self._status.error if isinstance(self._status.error, MediaError) else None)
         except Exception as error:  # noqa: BLE001 - a thread that dies in silence would look like a hang
             self._end(CameraError(f"capture from {self.spec.name} failed ({type(error).__name__}: {error})"))
 
@@ -318,8 +319,9 @@ class LiveCamera:
             if self._stopping.is_set():
                 return
             before = self._status
-            # What was wrong with a file stays told; what was wrong with a camera is over once it is sound again.
-            error = CameraError(message) if message else None if self.spec.is_live else before.error
+            # A file that could not be read whole stays told; black or frozen pictures are over once they are sound.
+            lasting = before.error if isinstance(before.error, MediaError) and not self.spec.is_live else None
+            error = lasting or (CameraError(message) if message else None)
             self._status = replace(
                 before,
                 state=state,

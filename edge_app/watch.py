@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 from edge_app.assembly import Workbench
 from edge_app.camera import CameraState, CameraStatus, LiveOptions
 from edge_app.deliver import Delivery, close_all
-from edge_app.domain import EdgeError, MediaError, UsageError, valid_name
+from edge_app.domain import EdgeError, UsageError, valid_name
 from edge_app.events import EventName, LiveEvent
 from edge_app.hooks import Command, HookOptions, Hooks, Report, variables
 from edge_app.live import Update, Worker, WorkerOptions
@@ -142,7 +142,7 @@ class _Troubles:
 
     def judge(self) -> None:
         """Raise what was wrong at the end of the source, if anything was."""
-        if isinstance(self._status.error, MediaError):
+        if self._status.error is not None:
             raise self._status.error
         if self._trouble:
             raise EdgeError(self._trouble)
