@@ -365,8 +365,8 @@ def _colour(slots: Iterator[tuple[Bytes, Mask]], start: bytes, colours: Bytes, w
 
 
 _BAYER: Final = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]], np.float32) / 16 - 0.5
-_DITHER: Final = 28.0
-"""Height of the dither pattern: about 0.7 of the palette's usual step, which hides most banding."""
+_DITHER: Final = 14.0
+"""Height of the dither pattern. The palette's greys are 10 apart and its colours 40: more would be a chessboard."""
 
 
 def _dithered(shown: Bytes) -> Bytes:

@@ -132,10 +132,8 @@ class LiveScreen(EdgeScreen[None]):
         return self._stages_ms
 
     def _title(self, update: Update) -> Text:
-        title = title_of(update)
-        if self._greeting and self.edge.desk.now_s() < self._greeting_until_s:
-            title.append(f"   {self._greeting}", "bold green")
-        return title
+        fresh = self.edge.desk.now_s() < self._greeting_until_s
+        return title_of(update, self._greeting if fresh else "")
 
     def _show_notice(self, update: Update) -> None:
         """What is wrong, in words; the line is gone when all is well."""

@@ -129,13 +129,15 @@ def figures(update: Update, drawn_fps: float, timings_ms: Mapping[str, float]) -
     return text
 
 
-def title_of(update: Update) -> Text:
-    """The line at the top: what is seen, how it is, who may be named."""
+def title_of(update: Update, greeting: str = "") -> Text:
+    """The line at the top: what is seen, how it is, and a greeting, or else who may be named."""
     state = "paused" if update.paused else STATES[update.status.state]
     well = update.status.state is CameraState.LIVE and not update.paused
     text = Text.assemble((" edge-app ", "bold reverse"), no_wrap=True, overflow="ellipsis")
     text.append(f"  {update.source}: ")
     text.append(state, "green" if well else "bold yellow")
+    if greeting:
+        return text.append(f"  ·  {greeting}", "bold green")
     people = "1 person" if update.people == 1 else f"{update.people:,} people"
     text.append(f"  ·  {people} enrolled  ·  threshold {update.rule.threshold:.2f}", "dim")
     return text
