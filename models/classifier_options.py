@@ -58,7 +58,7 @@ class ClassifierOptions:
     """Epochs of the unfrozen layers."""
     unfreeze: int = 2
     """Groups of layers that are unfrozen, from the output; 0 keeps the base frozen."""
-    learning_rate: float = 0.01
+    learning_rate: float = 1e-3
     """Of the head on cached features."""
     tune_rate: float | None = 2e-4
     """Of the head while layers are unfrozen, each group below at `decay` of the one above; None: range test."""
@@ -177,7 +177,7 @@ def _learning(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--balanced", action="store_true", help="draw every class equally often")
     group.add_argument("--epochs", type=int, default=40, metavar="N", help="of the head, frozen base (default 40)")
     group.add_argument("--tune-epochs", type=int, default=8, metavar="N", help="of the unfrozen layers (default 8)")
-    group.add_argument("--learning-rate", type=float, default=0.01, metavar="R", help="of the head (default 0.01)")
+    group.add_argument("--learning-rate", type=float, default=1e-3, metavar="R", help="of the head (default 1e-3)")
     group.add_argument("--tune-rate", type=_rate_or_find, default=2e-4, metavar="R|find",
         help="of fine-tuning (default 2e-4); find: Lightning's range test")  # fmt: skip
     group.add_argument("--ridge", type=float, default=3.0, metavar="L", help="penalty on the head (default 3)")

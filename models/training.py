@@ -9,34 +9,31 @@ A module trained here logs `train_loss`, and `validation_loss` or whatever `FitO
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import logging
 import math
-import os
-import random
 import tempfile
-import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, cast
+from typing import Any, Final, Literal, cast
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.tuner.tuning import Tuner
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from edge_app.domain import EdgeError, UsageError
+from edge_app.domain import UsageError
 from models.augment import seed_of
-from models.checkpoint import load_state, make_folder, save_state, write_atomic
+from models.callbacks import Best, Last, SafetensorsIO, Watch, quiet
+from models.checkpoint import load_state, make_folder, write_atomic
+from models.progress import Progress, Silence, TrainingError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "32", "16", "bf16"]
@@ -46,38 +43,6 @@ BatchKey = tuple[int, list[int]]
 
 _RUN_FILE: Final = "run.json"
 _STATE_FOLDER: Final = "state"
-_CHECK_EVERY: Final = 50
-"""Batches between two looks at the loss on an accelerator, where every look waits for it."""
-
-
-class TrainingError(EdgeError):
-    """Training cannot go on: the loss is not a number, or memory does not suffice for one picture."""
-
-
-class Progress(Protocol):
-    """Who is told how far things are; the command line draws it."""
-
-    def note(self, text: str) -> None:
-        """Tell one line that the user should read."""
-
-    def stage(self, name: str, total: int) -> None:
-        """A piece of work begins, of `total` steps."""
-
-    def advance(self, done: int, detail: str = "") -> None:
-        """So many steps of the piece of work are done."""
-
-
-class Silence:
-    """A Progress that tells nobody."""
-
-    def note(self, text: str) -> None:
-        """Say nothing."""
-
-    def stage(self, name: str, total: int) -> None:
-        """Say nothing."""
-
-    def advance(self, done: int, detail: str = "") -> None:
-        """Say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,19 +160,21 @@ def find_learning_rate(module: pl.LightningModule, make: MakeLoaders, options: F
 
     Raises TrainingError when the loss never falls: too few batches, or nothing that learns.
     """
-    with _quiet():
+    with quiet():
         torch.manual_seed(seed_of(options.seed))
         trainer = pl.Trainer(**_trainer_options(options, [], False), max_epochs=-1)
         loaders = make(options.batch_size)
-        found = Tuner(trainer).lr_find(
-            module,
-            loaders.train,
-            min_lr=1e-6,
-            max_lr=1.0,
-            num_training=60,
-            update_attr=False,
-            early_stop_threshold=None,
-        )
+        # Lightning draws this progress bar past every switch.
+        with contextlib.redirect_stderr(io.StringIO()):
+            found = Tuner(trainer).lr_find(
+                module,
+                loaders.train,
+                min_lr=1e-5,
+                max_lr=1.0,
+                num_training=60,
+                update_attr=False,
+                early_stop_threshold=None,
+            )
     suggestion = found.suggestion(skip_begin=5, skip_end=5) if found else None
     if suggestion is None or not math.isfinite(suggestion):
         raise TrainingError("no learning rate makes the loss fall", remedy="give one with --learning-rate")
@@ -302,7 +269,7 @@ def open_run(folder: Path, configuration: Mapping[str, Any], *, resume: bool) ->
         )
 
 
-@contextmanager
+@contextlib.contextmanager
 def make_scratch() -> Iterator[Path]:
     """A private folder that is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="edge-app-") as folder:
@@ -310,104 +277,6 @@ def make_scratch() -> Iterator[Path]:
 
 
 # --- inside a fit ----------------------------------------------------------------------------------------------------
-
-
-class SafetensorsIO(CheckpointIO):
-    """Lightning's state as safetensors: written atomically, read without unpickling."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write the state."""
-        save_state(Path(path), checkpoint)
-
-    def load_checkpoint(
-        self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Read the state; tensors on the CPU, from where Lightning moves them."""
-        return load_state(Path(path))
-
-    def remove_checkpoint(self, path: Any) -> None:
-        """Remove a file."""
-        Path(path).unlink(missing_ok=True)
-
-
-class _Saver(ModelCheckpoint):
-    """Best and last, under names of the stage, overwritten in place."""
-
-    FILE_EXTENSION = ".safetensors"
-
-    def __init__(self, folder: Path, options: FitOptions, watched: bool) -> None:
-        self.CHECKPOINT_NAME_LAST = f"{options.stage}-last"
-        super().__init__(
-            dirpath=folder,
-            filename=f"{options.stage}-best",
-            monitor=options.monitor if watched else None,
-            mode=options.mode,
-            save_last=True,
-            save_top_k=1,
-            enable_version_counter=False,
-            save_on_train_epoch_end=True,  # only then is the epoch's training loss known
-        )
-
-
-class _Watch(Callback):
-    """Reseeds every epoch, stops at a loss that is not a number, keeps the curve, tells the progress."""
-
-    def __init__(self, options: FitOptions, progress: Progress) -> None:
-        self._options, self._progress = options, progress
-        self._started_s = 0.0
-        self.history: list[dict[str, float]] = []
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.history = state_dict["history"]
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_global_zero:
-            self._progress.stage(self._options.stage, self._options.epochs)
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._started_s = time.perf_counter()
-        _reseed(seed_of(self._options.seed, trainer.current_epoch, trainer.global_rank))
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if pl_module.device.type != "cpu" and batch_idx % _CHECK_EVERY and not trainer.is_last_batch:
-            return
-        loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
-        if loss is not None and not bool(torch.isfinite(loss).all()):
-            raise _not_a_number(self._options.stage, trainer.current_epoch)
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.sanity_checking:
-            self._record(trainer)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.enable_validation:
-            self._record(trainer)
-        # The training loss is known only now; validation ran before the epoch's end.
-        self.history[-1] |= {name: float(value) for name, value in trainer.callback_metrics.items()}
-
-    def _record(self, trainer: pl.Trainer) -> None:
-        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        watched = values.get(self._options.monitor, 0.0)
-        if not math.isfinite(watched):
-            raise _not_a_number(self._options.stage, trainer.current_epoch)
-        epoch = trainer.current_epoch
-        self.history = [entry for entry in self.history if entry["epoch"] < epoch]
-        self.history.append({"epoch": float(epoch), "seconds": time.perf_counter() - self._started_s, **values})
-        if trainer.is_global_zero:
-            told = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in sorted(values.items()))
-            self._progress.advance(epoch + 1, told)
-
-
-def _not_a_number(stage: str, epoch: int) -> TrainingError:
-    return TrainingError(
-        f"the loss of stage {stage} is not a number in epoch {epoch}",
-        remedy="lower --learning-rate, or use --precision 32; the epochs before are kept for --resume",
-    )
 
 
 def _fit_within_memory(module: pl.LightningModule, make: MakeLoaders, options: FitOptions, progress: Progress) -> int:
@@ -423,7 +292,7 @@ def _fit_within_memory(module: pl.LightningModule, make: MakeLoaders, options: F
                 raise
         if size == 1:
             raise TrainingError(
-                "memory does not suffice for a batch of one", remedy="use a smaller backbone or --device cpu"
+                "memory does not suffice for one picture", remedy="use a smaller backbone or --device cpu"
             )
         size, resume = max(1, size // 2), True
         progress.note(f"out of memory: going on with batches of {size}")
@@ -443,14 +312,20 @@ def _fit_once(
 ) -> None:
     state = options.folder / _STATE_FOLDER
     watched = loaders.validation is not None
-    callbacks: list[Callback] = [_Watch(options, progress), _Saver(state, options, watched)]
+    last = state / f"{options.stage}-last.safetensors"
+    monitor = options.monitor if watched else None
+    # A saver of our own for the last: Lightning's `save_last` writes only when the best is written.
+    callbacks: list[Callback] = [
+        Watch(options.stage, options.epochs, options.seed, options.monitor, progress),
+        Best(state, f"{options.stage}-best", monitor, options.mode),
+    ]
     if watched and options.patience is not None:
         callbacks.append(
             EarlyStopping(options.monitor, mode=options.mode, patience=options.patience, check_finite=False)
         )
-    last = state / f"{options.stage}-last.safetensors"
+    callbacks.append(Last(last))
     begin = str(last) if resume and last.is_file() else None
-    with _quiet():
+    with quiet():
         trainer = pl.Trainer(**_trainer_options(options, callbacks, True), max_epochs=options.epochs)
         trainer.fit(module, loaders.train, loaders.validation, ckpt_path=begin)
     if trainer.interrupted:
@@ -491,7 +366,7 @@ def _collect(module: pl.LightningModule, state: Path, options: FitOptions, batch
     """Read the result back from disk: with several processes the training one was another."""
     best = load_state(state / f"{options.stage}-best.safetensors")
     last = load_state(state / f"{options.stage}-last.safetensors")
-    history = tuple(cast(list[dict[str, float]], last["callbacks"]["_Watch"]["history"]))
+    history = tuple(cast(list[dict[str, float]], last["callbacks"]["Watch"]["history"]))
     module.to("cpu")
     module.load_state_dict(best["state_dict"])
     epoch = int(best["epoch"])
@@ -506,26 +381,18 @@ def _place() -> tuple[int, int]:
     return 0, 1
 
 
-def _reseed(seed: int) -> None:
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
-
-
-class _quiet:
-    """Lightning tells its tips on standard error; the terminal belongs to the command line."""
-
-    def __enter__(self) -> None:
-        self._warnings = warnings.catch_warnings()
-        self._warnings.__enter__()
-        warnings.filterwarnings("ignore", module=r"lightning\..*")
-        warnings.filterwarnings("ignore", message=r".*(lr_scheduler\.step|does not have many workers).*")
-        self._levels = {name: logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric")}
-        for name in self._levels:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-
-    def __exit__(self, *problem: Any) -> None:
-        for name, level in self._levels.items():
-            logging.getLogger(name).setLevel(level)
-        self._warnings.__exit__(*problem)
+__all__ = [
+    "EpochBatches",
+    "FitOptions",
+    "FitResult",
+    "Loaders",
+    "Machine",
+    "Progress",
+    "Silence",
+    "TrainingError",
+    "find_learning_rate",
+    "fit",
+    "loader",
+    "make_scratch",
+    "open_run",
+]

@@ -1,0 +1,267 @@
+"""The training driver and its checkpoints: interrupted, damaged, starved, and still whole."""
+
+import errno
+import json
+import math
+import os
+import pickle
+
+import pytest
+
+pytest.importorskip("torch")
+
+import lightning.pytorch as pl
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from edge_app.domain import InputSpec, ModelError, UsageError
+from models.backbones import read_state
+from models.checkpoint import Base, Checkpoint, load, load_state, save, save_state, write_atomic
+from models.training import (
+    EpochBatches,
+    FitOptions,
+    Loaders,
+    Machine,
+    Silence,
+    TrainingError,
+    find_learning_rate,
+    fit,
+    loader,
+    open_run,
+)
+
+CPU = Machine(device="cpu")
+
+
+class Points(Dataset):
+    def __init__(self, count):
+        self.x = torch.linspace(-1, 1, count)[:, None]
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, key):
+        _, at = key
+        return self.x[at], 3 * self.x[at] + 1
+
+
+class Line(pl.LightningModule):
+    """Dropout makes every epoch depend on the random state: resuming must restore that too."""
+
+    def __init__(self, poison_epoch=None, memory=None, stop_epoch=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(1, 16), nn.Dropout(0.3), nn.Linear(16, 1))
+        self.poison_epoch, self.memory, self.stop_epoch, self.sizes = poison_epoch, memory, stop_epoch, []
+
+    def training_step(self, batch, index):
+        x, y = batch
+        self.sizes.append(len(x))
+        if self.memory is not None and len(x) > self.memory:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        if self.stop_epoch == self.current_epoch and index == 1:
+            raise RuntimeError("power cut")
+        loss = (self.net(x) - y).square().mean()
+        loss = loss * math.nan if self.poison_epoch == self.current_epoch else loss
+        self.log("train_loss", loss, on_epoch=True, on_step=False)
+        return loss
+
+    def validation_step(self, batch, index):
+        x, y = batch
+        self.log("validation_loss", (self.net(x) - y).square().mean())
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+
+
+def make(size):
+    data = Points(24)
+    return Loaders(
+        loader(data, EpochBatches(24, size, 7), CPU), loader(data, EpochBatches(24, 24, 7, shuffle=False), CPU)
+    )
+
+
+def options(folder, **changes):
+    return FitOptions(folder, "line", **{"epochs": 6, "batch_size": 8, "machine": CPU, "log": "none"} | changes)
+
+
+def test_a_resumed_run_ends_to_the_bit_as_if_it_had_not_been_interrupted(tmp_path):
+    whole = fit(Line(), make, options(tmp_path / "whole"), Silence())
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(Line(stop_epoch=3), make, options(tmp_path / "cut"), Silence())
+    cut = fit(Line(), make, options(tmp_path / "cut", resume=True), Silence())
+    assert all(torch.equal(whole.state[name], cut.state[name]) for name in whole.state)
+    assert [e["train_loss"] for e in whole.history] == [e["train_loss"] for e in cut.history]
+    assert len(whole.history) == 6
+
+
+def test_a_finished_stage_is_not_trained_again(tmp_path):
+    first = fit(Line(), make, options(tmp_path), Silence())
+    module = Line()
+    again = fit(module, make, options(tmp_path, resume=True), Silence())
+    assert module.sizes == [] and again.best == first.best
+    assert torch.equal(module.state_dict()["net.0.weight"], first.state["net.0.weight"])
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_the_rest(tmp_path):
+    class Worse(Line):
+        def validation_step(self, batch, index):
+            self.log("validation_loss", abs(self.current_epoch - 1.0))
+
+    result = fit(Worse(), make, options(tmp_path, epochs=20, patience=2), Silence())
+    assert result.best_epoch == 1 and result.best == 0.0
+    assert len(result.history) == 4
+
+
+def test_a_loss_that_is_not_a_number_is_one_line_and_loses_nothing(tmp_path):
+    with pytest.raises(TrainingError, match="not a number in epoch 2"):
+        fit(Line(poison_epoch=2), make, options(tmp_path), Silence())
+    assert load_state(tmp_path / "state" / "line-last.safetensors")["epoch"] == 1
+    assert len(fit(Line(), make, options(tmp_path, resume=True), Silence()).history) == 6
+
+
+def test_out_of_memory_halves_the_batch_and_says_so(tmp_path):
+    told = []
+
+    class Told(Silence):
+        def note(self, text):
+            told.append(text)
+
+    module = Line(memory=2)
+    result = fit(module, make, options(tmp_path), Told())
+    assert result.batch_size == 2 and len(result.history) == 6
+    assert told == ["out of memory: going on with batches of 4", "out of memory: going on with batches of 2"]
+    with pytest.raises(TrainingError, match="one picture"):
+        fit(Line(memory=0), make, options(tmp_path / "none"), Silence())
+
+
+def test_the_range_test_finds_a_rate_and_leaves_the_weights_alone(tmp_path):
+    module = Line()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    module.net[1].p = 0.0
+    assert 1e-3 < find_learning_rate(module, make, options(tmp_path, batch_size=24)) < 1.0
+    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+
+
+def test_batches_are_reshuffled_by_epoch_and_seed_and_cover_everything():
+    batches = EpochBatches(10, 3, seed=1)
+    first = list(batches)
+    assert sorted(i for _, at in first for i in at) == list(range(10)) and len(first) == len(batches) == 4
+    batches.set_epoch(1)
+    assert [at for _, at in batches] != [at for _, at in first]
+    batches.set_epoch(0)
+    assert list(batches) == first
+
+
+def test_a_run_folder_is_neither_overwritten_nor_resumed_otherwise(tmp_path):
+    folder = tmp_path / "run"
+    open_run(folder, {"seed": 1, "epochs": 2}, resume=False)
+    with pytest.raises(UsageError, match="not empty"):
+        open_run(folder, {"seed": 1, "epochs": 2}, resume=False)
+    open_run(folder, {"seed": 1, "epochs": 2}, resume=True)
+    with pytest.raises(UsageError, match="other epochs"):
+        open_run(folder, {"seed": 1, "epochs": 3}, resume=True)
+    with pytest.raises(UsageError, match="no run"):
+        open_run(tmp_path / "nothing", {}, resume=True)
+
+
+def checkpoint():
+    base = Base("efficientnet-lite0", 4, "Apache-2.0", True, "a package", "ab")
+    spec = InputSpec("input", 224, 224, "RGB", (127.5,) * 3, (127.5,) * 3)
+    tensors = {"head.weight": torch.arange(8.0).view(2, 4), "head.scale": torch.tensor(2.0)}
+    return Checkpoint(
+        "classifier",
+        tensors,
+        base,
+        spec,
+        "centre-0.875",
+        {"loss": "cosine"},
+        ("ant", "bee"),
+        1.5,
+        {"seed": 3},
+        {"a": 0.5},
+    )
+
+
+def test_a_checkpoint_comes_back_whole_and_private(tmp_path):
+    path = tmp_path / "best.safetensors"
+    save(path, checkpoint())
+    back = load(path)
+    for name in (
+        "kind",
+        "base",
+        "input",
+        "crop",
+        "head",
+        "classes",
+        "temperature",
+        "configuration",
+        "metrics",
+        "versions",
+    ):
+        assert getattr(back, name) == getattr(checkpoint(), name), name
+    assert torch.equal(back.tensors["head.weight"], checkpoint().tensors["head.weight"])
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_damaged_foreign_and_other_versions_are_one_line(tmp_path):
+    path = tmp_path / "best.safetensors"
+    save(path, checkpoint())
+    whole = path.read_bytes()
+    for length in (0, 5, 100, len(whole) - 3):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ModelError, match="damaged or cut short"):
+            load(path)
+    other = whole.replace(b'\\"format\\": 1', b'\\"format\\": 9')
+    assert other != whole
+    path.write_bytes(other)
+    with pytest.raises(ModelError, match="version 9; expected version 1"):
+        load(path)
+    save_state(path, {"x": 1})
+    with pytest.raises(ModelError, match="without our header"):
+        load(path)
+
+
+def test_training_state_survives_its_odd_containers(tmp_path):
+    state = {"a": {0: torch.ones(2), "b": (1, 2.5, None)}, "c": [True, "x", {"d": torch.zeros(1)}], "e": math.inf}
+    save_state(tmp_path / "s", state)
+    back = load_state(tmp_path / "s")
+    assert back["a"]["b"] == (1, 2.5, None) and back["c"][:2] == [True, "x"] and back["e"] == math.inf
+    assert torch.equal(back["a"][0], torch.ones(2))
+    with pytest.raises(ModelError, match="holds a object"):
+        save_state(tmp_path / "t", {"x": object()})
+
+
+def test_no_space_leaves_what_was_there_and_nothing_half_written(tmp_path, monkeypatch):
+    path = tmp_path / "best.safetensors"
+    path.write_text("before")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ModelError, match="no space to write"):
+        write_atomic(path, b"after")
+    assert path.read_text() == "before" and [p.name for p in tmp_path.iterdir()] == ["best.safetensors"]
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.mkdir, ("owned",))
+
+
+def test_a_weight_file_that_would_run_code_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"weight": torch.ones(1), "evil": Evil()}, "evil.pth")
+    with pytest.raises(ModelError, match=r"refused|cannot be read"):
+        read_state(tmp_path / "evil.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(ModelError):
+        read_state(tmp_path / "plain.pth")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_run_configuration_is_plain_json(tmp_path):
+    open_run(tmp_path / "run", {"weights": None, "shares": (0.2, 0.3)}, resume=False)
+    assert json.loads((tmp_path / "run" / "run.json").read_text()) == {"weights": None, "shares": [0.2, 0.3]}
