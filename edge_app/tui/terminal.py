@@ -40,7 +40,9 @@ class Terminal:
         unicode = encoding.lower().replace("-", "").startswith("utf")
         lacks = [why] if why else []
         if not unicode:
-            lacks.append(f"It writes {encoding or 'ASCII'}, not UTF-8: pictures are coarser. Try LANG=C.UTF-8.")
+            lacks.append(
+                f"This terminal writes {encoding or 'ASCII'}, not UTF-8: pictures are coarser. Try LANG=C.UTF-8."
+            )
         remote = any(environment.get(name) for name in ("SSH_CONNECTION", "SSH_TTY", "MOSH_CONNECTION"))
         return cls(ink, unicode, remote, tuple(lacks))
 
@@ -58,7 +60,7 @@ def _ink(environment: Mapping[str, str]) -> tuple[Ink, str]:
             if environment.get("TMUX") or term.startswith(("tmux", "screen"))
             else "if it has 24-bit colour, export COLORTERM=truecolor"
         )
-        return "256", f"It announces 256 colours: pictures are dithered; {hint}."
+        return "256", f"This terminal announces 256 colours: pictures are dithered; {hint}."
     return "mono", f"TERM={term or 'unset'} announces fewer than 256 colours: pictures are drawn with characters."
 
 
