@@ -17,6 +17,7 @@ from edge_app.embed import Embedder
 from edge_app.enroll import EnrollOptions, Refusal, Shot, Verdict, judge_shots, template_of
 from edge_app.gallery import Gallery
 from edge_app.home import Home, Settings
+from edge_app.pictures import encode_png
 from edge_app.pipeline import Recognizer
 from edge_app.precision import Choice, choose
 from edge_app.vault import Stored, Vault
@@ -64,9 +65,10 @@ class Workbench:
         judged = iter(judge_shots(name, shots, own, self.recognizer.gallery, self.recognizer.rule, floor))
         verdicts = [next(judged) if isinstance(look, Shot) else Verdict(source, None, look) for source, look in looks]
         now_s = clock()
-        accepted = [template_of(v.shot, now_s) for v in verdicts if v.accepted and v.shot is not None]
+        accepted = [v.shot for v in verdicts if v.accepted and v.shot is not None]
         if accepted:
-            self.vault.add(name, accepted)
+            kept = [encode_png(shot.crop) for shot in accepted] if self.settings.keep_pictures else ()
+            self.vault.add(name, [template_of(shot, now_s) for shot in accepted], kept)
         return verdicts
 
 

@@ -10,6 +10,7 @@ progressive one, which libjpeg must hold whole), 660 MiB for a PNG.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import struct
@@ -158,6 +159,13 @@ def write_picture(path: Path, pixels: Pixels, *, quality: int = 92) -> None:
             f"{path} cannot be written ({_reason(error)})",
             remedy="check the folder, its permissions and the free space",
         ) from error
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """The bytes of a PNG file of (H, W, 3) uint8 RGB pixels: what the gallery keeps when the user wants pictures."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels), "RGB").save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def find_pictures(folder: Path, *, recursive: bool = False) -> list[Path]:

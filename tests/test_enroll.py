@@ -12,6 +12,7 @@ from edge_app.assembly import open_workbench
 from edge_app.domain import Embedding, Face, Frame, GalleryError, Quality
 from edge_app.enroll import EnrollOptions, Refusal, Shot, choose_face, judge_quality, judge_shots
 from edge_app.gallery import Gallery, MatchRule
+from edge_app.home import Settings
 from edge_app.pictures import read_picture
 from edge_app.quality import QualityLimits, measure
 
@@ -177,6 +178,15 @@ def test_two_pictures_in_a_name_out(bench):
     stored = ready.vault.identity("Barack Obama").templates
     assert [t.source for t in stored] == ["obama_1.jpg", "obama_2.jpg"]
     assert all(t.embedding.model_id == "sface" and t.quality.face_px > 40 for t in stored)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_pictures_are_kept_only_when_the_user_says_so(home, keep):
+    [picture] = sample.people()["Joe Biden"]
+    with (made := open_workbench(home, Settings(keep_pictures=keep))).vault:
+        made.enroll("Joe Biden", [("x", made.recognizer.shot(read_picture(picture), "x"))], EnrollOptions())
+        [kept] = made.vault.pictures("Joe Biden")
+    assert (kept is not None) == keep and (not keep or kept.startswith(b"\x89PNG"))
 
 
 def test_a_gallery_of_another_model_is_not_matched(bench):

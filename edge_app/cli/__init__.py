@@ -28,6 +28,7 @@ GROUPS: Final = (
     "doctor",
     "bench",
     "evaluate",
+    "train",
     "export",
 )
 """Modules of this package that add commands, in the order of the help."""
