@@ -80,6 +80,8 @@ def feature_bank(
     features. Random views depend on the picture's content alone, so runs of
     different seeds share a cache. Raises MediaError when a picture has become unreadable meanwhile.
     """
+    # Also where the cache spares the work: the layout decides the last bits of whatever is trained afterwards.
+    backbone.to(memory_format=torch.channels_last)
     top = plan.top if backbone.sequential else 0
     path = cache / f"features-{_key(backbone, pictures, plan, top)}.safetensors"
     if path.is_file():
@@ -109,7 +111,7 @@ def _key(backbone: Backbone, pictures: Pictures, plan: ViewPlan, top: int) -> st
 def _compute(
     backbone: Backbone, pictures: Pictures, plan: ViewPlan, top: int, device: str, progress: Progress
 ) -> FeatureBank:
-    backbone = backbone.to(device).eval().to(memory_format=torch.channels_last)
+    backbone = backbone.to(device).eval()
     top = top if top and _cut_bytes(backbone, top) * len(pictures) * plan.count <= CUT_LIMIT_BYTES else 0
     features: list[Tensor] = []
     cuts: list[Tensor] = []

@@ -1,0 +1,256 @@
+"""The classifier: heads and losses by hand, a whole run on painted pictures, and what its checkpoint gives back."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+pytest.importorskip("torch")
+
+import torch
+
+from edge_app.domain import ModelError, UsageError
+from models.analysis import calibration, class_figures, confusion, growth, probabilities
+from models.augment import AugmentOptions, mix, view_maker
+from models.backbones import create_backbone, learning_rates, normalize
+from models.classifier import Head, TransferClassifier, load_classifier
+from models.classifier_options import ClassifierOptions
+from models.classifier_run import train_classifier
+from models.losses import cosine_loss, cross_entropy, smoothed
+from models.recipe import fit_temperature, predict, solve_head
+from models.smalldata import compare
+from models.training import Silence
+
+
+class Notes(Silence):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def paint(path, shape, seed):
+    """A disc or a square on noise: what a pretrained network tells apart and colour statistics do not."""
+    rng = np.random.default_rng(seed)
+    image = Image.fromarray(rng.integers(60, 200, (96, 96, 3), dtype=np.uint8))
+    x, y = rng.integers(15, 40, 2)
+    box = (int(x), int(y), int(x) + 42, int(y) + 42)
+    colour = tuple(int(c) for c in rng.integers(0, 256, 3))
+    draw = ImageDraw.Draw(image)
+    (draw.ellipse if shape == "disc" else draw.rectangle)(box, fill=colour)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    root = tmp_path_factory.mktemp("shapes")
+    for number in range(20):
+        paint(root / "disc" / f"{number}.png", "disc", number)
+        paint(root / "square" / f"{number}.png", "square", 100 + number)
+    (root / "disc" / "broken.jpg").write_bytes(b"not a picture")
+    return root
+
+
+@pytest.fixture(scope="module")
+def options(pictures, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return ClassifierOptions(
+        pictures, folder / "run", epochs=8, tune_epochs=2, views=0, unfreeze=1, device="cpu", cache=folder / "cache",
+        command="edge-app train classifier shapes --output run",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def result(options):
+    return train_classifier(options, Notes())
+
+
+def test_the_run_leaves_a_best_checkpoint_a_page_and_its_json(result, options):
+    assert "best" in result.checkpoint.name and result.checkpoint.is_file()
+    report = json.loads(result.json.read_text())
+    assert report["data"]["findings"][0]["files"] == ["disc/broken.jpg"]
+    assert report["accuracy"]["trials"] == report["data"]["validation"] == 8
+    assert sum(map(sum, report["confusion"])) == 8
+    assert len(report["stages"]["head"]) <= 8 and report["stages"]["refit-head"]
+    page = result.html.read_text()
+    for told in ("random forest", "Probable label errors", "broken.jpg", "Calibration", options.command, "data:image"):
+        assert told in page
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+    for path in (result.checkpoint, result.html, result.json):
+        assert path.stat().st_mode & 0o077 == 0
+
+
+def test_the_checkpoint_gives_the_reported_answers_and_carries_what_export_needs(result, options, pictures):
+    model, checkpoint = load_classifier(result.checkpoint)
+    assert checkpoint.classes == ("disc", "square") and checkpoint.crop == "centre-0.875"
+    assert checkpoint.input.mean == (127.5,) * 3 and checkpoint.input.width_px == 224
+    assert checkpoint.base.licence == "Apache-2.0" and len(checkpoint.base.origin_sha256) == 64
+    assert checkpoint.data_sha256 == result.report["data"]["sha256"] and checkpoint.temperature > 0
+    worst = result.report["mistakes"][0]
+    chances = probabilities(predict(model, [pictures / worst["file"]]), checkpoint.temperature)[0]
+    assert chances[checkpoint.classes.index(worst["predicted"])] == pytest.approx(
+        worst["predicted_probability"], abs=1e-4
+    )
+
+
+def test_the_same_seed_gives_the_same_weights_and_a_used_folder_is_refused(result, options, tmp_path):
+    again = train_classifier(replace(options, output=tmp_path / "again"), Notes())
+    first, second = load_classifier(result.checkpoint)[0], load_classifier(again.checkpoint)[0]
+    weights = second.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in first.state_dict().items())
+    with pytest.raises(UsageError, match="not empty"):
+        train_classifier(options, Notes())
+    with pytest.raises(UsageError, match="begun with other epochs"):
+        train_classifier(replace(options, resume=True, epochs=9), Notes())
+    assert train_classifier(replace(options, resume=True), Notes()).report["accuracy"] == result.report["accuracy"]
+
+
+def test_an_unlabelled_folder_is_counted_and_its_known_pictures_are_not_taken(options, pictures, tmp_path):
+    extra = tmp_path / "unlabelled"
+    for number in range(4):
+        paint(extra / f"{number}.png", "disc", 900 + number)
+    (extra / "known.png").write_bytes((pictures / "disc" / "0.png").read_bytes())
+    told = Notes()
+    wanted = replace(options, output=tmp_path / "run", unlabelled=extra, confidence=0.5, generations=1, unfreeze=0)
+    report = train_classifier(wanted, told).report
+    assert any("of 4 pictures at 50%" in note for note in told.notes)
+    assert any("generation 1" in note for note in told.notes)
+    assert report["data"]["pictures"] == 40
+
+
+def test_compare_calls_nothing_better_without_proof(options):
+    rows = compare(options, ["cosine", "distillation", "pseudo-labels"], range(2), Notes())
+    assert [row["method"] for row in rows] == ["plain", "cosine", "distillation", "pseudo-labels"]
+    for row in rows[1:]:
+        assert row["low"] <= row["gain"] <= row["high"]
+        assert (row["verdict"] == "better") == (row["low"] > 0)
+    with pytest.raises(UsageError, match="at least 2"):
+        compare(options, ["cosine"], range(1), Notes())
+
+
+def test_the_cosine_loss_is_one_less_the_cosine_of_the_angle():
+    outputs = torch.tensor([[3.0, 0.0], [1.0, 1.0]])
+    targets = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    assert cosine_loss(outputs, targets).item() == pytest.approx((0 + 1 - math.sqrt(0.5)) / 2)
+    assert cosine_loss(outputs * 7, targets).item() == pytest.approx(cosine_loss(outputs, targets).item())
+
+
+def test_soft_cross_entropy_and_smoothing_by_hand():
+    logits = torch.log(torch.tensor([[0.75, 0.25]]))
+    assert cross_entropy(logits, torch.tensor([[1.0, 0.0]])).item() == pytest.approx(-math.log(0.75))
+    assert smoothed(torch.tensor([[1.0, 0.0]]), 0.2).tolist() == [[pytest.approx(0.9), pytest.approx(0.1)]]
+
+
+def test_mixing_keeps_targets_distributions_and_refuses_cutting_features():
+    torch.manual_seed(0)
+    inputs, targets = torch.zeros(4, 3, 8, 8), torch.eye(4)
+    inputs[1] = 1
+    for how in ("mixup", "cutmix"):
+        mixed, soft = mix(inputs, targets, how, alpha=1.0)
+        assert torch.allclose(soft.sum(1), torch.ones(4)) and mixed.shape == inputs.shape
+        # Picture 2 took its neighbour 1's ones in the very share that its target says.
+        assert mixed[2].mean().item() == pytest.approx(soft[2, 1].item(), abs=1e-6)
+    with pytest.raises(UsageError, match="CutMix"):
+        mix(torch.zeros(4, 5), targets, "cutmix")
+
+
+def test_a_solved_head_separates_and_its_penalty_holds_it_back():
+    features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+    targets = torch.eye(2)[[0, 0, 1, 1]]
+    free, held = solve_head(features, targets, 0.01), solve_head(features, targets, 10.0)
+    assert free(features).argmax(1).tolist() == [0, 0, 1, 1]
+    assert held.linear.weight.norm() < free.linear.weight.norm() / 3
+
+
+def test_the_temperature_undoes_overconfidence():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (4000, 3))
+    chances = probabilities(logits)
+    labels = np.array([rng.choice(3, p=row) for row in chances])
+    assert fit_temperature(3 * logits, labels) == pytest.approx(3, rel=0.1)
+    assert (
+        calibration(probabilities(3 * logits, 3.0), labels)[1] < calibration(probabilities(3 * logits), labels)[1] / 3
+    )
+
+
+def test_confusion_and_class_figures_count_by_row_and_column():
+    table = confusion(np.array([0, 1, 1, 1]), np.array([0, 0, 1, 1]), 2)
+    assert table.tolist() == [[1, 1], [0, 2]]
+    ant, bee = class_figures(table, ("ant", "bee"))
+    assert (ant.precision.value, ant.recall.value) == (1.0, 0.5)
+    assert bee.precision.value == pytest.approx(2 / 3) and bee.recall.value == 1.0
+
+
+def test_growth_sees_that_more_pictures_help_where_they_do():
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 2
+    features = torch.from_numpy(rng.normal(0, 1, (400, 60)) + 0.35 * labels[:, None]).float()
+    curve = growth(features, torch.eye(2)[labels], range(200), range(200, 400), 3.0, 0)
+    assert curve.points[-1].pictures == 200 and curve.points[0].mean < curve.points[-1].mean
+    assert curve.low <= curve.forecast <= curve.high <= 1
+
+
+def test_class_maps_average_to_the_logits():
+    backbone = create_backbone(pretrained=False)
+    torch.manual_seed(0)
+    head = Head(backbone.features, 3)
+    torch.nn.init.normal_(head.linear.weight)
+    model = TransferClassifier(backbone, head).eval()
+    with torch.inference_mode():
+        images = torch.randn(2, 3, 224, 224)
+        assert torch.allclose(model.class_maps(images).mean((2, 3)), model(images), atol=1e-4)
+
+
+def test_two_parts_of_a_backbone_are_the_whole_and_only_the_top_learns():
+    backbone = create_backbone("resnet18", pretrained=False)
+    images = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        whole = backbone(images)
+        parts = backbone.pool(backbone.upper(backbone.lower(images, 2), 2))
+    assert torch.allclose(whole, parts, atol=1e-5)
+    learning = backbone.unfreeze(2)
+    names = {name.split(".")[1] for name, p in backbone.named_parameters() if p.requires_grad}
+    assert names == {"layer4"} and len(learning) == 2
+    assert not any(module.training for module in backbone.train().modules() if "BatchNorm" in type(module).__name__)
+    assert learning_rates(1.0, 2, 0.5) == [0.5, 0.25]
+
+
+def test_normalization_is_the_runtime_s_own():
+    from edge_app.vision import to_input
+
+    backbone = create_backbone(pretrained=False)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 5, 3), dtype=np.uint8)
+    ours = normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2), backbone.input).numpy()
+    assert np.array_equal(ours, to_input(pixels, backbone.input))
+
+
+def test_views_repeat_by_seed_and_faces_are_never_turned_over():
+    spec = create_backbone(pretrained=False).input
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
+    view = view_maker(AugmentOptions(webcam=0.5), spec, "centre-0.875")
+    assert np.array_equal(view(pixels, 5), view(pixels, 5)) and not np.array_equal(view(pixels, 5), view(pixels, 6))
+    with pytest.raises(UsageError, match="vertical flips of faces"):
+        AugmentOptions("face", upside_down=True)
+    half = np.zeros((112, 112, 3), np.uint8)
+    half[:56] = 255
+    face = view_maker(AugmentOptions("face"), replace(spec, width_px=112, height_px=112), "arcface-112")
+    assert all(face(half, seed)[20:40].mean() > face(half, seed)[-40:-20].mean() for seed in range(20))
+
+
+def test_weights_that_cannot_be_had_are_one_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(UsageError, match="no backbone called 'resnet'"):
+        create_backbone("resnet")
+    with pytest.raises(ModelError, match="not exist"):
+        create_backbone(weights=tmp_path / "none.safetensors")
+    torch.save({"conv_stem.weight": torch.zeros(1)}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match="does not fit"):
+        create_backbone(weights=tmp_path / "w.pth")
