@@ -61,7 +61,7 @@ def create_embedder(name: str = SFACE, *, weights: Path | None = None, pretraine
     SFace's weights are read from the ONNX file that edge-app ships, or from `weights`: that file or OpenCV
     Zoo's own. Raises ModelError when weights are absent or of another network, UsageError for an unknown name.
     """
-    # Channels last: on two cores SFace takes 77 ms a face instead of 127 (torch 2.15, cores shared, interleaved).
+    # Channels last: SFace took 82 ms a face instead of 127 (best of 3, one after the other, both cores shared).
     return _create(name, weights, pretrained).eval().to(memory_format=torch.channels_last)
 
 
