@@ -7,6 +7,7 @@ moment of the machine hits all of them, and ratios mean more than milliseconds. 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -295,9 +296,11 @@ def _folder(settings: Settings, count: int, folder: Path) -> dict[str, Any]:
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     seconds = {1: 0.0, cores(): 0.0}
+    ceiling = dict(seconds)
     step = max(1, count // 10)
     for start in range(0, count, step):
         for workers in seconds:
+            ceiling[workers] += _yardstick_s(workers)
             begun = time.perf_counter()
             for _ in ordered_map(
                 lambda path: bench.recognizer.observe(Frame(read_picture(path))), paths[start : start + step], workers
@@ -313,7 +316,17 @@ def _folder(settings: Settings, count: int, folder: Path) -> dict[str, Any]:
         "one worker per s": round(rates[1], 1),
         "all workers per s": round(rates[cores()], 1),
         "gain": round(rates[cores()] / rates[1], 2),
+        "ceiling": round(ceiling[1] / ceiling[cores()], 2),
     }
+
+
+def _yardstick_s(workers: int) -> float:
+    """Seconds for hashing, which scales with free cores and nothing else: what the machine had to give just then."""
+    block = bytes(4 << 20)
+    begun = time.perf_counter()
+    for _ in ordered_map(lambda _: hashlib.sha256(block).digest(), range(16), workers):
+        pass
+    return time.perf_counter() - begun
 
 
 def _many_pictures(folder: Path, count: int) -> list[Path]:

@@ -260,6 +260,7 @@ def test_pictures_without_an_encoding_are_left_out_of_galleries() -> None:
     judged = peer_judge.judge(encodings(found), Path(), None)
     assert judged.not_found == 2
     assert judged.galleries[-1].people == 19
+    assert judged.galleries[-1].fnir_at_fpir == 0.0, "encodings and people went out of step"
 
 
 def test_rates_at_every_bin_are_those_of_the_pairs() -> None:
