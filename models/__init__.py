@@ -1,1 +1,5 @@
-"""Placeholder docstring, replaced by the room's owner."""
+"""Room 2, training: backbones, the classifier, the Siamese embedder, data checks, reports, and the evaluator.
+
+Torch is imported by the modules that train; the evaluator (`evaluate`, `pairs`, `identify`, `intervals`) needs only
+numpy. Flows in: folders of pictures. Flows out: checkpoints, reports, figures. `export` turns checkpoints into ONNX.
+"""
