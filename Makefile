@@ -15,7 +15,7 @@ help:
 	@echo "make zoo      rebuild the shipped models: make zoo FACES=folder/of/faces"
 	@echo "make bench    measure this machine, beside facenet-pytorch and face_recognition where they are installed"
 
-# The laptop side only: about 350 MB.
+# The laptop side only: about 400 MB.
 install: $(VENV)/.laptop
 
 $(VENV)/.laptop: pyproject.toml constraints.txt
