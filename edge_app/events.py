@@ -72,10 +72,10 @@ class Events:
         lost_since_s = self._lost_since_s
         if available and lost_since_s is not None:
             self._lost_since_s = None
-            return (LiveEvent("source_back", time_s, duration_s=_round(time_s - lost_since_s)),)
+            return (LiveEvent("source_back", _round(time_s), duration_s=_round(time_s - lost_since_s)),)
         if not available and lost_since_s is None:
             self._lost_since_s = time_s
-            return (LiveEvent("source_lost", time_s),)
+            return (LiveEvent("source_lost", _round(time_s)),)
         return ()
 
     def _news(self, time_s: float, info: TrackInfo) -> list[LiveEvent]:
