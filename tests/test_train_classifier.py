@@ -2,12 +2,15 @@
 
 import json
 import math
+import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+# Before torch is imported, as the command does: spinning threads starve the tests beside this one.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 pytest.importorskip("torch")
 
 import torch
