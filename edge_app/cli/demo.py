@@ -188,6 +188,7 @@ def _tell(bench: Workbench, result: _Result) -> None:
     for name, frames in _names(result):
         missed = result.unnamed[name]
         print(f"{name}: named in {frames} of the {frames + missed} frames in which the face was found")
+    print("(the clip shows Obama in a picture that is not enrolled, and Biden in his enrolled one, altered)")
     if result.wrong == 0:
         print(f"the stranger: found in {result.named['']} frames, left unknown in all of them")
     if result.wrong:
