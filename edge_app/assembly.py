@@ -22,8 +22,6 @@ from edge_app.pipeline import Recognizer
 from edge_app.precision import Choice, choose
 from edge_app.vault import Stored, Vault
 
-DEFAULT_EMBEDDER = "sface"
-
 
 @dataclass(frozen=True, slots=True)
 class Workbench:
@@ -80,7 +78,7 @@ def open_workbench(
 ) -> Workbench:
     """Load the models and the gallery of one data folder. Raises EdgeError with one line for whatever is wrong."""
     settings = settings or home.settings()
-    choice = choose(DEFAULT_EMBEDDER, settings.precision, home, settings.threads)
+    choice = choose(settings.embedder, settings.precision, home, settings.threads)
     model = runtime.load(choice.entry.path, threads=settings.threads, sha256=choice.entry.sha256)
     embedder = Embedder(model)
     detector = Detector.open(settings.detector, detector_options, settings.threads)

@@ -291,6 +291,93 @@ class Observation:
     """Milliseconds of each stage by name: detect, align, embed, match, total."""
 
 
+@dataclass(frozen=True, slots=True)
+class ClassScore:
+    """One label and how likely it is."""
+
+    label: str
+    probability: float
+    """Calibrated, [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """What a classifier says of one area of a picture."""
+
+    scores: tuple[ClassScore, ...]
+    """Every label, best first; the probabilities sum to 1."""
+    sure: bool
+    """False: the best is not likely enough to be named."""
+
+    def __post_init__(self) -> None:
+        if not self.scores:
+            raise ValueError("classification: found no score, expected one per label")
+
+    @property
+    def label(self) -> str | None:
+        """The best label, None when not sure."""
+        return self.scores[0].label if self.sure else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heatmap:
+    """Where in an area a classifier sees a label: a class activation map (Zhou et al. 2016, arXiv 1512.04150)."""
+
+    label: str
+    values: Floats
+    """(h, w) float32: the logit that each place alone would give this label."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", frozen_array(self.values, np.float32, (None, None), "heatmap"))
+
+
+def _area(box: Floats) -> Floats:
+    area: Floats = frozen_array(box, np.float32, (4,), "area")
+    if not (area[2] > area[0] and area[3] > area[1]):
+        raise ValueError(f"area: found {area.tolist()}, expected x1 < x2 and y1 < y2")
+    return area
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Classified:
+    """An area of a frame, and what a classifier says of it."""
+
+    box: Floats
+    """(4,) x1, y1, x2, y2 in frame pixels: what the network saw, or the face that was judged."""
+    classification: Classification
+    heatmap: Heatmap | None = None
+    """Covers `box`; only where it was asked for."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "box", _area(self.box))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spotted:
+    """An area of a frame, and which enrolled thing it shows."""
+
+    box: Floats
+    """(4,) x1, y1, x2, y2 in frame pixels."""
+    match: Match
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "box", _area(self.box))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What a classifier or a general image embedder made of one frame; for faces it is an `Observation`."""
+
+    frame: Frame
+    model_id: str
+    classified: tuple[Classified, ...]
+    """Of a classifier: one area, or one per face; empty for an embedder."""
+    spotted: tuple[Spotted, ...]
+    """Of an embedder: one area; empty for a classifier."""
+    timings_ms: Mapping[str, float]
+    """Milliseconds of each stage by name, and total."""
+
+
 Task = Literal["face-detection", "face-embedding", "image-embedding", "classification", "liveness"]
 Precision = Literal["fp32", "int8", "fp16"]
 PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "int8", "fp16")
@@ -351,9 +438,14 @@ class ModelCard:
     origin_sha256: str
     """Hash of the file the weights came in."""
     crop: str = "none"
-    """Alignment template by name: see `edge_app.vision.CROPS`."""
+    """What part of a picture it takes: an alignment template of `edge_app.vision.CROPS`, "centre-S" (the central
+    rectangle, S times the largest that fits), "face-S" (a face's box grown S times), or "none"."""
     embedding_size: int | None = None
     labels: tuple[str, ...] = ()
+    temperature: float = 1.0
+    """softmax(logits / temperature) is a calibrated probability; classifiers only."""
+    unsure_below: float = 0.0
+    """Probability of the best label under which the answer is "not sure", [0, 1); classifiers only."""
     operating_points: tuple[OperatingPoint, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Measured figures by name, e.g. accuracy on a named protocol."""
@@ -370,7 +462,12 @@ class ModelCard:
             raise ModelError(f"the card names the precision {self.precision!r}", expected=", ".join(PRECISIONS))
         if self.task.endswith("embedding") and not self.embedding_size:
             raise ModelError(f"the card of {self.id!r} gives no embedding size", expected="a positive number")
-        if self.task == "classification" and not self.labels:
+        if not (math.isfinite(self.temperature) and self.temperature > 0 and 0.0 <= self.unsure_below < 1.0):
+            raise ModelError(
+                f"the card of {self.id!r} gives temperature {self.temperature} and unsure_below {self.unsure_below}",
+                expected="a temperature above 0 and a probability in [0, 1)",
+            )
+        if self.task in ("classification", "liveness") and not self.labels:
             raise ModelError(f"the card of {self.id!r} gives no labels", expected="one label per class")
 
     def to_json(self) -> str:

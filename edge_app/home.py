@@ -37,10 +37,14 @@ class Settings:
     """Share of strangers that may be called somebody, (0, 1)."""
     margin: float = 0.05
     """Least lead in similarity over the runner-up identity, [0, 1]."""
-    precision: Literal["auto", "fp32", "int8"] = "auto"
-    """Build of the embedder: auto takes the one that was measured faster on this machine."""
-    detector: Literal["yunet", "mtcnn"] = "yunet"
-    """Which network finds faces."""
+    precision: Literal["auto", "fp32", "int8", "fp16"] = "auto"
+    """Build of the model: auto takes the one that was measured faster on this machine."""
+    detector: str = "yunet"
+    """Which network finds faces: yunet, mtcnn, or the id of an installed one."""
+    embedder: str = "sface"
+    """Id of the face embedder whose templates are matched."""
+    model: str = "faces"
+    """What recognize, watch and Live look for: "faces", or the id of a classifier or a general image embedder."""
     source: str | None = None
     """Camera number, file or address that live commands open; None: the first camera."""
     keep_pictures: bool = False
@@ -56,6 +60,9 @@ class Settings:
             raise UsageError(f"fpir is {self.fpir}", expected="a share between 0 and 1, such as 0.01")
         if not 0.0 <= self.margin <= 1.0:
             raise UsageError(f"margin is {self.margin}", expected="a difference of similarities in [0, 1]")
+        for name in ("detector", "embedder", "model"):
+            if not getattr(self, name).strip():
+                raise UsageError(f"{name} is empty", expected="the id of a model; `edge-app models list` shows them")
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"threads is {self.threads}", expected="at least 1, or null for the app's choice")
 

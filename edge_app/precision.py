@@ -20,7 +20,8 @@ import numpy as np
 from edge_app import runtime
 from edge_app.domain import EdgeError, InputSpec, Precision
 from edge_app.home import Home
-from edge_app.zoo import Entry, build, builds
+from edge_app.store import build, builds
+from edge_app.zoo import Entry
 
 _ROUNDS: Final = 15
 _CLEARLY_FASTER: Final = 0.9
@@ -42,14 +43,14 @@ def choose(
 ) -> Choice:
     """The build of `model_id` that runs: the one set, the only one, or the one measured faster here.
 
-    The first call measures for about a second and `home` remembers it for this processor, runtime and files.
-    Raises UsageError when `wanted` does not ship.
+    The first call measures for about a second, and `home` remembers it for this processor, runtime and files.
+    Raises UsageError when there is no such model, or `wanted` is not among its builds.
     """
     if wanted != "auto":
-        return Choice(build(model_id, wanted), "set by the user", {})
-    shipped = builds(model_id)
+        return Choice(build(home, model_id, wanted), "set by the user", {})
+    shipped = builds(home, model_id)
     if len(shipped) == 1:
-        return Choice(shipped[0], f"{shipped[0].precision} is the only build that ships", {})
+        return Choice(shipped[0], f"{shipped[0].precision} is the only build", {})
     key = _key(shipped, threads)
     kept = home.recall(key) if home else None
     medians = _medians(kept, shipped) or _measure(shipped, threads)

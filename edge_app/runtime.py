@@ -32,20 +32,26 @@ class Model:
         self._session = session
         self._input = session.get_inputs()[0].name
         self._outputs = [output.name for output in session.get_outputs()]
+        self._only_needed = ort.RunOptions()
+        self._only_needed.only_execute_path_to_fetches = True
+        self._only_needed.log_severity_level = 3
 
-    def run(self, batch: Floats) -> tuple[Floats, ...]:
+    def run(self, batch: Floats, outputs: Sequence[str] | None = None) -> tuple[Floats, ...]:
         """Run float32 (N, 3, H, W), already normalized; returns every output in the graph's order.
 
-        Raises ModelError when the graph refuses the shape or fails.
+        `outputs` names those that are wanted, in that order; nodes that only the others need are not run. Raises
+        ModelError when the graph refuses the shape or fails.
         """
         try:
-            outputs: Sequence[Any] = self._session.run(self._outputs, {self._input: batch})
+            results: Sequence[Any] = self._session.run(
+                outputs or self._outputs, {self._input: batch}, self._only_needed if outputs else None
+            )
         except Exception as error:
             raise ModelError(
                 f"model {self.card.id!r} failed on an input of shape {tuple(batch.shape)}: {_first_line(error)}",
                 remedy="run `edge-app models verify`",
             ) from error
-        return tuple(np.asarray(output) for output in outputs)
+        return tuple(np.asarray(result) for result in results)
 
 
 def sha256_of(path: Path) -> str:

@@ -134,6 +134,55 @@ def resize(pixels: Pixels, width_px: int, height_px: int) -> Pixels:
     return cast(Pixels, cv2.resize(pixels, (width_px, height_px), interpolation=how))
 
 
+def prepare(pixels: Pixels, spec: InputSpec, crop: str) -> Pixels:
+    """Cut and scale a picture to a network's input, (H, W, 3) uint8.
+
+    `crop` "centre-S": the part that `seen_area` gives. Any other name means that the picture is cut already, which
+    is only scaled. Raises UsageError for a network of any size.
+    """
+    if spec.width_px is None or spec.height_px is None:
+        raise UsageError("the network takes any size", expected="a fixed input size")
+    if crop.startswith("centre-"):
+        height, width = pixels.shape[:2]
+        left, top, right, bottom = seen_area(width, height, spec, crop)
+        pixels = pixels[top:bottom, left:right]
+    return resize(pixels, spec.width_px, spec.height_px)
+
+
+def seen_area(width_px: int, height_px: int, spec: InputSpec, crop: str) -> tuple[int, int, int, int]:
+    """The part of a picture of that size that a "centre-S" network sees: x1, y1, x2, y2 in whole pixels.
+
+    It is the central rectangle of the input's shape, as large as fits, times S in (0, 1]. Raises UsageError for a
+    crop that is no such share.
+    """
+    try:
+        share = float(crop.removeprefix("centre-"))
+    except ValueError:
+        share = 0.0
+    if not crop.startswith("centre-") or not 0.0 < share <= 1.0 or not spec.width_px or not spec.height_px:
+        raise UsageError(f"the crop is {crop!r}", expected="centre-S, S in (0, 1], and a fixed input size")
+    aspect = spec.width_px / spec.height_px
+    wide = min(width_px, height_px * aspect) * share
+    w, h = max(1, round(wide)), max(1, round(wide / aspect))
+    left, top = (width_px - w) // 2, (height_px - h) // 2
+    return left, top, left + w, top + h
+
+
+def face_area(box: Floats, scale: float, width_px: int, height_px: int) -> tuple[int, int, int, int]:
+    """A face's box grown `scale` times about its centre, shifted and shrunk to lie in the picture.
+
+    Returns x1, y1, x2, y2 in whole pixels, x2 and y2 exclusive. MiniFASNet (minivision-ai, Silent-Face-Anti-Spoofing)
+    was trained on such areas: the scale gives way before the centre does.
+    """
+    wide, tall = float(box[2] - box[0]), float(box[3] - box[1])
+    fitting = min(scale, (width_px - 1) / wide, (height_px - 1) / tall)
+    w, h = wide * fitting, tall * fitting
+    left = min(max(0.0, float(box[0] + box[2]) / 2 - w / 2), width_px - 1 - w)
+    top = min(max(0.0, float(box[1] + box[3]) / 2 - h / 2), height_px - 1 - h)
+    x1, y1 = int(left), int(top)
+    return x1, y1, min(width_px, int(left + w) + 1), min(height_px, int(top + h) + 1)
+
+
 def box_iou(boxes: Floats, others: Floats) -> Floats:
     """Intersection over union of every box with every other.
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
 from edge_app.domain import InputSpec, Pixels, UsageError
-from models.data import prepare
+from edge_app.vision import prepare
 
 Subject = Literal["thing", "face"]
 Mixing = Literal["none", "mixup", "cutmix"]
@@ -51,7 +51,7 @@ class AugmentOptions:
 
 
 def view_maker(options: AugmentOptions, spec: InputSpec, crop: str) -> View:
-    """Build the function that draws a random view. Strength 0 without faults gives `models.data.prepare`'s view."""
+    """Build the function that draws a random view. Strength 0 without faults gives `edge_app.vision.prepare`'s view."""
     geometry = _geometry(options, spec)
     colour = _colour(options.strength)
 

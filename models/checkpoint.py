@@ -69,7 +69,7 @@ class Checkpoint:
     input: InputSpec
     """Size, channel order, mean and std in 0-255 units."""
     crop: str
-    """How a picture becomes the input: "centre-S" (see `models.data.prepare`) or a name of edge_app.vision.CROPS."""
+    """How a picture becomes the input: "centre-S" (see `edge_app.vision.prepare`) or a name of its CROPS."""
     head: Mapping[str, Any]
     """How the module behind the backbone is built; a classifier's: see `models.classifier.Head`."""
     classes: tuple[str, ...] = ()

@@ -16,9 +16,8 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.domain import InputSpec, Pixels, UsageError
+from edge_app.domain import UsageError
 from edge_app.pictures import PICTURE_SUFFIXES
-from edge_app.vision import resize
 
 Kind = Literal[
     "unreadable", "duplicate", "label conflict", "near-duplicate", "leak", "small class", "empty class",
@@ -147,27 +146,6 @@ def folds(
         return []
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     return [(learn, judge) for learn, judge in splitter.split(at, labels, folder.groups[at])]
-
-
-def prepare(pixels: Pixels, spec: InputSpec, crop: str) -> Pixels:
-    """Cut and scale a picture to a network's input, (H, W, 3) uint8.
-
-    `crop` "centre-S": the central rectangle of the input's shape, as large as fits, times S in (0, 1]; this is what
-    serving does too. Any other name means that the picture is an aligned crop already, which is only scaled.
-    """
-    if spec.width_px is None or spec.height_px is None:
-        raise UsageError("the network takes any size", expected="a fixed input size")
-    if crop.startswith("centre-"):
-        pixels = _centre(pixels, spec.width_px / spec.height_px, float(crop.removeprefix("centre-")))
-    return resize(pixels, spec.width_px, spec.height_px)
-
-
-def _centre(pixels: Pixels, aspect: float, share: float) -> Pixels:
-    height, width = pixels.shape[:2]
-    wide = min(width, height * aspect) * share
-    w, h = max(1, round(wide)), max(1, round(wide / aspect))
-    left, top = (width - w) // 2, (height - h) // 2
-    return pixels[top : top + h, left : left + w]
 
 
 def read_groups(path: Path, folder: PictureFolder) -> list[str]:

@@ -22,11 +22,11 @@ from edge_app.detect import Detector
 from edge_app.domain import Floats, InputSpec, ModelError, Pixels
 from edge_app.embed import Embedder
 from edge_app.pictures import read_picture
-from edge_app.vision import CROPS, align
+from edge_app.vision import CROPS, align, prepare
 from models import sface
 from models.backbones import Backbone, Source, create_backbone, normalize
 from models.checkpoint import Checkpoint
-from models.data import PictureFolder, prepare
+from models.data import PictureFolder
 from models.training import Progress
 
 SFACE: Final = "sface"

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from edge_app.domain import EdgeError, Pixels
 from edge_app.pictures import read_picture
+from edge_app.vision import prepare
 from models.augment import AugmentOptions, seed_of, view_maker
 from models.backbones import Backbone, normalize
 from models.checkpoint import load_state, make_folder, save_state
-from models.data import prepare
 from models.training import Progress
 
 BATCH: Final = 16

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edge_app.pictures import read_picture
+from edge_app.vision import prepare
 from models.augment import view_maker
 from models.backbones import Backbone, normalize
 from models.classifier import (
@@ -32,7 +33,7 @@ from models.classifier import (
     feature_scale,
 )
 from models.classifier_options import ClassifierOptions
-from models.data import PictureFolder, Split, prepare
+from models.data import PictureFolder, Split
 from models.features import FeatureBank
 from models.losses import LossName, cross_entropy, one_hot
 from models.training import (

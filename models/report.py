@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from edge_app.domain import Pixels, UsageError
 from edge_app.pictures import read_picture
+from edge_app.vision import prepare
 from models.analysis import (
     accuracy,
     calibration,
@@ -38,7 +39,7 @@ from models.backbones import normalize
 from models.baseline import folder_features, forest_predictions
 from models.checkpoint import package_versions, write_atomic
 from models.classifier import TransferClassifier
-from models.data import Split, prepare
+from models.data import Split
 from models.recipe import Trained, Workshop
 
 MISTAKES: Final = 6

@@ -133,7 +133,7 @@ def test_keys_of_a_newer_version_survive_saving_and_are_listed(home):
         b'{"fpir": NaN}',
         b'{"fpir": 1}',
         b'{"margin": -0.1}',
-        b'{"precision": "fp16"}',
+        b'{"precision": "fp8"}',
         b'{"detector": null}',
         b'{"source": 0}',
         b'{"keep_pictures": 1}',

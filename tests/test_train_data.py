@@ -7,8 +7,9 @@ from PIL import Image
 pytest.importorskip("torch")
 
 from edge_app.domain import InputSpec, UsageError
+from edge_app.vision import prepare
 from models.checks import CheckOptions, scan
-from models.data import prepare, read_groups, split_identities, split_pictures
+from models.data import read_groups, split_identities, split_pictures
 
 SPEC = InputSpec("input", 8, 8)
 

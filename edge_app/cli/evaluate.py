@@ -99,11 +99,10 @@ def _ours(args: argparse.Namespace) -> dict[str, Any]:
 
 def _embedder(home: Any, chosen: Any) -> tuple[Embedder, str]:
     from edge_app import runtime
-    from edge_app.assembly import DEFAULT_EMBEDDER
     from edge_app.embed import Embedder
     from edge_app.precision import choose
 
-    choice = choose(DEFAULT_EMBEDDER, chosen.precision, home, 1)
+    choice = choose(chosen.embedder, chosen.precision, home, 1)
     return Embedder(runtime.load(choice.entry.path, threads=1, sha256=choice.entry.sha256)), choice.why
 
 

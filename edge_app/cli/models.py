@@ -36,15 +36,14 @@ def add_parser(commands: options.Commands) -> None:
 
 def run_list(args: argparse.Namespace) -> int:
     """Print every shipped build, its licence, and which one runs."""
-    from edge_app.assembly import DEFAULT_EMBEDDER
     from edge_app.precision import choose
-    from edge_app.zoo import entries
+    from edge_app.store import catalogue
 
     home, settings = options.settings(args)
-    choice = choose(DEFAULT_EMBEDDER, settings.precision, home, settings.threads)
+    choice = choose(settings.embedder, settings.precision, home, settings.threads)
     detector = settings.detector
     listed = []
-    for entry in entries():
+    for entry in catalogue(home):
         used = entry == choice.entry or entry.id.split("-")[0] == detector
         listed.append(_row(entry) | {"in_use": used})
     if args.json:

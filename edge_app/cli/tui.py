@@ -182,11 +182,11 @@ def _decode(data: bytes) -> Pixels:
 
 def _catalogue(bench: Workbench) -> tuple[ModelLine, ...]:
     from edge_app import runtime
+    from edge_app.store import catalogue
     from edge_app.tui.desk import ModelLine
-    from edge_app.zoo import entries
 
     lines = []
-    for entry in entries():
+    for entry in catalogue(bench.home):
         card = runtime.load(entry.path, threads=1).card
         used = entry == bench.choice.entry or entry.id.split("-")[0] == bench.settings.detector
         chosen = entry.id == bench.choice.entry.id
@@ -201,9 +201,9 @@ def _measure(bench: Workbench, model_id: str, precision: str) -> float:
     import numpy as np
 
     from edge_app import runtime
-    from edge_app.zoo import entries
+    from edge_app.store import catalogue
 
-    entry = next((one for one in entries() if (one.id, one.precision) == (model_id, precision)), None)
+    entry = next((one for one in catalogue(bench.home) if (one.id, one.precision) == (model_id, precision)), None)
     if entry is None:
         raise UsageError(f"{model_id} does not ship as {precision}")
     model = runtime.load(entry.path, threads=bench.settings.threads, sha256=entry.sha256)
