@@ -157,6 +157,11 @@ def test_the_gallery_by_command(capsys, copied):
     assert "nobody is enrolled" in call(capsys, "gallery", "list", "--home", copied)[1]
 
 
+def test_the_data_folder_may_be_named_before_the_command(capsys, enrolled, tmp_path):
+    assert "Barack Obama" in call(capsys, "--home", enrolled, "gallery", "list")[1]
+    assert "Barack Obama" in call(capsys, "--home", tmp_path, "gallery", "list", "--home", enrolled)[1]
+
+
 def test_the_models_by_command(capsys, tmp_path):
     code, out, _ = call(capsys, "models", "list", "--json", "--home", tmp_path)
     listed = json.loads(out)

@@ -12,6 +12,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from edge_app import __version__
@@ -43,6 +44,8 @@ def parser() -> argparse.ArgumentParser:
         "Without a command it opens the terminal app.",
         epilog="example: edge-app enroll 'Ada Lovelace' ada1.jpg ada2.jpg && edge-app recognize party.jpg",
     )
+    # Its own name: a command's --home, absent, would else wipe out the one given before the command.
+    top.add_argument("--home", dest="home_of_all", metavar="DIR", help="data folder, as the commands take it too")
     top.add_argument("--version", action="version", version=f"edge-app {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for group in GROUPS:
@@ -62,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             top.print_help()
             return 2
-        args = top.parse_args(["tui"])
+        args = top.parse_args(["tui"] if args.home_of_all is None else ["--home", args.home_of_all, "tui"])
+    if args.home_of_all is not None and getattr(args, "home", None) is None:
+        args.home = Path(args.home_of_all)
     try:
         return int(args.run(args))
     except UsageError as error:
