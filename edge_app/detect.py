@@ -12,8 +12,9 @@ from typing import Final, cast
 
 import numpy as np
 
-from edge_app import zoo
+from edge_app import store, zoo
 from edge_app.domain import Face, Floats, ModelError, Pixels, UsageError
+from edge_app.home import Home
 from edge_app.mtcnn import Found, MtcnnCascade
 from edge_app.runtime import Model
 from edge_app.vision import nms, resize, to_input
@@ -58,15 +59,24 @@ class Detector:
         self._find = find
 
     @classmethod
-    def open(cls, name: str = "yunet", options: DetectorOptions | None = None, threads: int | None = None) -> Detector:
-        """Load a shipped detector by name: "yunet" or "mtcnn". Raises UsageError for another name."""
+    def open(
+        cls,
+        name: str = "yunet",
+        options: DetectorOptions | None = None,
+        threads: int | None = None,
+        home: Home | None = None,
+    ) -> Detector:
+        """Load a detector: "yunet" or "mtcnn", which ship, or the id of a YuNet that the user installed in `home`.
+
+        Raises UsageError for another name and for a model that is none, ModelError for a file that has changed.
+        """
         if name == "yunet":
             return cls(name, _YuNet(zoo.load("yunet", threads=threads)).find, options)
         if name == "mtcnn":
             nets = [zoo.load(f"mtcnn-{part}", threads=threads) for part in ("pnet", "rnet", "onet")]
             cascade = MtcnnCascade(*nets)
             return cls(name, lambda pixels, opts: cascade.find(pixels, opts.min_face_px), options)
-        raise UsageError(f"there is no detector called {name!r}", expected=" or ".join(DETECTORS))
+        return cls(name, _YuNet(_installed(name, threads, home)).find, options)
 
     def detect(self, pixels: Pixels) -> tuple[Face, ...]:
         """Find all faces of (H, W, 3) uint8 RGB pixels, largest first; empty when there is none."""
@@ -78,6 +88,22 @@ class Detector:
             for i in order
             if _centre_inside(boxes[i], width, height)
         )
+
+
+def _installed(name: str, threads: int | None, home: Home | None) -> Model:
+    """A YuNet that the user brought; fp32 where there are several builds."""
+    builds = [entry for entry in (store.installed(home) if home else ()) if entry.id == name]
+    if not builds:
+        brought = [e.id for e in (store.installed(home) if home else ()) if e.task == "face-detection"]
+        known = " or ".join(dict.fromkeys((*DETECTORS, *brought)))
+        raise UsageError(f"there is no detector called {name!r}", expected=known)
+    model = store.open_entry(min(builds, key=lambda entry: entry.precision != "fp32"), threads)
+    if (model.card.task, model.card.family) != ("face-detection", "yunet"):
+        raise UsageError(
+            f"{name} is a model for {model.card.task}, of the family {model.card.family}",
+            expected="a face detector of the family yunet",
+        )
+    return model
 
 
 def _centre_inside(box: Floats, width: int, height: int) -> bool:

@@ -30,7 +30,7 @@ def add_parser(commands: options.Commands) -> None:
     parser.add_argument("--live", action="store_true", help="measure the live loop instead: cost and tracking")
     livebench.add_arguments(parser)
     parser.add_argument("--precision", choices=("auto", "fp32", "int8"), help="build of the embedder (default auto)")
-    parser.add_argument("--detector", choices=("yunet", "mtcnn"), help="network that finds faces (default yunet)")
+    parser.add_argument("--detector", metavar="NAME", help="yunet, mtcnn, or a YuNet that you added (default yunet)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads for each model (default: one per core)")
     options.json_flag(parser)
 

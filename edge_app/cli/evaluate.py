@@ -36,6 +36,11 @@ def add_parser(commands: options.Commands) -> None:
     parser.add_argument(
         "--write-cards", action="store_true", help="measure every shipped build and write the figures into its card"
     )
+    parser.add_argument("--model", metavar="ID", help="installed embedder to judge (default: the one in use)")
+    parser.add_argument("--detectors", action="store_true", help="hold YuNet against the MTCNN cascade instead")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="look at every Nth picture (--detectors)")
+    parser.add_argument("--crowds", type=int, default=200, metavar="N", help="crowds to compose (--detectors)")
+    parser.add_argument("--grounds", type=Path, metavar="DIR", help="pictures without faces to compose them on")
     parser.add_argument("--output", type=Path, metavar="DIR", help="write report.json and plots there")
     options.recognition(parser)
     options.json_flag(parser)
@@ -45,12 +50,18 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print."""
     if args.encodings is not None and args.write_cards:
         raise UsageError("both --encodings and --write-cards were given", expected="one of them")
+    if args.detectors and (args.encodings is not None or args.write_cards):
+        raise UsageError("--detectors was given with --encodings or --write-cards", expected="one of them")
     import cv2
 
     cv2.setNumThreads(1)  # one picture per core, one thread per picture
+    if args.detectors:
+        from edge_app.cli import detectors
+
+        return detectors.run(args)
     report = _encodings(args) if args.encodings else _cards(args) if args.write_cards else _ours(args)
     if args.output is not None:
-        _write(args.output / "report.json", report)
+        write_json(args.output / "report.json", report)
     if args.json:
         options.print_json(report)
     else:
@@ -58,20 +69,29 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _pairs(args: argparse.Namespace) -> LfwPairs | None:
+def pairs_of(args: argparse.Namespace) -> LfwPairs | None:
+    """The list of pairs that was given."""
     from models.pairs import lfw_pairs
 
     return None if args.pairs is None else lfw_pairs(args.pairs, args.folder)
+
+
+def settings_of(args: argparse.Namespace) -> tuple[Any, Any]:
+    """The data folder and its settings, with the embedder that --model names."""
+    from dataclasses import replace
+
+    home, chosen = options.settings(args)
+    return home, chosen if args.model is None else replace(chosen, embedder=args.model)
 
 
 def _ours(args: argparse.Namespace) -> dict[str, Any]:
     """The runtime's own parts on the folder."""
     from models import protocol
 
-    home, chosen = options.settings(args)
-    embedder, why = _embedder(home, chosen)
-    people, pairs = protocol.people_in(args.folder), _pairs(args)
-    detector = _detector(args, chosen.detector)
+    home, chosen = settings_of(args)
+    embedder, why = open_embedder(home, chosen)
+    people, pairs = protocol.people_in(args.folder), pairs_of(args)
+    detector = _detector(args, home, chosen.detector)
     with options.progress() as bar:
         task = bar.add_task("finding faces", total=len(people))
         looks = protocol.look_at(people, detector, embedder.crop, lambda: bar.advance(task))
@@ -97,7 +117,8 @@ def _ours(args: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
-def _embedder(home: Any, chosen: Any) -> tuple[Embedder, str]:
+def open_embedder(home: Any, chosen: Any) -> tuple[Embedder, str]:
+    """The embedder of the settings with one thread, and why that build."""
     from edge_app import runtime
     from edge_app.embed import Embedder
     from edge_app.precision import choose
@@ -106,11 +127,11 @@ def _embedder(home: Any, chosen: Any) -> tuple[Embedder, str]:
     return Embedder(runtime.load(choice.entry.path, threads=1, sha256=choice.entry.sha256)), choice.why
 
 
-def _detector(args: argparse.Namespace, name: str) -> Any:
+def _detector(args: argparse.Namespace, home: Any, name: str) -> Any:
     from edge_app.detect import Detector, DetectorOptions
 
     chosen = DetectorOptions() if args.min_face is None else DetectorOptions(min_face_px=args.min_face)
-    return Detector.open(name, chosen, threads=1)
+    return Detector.open(name, chosen, threads=1, home=home)
 
 
 def _cards(args: argparse.Namespace) -> dict[str, Any]:
@@ -135,8 +156,8 @@ def _encodings(args: argparse.Namespace) -> dict[str, Any]:
     from models.peer_accuracy import load
 
     encodings = load(args.encodings)
-    judged = peer_judge.judge(encodings, args.folder, _pairs(args))
-    return {"made": encodings.made, "peer": _plain(asdict(judged))}
+    judged = peer_judge.judge(encodings, args.folder, pairs_of(args))
+    return {"made": encodings.made, "peer": plain(asdict(judged))}
 
 
 def _report(figures: Figures, fpir: float) -> dict[str, Any]:
@@ -145,10 +166,10 @@ def _report(figures: Figures, fpir: float) -> dict[str, Any]:
         "pictures": figures.pictures,
         "identities": figures.identities,
         "faces not found": figures.not_found,
-        "pairs": None if pairs is None else _plain(asdict(pairs)) | {"not found": figures.pairs_not_found},
+        "pairs": None if pairs is None else plain(asdict(pairs)) | {"not found": figures.pairs_not_found},
         "operating points": [asdict(point) for point in figures.points],
         "fpir asked": fpir,
-        "galleries": [_plain(asdict(each)) for each in figures.galleries],
+        "galleries": [plain(asdict(each)) for each in figures.galleries],
     }
 
 
@@ -161,12 +182,12 @@ def _gate(looks: Looks, spoiled: Any) -> dict[str, Any]:
     return gate
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON knows no NaN and no infinity: null where nothing could be measured."""
     if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -182,7 +203,8 @@ def _plots(folder: Path, vectors: Any, looks: Looks) -> None:
         options.warn("no plots: matplotlib is not installed; try: pip install 'edge-app[bench]'")
 
 
-def _write(path: Path, report: Mapping[str, Any]) -> None:
+def write_json(path: Path, report: Mapping[str, Any]) -> None:
+    """Write a report, its folder made private."""
     import json
 
     from edge_app.home import make_private_folder, told_plainly
@@ -204,7 +226,7 @@ def _tell(report: Mapping[str, Any]) -> None:
         print(f"{title}: {each['pictures']:,} pictures of {each['identities']:,} people")
         print(f"  faces not found: {each['faces not found']}")
         if each["pairs"]:
-            print(f"  10-fold accuracy on the pairs: {_share(each['pairs']['accuracy'])}")
+            print(f"  10-fold accuracy on the pairs: {share_of(each['pairs']['accuracy'])}")
         _tell_galleries(each)
     if "refused" in report:
         _tell_gate(report)
@@ -218,10 +240,10 @@ def _tell_galleries(report: Mapping[str, Any]) -> None:
         rows.append(
             (
                 f"{each['people']}",
-                _share(each["open_set"]["fnir_at_fpir"]),
+                share_of(each["open_set"]["fnir_at_fpir"]),
                 f"{each['threshold']:.3f}",
-                _share(realized["fpir"]),
-                _share(realized["fnir"]),
+                share_of(realized["fpir"]),
+                share_of(realized["fnir"]),
                 f"{apart['fpir']:.2%} / {apart['fnir']:.2%} ({apart['people']} people)" if apart else "",
             )
         )
@@ -250,7 +272,7 @@ def _tell_peer(made: Mapping[str, Any], peer: Mapping[str, Any]) -> None:
     print(f"{made['library']}, upsample {made['upsample']}: {peer['pictures']:,} pictures, {made['seconds']:.0f} s")
     print(f"  faces not found: {peer['not_found']} (left out of the galleries; their pairs are told different)")
     if peer["pairs"]:
-        print(f"  10-fold accuracy on the pairs: {_share(peer['pairs']['accuracy'])}")
+        print(f"  10-fold accuracy on the pairs: {share_of(peer['pairs']['accuracy'])}")
     rows = [
         (
             f"{each['people']}",
@@ -272,7 +294,8 @@ def _tell_peer(made: Mapping[str, Any], peer: Mapping[str, Any]) -> None:
     options.show(options.table("two pictures each, the nearer counts", columns, rows))
 
 
-def _share(estimate: Mapping[str, Any]) -> str:
+def share_of(estimate: Mapping[str, Any]) -> str:
+    """An estimate with its interval, in words."""
     if estimate["value"] is None:
         return "not measured"
     if estimate["low"] is None or estimate["high"] is None:
