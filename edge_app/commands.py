@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_app.assembly import Workbench
+from edge_app.domain import Floats
 from edge_app.enroll import EnrollOptions, Refusal, Shot
 
 
@@ -33,7 +34,7 @@ class LookAt:
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """While active every Update carries the look at the prominent face; gives None."""
+    """While active every Update carries the look at the prominent face, or at the thing; gives None."""
 
     active: bool
 
@@ -82,4 +83,31 @@ class Run:
     action: Callable[[Workbench], Any]
 
 
-Command = Enroll | LookAt | Capture | Forget | Rename | SetRule | Switch | Pause | Run
+@dataclass(frozen=True, slots=True)
+class UseModel:
+    """Read frames with a classifier or a general image embedder; "faces" goes back. Gives its ModelCard, or None.
+
+    A model that cannot be loaded is an EdgeError, and what was in use goes on.
+    """
+
+    model_id: str
+    unsure_below: float | None = None
+    """Takes the place of the card's bar."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explain:
+    """While active every reading carries heatmaps, where the model has them; gives None."""
+
+    active: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LookArea:
+    """Judge a part of the frames only, for enrolled things; gives None. UsageError with any other model."""
+
+    box: Floats | None
+    """(4,) x1, y1, x2, y2 in frame pixels; None: the whole picture."""
+
+
+Command = Enroll | LookAt | Capture | Forget | Rename | SetRule | Switch | Pause | Run | UseModel | Explain | LookArea

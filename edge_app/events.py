@@ -1,15 +1,16 @@
-"""What happened, as events: hides the comparison of one frame's tracks with those before.
+"""What happened, as events: hides the comparison of one frame's tracks or answers with those before.
 
-Flows in: the tracks of successive frames, and whether the source delivers. Flows out: `LiveEvent`s, which scripts
-read as JSON. Pure, and light to import.
+Flows in: the tracks of successive frames, or a model's steady answers, and whether the source delivers. Flows out:
+`LiveEvent`s, which scripts read as JSON. Pure, and light to import.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Final, Literal
 
+from edge_app.domain import ClassScore
 from edge_app.track import TrackInfo
 
 EventName = Literal["appeared", "recognized", "unknown", "left", "source_lost", "source_back"]
@@ -25,15 +26,101 @@ class LiveEvent:
     track: int | None = None
     """None for the source's own events."""
     name: str | None = None
-    """Who was recognized, or left; None for everybody else."""
+    """Who, or which label or thing, was recognized or left; None for everybody and everything else."""
     similarity: float | None = None
     """Of the track's averaged embedding to the nearest identity; None before a decision."""
     duration_s: float | None = None
     """recognized, unknown: since it appeared; left: how long it was here; source_back: how long it was away."""
 
+    classes: tuple[ClassScore, ...] | None = None
+    """What a classifier says, best first; None for faces and things."""
+
     def as_dict(self) -> dict[str, object]:
-        """The six fields, in order, for JSON."""
-        return asdict(self)
+        """The fields, in order, for JSON; "classes" only of a classifier."""
+        plain = asdict(self)
+        classes = plain.pop("classes")
+        if classes is None:
+            return plain
+        return plain | {"classes": [one | {"probability": round(one["probability"], 4)} for one in classes]}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a classifier or a general embedder says of one area, steadied."""
+
+    number: int | None
+    """Number of the face that is judged; None for the whole picture."""
+    since_s: float
+    """When the area was first seen, clock of the frames."""
+    name: str | None
+    """The label or the thing; None: not sure, or nothing that is enrolled."""
+    similarity: float | None
+    """Of a thing; None for a classifier."""
+    classes: tuple[ClassScore, ...] | None
+    """Of a classifier, best first; None for a thing."""
+
+
+@dataclass(slots=True)
+class _Said:
+    """One area's answer now, and what has been told of it."""
+
+    answer: Answer
+    held_since_s: float
+    seen_s: float
+    told: bool = False
+    name: str | None = None
+
+    @property
+    def is_news(self) -> bool:
+        return not self.told or self.name != self.answer.name
+
+
+class AnswerEvents:
+    """Turns the steady answers of successive frames into events, each told once.
+
+    An answer is told when it has stood for `HOLD_S`: what flashes up for less is not worth an event.
+    """
+
+    HOLD_S: Final = 0.2
+
+    def __init__(self) -> None:
+        self._areas: dict[int | None, _Said] = {}
+
+    def update(self, time_s: float, answers: Sequence[Answer]) -> tuple[LiveEvent, ...]:
+        """Compare the answers of the frame at `time_s` with those before; a face that is gone has "left"."""
+        here = {answer.number for answer in answers}
+        events = [event for number in set(self._areas) - here for event in self._gone(time_s, number)]
+        for answer in answers:
+            said = self._areas.get(answer.number)
+            if said is None:
+                self._areas[answer.number] = _Said(answer, time_s, time_s)
+                continue
+            # Where frames are far apart each one is an answer that stands.
+            if said.answer.name != answer.name and time_s - said.seen_s < self.HOLD_S:
+                said.held_since_s = time_s
+            said.answer, said.seen_s = answer, time_s
+            if said.is_news and time_s - said.held_since_s >= self.HOLD_S:
+                events.append(_tell(time_s, said))
+        return tuple(events)
+
+    def finish(self, time_s: float) -> tuple[LiveEvent, ...]:
+        """The source is over: what was about to be told is told, and faces have left."""
+        pending = [_tell(time_s, said) for said in self._areas.values() if said.is_news]
+        return (*pending, *(event for number in list(self._areas) for event in self._gone(time_s, number)))
+
+    def _gone(self, time_s: float, number: int | None) -> list[LiveEvent]:
+        said = self._areas.pop(number)
+        if number is None or not said.told:
+            return []
+        return [LiveEvent("left", _round(time_s), number, said.name, None, _round(said.seen_s - said.answer.since_s))]
+
+
+def _tell(time_s: float, said: _Said) -> LiveEvent:
+    answer, said.told, said.name = said.answer, True, said.answer.name
+    event: EventName = "recognized" if answer.name is not None else "unknown"
+    similarity = None if answer.similarity is None else _round(answer.similarity)
+    since_s = _round(time_s - answer.since_s)
+    return LiveEvent(event, _round(time_s), answer.number, answer.name, similarity, since_s, answer.classes)
 
 
 @dataclass(slots=True)

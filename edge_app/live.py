@@ -7,37 +7,56 @@ this or another process has changed the vault. What goes wrong is a readable lin
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from edge_app.assembly import Workbench
 from edge_app.camera import CameraState, CameraStatus, LiveCamera, LiveOptions, parse_source
-from edge_app.commands import Capture, Command, Enroll, Forget, LookAt, Pause, Rename, Run, SetRule, Switch
-from edge_app.domain import EdgeError, Frame, Identity, MediaError, Observation, UsageError
+from edge_app.commands import (
+    Capture,
+    Command,
+    Enroll,
+    Explain,
+    Forget,
+    LookArea,
+    LookAt,
+    Pause,
+    Rename,
+    Run,
+    SetRule,
+    Switch,
+    UseModel,
+)
+from edge_app.domain import EdgeError, Frame, Identity, MediaError, ModelCard, Observation, Reading, UsageError
 from edge_app.enroll import Refusal, Shot, Verdict
 from edge_app.events import Events, LiveEvent
+from edge_app.faults import Faults
 from edge_app.follow import LiveRecognizer
 from edge_app.gallery import MatchRule
-from edge_app.home import FILE_MODE, make_private_folder
 from edge_app.pictures import read_picture
-from edge_app.track import TrackerOptions, TrackInfo
+from edge_app.reader import Reader
+from edge_app.readloop import ReadLoop
+from edge_app.update import Update, WorkerOptions
+
+if TYPE_CHECKING:
+    from edge_app.things import ThingShot
 
 __all__ = [
     "Capture",
     "Command",
     "Enroll",
+    "Explain",
     "Forget",
     "LiveRecognizer",
+    "LookArea",
     "LookAt",
     "Pause",
     "Rename",
@@ -45,6 +64,7 @@ __all__ = [
     "SetRule",
     "Switch",
     "Update",
+    "UseModel",
     "Worker",
     "WorkerOptions",
 ]
@@ -54,48 +74,16 @@ _TAKE_S: Final = 0.1
 _GENERATION_EVERY_S: Final = 1.0
 _BACK_OFF_S: Final = 0.5
 """Pause after a frame that could not be observed: a lasting fault must not fill the log or a core."""
-_LOG_AGAIN_S: Final = 60.0
-_LOG_LIMIT_BYTES: Final = 1 << 20
 _UNSEEN: Final = (CameraState.LOST, CameraState.BLACK, CameraState.FROZEN)
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerOptions:
-    """How the loop runs."""
-
-    camera: LiveOptions = field(default_factory=LiveOptions)
-    tracker: TrackerOptions = field(default_factory=TrackerOptions)
-    until_end: bool = False
-    """The thread ends when a file is over; else it stays for another source."""
-    touch: bool = True
-    """Note in the vault when somebody was last seen, once per recognition."""
-    notice_every_s: float = 0.5
-    """Without frames an Update comes this often."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class Update:
-    """What the worker tells after a frame, a command, or a while of silence."""
+class _News:
+    """What one frame gave."""
 
-    observation: Observation | None
-    """None: no new frame."""
-    tracks: tuple[TrackInfo, ...]
-    """Living ones, lost included."""
-    events: tuple[LiveEvent, ...]
-    """Since the Update before."""
-    status: CameraStatus
-    source: str
-    """How the source is called; without passwords."""
-    fps: float
-    """Frames observed per second over the last two seconds."""
-    people: int
-    """Identities in the gallery in use."""
-    rule: MatchRule
-    paused: bool
-    look: Shot | Refusal | None
-    """Only while capturing: the prominent face of this frame."""
-    trouble: str
-    """What went wrong with the last frame or the gallery, one line; empty when all is well."""
+    observation: Observation | None = None
+    reading: Reading | None = None
+    look: Shot | ThingShot | Refusal | None = None
 
 
 class Worker:
@@ -110,11 +98,13 @@ class Worker:
         *,
         camera: Callable[[str, LiveOptions], LiveCamera] = LiveCamera,
         recognizer: LiveRecognizer | None = None,
+        reader: Reader | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`sink` is called on the worker's thread and must return soon.
 
-        `camera` opens sources and `clock` gives seconds, for tests. Raises MediaError when `source` makes no sense.
+        `reader` reads the frames instead of the face recognizer, until `UseModel` says otherwise. `camera` opens
+        sources and `clock` gives seconds, for tests. Raises MediaError when `source` makes no sense.
         """
         parse_source(source)
         self.workbench = workbench
@@ -128,6 +118,7 @@ class Worker:
         self._accepting = threading.Lock()
         self._closed = False
         self._stopping = threading.Event()
+        self._reads = ReadLoop(reader)
         self._events = Events()
         self._pending: list[LiveEvent] = []
         self._observed_s: deque[float] = deque(maxlen=120)
@@ -136,7 +127,7 @@ class Worker:
         self._generation = workbench.vault.generation()
         self._paused = self._capturing = False
         self._trouble = self._gallery_trouble = ""
-        self._logged = ("", 0.0)
+        self._faults = Faults(workbench.home.log_path, clock)
         self._thread = threading.Thread(target=self._main, name="worker", daemon=True)
 
     # For other threads
@@ -206,20 +197,16 @@ class Worker:
         elif self._clock() - self._notified_s >= self._options.notice_every_s:
             self._tell(None, status)
         if frame is None and status.state is CameraState.ENDED:
-            self._pending += self._events.finish(self._frame_time_s)
-            self._live.reset()
+            self._finish()
             if self._options.until_end:
                 return True
             self._stopping.wait(_TAKE_S)  # an ended camera does not make `take` wait
         return False
 
     def _observe(self, frame: Frame, status: CameraStatus) -> None:
-        look: Shot | Refusal | None = None
         self._frame_time_s, self._frame_at_s = frame.time_s, self._clock()
         try:
-            observation = self._live.observe(frame)
-            if self._capturing:
-                look = self._live.look(observation, self._name)
+            news = self._read(frame) if self._reads.is_active else self._recognize(frame)
             self._trouble = ""
         except Exception as error:  # noqa: BLE001 - whatever a frame does, the next one gets its chance
             self._trouble = self._report(error)
@@ -228,17 +215,34 @@ class Worker:
             self._stopping.wait(_BACK_OFF_S)
             return
         self._observed_s.append(self._clock())
+        self._tell(news, status)
+
+    def _recognize(self, frame: Frame) -> _News:
+        observation = self._live.observe(frame)
+        look = self._live.look(observation, self._name) if self._capturing else None
         fresh = self._events.update(frame.time_s, self._live.tracks)
         self._pending += fresh
         self._touch(fresh)
-        self._tell(observation, status, look)
+        return _News(observation, look=look)
 
-    def _tell(self, observation: Observation | None, status: CameraStatus, look: Shot | Refusal | None = None) -> None:
+    def _read(self, frame: Frame) -> _News:
+        reading, events = self._reads.read(frame)
+        self._pending += events
+        look = self._reads.shot(frame, self._name) if self._capturing else None
+        return _News(reading=reading, look=cast("ThingShot | Refusal | None", look))
+
+    def _finish(self) -> None:
+        """What comes next has nothing to do with what was: everybody has left."""
+        self._pending += self._events.finish(self._frame_time_s) + self._reads.finish(self._frame_time_s)
+        self._live.reset()
+
+    def _tell(self, news: _News | None, status: CameraStatus) -> None:
+        news = news or _News()
         events, self._pending = tuple(self._pending), []
         self._notified_s = self._clock()
         parts = self._live.recognizer
         update = Update(
-            observation=observation,
+            observation=news.observation,
             tracks=self._live.tracks,
             events=events,
             status=status,
@@ -247,8 +251,10 @@ class Worker:
             people=len(parts.gallery),
             rule=parts.rule,
             paused=self._paused,
-            look=look,
+            look=news.look,
             trouble=self._trouble or self._gallery_trouble,
+            reading=news.reading,
+            model_id=self._reads.model_id,
         )
         try:
             self._sink(update)
@@ -270,9 +276,8 @@ class Worker:
             # The frames' own clock goes on by the wall's while there are none.
             time_s = self._frame_time_s + max(0.0, self._clock() - self._frame_at_s)
             self._pending += self._events.source(time_s, status.state is CameraState.LIVE)
-        if status.state is CameraState.LOST and self._live.tracks:
-            self._pending += self._events.finish(self._frame_time_s)
-            self._live.reset()
+        if status.state is CameraState.LOST and (self._live.tracks or self._reads.is_active):
+            self._finish()
 
     def _touch(self, events: tuple[LiveEvent, ...]) -> None:
         for event in events if self._options.touch else ():
@@ -298,6 +303,7 @@ class Worker:
         generation = self.workbench.vault.generation()  # asked first: a change meanwhile is read once more
         self.workbench = self.workbench.refreshed()
         self._live.with_gallery(self.workbench.recognizer.gallery, self.workbench.recognizer.rule)
+        self._reads.renew(self.workbench.home, self.workbench.settings)
         self._generation = generation
 
     # Commands
@@ -343,11 +349,28 @@ class Worker:
                 self._capturing = active
             case Pause(paused):
                 self._pause(paused)
+            case UseModel(model_id, unsure_below):
+                return self._use(model_id, unsure_below)
+            case Explain(active):
+                self._reads.explain(active)
+            case LookArea(box):
+                self._reads.look_area(box)
             case Run(action):
                 return action(self.workbench)
             case _:
                 raise UsageError(f"the live loop knows no command {type(command).__name__}")
         return None
+
+    def _use(self, model_id: str, unsure_below: float | None) -> ModelCard | None:
+        """Swap the model that reads; what the one before was about to tell is told when the swap has succeeded."""
+        before = self._reads
+        fresh = ReadLoop()
+        card = fresh.use(self.workbench.home, self.workbench.settings, model_id, unsure_below)
+        fresh.explain(before.explaining)
+        self._finish()
+        self._reads = fresh
+        self._observed_s.clear()
+        return card
 
     def _look_at(self, path: Path, largest: bool) -> Shot | Refusal:
         try:
@@ -372,16 +395,14 @@ class Worker:
 
     def _pause(self, paused: bool) -> None:
         if paused and not self._paused:
-            self._pending += self._events.finish(self._frame_time_s)
-            self._live.reset()
+            self._finish()
         self._paused = paused
 
     def _switch(self, source: str, camera: LiveCamera) -> LiveCamera:
         parse_source(source)
         # The old one goes first: it may be the same device.
         camera.close()
-        self._pending += self._events.finish(self._frame_time_s)
-        self._live.reset()
+        self._finish()
         self._events, self._trouble, self._source = Events(), "", source
         self._observed_s.clear()
         return self._open(source, self._options.camera)
@@ -389,8 +410,7 @@ class Worker:
     # The end, and what went wrong
 
     def _end(self, status: CameraStatus) -> None:
-        self._pending += self._events.finish(self._frame_time_s)
-        self._live.reset()
+        self._finish()
         self._tell(None, status)
         with self._accepting:
             self._closed = True
@@ -400,18 +420,7 @@ class Worker:
                 future.set_exception(EdgeError("the live loop has ended", remedy="start it again"))
 
     def _report(self, error: Exception) -> str:
-        """Log a fault, the same one once a minute at most, and return one line for people."""
-        known = isinstance(error, EdgeError)
-        line = str(error) if known else f"internal fault ({type(error).__name__}); see {self.workbench.home.log_path}"
-        kind, now_s = f"{type(error).__name__} {error}", self._clock()
-        if kind == self._logged[0] and now_s - self._logged[1] < _LOG_AGAIN_S:
-            return line
-        self._logged = kind, now_s
-        try:
-            log_fault(self.workbench.home.log_path, error)
-        except OSError as second:
-            return f"{line} (which cannot be written: {second.strerror})"
-        return line
+        return self._faults.report(error)
 
 
 def parse_source_name(source: str) -> str:
@@ -420,19 +429,3 @@ def parse_source_name(source: str) -> str:
         return parse_source(source).name
     except MediaError:  # a file that was deleted while it played
         return Path(source).name
-
-
-def log_fault(path: Path, error: BaseException) -> None:
-    """Append one line on a fault to a private log: when, what kind, and where in the code.
-
-    Never the message nor any value: these may hold names, paths or templates. Raises OSError.
-    """
-    places = [f"{Path(f.filename).name}:{f.lineno}:{f.name}" for f in traceback.extract_tb(error.__traceback__)]
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    make_private_folder(path.parent)
-    # A log that grows for ever fills a disk: the older half goes.
-    if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
-        path.write_bytes(path.read_bytes()[-_LOG_LIMIT_BYTES // 2 :])
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE_MODE)
-    with os.fdopen(descriptor, "a", encoding="utf-8") as stream:
-        stream.write(f"{stamp} {type(error).__name__} at {' < '.join(reversed(places)) or 'unknown'}\n")

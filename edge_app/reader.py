@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol, cast
+from typing import Final, Protocol, cast, runtime_checkable
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from edge_app.classify import TASKS, Classifier, ranked
 from edge_app.detect import Detector, DetectorOptions
 from edge_app.domain import (
     Classified,
+    ClassScore,
     Face,
     Floats,
     Frame,
@@ -31,6 +32,7 @@ from edge_app.domain import (
     Spotted,
     UsageError,
 )
+from edge_app.events import Answer
 from edge_app.home import Home, Settings
 from edge_app.precision import choose
 from edge_app.store import build, builds, open_entry
@@ -49,6 +51,17 @@ class Reader(Protocol):
 
     def read(self, frame: Frame, *, explain: bool = False) -> Reading:
         """Read one frame; with `explain` and where the model can, heatmaps too. Raises EdgeError."""
+
+
+@runtime_checkable
+class ThingWatcher(Protocol):
+    """What a reader of enrolled things has besides, for the live loop."""
+
+    area: Floats | None
+    """(4,) x1, y1, x2, y2 in frame pixels: the part that is judged; None: the whole picture."""
+
+    def shot(self, pixels: Pixels, source: str, box: Floats | None) -> object:
+        """Cut out, measure and embed the thing in a box of a picture; a refusal when that is no use."""
 
 
 class ClassifierReader:
@@ -165,6 +178,8 @@ class Steady:
     OVERLAP: Final = 0.3
     FORGET_S: Final = 2.0
     """After a pause as long as this the picture is of something else."""
+    KEEP_S: Final = 0.5
+    """A face that is not found for this long is gone; before, it goes on where it was."""
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
@@ -173,11 +188,17 @@ class Steady:
         self._unsure_below = own.unsure_below if own else reader.card.unsure_below
         self._areas: list[_Area] = []
         self._time_s = 0.0
+        self._numbers = 0
 
     @property
     def card(self) -> ModelCard:
         """The model that reads."""
         return self.reader.card
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """What is said of every area now; of faces too that were not found in the last few frames."""
+        return tuple(area.answer for area in self._areas if area.answer is not None)
 
     def reset(self) -> None:
         """Forget all: the next frame has nothing to do with the last."""
@@ -186,34 +207,47 @@ class Steady:
     def read(self, frame: Frame, *, explain: bool = False) -> Reading:
         """Read one frame and average it with those before; see `Reader.read`. Heatmaps are the frame's own."""
         reading = self.reader.read(frame, explain=explain)
-        passed_s = frame.time_s - self._time_s
-        if not 0 <= passed_s <= self.FORGET_S:
+        if not 0 <= frame.time_s - self._time_s <= self.FORGET_S:
             self.reset()
         self._time_s = frame.time_s
-        fade = float(np.exp(-max(0.0, passed_s) / self.TIME_S))
         before, self._areas = self._areas, []
-        classified = tuple(self._classified(one, before, fade) for one in reading.classified)
-        spotted = tuple(self._spotted(one, before, fade) for one in reading.spotted)
+        classified = tuple(self._classified(one, before) for one in reading.classified)
+        spotted = tuple(self._spotted(one, before) for one in reading.spotted)
+        kept_s = self.KEEP_S if judges_faces(self.card.crop) else 0.0
+        self._areas += [area for area in before if self._time_s - area.seen_s <= kept_s]
         return replace(reading, classified=classified, spotted=spotted)
 
-    def _classified(self, now: Classified, before: list[_Area], fade: float) -> Classified:
+    def _classified(self, now: Classified, before: list[_Area]) -> Classified:
         area = self._follow(now.box, before)
-        area.mix({score.label: score.probability for score in now.classification.scores}, fade)
+        area.mix({score.label: score.probability for score in now.classification.scores}, self._fade(area))
         labels = tuple(label for label in self.card.labels if label in area.weights)
         averaged = ranked(labels, np.array([area.weights[label] for label in labels]), self._unsure_below)
+        area.tell(self._time_s, averaged.label, None, averaged.scores)
         return replace(now, classification=averaged)
 
-    def _spotted(self, now: Spotted, before: list[_Area], fade: float) -> Spotted:
+    def _spotted(self, now: Spotted, before: list[_Area]) -> Spotted:
         area = self._follow(now.box, before)
+        fade = self._fade(area)
         area.mix({now.match.name: 1.0}, fade)
         area.note(now.match, fade)
-        return Spotted(now.box, area.matches[max(area.weights, key=lambda one: area.weights[one])])
+        match = area.matches[max(area.weights, key=lambda one: area.weights[one])]
+        area.tell(self._time_s, match.name, match.similarity, None)
+        return Spotted(now.box, match)
+
+    def _fade(self, area: _Area) -> float:
+        """How much of what was stays after the time since the area was last seen."""
+        return float(np.exp((area.seen_s - self._time_s) / self.TIME_S))
 
     def _follow(self, box: Floats, before: list[_Area]) -> _Area:
-        """The area of the last frame that this one goes on from, each used once; a fresh one when there is none."""
+        """The area of the last frames that this one goes on from, each used once; a fresh one when there is none."""
         shares = [float(box_iou(box[None], area.box[None])[0, 0]) for area in before]
         best = int(np.argmax(shares)) if shares else -1
-        area = before.pop(best) if shares and shares[best] > self.OVERLAP else _Area(box)
+        if shares and shares[best] > self.OVERLAP:
+            area = before.pop(best)
+        else:
+            # The whole picture is one area for ever, and a thing is one too wherever the box is drawn.
+            self._numbers += judges_faces(self.card.crop)
+            area = _Area(box, self._numbers if judges_faces(self.card.crop) else None, self._time_s, self._time_s)
         area.box = box
         self._areas.append(area)
         return area
@@ -224,6 +258,10 @@ class _Area:
     """One area over time."""
 
     box: Floats
+    number: int | None
+    since_s: float
+    seen_s: float
+    answer: Answer | None = None
     weights: dict[str | None, float] = field(default_factory=dict)
     """Averaged probability of each label, or how much of the time each name was told."""
     matches: dict[str | None, Match] = field(default_factory=dict)
@@ -236,6 +274,13 @@ class _Area:
             return
         names = self.weights | fresh
         self.weights = {n: fade * self.weights.get(n, 0.0) + (1 - fade) * fresh.get(n, 0.0) for n in names}
+
+    def tell(
+        self, time_s: float, name: str | None, similarity: float | None, classes: tuple[ClassScore, ...] | None
+    ) -> None:
+        """Take in the answer of the frame at `time_s`."""
+        self.seen_s = time_s
+        self.answer = Answer(self.number, self.since_s, name, similarity, classes)
 
     def note(self, match: Match, fade: float) -> None:
         """Average a name's similarity and margin with those it had."""
