@@ -27,6 +27,7 @@ import numpy as np
 from edge_app import runtime
 from edge_app.batch import cores, ordered_map
 from edge_app.domain import EdgeError, Embedding, Face, Frame, Pixels, Quality, Template
+from edge_app.embed import Embedder
 from edge_app.gallery import Gallery, MatchRule
 from edge_app.home import Settings
 from edge_app.vision import to_input
@@ -64,6 +65,7 @@ sys.exit(code)
 TARGETS: Final[Mapping[tuple[str, str], float]] = {
     ("one embedding", _FACE_RECOGNITION): 5.0,
     ("one embedding", _ORIGINAL): 2.0,
+    ("one embedding, dlib-face", _FACE_RECOGNITION): 10.0,
     ("640x480 frame", _FACENET): 5.0,
     ("640x480 frame", _FACE_RECOGNITION): 7.0,
 }
@@ -86,6 +88,8 @@ class BenchOptions:
     """Run other libraries beside ours, where they are installed."""
     peer_python: Path | None = None
     """Interpreter that has face_recognition; None: this one."""
+    beside: Path | None = None
+    """Another embedder's file, whose embedding is timed against the peers' in a contest of its own."""
 
 
 def run(options: BenchOptions, progress: Progress) -> dict[str, Any]:
@@ -179,14 +183,29 @@ def _contests(
             if not peer.endswith("upsample 0"):  # the same call with a known box
                 embedding[peer] = lambda ask=ask: ask(file, box)  # type: ignore[misc]
         rows = _take_turns("one embedding", embedding, options.rounds)
+        if options.beside is not None:
+            rows += _beside(options, threads, frame.pixels, faces[0], embedding)
         rows += _take_turns("640x480 frame", whole, options.rounds)
     if len(network) > 1:
         rows += [row | {"what": "one embedding", "only": "network"} for row in _take_turns("", network, options.rounds)]
     return [_against_target(row) for row in rows], absent
 
 
+def _beside(
+    options: BenchOptions, threads: int, pixels: Pixels, face: Face, embedding: Mapping[str, Contestant]
+) -> list[dict[str, Any]]:
+    """The same face by another embedder of ours, cut as it wants it, in turns with the peers."""
+    assert options.beside is not None
+    embedder = Embedder(runtime.load(options.beside, threads=threads))
+    contestants = dict(embedding) | {_OURS: _timed(lambda: _embed_with(embedder, pixels, face))}
+    return _take_turns(f"one embedding, {embedder.model_id}", contestants, options.rounds)
+
+
 def _embed(bench: Workbench, pixels: Pixels, face: Face) -> None:
-    embedder = bench.recognizer.embedder
+    _embed_with(bench.recognizer.embedder, pixels, face)
+
+
+def _embed_with(embedder: Embedder, pixels: Pixels, face: Face) -> None:
     embedder.embed(embedder.crops(pixels, [face]))
 
 

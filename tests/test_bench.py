@@ -175,11 +175,13 @@ def test_bench_prints_tables_and_json(
     monkeypatch.setattr(bench, "_process", lambda folder: weighed)
     original = str(zoo.build("sface", "fp32").path)
     command = ["bench", "--rounds", "1", "--pictures", "10", "--precision", "fp32", "--original", original, "--json"]
+    command += ["--embedder", "sface"]
     assert main([*command, "--home", str(tmp_path / "home"), "--output", str(tmp_path / "out")]) == 0
     result = json.loads(capsys.readouterr().out)
     assert set(result["stages"]) == {"detect", "align", "embed", "match", "total"}
     assert [(row["what"], row["who"]) for row in result["contests"]] == [
         ("one embedding", "edge-app"),
+        ("one embedding, sface", "edge-app"),
         ("640x480 frame", "edge-app"),
         ("one embedding", "edge-app"),
         ("one embedding", "ONNX Runtime on the original file"),

@@ -41,6 +41,7 @@ def test_a_box_is_given_to_one_face_and_the_better_box_wins():
     errors = match([face(10, 4), face(0, 0)], truth)
     assert errors[0] == pytest.approx(0) and np.isnan(errors[1])
     assert match([face(0, 4)], truth)[0] == pytest.approx(np.hypot(4, 4) / 40)
+    assert np.isfinite(match([face()], [truth[0], truth[0]])).sum() == 1, "one box was given to two faces"
     assert np.isnan(match([face(60)], truth)).all() and np.isnan(match([], truth)).all()
 
 

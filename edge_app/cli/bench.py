@@ -6,11 +6,14 @@ import argparse
 import datetime
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_app import livebench
 from edge_app.cli import options
 from edge_app.domain import UsageError
+
+if TYPE_CHECKING:
+    from edge_app.home import Home, Settings
 
 
 def add_parser(commands: options.Commands) -> None:
@@ -26,6 +29,7 @@ def add_parser(commands: options.Commands) -> None:
     parser.add_argument("--pictures", type=int, default=1000, metavar="N", help="size of the folder, 0 to leave it out")
     parser.add_argument("--original", type=Path, metavar="FILE", help="SFace's own ONNX file, to run beside ours")
     parser.add_argument("--peers", action="store_true", help="run facenet-pytorch and face_recognition beside ours")
+    parser.add_argument("--embedder", metavar="ID|FILE", help="time this embedder against the peers as well")
     parser.add_argument("--output", type=Path, metavar="DIR", help="write bench.json, bench.md and bench.png there")
     parser.add_argument("--live", action="store_true", help="measure the live loop instead: cost and tracking")
     livebench.add_arguments(parser)
@@ -43,8 +47,11 @@ def run(args: argparse.Namespace) -> int:
         return _live(args)
     from edge_app import bench
 
-    _, settings = options.settings(args)
-    chosen = bench.BenchOptions(settings, args.rounds, args.pictures, args.original, args.peers, args.peer_python)
+    home, settings = options.settings(args)
+    beside = None if args.embedder is None else _embedder_file(home, args.embedder, settings)
+    chosen = bench.BenchOptions(
+        settings, args.rounds, args.pictures, args.original, args.peers, args.peer_python, beside
+    )
     result = bench.run(chosen, lambda part: options.warn(f"measuring {part}"))
     text = markdown(result)
     if args.output is not None:
@@ -54,6 +61,15 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(text)
     return 0
+
+
+def _embedder_file(home: Home, named: str, settings: Settings) -> Path:
+    """The file of an installed embedder, or the file itself."""
+    from edge_app.precision import choose
+
+    if named.endswith(".onnx"):
+        return Path(named)
+    return choose(named, settings.precision, home, settings.threads).entry.path
 
 
 def _live(args: argparse.Namespace) -> int:
