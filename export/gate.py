@@ -155,8 +155,8 @@ def admit(candidate: Candidate, origin: Function, batches: Sequence[Floats], rul
 
     `batches`: as for `compare`. Before the file gets its name it is opened as the laptop opens it, card against graph,
     and compared once more on one input: what was compared is what ships. Where the file under that name holds the
-    same graph, its operating points and metrics are kept. Raises ModelError, and leaves the folder as it was, when
-    the candidate is refused.
+    same graph, its operating points and metrics are kept, unless the candidate brings its own. Raises ModelError, and
+    leaves the folder as it was, when the candidate is refused.
     """
     parity = compare(origin, as_function(candidate.model), batches, rule, candidate.path.name)
     card = replace(candidate.card, provenance=dict(candidate.card.provenance) | parity.figures())
@@ -170,8 +170,8 @@ def admit(candidate: Candidate, origin: Function, batches: Sequence[Floats], rul
 
 
 def _with_old_measurements(candidate: Candidate, card: ModelCard) -> ModelCard:
-    """Thresholds belong to a graph: they survive a rebuild of the same graph, and no other."""
-    if not candidate.path.exists():
+    """Thresholds belong to a graph: they survive a rebuild of the same graph, unless it brings newer ones."""
+    if not candidate.path.exists() or card.operating_points or card.metrics:
         return card
     try:
         old = read_model(candidate.path)
