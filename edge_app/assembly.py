@@ -6,13 +6,15 @@ the user's choices. Flows out: a ready `Recognizer`, and enrollment that lands i
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from edge_app import runtime
+from edge_app.calibration import points_of
 from edge_app.detect import Detector, DetectorOptions
-from edge_app.domain import Embedding, GalleryError, OperatingPoint
+from edge_app.domain import Embedding, OperatingPoint
 from edge_app.embed import Embedder
 from edge_app.enroll import EnrollOptions, Refusal, Shot, Verdict, judge_shots, template_of
 from edge_app.gallery import Gallery
@@ -20,6 +22,7 @@ from edge_app.home import Home, Settings
 from edge_app.pictures import encode_png
 from edge_app.pipeline import Recognizer
 from edge_app.precision import Choice, choose
+from edge_app.store import catalogue
 from edge_app.vault import Stored, Vault
 
 
@@ -36,8 +39,19 @@ class Workbench:
 
     @property
     def points(self) -> tuple[OperatingPoint, ...]:
-        """The embedder's operating points."""
-        return self.recognizer.embedder.card.operating_points
+        """The embedder's operating points: those calibrated on the user's pictures, else its card's."""
+        return points_of(self.home, self.recognizer.embedder.card, self.choice.entry.sha256)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """People who were enrolled with other models only, and are strangers to the one in use; sorted."""
+        things = thing_models(self.home)
+        in_use = self.recognizer.embedder.model_id
+        return tuple(
+            one.name
+            for one in self.vault.roster()
+            if in_use not in one.templates and any(model not in things for model in one.templates)
+        )
 
     def refreshed(self) -> Workbench:
         """The same over the gallery as it is now on disk."""
@@ -57,7 +71,7 @@ class Workbench:
         Returns one verdict per look, in order. Nothing is stored when all were refused. The gallery in memory is as
         before: see `refreshed`.
         """
-        own = _own_embeddings(self.vault, name, self.recognizer.embedder.model_id)
+        own = own_embeddings(self.vault, name, self.recognizer.embedder.model_id)
         shots = [look for _, look in looks if isinstance(look, Shot)]
         floor = replace(options, same_person_floor=same_person_floor(self.points, options.same_person_floor))
         judged = iter(judge_shots(name, shots, own, self.recognizer.gallery, self.recognizer.rule, floor))
@@ -65,7 +79,7 @@ class Workbench:
         now_s = clock()
         accepted = [v.shot for v in verdicts if v.accepted and v.shot is not None]
         if accepted:
-            kept = [encode_png(shot.crop) for shot in accepted] if self.settings.keep_pictures else ()
+            kept = [shot.kept or encode_png(shot.crop) for shot in accepted] if self.settings.keep_pictures else ()
             self.vault.add(name, [template_of(shot, now_s) for shot in accepted], kept)
         return verdicts
 
@@ -84,21 +98,19 @@ def open_workbench(
     detector = Detector.open(settings.detector, detector_options, settings.threads)
     vault = Vault(home.gallery_path)
     gallery = load_gallery(vault, embedder)
-    rule = gallery.rule(embedder.card.operating_points, settings.fpir, settings.margin)
+    points = points_of(home, embedder.card, choice.entry.sha256)
+    rule = gallery.rule(points, settings.fpir, settings.margin)
     return Workbench(home, settings, vault, Recognizer(detector, embedder, gallery, rule), choice)
 
 
 def load_gallery(vault: Vault, embedder: Embedder) -> Gallery:
-    """The gallery as it is on disk now. Raises GalleryError when all of it belongs to other models."""
-    stored = vault.read(embedder.model_id)
-    if not stored.names and (others := vault.models()):
-        listed = ", ".join(f"{model} ({count} templates)" for model, count in others.items())
-        raise GalleryError(
-            f"the gallery holds templates of {listed}",
-            expected=f"templates of {embedder.model_id}, the model in use",
-            remedy="enroll again with this model, or name another data folder with --home",
-        )
-    return gallery_of(stored)
+    """The embedder's own part of the gallery as it is on disk now; templates of other models are left alone."""
+    return gallery_of(vault.read(embedder.model_id))
+
+
+def thing_models(home: Home) -> frozenset[str]:
+    """Ids of the general image embedders at hand: what is enrolled with them are things, not people."""
+    return frozenset(entry.id for entry in catalogue(home) if entry.task == "image-embedding")
 
 
 def gallery_of(stored: Stored) -> Gallery:
@@ -108,11 +120,12 @@ def gallery_of(stored: Stored) -> Gallery:
 
 def same_person_floor(points: Sequence[OperatingPoint], fallback: float) -> float:
     """The similarity that one stranger in a hundred reaches: less is no sign of the same person."""
-    loosest = max((p for p in points if p.templates == 1), key=lambda p: p.fmr, default=None)
-    return loosest.threshold if loosest else fallback
+    nearest = min((p for p in points if p.templates == 1), key=lambda p: abs(math.log(p.fmr / 1e-2)), default=None)
+    return nearest.threshold if nearest else fallback
 
 
-def _own_embeddings(vault: Vault, name: str, model_id: str) -> list[Embedding]:
+def own_embeddings(vault: Vault, name: str, model_id: str) -> list[Embedding]:
+    """What is enrolled under a name with one model; nothing for a new name."""
     if name not in vault.names(model_id):
         return []
     return [template.embedding for template in vault.identity(name, model_id).templates]

@@ -47,6 +47,8 @@ class Shot:
     """(S, S, 3) uint8 RGB, upright."""
     quality: Quality
     embedding: Embedding
+    kept: bytes | None = None
+    """The face and its surroundings as the gallery may keep them; see `edge_app.keeping`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,16 +180,35 @@ def judge_shots(
     `own` are the embeddings already enrolled under that name. Quality comes first; then every shot is held against
     the others of the name (those enrolled and those of this call), and against everybody else in the gallery.
     """
-    refusals: list[Refusal | None] = [judge_quality(shot.quality, options.limits) for shot in shots]
+    measured = [judge_quality(shot.quality, options.limits) for shot in shots]
+    embeddings = [shot.embedding for shot in shots]
+    refusals = judge_embeddings(name, embeddings, measured, own, gallery, rule, options)
+    return [Verdict(shot.source, shot, refusal) for shot, refusal in zip(shots, refusals, strict=True)]
+
+
+def judge_embeddings(
+    name: str,
+    embeddings: Sequence[Embedding],
+    measured: Sequence[Refusal | None],
+    own: Sequence[Embedding],
+    gallery: Gallery,
+    rule: MatchRule,
+    options: EnrollOptions,
+) -> list[Refusal | None]:
+    """What becomes of the shots of one name, faces or things, after their quality was `measured`.
+
+    Returns the reason against each, None for those that are taken.
+    """
+    refusals = list(measured)
     good = [index for index, refusal in enumerate(refusals) if refusal is None]
-    for index in _outliers([shots[i].embedding for i in good], own, options.same_person_floor):
+    for index in _outliers([embeddings[i] for i in good], own, options.same_person_floor):
         where = good[index]
-        others = [*own, *(shots[i].embedding for i in good if i != where)]
-        refusals[where] = _unlike(shots[where].embedding, others, options)
+        others = [*own, *(embeddings[i] for i in good if i != where)]
+        refusals[where] = _unlike(embeddings[where], others, options)
     for index in good:
         if refusals[index] is None and not options.allow_lookalike:
-            refusals[index] = _lookalike(name, shots[index].embedding, gallery, rule)
-    return [Verdict(shot.source, shot, refusal) for shot, refusal in zip(shots, refusals, strict=True)]
+            refusals[index] = _lookalike(name, embeddings[index], gallery, rule)
+    return refusals
 
 
 def _outliers(embeddings: Sequence[Embedding], own: Sequence[Embedding], floor: float) -> list[int]:
@@ -212,7 +233,7 @@ def _unlike(embedding: Embedding, others: Sequence[Embedding], options: EnrollOp
     return Refusal(
         "unlike-the-others",
         f"it does not look like the other shots of this name (similarity {nearest:.2f}, expected at least "
-        f"{options.same_person_floor:.2f}): check that it is the same person",
+        f"{options.same_person_floor:.2f}): check that it is the same one",
     )
 
 

@@ -145,7 +145,9 @@ def rule_for(points: Sequence[OperatingPoint], single: int, averaged: int, fpir:
         raise UsageError(f"--fpir is {fpir}", expected="a share between 0 and 1, such as 0.01")
     curves = {count: _Curve([p for p in points if p.templates == count]) for count in (1, 2)}
     if not curves[1].known and not curves[2].known:
-        raise GalleryError("this model has no operating points", remedy="run `edge-app calibrate`, or use another")
+        raise GalleryError(
+            "this model has no operating points", remedy="run `edge-app calibrate DIR --model ID`, or use another"
+        )
     one = curves[1] if curves[1].known else curves[2]
     two = curves[2] if curves[2].known else curves[1]
     people = single + averaged

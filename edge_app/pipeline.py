@@ -14,6 +14,7 @@ from edge_app.domain import Frame, Observation, Pixels, Sighting
 from edge_app.embed import Embedder
 from edge_app.enroll import Refusal, Shot, choose_face
 from edge_app.gallery import Gallery, MatchRule
+from edge_app.keeping import keep_face
 from edge_app.quality import measure
 
 
@@ -74,4 +75,5 @@ class Recognizer:
         if isinstance(face, Refusal):
             return face
         crops = self.embedder.crops(pixels, [face])
-        return Shot(source, face, crops[0], measure(face, crops[0]), self.embedder.embed(crops)[0])
+        measured, kept = measure(face, crops[0]), keep_face(pixels, face)
+        return Shot(source, face, crops[0], measured, self.embedder.embed(crops)[0], kept)

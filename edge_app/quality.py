@@ -54,7 +54,7 @@ def measure(face: Face, crop: Pixels) -> Quality:
     eyes = face.landmarks[1] - face.landmarks[0]
     return Quality(
         face_px=face.size_px,
-        sharpness=_sharpness(grey),
+        sharpness=detail(grey),
         brightness=float(np.median(grey)),
         clipped=float(np.mean((grey <= 4) | (grey >= 251))),
         yaw=_yaw(face),
@@ -64,7 +64,7 @@ def measure(face: Face, crop: Pixels) -> Quality:
     )
 
 
-def _sharpness(grey: Grey) -> float:
+def detail(grey: Grey) -> float:
     """Share of a crop's detail that a blur would take away, in its worst direction; 0 blurred, about 0.35 sharp.
 
     Crete et al. 2007, The blur effect: perception and estimation with a new no-reference perceptual blur metric.

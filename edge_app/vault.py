@@ -260,6 +260,27 @@ class Vault:
             self._record(db, "forget", count)
         return count
 
+    def drop(self, name: str, model_id: str, index: int | None = None) -> int:
+        """Delete one model's templates of an identity, or only the one at `index` of `identity`'s, with their pictures.
+
+        Returns how many were deleted; an identity left without any template goes too, and as little stays as after
+        `forget`. Raises GalleryError when there is no such template.
+        """
+        with self._file.writing() as db:
+            person, name = _find(db, name)
+            key, _ = _model(db, model_id) or (0, 0)
+            rows = db.execute("SELECT id FROM template WHERE identity = ? AND model = ? ORDER BY id", (person, key))
+            held = rows.fetchall()
+            doomed = held if index is None else held[index : index + 1] if index >= 0 else []
+            if not doomed:
+                which = f"template {index}" if held else "template"
+                raise GalleryError(f"{name!r} has no {which} of {model_id}", remedy="see `edge-app gallery show NAME`")
+            db.executemany("DELETE FROM template WHERE id = ?", doomed)
+            db.execute("DELETE FROM identity WHERE id = ? AND id NOT IN (SELECT identity FROM template)", (person,))
+            db.execute("DELETE FROM model WHERE id NOT IN (SELECT model FROM template)")
+            self._record(db, "forget", len(doomed))
+        return len(doomed)
+
     def touch(self, name: str, time_s: float) -> bool:
         """Note that an identity was seen at a Unix time; False when it is no longer enrolled.
 

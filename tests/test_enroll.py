@@ -9,7 +9,7 @@ import pytest
 
 from edge_app import sample
 from edge_app.assembly import open_workbench
-from edge_app.domain import Embedding, Face, Frame, GalleryError, Quality
+from edge_app.domain import Embedding, Face, Frame, Quality
 from edge_app.enroll import EnrollOptions, Refusal, Shot, choose_face, judge_quality, judge_shots
 from edge_app.gallery import Gallery, MatchRule
 from edge_app.home import Settings
@@ -186,14 +186,14 @@ def test_pictures_are_kept_only_when_the_user_says_so(home, keep):
     with (made := open_workbench(home, Settings(keep_pictures=keep))).vault:
         made.enroll("Joe Biden", [("x", made.recognizer.shot(read_picture(picture), "x"))], EnrollOptions())
         [kept] = made.vault.pictures("Joe Biden")
-    assert (kept is not None) == keep and (not keep or kept.startswith(b"\x89PNG"))
+    assert (kept is not None) == keep and (not keep or kept.startswith(b"\xff\xd8"))
 
 
 def test_a_gallery_of_another_model_is_not_matched(bench):
     foreign = shot(0)
     bench.vault.add("Ada", [_template(foreign)])
-    with pytest.raises(GalleryError, match="m \\(1 templates\\)"):
-        open_workbench(bench.home)
+    with (made := open_workbench(bench.home)).vault:
+        assert made.missing == ("Ada",) and len(made.recognizer.gallery) == 0
 
 
 def _template(one):
