@@ -57,7 +57,9 @@ class Growth:
     more: int
     """Pictures that the forecast adds."""
     forecast: float
-    """Accuracy with them; NaN when the curve does not say."""
+    """Accuracy with them, on the fitted curve."""
+    fitted: float
+    """Accuracy with today's pictures, on the same curve: what the forecast is to be held against."""
     low: float
     high: float
     sentence: str
@@ -148,9 +150,9 @@ def growth(
     wanted = len(fit) + NEXT_PICTURES
     draws = [scores[:, rng.integers(0, _CURVE_REPEATS, _CURVE_REPEATS)].mean(axis=1) for _ in range(200)]
     low, high = (float(q) for q in np.quantile([_extend(sizes, d, wanted, len(judged)) for d in draws], [0.05, 0.95]))
-    middle = _extend(sizes, scores.mean(axis=1), wanted, len(judged))
-    sentence = _growth_sentence(points[-1], middle, low, high, len(judged))
-    return Growth(points, NEXT_PICTURES, middle, low, high, sentence)
+    middle, fitted = (_extend(sizes, scores.mean(axis=1), count, len(judged)) for count in (wanted, len(fit)))
+    sentence = _growth_sentence(len(fit), fitted, middle, (low, high), len(judged))
+    return Growth(points, NEXT_PICTURES, middle, fitted, low, high, sentence)
 
 
 def _draw(fit: Sequence[int], labels: Labels, size: int, rng: np.random.Generator) -> list[int]:
@@ -172,15 +174,18 @@ def _extend(sizes: Sequence[int], means: Floats, wanted: int, judged: int) -> fl
     return float(1 - min(1.0, math.exp(start + min(0.0, slope) * math.log(wanted))))
 
 
-def _growth_sentence(now: CurvePoint, forecast: float, low: float, high: float, judged: int) -> str:
-    gain = forecast - now.mean
-    figures = f"from {now.mean:.1%} to about {forecast:.1%} (90 % of resamples: {low:.1%} to {high:.1%})"
-    if gain < 1 / judged:
+def _growth_sentence(now: int, fitted: float, forecast: float, within: tuple[float, float], judged: int) -> str:
+    low, high = within
+    figures = (
+        f"the fitted curve goes from {fitted:.1%} with {now} to {forecast:.1%} with {now + NEXT_PICTURES} "
+        f"(90 % of resamples: {low:.1%} to {high:.1%}), and one of the {judged} judged pictures is {1 / judged:.1%}"
+    )
+    if forecast - fitted < 1 / judged:
         return (
-            f"The next {NEXT_PICTURES} pictures would likely bring little: {figures}. "
+            f"The next {NEXT_PICTURES} pictures would likely bring less than could be measured here: {figures}. "
             "Look at the probable label errors and the worst mistakes first."
         )
-    return f"The next {NEXT_PICTURES} pictures would likely bring {gain:+.1%}: {figures}."
+    return f"The next {NEXT_PICTURES} pictures would likely bring {forecast - fitted:+.1%}: {figures}."
 
 
 def out_of_fold(folder: PictureFolder, features: Tensor, targets: Tensor, ridge: float, seed: int) -> Floats | None:

@@ -6,13 +6,15 @@ curve in `Watch.history`, and a TrainingError when the loss is not a number.
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 import math
 import os
 import random
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,8 +25,8 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 
 from models.augment import seed_of
-from models.checkpoint import load_state, save_state
-from models.progress import Progress, TrainingError
+from models.checkpoint import load_state, save_state, write_atomic
+from models.progress import Progress, Silence, TrainingError
 
 _CHECK_EVERY: Final = 50
 """Batches between two looks at the loss on an accelerator, where every look waits for it."""
@@ -79,11 +81,18 @@ class Last(Checkpoint):
 class Watch(Callback):
     """Reseeds every epoch, stops at a loss that is not a number, keeps the curve, tells the progress."""
 
-    def __init__(self, stage: str, epochs: int, seed: int, monitor: str, progress: Progress) -> None:
+    def __init__(
+        self, stage: str, epochs: int, seed: int, monitor: str, progress: Progress, curve: Path | None = None
+    ) -> None:
+        """`curve` is a CSV file that is written after every epoch."""
         self._stage, self._epochs, self._seed = stage, epochs, seed
-        self._monitor, self._progress = monitor, progress
+        self._monitor, self._progress, self._curve = monitor, progress, curve
         self._started_s = 0.0
         self.history: list[dict[str, float]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What other processes get when several devices train: a terminal's progress bar cannot be sent there."""
+        return self.__dict__ | {"_progress": Silence()}
 
     def state_dict(self) -> dict[str, Any]:
         """The curve, for the state file."""
@@ -128,6 +137,9 @@ class Watch(Callback):
             self._record(trainer)
         # The training loss is known only now; validation ran before the epoch's end.
         self.history[-1] |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if self._curve is not None and trainer.is_global_zero:
+            self._curve.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(self._curve, _csv(self.history))
 
     def _record(self, trainer: pl.Trainer) -> None:
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -140,6 +152,16 @@ class Watch(Callback):
         if trainer.is_global_zero:
             told = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in sorted(values.items()))
             self._progress.advance(epoch + 1, told)
+
+
+def _csv(history: Sequence[Mapping[str, float]]) -> str:
+    """A line per epoch; a figure that an epoch lacks stays empty."""
+    names = list(dict.fromkeys(name for entry in history for name in entry))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return out.getvalue()
 
 
 def _not_a_number(stage: str, epoch: int) -> TrainingError:

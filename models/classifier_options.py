@@ -6,6 +6,7 @@ Flows in: an argparse parser, later its namespace. Flows out: `ClassifierOptions
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -112,6 +113,13 @@ class ClassifierOptions:
             (self.ridge >= 0, "ridge", self.ridge, "0 or more"),
             (self.loss in LOSSES, "loss", self.loss, ", ".join(LOSSES)),
             (self.seed >= 0, "seed", self.seed, "0 or more"),
+            (0 < self.learning_rate < math.inf, "learning rate", self.learning_rate, "above 0"),
+            (self.tune_rate is None or 0 < self.tune_rate < math.inf, "tuning rate", self.tune_rate, "above 0"),
+            (self.patience is None or self.patience >= 1, "patience", self.patience, "1 or more epochs"),
+            (0 < self.validation_share < 1, "validation share", self.validation_share, "between 0 and 1"),
+            (0 < self.selection_share < 1, "selection share", self.selection_share, "between 0 and 1"),
+            (0 <= self.augmentation <= 2, "augmentation strength", self.augmentation, "0 to 2"),
+            (0 <= self.webcam <= 1, "webcam share", self.webcam, "0 to 1"),
         ]
         for good, what, found, expected in checks:
             if not good:
@@ -153,7 +161,8 @@ class ClassifierOptions:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `train classifier`."""
     parser.add_argument("directory", type=Path, metavar="DIR", help="a sub-folder of pictures per class")
-    parser.add_argument("--output", type=Path, required=True, metavar="RUN", help="folder of the run; must be new")
+    parser.add_argument("--output", type=Path, metavar="RUN",
+        help="folder of the run; must be new; not needed to show or compare")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="decides the split and everything random (default 0)")
     parser.add_argument("--resume", action="store_true", help="go on with the run where it was left")
     _model(parser.add_argument_group("network"))
@@ -222,10 +231,17 @@ def _machine(group: argparse._ArgumentGroup) -> None:
 
 
 def _rate_or_find(text: str) -> float | None:
-    return None if text == "find" else float(text)
+    if text == "find":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor find") from None
 
 
 def from_namespace(namespace: argparse.Namespace) -> ClassifierOptions:
     """Collect the options of a parsed command line. Raises UsageError for values out of range."""
+    if namespace.output is None and not (namespace.show_augmentation or namespace.compare):
+        raise UsageError("--output is missing", expected="a new folder for the run")
     names = [name for name in ClassifierOptions.__dataclass_fields__ if hasattr(namespace, name)]
     return ClassifierOptions(**{name: getattr(namespace, name) for name in names})

@@ -25,13 +25,14 @@ from models.backbones import Backbone, create_backbone
 from models.checkpoint import Base, Checkpoint, package_versions, save
 from models.checks import scan
 from models.classifier_options import ClassifierOptions, from_namespace
-from models.data import PictureFolder, Split, read_groups, split_pictures
+from models.data import PictureFolder, Split, find_unlabelled, read_groups, split_pictures
 from models.features import FeatureBank, ViewPlan, default_threads, feature_bank
 from models.recipe import Trained, Workshop, hard_targets, train
-from models.report import Circumstances, Report, collect, write
-from models.training import Progress, open_run
+from models.report import HTML_NAME, JSON_NAME, Circumstances, Report, collect, read_report, write
+from models.training import Progress, finish_run, open_run
 
 _SHEET_PICTURES: Final = 6
+_CACHE: Final = "cache"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,13 @@ def run(namespace: argparse.Namespace, progress: Progress) -> ClassifierResult:
     Raises UsageError for a folder or options that make no sense, ModelError for a backbone that cannot be had or a
     folder that cannot be written, TrainingError when the loss is not a number.
     """
-    options = replace(from_namespace(namespace), command=shlex.join(["edge-app", *sys.argv[1:]]))
+    options = replace(from_namespace(namespace), command=told_command())
     return train_classifier(options, progress)
+
+
+def told_command() -> str:
+    """The command that began this process, as one would type it to begin the same run."""
+    return shlex.join(["edge-app", *(word for word in sys.argv[1:] if word != "--resume")])
 
 
 def train_classifier(options: ClassifierOptions, progress: Progress) -> ClassifierResult:
@@ -77,12 +83,17 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
     started_s = time.perf_counter()
     torch.set_num_threads(default_threads())
     notebook = _Notebook(progress)
+    _refuse_early(options)
     folder = scan_told(options.directory, notebook)
     groups = read_groups(options.groups, folder) if options.groups else None
     backbone = create_backbone(options.backbone, weights=options.weights)
     if not backbone.source.commercial_use:
         notebook.note(f"{backbone.name}: no commercial use ({backbone.source.licence})")
     open_run(options.output, options.configuration | {"data_sha256": folder.sha256}, resume=options.resume)
+    if options.resume and (finished := _finished(options.output)):
+        progress.note(f"the run in {options.output} is finished already; nothing was trained again")
+        finish_run(options.output, options.output / _CACHE)
+        return finished
     split = split_of(folder, options)
     bank = compute_bank(options, backbone, folder, notebook)
     work = Workshop(options, folder, split, backbone, bank, hard_targets(folder), notebook)
@@ -92,7 +103,25 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
     report = collect(work, trained, about)
     report["seconds"] = round(time.perf_counter() - started_s, 1)
     html, data = write(options.output, report, work, trained)
+    finish_run(options.output, options.output / _CACHE)
     return ClassifierResult(path, html, data, report)
+
+
+def _refuse_early(options: ClassifierOptions) -> None:
+    """What can be told to be wrong before pictures are read and a folder is made."""
+    options.machine.check()
+    _ = options.augment
+    if options.unlabelled is not None:
+        find_unlabelled(options.unlabelled)
+
+
+def _finished(output: Path) -> ClassifierResult | None:
+    """What a run came to that ended before; the page is written last, so where it is everything is."""
+    html, data = output / HTML_NAME, output / JSON_NAME
+    if not html.is_file():
+        return None
+    report = read_report(data)
+    return ClassifierResult(output / str(report["checkpoint"]), html, data, report)
 
 
 def _train(work: Workshop) -> Trained:
@@ -119,7 +148,7 @@ def compute_bank(
     """Features of every picture, from the cache where they are there already."""
     plan = ViewPlan(options.views, options.mirror, options.unfreeze, options.augment)
     pictures = [(picture.path, picture.sha256) for picture in folder.pictures]
-    cache = options.cache or options.output / "cache"
+    cache = options.cache or options.output / _CACHE
     return feature_bank(backbone, pictures, plan, cache, progress, options.machine.accelerator)
 
 

@@ -51,6 +51,10 @@ from models.training import (
 _TEMPERATURE_PRIOR: Final = 0.5
 """Standard deviation of log temperature that is believed before any picture was seen: few pictures prove little."""
 
+_RATE_BEFORE_FOUND: Final = 1e-4
+"""Of the range test's optimizer; the test itself replaces it."""
+_HIGHEST_FOUND: Final = 1e-2
+
 TUNE_PATIENCE: Final = 3
 """Most epochs without a gain that fine-tuning is given."""
 
@@ -70,6 +74,13 @@ class Workshop:
     targets: Tensor
     """(N, C) what is learned: one-hot for labelled pictures; soft for what a teacher said."""
     progress: Progress
+    extra: tuple[Path, ...] = ()
+    """Files of the unlabelled pictures, in the order of their rows."""
+
+    @property
+    def paths(self) -> list[Path]:
+        """Of every row of the bank."""
+        return [*(picture.path for picture in self.folder.pictures), *self.extra]
 
     @property
     def classes(self) -> int:
@@ -100,6 +111,10 @@ def train(work: Workshop) -> Trained:
     pristine = copy.deepcopy(work.backbone.state_dict())
     chosen, tuned_head = "head", head
     if options.unfreeze:
+        if options.tune_rate is None:
+            # Once: how long the refit lasts was chosen at this very rate.
+            found = _found_rate(work, copy.deepcopy(head))
+            work = replace(work, options=replace(options, tune_rate=found))
         tuned_head, stages["tune"] = fit_tune(work, copy.deepcopy(head), split.train, split.selection, "tune")
         # The head's loss at the same precision and on the same pictures: the base of the comparison.
         chosen = "tune" if stages["tune"].best < head_fit.best else "head"
@@ -119,8 +134,9 @@ def train(work: Workshop) -> Trained:
     until = stages["tune"].best_epoch + 1
     kept, stages["refit-tune"] = fit_tune(work, kept, split.fit, None, "refit-tune", until)
     model = TransferClassifier(work.backbone, kept)
-    paths = [work.folder.pictures[i].path for i in split.validation]
-    return Trained(model, chosen, temperature, stages, head_logits, predict(model, paths))
+    paths = [work.paths[i] for i in split.validation]
+    logits = predict(model, paths, options.machine.accelerator)
+    return Trained(model, chosen, temperature, stages, head_logits, logits)
 
 
 def fit_head(
@@ -158,12 +174,9 @@ def fit_tune(
     """Unfreeze the last groups of the backbone and go on from `head`; `work.backbone` is changed in place."""
     options, backbone = work.options, work.backbone
     groups = backbone.unfreeze(options.unfreeze)
-    rate = options.tune_rate
-    cuts = work.bank.cuts
-    net: nn.Module = backbone if cuts is None else UpperPart(backbone, options.unfreeze)
-    make = _picture_loaders(work, train, selection) if cuts is None else _cached_loaders(work, cuts, train, selection)
+    net, make = _tuning(work, train, selection)
     how = Learning(
-        rate or 1e-4,
+        options.tune_rate or _RATE_BEFORE_FOUND,
         options.tune_epochs,
         options.decay,
         ridge=options.ridge / len(train),
@@ -174,14 +187,30 @@ def fit_tune(
     if options.patience is not None:
         # Unfrozen layers gain in their first epochs or not at all; each costs as much as the head's forty.
         wanted = replace(wanted, patience=min(options.patience, TUNE_PATIENCE))
-    if rate is None:
-        # The range test lets all groups learn at one rate, so its answer is the deepest one's ceiling.
-        found = find_learning_rate(ClassifierModule(net, head, groups, how), make, wanted)
-        how = replace(how, head_rate=min(found, 1e-2))
-        work.progress.note(f"range test: learning rate {how.head_rate:.2e}")
     result = fit(ClassifierModule(net, head, groups, how), make, wanted, work.progress)
     backbone.unfreeze(0)
     return head, result
+
+
+def _tuning(work: Workshop, train: Sequence[int], selection: Sequence[int] | None) -> tuple[nn.Module, MakeLoaders]:
+    """What learns in fine-tuning and what it learns from: cached maps, or the pictures themselves."""
+    cuts = work.bank.cuts
+    if cuts is None:
+        return work.backbone, _picture_loaders(work, train, selection)
+    return UpperPart(work.backbone, work.options.unfreeze), _cached_loaders(work, cuts, train, selection)
+
+
+def _found_rate(work: Workshop, head: Head) -> float:
+    """What Lightning's range test finds; it lets all groups learn at one rate, so it is the deepest one's ceiling."""
+    options, split = work.options, work.split
+    groups = work.backbone.unfreeze(options.unfreeze)
+    net, make = _tuning(work, split.train, split.selection)
+    how = Learning(_RATE_BEFORE_FOUND, options.tune_epochs, options.decay, ridge=options.ridge / len(split.train))
+    wanted = _fit_options(options, "range-test", options.tune_epochs)
+    rate = min(find_learning_rate(ClassifierModule(net, head, groups, how), make, wanted), _HIGHEST_FOUND)
+    work.backbone.unfreeze(0)
+    work.progress.note(f"range test: learning rate {rate:.2e}")
+    return rate
 
 
 def predict(model: TransferClassifier, paths: Sequence[Path], device: str = "cpu", batch: int = 16) -> Floats:
@@ -244,7 +273,8 @@ def _temperature_of(work: Workshop, chosen: str, head: Head) -> float:
     if chosen == "head":
         logits = logits_of(head, work.bank.plain[at])
     else:
-        logits = predict(TransferClassifier(work.backbone, head), [work.folder.pictures[i].path for i in at])
+        model = TransferClassifier(work.backbone, head)
+        logits = predict(model, [work.paths[i] for i in at], work.options.machine.accelerator)
     return fit_temperature(logits, work.folder.labels[at])
 
 
@@ -266,15 +296,15 @@ def _cached_loaders(work: Workshop, rows: Tensor, train: Sequence[int], selectio
 
 def _picture_loaders(work: Workshop, train: Sequence[int], selection: Sequence[int] | None) -> MakeLoaders:
     options, backbone = work.options, work.backbone
-    machine, pictures = options.machine, work.folder.pictures
+    machine, paths = options.machine, work.paths
     seen = view_maker(options.augment, backbone.input, backbone.crop)
 
     def plain(pixels: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
         return prepare(pixels, backbone.input, backbone.crop)
 
-    at, judged = [i for i in train if i < len(pictures)], list(selection or ())
-    learn = PictureViews([pictures[i].path for i in at], work.targets[at], backbone, seen, options.seed)
-    watch = PictureViews([pictures[i].path for i in judged], work.targets[judged], backbone, plain, options.seed)
+    at, judged = list(train), list(selection or ())
+    learn = PictureViews([paths[i] for i in at], work.targets[at], backbone, seen, options.seed)
+    watch = PictureViews([paths[i] for i in judged], work.targets[judged], backbone, plain, options.seed)
 
     def make(size: int) -> Loaders:
         batches = EpochBatches(len(learn), size, options.seed, weights=_weights(work, at, 1))

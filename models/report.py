@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edge_app.domain import Pixels, UsageError
+from edge_app.domain import ModelError, Pixels, UsageError
 from edge_app.pictures import read_picture
 from edge_app.vision import prepare
 from models.analysis import (
@@ -43,8 +43,8 @@ from models.data import Split
 from models.recipe import Trained, Workshop
 
 MISTAKES: Final = 6
-_JSON_NAME: Final = "report.json"
-_HTML_NAME: Final = "report.html"
+JSON_NAME: Final = "report.json"
+HTML_NAME: Final = "report.html"
 Report = dict[str, Any]
 
 
@@ -127,11 +127,20 @@ def write(folder: Path, report: Report, work: Workshop, trained: Trained) -> tup
         "suspects": [_inline(_thumbnail(work.folder.root / s["file"])) for s in report["suspects"]],
     }
     page = environment.get_template("report.html.j2").render(r=report, charts=charts, pictures=pictures)
-    html, data = folder / _HTML_NAME, folder / _JSON_NAME
+    html, data = folder / HTML_NAME, folder / JSON_NAME
     write_atomic(data, json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False, default=_plain))
     write_atomic(html, page)
     work.progress.advance(4)
     return html, data
+
+
+def read_report(path: Path) -> Report:
+    """Read a report.json back. Raises ModelError when it is absent or cut short."""
+    try:
+        report: Report = json.loads(path.read_text(encoding="utf-8"))
+        return report | {"checkpoint": report["checkpoint"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} is no report of a run ({error})", remedy="train again into a new folder") from error
 
 
 def _plain(value: Any) -> Any:

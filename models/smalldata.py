@@ -60,8 +60,9 @@ def train_with_teacher(work: Workshop) -> Trained:
         work.progress.note(
             f"pseudo-labels: took {taken} of {teaching.offered} pictures at {options.confidence:.0%} ({told})"
         )
+    given = work.targets
     for generation in range(options.generations):
-        work = distilled(work)
+        work = distilled(work, given)
         work.progress.note(f"self-distillation: generation {generation + 1} learns from generation {generation}")
     return train(work)
 
@@ -92,6 +93,7 @@ def add_pseudo_labels(work: Workshop, folder: Path) -> tuple[Workshop, Teaching]
         options=replace(options, dropout=max(options.dropout, STUDENT_DROPOUT)),
         bank=_joined(work.bank, extra),
         targets=torch.cat([work.targets, torch.from_numpy(chances).float()]),
+        extra=tuple(path for path, _ in fresh),
         split=replace(work.split, train=work.split.train + tuple(count + int(i) for i in sure)),
     )
     names = work.folder.classes
@@ -99,9 +101,10 @@ def add_pseudo_labels(work: Workshop, folder: Path) -> tuple[Workshop, Teaching]
     return joined, Teaching(taken, len(fresh))
 
 
-def distilled(work: Workshop) -> Workshop:
-    """Targets half the given labels, half what a head of the last generation says (Furlanello et al. 2018).
+def distilled(work: Workshop, given: Tensor) -> Workshop:
+    """Targets half the `given` ones (N, C), half what a head of the last generation says (Furlanello et al. 2018).
 
+    The last generation learned from the workshop's targets, which are the given ones for the first.
     Every picture is judged by a head that did not learn from it, or the opinion would only echo the label.
     """
     train, targets = np.array(work.split.train), work.targets.clone()
@@ -113,7 +116,7 @@ def distilled(work: Workshop) -> Workshop:
             continue
         head = solve_head(work.bank.plain[learn], work.targets[learn], work.options.ridge)
         opinion = torch.from_numpy(probabilities(logits_of(head, work.bank.plain[judge]))).float()
-        targets[judge] = OWN_LABEL_SHARE * work.targets[judge] + (1 - OWN_LABEL_SHARE) * opinion
+        targets[judge] = OWN_LABEL_SHARE * given[judge] + (1 - OWN_LABEL_SHARE) * opinion
     return replace(work, targets=targets)
 
 
@@ -169,7 +172,7 @@ def _method(work: Workshop, name: str, plain: float) -> tuple[float, float, str]
         bare = replace(work, bank=FeatureBank(work.bank.features[:1], None))
         return plain, _judged(bare, "bare"), "all views against the plain view alone"
     if name == "distillation":
-        return _judged(distilled(work), name), plain, "one generation"
+        return _judged(distilled(work, work.targets), name), plain, "one generation"
     return _pseudo_labels(work, plain)
 
 

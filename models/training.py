@@ -13,9 +13,9 @@ import contextlib
 import io
 import json
 import math
-import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
@@ -23,17 +23,19 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.tuner.tuning import Tuner
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from edge_app.domain import UsageError
+from edge_app.domain import ModelError, UsageError
 from models.augment import seed_of
 from models.callbacks import Best, Last, SafetensorsIO, Watch, quiet
 from models.checkpoint import load_state, make_folder, write_atomic
 from models.progress import Progress, Silence, TrainingError
+from models.run_folder import STATE_FOLDER, finish_run, make_scratch, open_run
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "32", "16", "bf16"]
@@ -41,8 +43,7 @@ Log = Literal["csv", "tensorboard", "none"]
 BatchKey = tuple[int, list[int]]
 """Epoch and the positions of one batch: what `EpochBatches` asks a data set for."""
 
-_RUN_FILE: Final = "run.json"
-_STATE_FOLDER: Final = "state"
+_LOG_FOLDER: Final = "logs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Machine:
     device: Device = "auto"
     """auto: CUDA, else Apple's, else the CPU."""
     devices: int = 1
-    """How many GPUs (or CPU processes); each takes its share of every batch list."""
+    """How many GPUs; each takes its share of the batches. `check` refuses several on a CPU, `fit` does not."""
     precision: Precision = "auto"
     """auto: full on CPU and Apple, bf16 or 16 mixed on CUDA, by what the GPU can do."""
     workers: int = 0
@@ -69,6 +70,18 @@ class Machine:
                 f"no {self.device} device was found", expected="one that torch can use", remedy="leave --device out"
             )
         return self.device
+
+    def check(self) -> None:
+        """Refuse what this machine cannot give, before anything is computed or written. Raises UsageError."""
+        if self.workers < 0:
+            raise UsageError(f"found {self.workers} as number of workers", expected="0 or more")
+        present = torch.cuda.device_count() if self.accelerator == "cuda" else 1
+        if not 1 <= self.devices <= present:
+            raise UsageError(
+                f"{self.devices} devices were asked for, this machine has {present} ({self.accelerator})",
+                expected=f"1 to {present}; several are several GPUs",
+                remedy="leave --devices out",
+            )
 
     @property
     def lightning_precision(self) -> Literal["32-true", "16-mixed", "bf16-mixed"]:
@@ -141,18 +154,27 @@ def fit(module: pl.LightningModule, make: MakeLoaders, options: FitOptions, prog
     Raises TrainingError when the loss is not a number or memory does not suffice for a batch of one, ModelError when
     state cannot be written or read.
     """
-    state = options.folder / _STATE_FOLDER
+    state = options.folder / STATE_FOLDER
     make_folder(options.folder)
     make_folder(state)
     done = state / f"{options.stage}-done.json"
     if not options.resume:
         for old in state.glob(f"{options.stage}-*"):
             old.unlink()
-    elif done.is_file():
-        return _collect(module, state, options, json.loads(done.read_text())["batch_size"])
-    size = _fit_within_memory(module, make, options, progress)
-    write_atomic(done, json.dumps({"batch_size": size}))
-    return _collect(module, state, options, size)
+    try:
+        if not done.is_file():
+            size = _fit_within_memory(module, make, options, progress)
+            write_atomic(done, json.dumps({"batch_size": size}))
+        return _collect(module, state, options, int(json.loads(done.read_text())["batch_size"]))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        # State of an older build lacks what this one reads; a defect of ours must not be called that.
+        if not options.resume or not _reads_state(error):
+            raise
+        raise ModelError(
+            f"the state of stage {options.stage} in {state} cannot be gone on with ({_told(error)})",
+            expected="state of this version and this network",
+            remedy="train again into a new folder",
+        ) from error
 
 
 def find_learning_rate(module: pl.LightningModule, make: MakeLoaders, options: FitOptions) -> float:
@@ -162,7 +184,8 @@ def find_learning_rate(module: pl.LightningModule, make: MakeLoaders, options: F
     """
     with quiet():
         torch.manual_seed(seed_of(options.seed))
-        trainer = pl.Trainer(**_trainer_options(options, [], False), max_epochs=-1)
+        alone = replace(options, machine=replace(options.machine, devices=1))
+        trainer = pl.Trainer(**_trainer_options(alone, [], False), max_epochs=-1)
         loaders = make(options.batch_size)
         # Lightning draws this progress bar past every switch.
         with contextlib.redirect_stderr(io.StringIO()):
@@ -185,7 +208,8 @@ class EpochBatches(Sampler[BatchKey]):
     """Batches of positions, shuffled anew every epoch by the seed alone, so that a resumed run sees what it would have.
 
     `weights` (N,) draws with replacement in proportion (class-balanced sampling). With several processes each gets
-    every n-th batch, all the same number. Give it to a DataLoader as `sampler` with batch_size=None.
+    every n-th batch, all the same number; what is not shuffled, for judging,
+    every process sees whole. Give it to a DataLoader as `sampler` with batch_size=None.
     """
 
     def __init__(
@@ -207,16 +231,17 @@ class EpochBatches(Sampler[BatchKey]):
 
     def __len__(self) -> int:
         """Batches of this process in an epoch."""
-        rank, world = _place()
         batches = math.ceil(self._count / self._size)
-        return batches // world if self._shuffle and batches >= world else math.ceil((batches - rank) / world)
+        return max(1, batches // _place()[1]) if self._shuffle and self._count else batches
 
     def __iter__(self) -> Iterator[BatchKey]:
         """Yield (epoch, positions)."""
         order = self._order()
-        rank, world = _place()
-        batches = [order[start : start + self._size] for start in range(0, self._count, self._size)]
-        for batch in batches[rank::world][: len(self)]:
+        rank, world = _place() if self._shuffle else (0, 1)
+        # Fewer batches than processes: smaller ones, and none without a picture.
+        size = min(self._size, max(1, len(order) // world))
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        for batch in (batches * world)[rank::world][: len(self)]:
             yield self._epoch, batch
 
     def _order(self) -> list[int]:
@@ -240,42 +265,6 @@ def loader(dataset: Dataset[Any], sampler: EpochBatches, machine: Machine) -> Da
     )
 
 
-def open_run(folder: Path, configuration: Mapping[str, Any], *, resume: bool) -> None:
-    """Begin a run in an empty folder, or go on with one whose configuration is the same.
-
-    Raises UsageError when the folder holds a run and `resume` is not set, holds none and it is, or was begun
-    otherwise; the options that differ are named.
-    """
-    path = folder / _RUN_FILE
-    wanted = json.loads(json.dumps(configuration))
-    if not resume:
-        if path.exists() or (folder.is_dir() and any(folder.iterdir())):
-            raise UsageError(
-                f"{folder} is not empty", expected="a new folder", remedy="name another, or go on with --resume"
-            )
-        make_folder(folder)
-        write_atomic(path, json.dumps(wanted, indent=1, ensure_ascii=False))
-        return
-    try:
-        begun = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise UsageError(f"{folder} holds no run to go on with", remedy="leave --resume out") from error
-    differing = sorted(key for key in {*begun, *wanted} if begun.get(key) != wanted.get(key))
-    if differing:
-        raise UsageError(
-            f"the run in {folder} was begun with other {', '.join(differing)}",
-            expected="the same command",
-            remedy="train into another folder",
-        )
-
-
-@contextlib.contextmanager
-def make_scratch() -> Iterator[Path]:
-    """A private folder that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="edge-app-") as folder:
-        yield Path(folder)
-
-
 # --- inside a fit ----------------------------------------------------------------------------------------------------
 
 
@@ -287,9 +276,9 @@ def _fit_within_memory(module: pl.LightningModule, make: MakeLoaders, options: F
         try:
             _fit_once(module, make(size), options, progress, resume)
             return size
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except (RuntimeError, ProcessRaisedException) as error:
             if not _out_of_memory(error):
-                raise
+                raise _from_process(error) from error
         if size == 1:
             raise TrainingError(
                 "memory does not suffice for one picture", remedy="use a smaller backbone or --device cpu"
@@ -307,16 +296,41 @@ def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
+def _from_process(error: BaseException) -> BaseException:
+    """With several devices an error crosses processes as text: a TrainingError is made one again."""
+    told = str(error).strip().splitlines()[-1] if isinstance(error, ProcessRaisedException) else ""
+    kind, _, text = told.partition(": ")
+    return TrainingError(text) if kind.endswith("TrainingError") else error
+
+
+def _reads_state(error: BaseException) -> bool:
+    """Whether an error arose while state was read back: there, and only there, older files can be the cause."""
+    places = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
+    return bool(places & {"_collect", "_restore_modules_and_callbacks", "restore", "resume_start", "loads"})
+
+
+def _told(error: BaseException) -> str:
+    text = (str(error).strip() or "nothing more is known").splitlines()[0][:120]
+    return f"{type(error).__name__}: {text}"
+
+
 def _fit_once(
     module: pl.LightningModule, loaders: Loaders, options: FitOptions, progress: Progress, resume: bool
 ) -> None:
-    state = options.folder / _STATE_FOLDER
+    state = options.folder / STATE_FOLDER
     watched = loaders.validation is not None
     last = state / f"{options.stage}-last.safetensors"
     monitor = options.monitor if watched else None
     # A saver of our own for the last: Lightning's `save_last` writes only when the best is written.
     callbacks: list[Callback] = [
-        Watch(options.stage, options.epochs, options.seed, options.monitor, progress),
+        Watch(
+            options.stage,
+            options.epochs,
+            options.seed,
+            options.monitor,
+            progress,
+            options.folder / _LOG_FOLDER / options.stage / "metrics.csv" if options.log == "csv" else None,
+        ),
         Best(state, f"{options.stage}-best", monitor, options.mode),
     ]
     if watched and options.patience is not None:
@@ -356,10 +370,10 @@ def _trainer_options(options: FitOptions, callbacks: Sequence[Callback], logged:
 
 
 def _logger(options: FitOptions) -> Logger | bool:
-    if options.log == "none":
+    # Watch writes the CSV: Lightning's own logger forgets the epochs before a resume.
+    if options.log != "tensorboard":
         return False
-    kind = CSVLogger if options.log == "csv" else TensorBoardLogger
-    return kind(save_dir=options.folder, name="logs", version=options.stage)
+    return TensorBoardLogger(save_dir=options.folder, name=_LOG_FOLDER, version=options.stage)
 
 
 def _collect(module: pl.LightningModule, state: Path, options: FitOptions, batch_size: int) -> FitResult:
@@ -391,6 +405,7 @@ __all__ = [
     "Silence",
     "TrainingError",
     "find_learning_rate",
+    "finish_run",
     "fit",
     "loader",
     "make_scratch",
