@@ -106,8 +106,8 @@ class Explain:
 class LookArea:
     """Judge a part of the frames only, for enrolled things; gives None. UsageError with any other model."""
 
-    box: Floats | None
-    """(4,) x1, y1, x2, y2 in frame pixels; None: the whole picture."""
+    box: Floats | tuple[float, float, float, float] | None
+    """x1, y1, x2, y2 in frame pixels; None: the whole picture."""
 
 
 Command = Enroll | LookAt | Capture | Forget | Rename | SetRule | Switch | Pause | Run | UseModel | Explain | LookArea

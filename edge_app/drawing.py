@@ -1,6 +1,7 @@
-"""Sightings drawn on pictures: hides fonts, line widths, and where a label finds room.
+"""Sightings and readings drawn on pictures: hides fonts, line widths, colour maps, and where a label finds room.
 
-In: RGB pixels and sightings. Out: new pixels with a box and a label for each face. Known and unknown differ without
+In: RGB pixels and sightings, or a reading. Out: new pixels with a box and a label for each face or area, and over it
+where a classifier looked. Known and unknown differ without
 colour too: a known face has a whole frame and a name, an unknown one a dashed frame and a question mark.
 """
 
@@ -12,7 +13,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from edge_app.domain import Pixels, Sighting
+from edge_app.domain import Classified, Floats, Heatmap, Match, Pixels, Reading, Sighting
 
 Colour = tuple[int, int, int]
 """Red, green, blue, 0-255."""
@@ -23,12 +24,27 @@ UNKNOWN: Final[Colour] = (230, 159, 0)
 
 _INK: Final[dict[Colour, Colour]] = {KNOWN: (255, 255, 255), UNKNOWN: (0, 0, 0)}
 _SMALLEST_TEXT_PX: Final = 10
+_VEIL: Final = 0.65
+"""How far the strongest evidence covers the picture, [0, 1]; the weakest covers nothing."""
+_LEAST_SPAN: Final = 1.0
+"""Logits between weakest and strongest evidence under which a map counts as flat: else noise would glow."""
 
 
 def label_of(sighting: Sighting) -> str:
     """What is written at a face: the name and the similarity, or that it is unknown."""
-    match = sighting.match
+    return match_words(sighting.match)
+
+
+def match_words(match: Match) -> str:
+    """The name and the similarity, or that it is unknown."""
     return "? unknown" if match.name is None else f"{match.name} {match.similarity:.2f}"
+
+
+def class_words(classified: Classified) -> str:
+    """The label and its probability, or that it is not sure."""
+    best = classified.classification.scores[0]
+    sure = classified.classification.sure
+    return f"{best.label} {best.probability:.2f}" if sure else f"? not sure ({best.label} {best.probability:.2f})"
 
 
 def annotate(pixels: Pixels, sightings: Iterable[Sighting]) -> Pixels:
@@ -38,17 +54,109 @@ def annotate(pixels: Pixels, sightings: Iterable[Sighting]) -> Pixels:
     Korean, and writes "?" for what they lack (emoji, for one). Labels that find no room are shortened with "…".
     """
     canvas = np.array(pixels, dtype=np.uint8, order="C")
-    shorter_px = min(canvas.shape[:2])
-    line_px = max(1, round(shorter_px / 240))
-    text_px = max(_SMALLEST_TEXT_PX + 2, round(shorter_px / 26))
-    font = cv2.FontFace("sans")  # one for each call: it is not said to be safe across threads, and costs 5 us
     # The largest face last, so that its label is whole.
     for sighting in sorted(sightings, key=lambda one: one.face.area_px2):
-        colour = UNKNOWN if sighting.match.name is None else KNOWN
-        corners = np.rint(sighting.face.box).astype(int).tolist()
-        _frame(canvas, corners, colour, line_px, dashed=sighting.match.name is None)
-        _label(canvas, label_of(sighting), corners, colour, text_px, font)
+        _mark(canvas, sighting.face.box, label_of(sighting), sighting.match.name is not None)
     return canvas
+
+
+def annotate_reading(reading: Reading) -> Pixels:
+    """Return a copy of a reading's frame, (H, W, 3) uint8 RGB, with its areas, answers and heatmaps drawn on it.
+
+    A heatmap goes from black over violet and orange to yellow, ever more opaque, from the weakest to the strongest
+    evidence in its own area; a legend at the bottom says for which label.
+    """
+    canvas = np.array(reading.frame.pixels, dtype=np.uint8, order="C")
+    explained = [one for one in reading.classified if one.heatmap is not None]
+    for one in explained:
+        if one.heatmap is not None:
+            _overlay(canvas, one.box, one.heatmap)
+    for one in reversed(reading.classified):
+        _mark(canvas, one.box, class_words(one), one.classification.sure)
+    for thing in reversed(reading.spotted):
+        _mark(canvas, thing.box, match_words(thing.match), thing.match.name is not None)
+    if explained:
+        _legend(canvas, explained)
+    return canvas
+
+
+def strength(heatmap: Heatmap) -> Floats:
+    """The map's evidence from the weakest, 0, to the strongest, 1; float32 of the map's shape."""
+    low, high = float(heatmap.values.min()), float(heatmap.values.max())
+    scaled: Floats = (heatmap.values - np.float32(low)) / np.float32(max(high - low, _LEAST_SPAN))
+    return scaled
+
+
+def veil(pixels: Pixels, share: Floats) -> Pixels:
+    """Lay the colours of evidence over (H, W, 3) uint8 RGB pixels; `share` (H, W) float32 in [0, 1] from `strength`."""
+    colours = _colours(np.rint(255 * share).astype(np.uint8))
+    cover = (_VEIL * share)[..., None]
+    return np.asarray(np.rint((1 - cover) * pixels + cover * colours), np.uint8)
+
+
+def _colours(grey: Pixels) -> Pixels:
+    """Inferno: its lightness rises evenly, so that it reads alike for colour-blind people and in print."""
+    return np.asarray(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[..., ::-1], np.uint8)
+
+
+def _overlay(canvas: Pixels, box: Floats, heatmap: Heatmap) -> None:
+    """Blend a map into its area; what reaches past the picture's edge is left out."""
+    height, width = canvas.shape[:2]
+    x1, y1, x2, y2 = np.rint(box).astype(int).tolist()
+    left, top, right, bottom = max(0, x1), max(0, y1), min(width, x2), min(height, y2)
+    if left >= right or top >= bottom:
+        return
+    # Only the part inside is sampled: a face's box may reach far out.
+    rows, columns = heatmap.values.shape
+    across = ((np.arange(left, right, dtype=np.float32) + 0.5 - x1) / (x2 - x1)) * columns - 0.5
+    down = ((np.arange(top, bottom, dtype=np.float32) + 0.5 - y1) / (y2 - y1)) * rows - 0.5
+    at_x, at_y = (np.ascontiguousarray(a, np.float32) for a in np.meshgrid(across, down))
+    share = cv2.remap(strength(heatmap), at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    inside = canvas[top:bottom, left:right]
+    inside[...] = veil(inside, np.clip(share, 0, 1).astype(np.float32))
+
+
+def _legend(canvas: Pixels, explained: list[Classified]) -> None:
+    """A strip at the bottom: what the colours mean, and for which label with which probability."""
+    height, width = canvas.shape[:2]
+    text_px, font = _text_px(canvas), cv2.FontFace("sans")
+    labels = dict.fromkeys(_evidence_words(one) for one in explained)
+    pad_px = max(2, text_px // 5)
+    bar_px = min(width // 4, 6 * text_px)
+    strip_px = text_px + 2 * pad_px
+    if strip_px * 3 > height or bar_px < 8:
+        return  # too small for words; the label above the area says what was found
+    canvas[height - strip_px :] = 0
+    bar = np.tile(np.linspace(0, 255, bar_px).astype(np.uint8), (text_px, 1))
+    canvas[height - strip_px + pad_px : height - pad_px, pad_px : pad_px + bar_px] = _colours(bar)
+    cv2.rectangle(
+        canvas, (pad_px, height - strip_px + pad_px), (pad_px + bar_px, height - pad_px - 1), (128, 128, 128), 1
+    )
+    left = 2 * pad_px + bar_px + text_px // 2
+    text, text_px = _fitting(f"evidence for {', '.join(labels)}", text_px, width - left - pad_px, font)
+    baseline = height - strip_px + pad_px + round(0.82 * text_px)
+    cv2.putText(canvas, text, (left, baseline), (255, 255, 255), font, text_px, 500)
+
+
+def _evidence_words(classified: Classified) -> str:
+    shown = classified.heatmap.label if classified.heatmap else ""
+    found = (one.probability for one in classified.classification.scores if one.label == shown)
+    return f"{shown} ({next(found, 0.0):.2f})"
+
+
+def _text_px(canvas: Pixels) -> int:
+    shorter_px: int = min(canvas.shape[:2])
+    return max(_SMALLEST_TEXT_PX + 2, round(shorter_px / 26))
+
+
+def _mark(canvas: Pixels, box: Floats, text: str, known: bool) -> None:
+    """Draw one box with its label."""
+    line_px = max(1, round(min(canvas.shape[:2]) / 240))
+    colour = KNOWN if known else UNKNOWN
+    corners = np.rint(box).astype(int).tolist()
+    _frame(canvas, corners, colour, line_px, dashed=not known)
+    font = cv2.FontFace("sans")  # one for each call: it is not said to be safe across threads, and costs 5 us
+    _label(canvas, text, corners, colour, _text_px(canvas), font)
 
 
 def _frame(canvas: Pixels, corners: list[int], colour: Colour, line_px: int, *, dashed: bool) -> None:

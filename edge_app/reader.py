@@ -54,14 +54,17 @@ class Reader(Protocol):
 
 
 @runtime_checkable
-class ThingWatcher(Protocol):
+class ThingWatcher(Reader, Protocol):
     """What a reader of enrolled things has besides, for the live loop."""
 
     area: Floats | None
     """(4,) x1, y1, x2, y2 in frame pixels: the part that is judged; None: the whole picture."""
 
-    def shot(self, pixels: Pixels, source: str, box: Floats | None) -> object:
+    def shot(self, pixels: Pixels, source: str, box: Floats | None = None) -> object:
         """Cut out, measure and embed the thing in a box of a picture; a refusal when that is no use."""
+
+    def looking_at(self, area: Floats | None) -> Reader:
+        """The same over another area."""
 
 
 class ClassifierReader:
@@ -206,10 +209,13 @@ class Steady:
 
     def read(self, frame: Frame, *, explain: bool = False) -> Reading:
         """Read one frame and average it with those before; see `Reader.read`. Heatmaps are the frame's own."""
-        reading = self.reader.read(frame, explain=explain)
-        if not 0 <= frame.time_s - self._time_s <= self.FORGET_S:
+        return self.smooth(self.reader.read(frame, explain=explain))
+
+    def smooth(self, reading: Reading) -> Reading:
+        """Average a reading of the next frame with those before."""
+        if not 0 <= reading.frame.time_s - self._time_s <= self.FORGET_S:
             self.reset()
-        self._time_s = frame.time_s
+        self._time_s = reading.frame.time_s
         before, self._areas = self._areas, []
         classified = tuple(self._classified(one, before) for one in reading.classified)
         spotted = tuple(self._spotted(one, before) for one in reading.spotted)
@@ -326,7 +332,7 @@ def open_reader(
     classifier = Classifier(open_entry(entry, settings.threads), unsure_below)
     if not judges_faces(classifier.card.crop):
         return ClassifierReader(classifier)
-    return ClassifierReader(classifier, Detector.open(settings.detector, detector_options, settings.threads))
+    return ClassifierReader(classifier, Detector.open(settings.detector, detector_options, settings.threads, home))
 
 
 def _wrong_task(model_id: str, task: str) -> UsageError:

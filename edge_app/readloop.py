@@ -57,23 +57,20 @@ class ReadLoop:
             return
         area = self._steady.reader.area
         fresh = open_reader(home, settings, self.model_id, unsure_below=self._unsure_below)
-        if isinstance(fresh, ThingWatcher):
-            fresh.area = area
-        self._steady = Steady(fresh)
+        self._steady = Steady(fresh.looking_at(area) if isinstance(fresh, ThingWatcher) else fresh)
 
     def explain(self, active: bool) -> None:
         """Whether readings carry heatmaps."""
         self._explaining = active
 
-    def look_area(self, box: Floats | None) -> None:
+    def look_area(self, box: Floats | tuple[float, float, float, float] | None) -> None:
         """Judge a part of the frames. Raises UsageError when the model in use takes none, or the box is empty."""
         if self._steady is None or not isinstance(self._steady.reader, ThingWatcher):
             raise UsageError(f"{self.model_id} takes no area", expected="a general image embedder in use")
         area: Floats | None = None if box is None else frozen_array(box, np.float32, (4,), "area")
         if area is not None and not (area[2] > area[0] and area[3] > area[1]):
             raise UsageError(f"the area {area.tolist()} is empty", expected="x1 < x2 and y1 < y2")
-        self._steady.reader.area = area
-        self._steady.reset()
+        self._steady = Steady(self._steady.reader.looking_at(area))
 
     def read(self, frame: Frame) -> tuple[Reading, tuple[LiveEvent, ...]]:
         """Read the next frame. Raises EdgeError; RuntimeError when no model is in use."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from edge_app.assembly import Workbench
+    from edge_app.detect import DetectorOptions
     from edge_app.home import Home, Settings
 
 Commands = Any
@@ -58,26 +59,34 @@ def recognition(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=int, metavar="N", help="threads for each model (default: one per core)")
 
 
+_OVERRIDES = ("fpir", "margin", "precision", "detector", "threads", "embedder")
+
+
 def settings(args: argparse.Namespace) -> tuple[Home, Settings]:
     """The data folder and its settings, overridden by the options that were given."""
     from edge_app.home import Home
 
     home = Home.locate(args.home)
-    given = {name: getattr(args, name, None) for name in ("fpir", "margin", "precision", "detector", "threads")}
+    given = {name: getattr(args, name, None) for name in _OVERRIDES}
     return home, replace(home.settings(), **{name: value for name, value in given.items() if value is not None})
 
 
 def workbench(args: argparse.Namespace) -> Workbench:
     """Load models and gallery for the options that were given."""
     from edge_app.assembly import open_workbench
-    from edge_app.detect import DetectorOptions
 
     home, chosen = settings(args)
+    return open_workbench(home, chosen, detector_options=detector_options(args))
+
+
+def detector_options(args: argparse.Namespace) -> DetectorOptions:
+    """What --min-face asks of the detector. Raises UsageError when it makes no sense."""
+    from edge_app.detect import DetectorOptions
+
     smallest = getattr(args, "min_face", None)
     if smallest is not None and not 12 <= smallest <= 10_000:
         raise UsageError(f"--min-face is {smallest}", expected="12 to 10000 pixels")
-    options = DetectorOptions() if smallest is None else DetectorOptions(min_face_px=smallest)
-    return open_workbench(home, chosen, detector_options=options)
+    return DetectorOptions() if smallest is None else DetectorOptions(min_face_px=smallest)
 
 
 def progress() -> Progress:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_app.cli import options
-from edge_app.domain import EdgeError, Frame, MediaError, Observation, UsageError
+from edge_app.cli import options, views
+from edge_app.domain import EdgeError, Frame, MediaError, Pixels, UsageError
 
 if TYPE_CHECKING:
-    from edge_app.assembly import Workbench
+    from edge_app.cli.views import Seen, View
     from edge_app.sources import SourceSpec
 
 
@@ -21,13 +21,16 @@ def add_parser(commands: options.Commands) -> None:
     parser = options.command(
         commands,
         "recognize",
-        "say who is on pictures, in folders of pictures, in video files",
+        "say who, or what, is on pictures, in folders of pictures, in video files",
         "edge-app recognize party.jpg holiday/ clip.mp4 --save marked/",
         run,
     )
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="picture, folder or video file")
     parser.add_argument("--save", type=Path, metavar="DIR", help="write annotated copies there")
     parser.add_argument("--recursive", action="store_true", help="look into the sub-folders of folders too")
+    views.model_options(parser)
+    parser.add_argument("--explain", action="store_true", help="with --save: show where a classifier saw its answer")
+    parser.add_argument("--top", type=int, metavar="N", help="tell the N best labels (default: 3, in JSON all)")
     options.recognition(parser)
     options.json_flag(parser)
 
@@ -40,22 +43,20 @@ def run(args: argparse.Namespace) -> int:
         failures.append(str(error))
         options.warn(str(error))
 
+    if args.explain and args.save is None:
+        raise UsageError("--explain has nowhere to draw", expected="--save DIR")
     if args.save is not None:
         _make_folder(args.save)
     jobs = list(_jobs(args, failed))
     if not jobs:
         return 1
-    bench = _workbench(args, len(jobs) > 1 or any(job.spec.kind == "video" for job in jobs))
-    if len(bench.recognizer.gallery) == 0:
-        options.warn("nobody is enrolled yet, so every face is unknown; try: edge-app enroll NAME IMAGE IMAGE")
-    elif not args.json:
-        options.warn(bench.recognizer.rule.words)
+    view = _view(args, len(jobs) > 1 or any(job.spec.kind == "video" for job in jobs))
     namer = _Namer(args.save)
     pictures = [job for job in jobs if job.spec.kind == "picture"]
-    _pictures(bench, pictures, args, namer, failed)
+    _pictures(view, pictures, args, namer, failed)
     for job in jobs:
         if job.spec.kind == "video":
-            _video(bench, job, args, namer, failed)
+            _video(view, job, args, namer, failed)
     return 1 if failures else 0
 
 
@@ -90,25 +91,41 @@ def _jobs(args: argparse.Namespace, failed: Any) -> Iterator[_Job]:
             failed(error)
 
 
-def _workbench(args: argparse.Namespace, many: bool) -> Workbench:
-    """One thread per picture when there are many: both cores stay busy on different pictures."""
+def _view(args: argparse.Namespace, many: bool) -> View:
+    """What is looked for; tells what the user should know of it.
+
+    With many pictures each gets one thread: all cores stay busy on different pictures. Batches were measured to be
+    slower than that, see docs/.
+    """
     if many and args.threads is None:
         import cv2
 
         cv2.setNumThreads(1)
         args.threads = 1
-    return options.workbench(args)
+    reader = views.chosen_reader(args)
+    if reader is not None:
+        views.tell_licence(reader.card)
+        return views.ModelView(reader, explain=args.explain, top=args.top)
+    if args.explain or args.top is not None:
+        raise UsageError("--explain and --top are for classifiers", expected="--model with the id of one")
+    bench = options.workbench(args)
+    views.tell_licence(bench.recognizer.embedder.card)
+    if len(bench.recognizer.gallery) == 0:
+        options.warn("nobody is enrolled yet, so every face is unknown; try: edge-app enroll NAME IMAGE IMAGE")
+    elif not args.json:
+        options.warn(bench.recognizer.rule.words)
+    return views.FaceView(bench)
 
 
-def _pictures(bench: Workbench, jobs: list[_Job], args: argparse.Namespace, namer: _Namer, failed: Any) -> None:
+def _pictures(view: View, jobs: list[_Job], args: argparse.Namespace, namer: _Namer, failed: Any) -> None:
     from edge_app.batch import cores, ordered_map
-    from edge_app.pictures import read_picture
+    from edge_app.pictures import read_picture, write_picture
 
-    def look(job: _Job) -> Observation | EdgeError:
+    def look(job: _Job) -> Seen | EdgeError:
         try:
-            seen = bench.recognizer.observe(Frame(read_picture(job.path)))
+            seen = view.look(Frame(read_picture(job.path)))
             if args.save is not None:
-                _save_picture(namer.name(job.path, ".jpg"), seen)
+                write_picture(namer.name(job.path, ".jpg"), view.draw(seen))
         except EdgeError as error:
             return error
         # The pixels of a thousand pictures must not wait for their turn to be printed.
@@ -123,28 +140,28 @@ def _pictures(bench: Workbench, jobs: list[_Job], args: argparse.Namespace, name
             if isinstance(seen, EdgeError):
                 failed(seen)
             else:
-                _report(str(job.path), seen, args)
+                _report(view, str(job.path), seen, args)
 
 
-def _video(bench: Workbench, job: _Job, args: argparse.Namespace, namer: _Namer, failed: Any) -> None:
+def _video(view: View, job: _Job, args: argparse.Namespace, namer: _Namer, failed: Any) -> None:
     from edge_app.batch import cores, ordered_map
     from edge_app.sources import open_source
-    from edge_app.timeline import Timeline
 
-    timeline = Timeline()
+    timeline = view.timeline()
     try:
         with open_source(str(job.path)) as source, options.progress() as bar:
             task = bar.add_task(job.path.name, total=source.frame_count)
             frames = _frames(source, failed)
             writer = _Marked(namer.name(job.path, ".mp4"), source.fps) if args.save is not None else None
             try:
-                for seen in ordered_map(bench.recognizer.observe, frames, cores() if args.threads == 1 else 1):
+                for found in ordered_map(view.look, frames, cores() if args.threads == 1 else 1):
+                    seen = view.follow(found)
                     bar.advance(task)
                     timeline.add(seen)
                     if writer is not None:
-                        writer.write(seen)
+                        writer.write(view.draw(seen))
                     if args.json:
-                        _report(str(job.path), seen, args)
+                        _report(view, str(job.path), seen, args)
             except BaseException:
                 if writer is not None:
                     writer.abandon()
@@ -172,40 +189,11 @@ def _frames(source: Any, failed: Any) -> Iterator[Frame]:
         yield frame
 
 
-def _report(source: str, seen: Observation, args: argparse.Namespace) -> None:
+def _report(view: View, source: str, seen: Seen, args: argparse.Namespace) -> None:
     if args.json:
-        options.print_json(observation_json(source, seen))
-        return
-    print(f"{source}: " + ("; ".join(_face_line(face) for face in seen.sightings) or "no face"))
-
-
-def observation_json(source: str, seen: Observation) -> dict[str, Any]:
-    """One picture or frame as scripts get it."""
-    return {
-        "source": source,
-        "index": seen.frame.index,
-        "time_s": round(seen.frame.time_s, 3),
-        "faces": [
-            {
-                "box": [round(float(v), 1) for v in s.face.box],
-                "score": round(s.face.score, 4),
-                "name": s.match.name,
-                "similarity": round(s.match.similarity, 4),
-                "margin": round(s.match.margin, 4),
-            }
-            for s in seen.sightings
-        ],
-        "timings_ms": {stage: round(ms, 2) for stage, ms in seen.timings_ms.items()},
-    }
-
-
-def _face_line(sighting: Any) -> str:
-    box = sighting.face.box
-    where = f"at {box[0]:.0f},{box[1]:.0f}-{box[2]:.0f},{box[3]:.0f}"
-    match = sighting.match
-    if match.name is None:
-        return f"unknown {where}" + (f" (nearest {match.similarity:.2f})" if match.similarity > -1 else "")
-    return f"{match.name} {match.similarity:.2f} {where}"
+        options.print_json(view.as_json(source, seen))
+    else:
+        print(f"{source}: {view.line(seen)}")
 
 
 class _Namer:
@@ -246,14 +234,13 @@ class _Marked:
         self._path, self._fps = path, fps or 25.0
         self._writer: Any = None
 
-    def write(self, seen: Observation) -> None:
+    def write(self, pixels: Pixels) -> None:
         """Append one annotated frame."""
-        from edge_app.drawing import annotate
         from edge_app.video import VideoWriter
 
         if self._writer is None:
-            self._writer = VideoWriter(self._path, seen.frame.size_px, self._fps)
-        self._writer.write(annotate(seen.frame.pixels, seen.sightings))
+            self._writer = VideoWriter(self._path, (pixels.shape[1], pixels.shape[0]), self._fps)
+        self._writer.write(pixels)
 
     def close(self) -> None:
         """Give the video its name."""
@@ -264,13 +251,6 @@ class _Marked:
         """Leave nothing."""
         if self._writer is not None:
             self._writer.abandon()
-
-
-def _save_picture(path: Path, seen: Observation) -> None:
-    from edge_app.drawing import annotate
-    from edge_app.pictures import write_picture
-
-    write_picture(path, annotate(seen.frame.pixels, seen.sightings))
 
 
 def _make_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_app.cli import options
+from edge_app.cli import options, views
 from edge_app.domain import CameraError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def _add_watch(commands: options.Commands) -> None:
     )
     parser.add_argument("source", nargs="?", metavar="SOURCE", help=f"{_SOURCE_HELP} (default: see `cameras --use`)")
     options.json_flag(parser)
+    views.model_options(parser)
     parser.add_argument("--realtime", action="store_true", help="play a video at its own speed, not as fast as it goes")
     group = parser.add_argument_group("hooks", "programs run without a shell; may be given more than once")
     for event, whom in (
@@ -91,11 +92,13 @@ def run_watch(args: argparse.Namespace) -> int:
     from edge_app.watch import Outlets, Stop, as_json, watch
 
     with Stop() as stop, Outlets(_outlets(args), options.warn) as outlets:
+        reader = views.chosen_reader(args)
         bench = options.workbench(args)
         source = _source(args.source, bench.settings)
-        if not len(bench.recognizer.gallery):
+        if reader is None and not len(bench.recognizer.gallery):
             options.warn("nobody is enrolled: everybody will be unknown")
-        with closing(watch(bench, source, stop, options.warn, realtime=args.realtime)) as events:
+        views.tell_licence(reader.card if reader else bench.recognizer.embedder.card)
+        with closing(watch(bench, source, stop, options.warn, reader=reader, realtime=args.realtime)) as events:
             for event in events:
                 outlets.take(event)
                 print(as_json(event) if args.json else _line(event), flush=True)
@@ -219,6 +222,8 @@ def _measured(camera: CameraInfo) -> str:
 def _line(event: LiveEvent) -> str:
     """One event for people."""
     facts: list[Any] = [f"track {event.track}"] if event.track is not None else []
+    if event.classes is not None:
+        facts.append(", ".join(f"{one.label} {one.probability:.2f}" for one in event.classes[:2]))
     if event.similarity is not None:
         facts.append(f"similarity {event.similarity:.2f}")
     if event.duration_s is not None:
