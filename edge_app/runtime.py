@@ -31,6 +31,9 @@ class Model:
         self.path = path
         self._session = session
         self._input = session.get_inputs()[0].name
+        shape = session.get_inputs()[0].shape
+        # Files that others made often take one picture only; the rest of the app need not know.
+        self._one_by_one = bool(shape) and shape[0] == 1
         self._outputs = [output.name for output in session.get_outputs()]
         self._only_needed = ort.RunOptions()
         self._only_needed.only_execute_path_to_fetches = True
@@ -39,9 +42,15 @@ class Model:
     def run(self, batch: Floats, outputs: Sequence[str] | None = None) -> tuple[Floats, ...]:
         """Run float32 (N, 3, H, W), already normalized; returns every output in the graph's order.
 
-        `outputs` names those that are wanted, in that order; nodes that only the others need are not run. Raises
-        ModelError when the graph refuses the shape or fails.
+        `outputs` names those that are wanted, in that order; nodes that only the others need are not run. A graph
+        that takes one picture is run N times. Raises ModelError when the graph refuses the shape or fails.
         """
+        if self._one_by_one and len(batch) > 1:
+            parts = [self._run(batch[i : i + 1], outputs) for i in range(len(batch))]
+            return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
+        return self._run(batch, outputs)
+
+    def _run(self, batch: Floats, outputs: Sequence[str] | None) -> tuple[Floats, ...]:
         try:
             results: Sequence[Any] = self._session.run(
                 outputs or self._outputs, {self._input: batch}, self._only_needed if outputs else None
