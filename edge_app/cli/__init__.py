@@ -25,6 +25,7 @@ GROUPS: Final = (
     "recognize",
     "watch",
     "gallery",
+    "calibrate",
     "models",
     "doctor",
     "bench",

@@ -13,6 +13,7 @@ from edge_app.domain import MediaError, UsageError, valid_name
 if TYPE_CHECKING:
     from edge_app.assembly import Workbench
     from edge_app.enroll import EnrollOptions, Refusal, Shot, Verdict
+    from edge_app.things import ThingBench, ThingShot, ThingVerdict
 
 
 def add_parser(commands: options.Commands) -> None:
@@ -20,8 +21,9 @@ def add_parser(commands: options.Commands) -> None:
     parser = options.command(
         commands,
         "enroll",
-        "learn a person from a couple of pictures, or a folder of people",
-        "edge-app enroll 'Ada Lovelace' ada1.jpg ada2.jpg\n         edge-app enroll --folder people/",
+        "learn a person or a thing from a couple of pictures, or a folder of them",
+        "edge-app enroll 'Ada Lovelace' ada1.jpg ada2.jpg\n         edge-app enroll --folder people/\n"
+        "         edge-app enroll 'blue mug' mug1.jpg mug2.jpg --model ID --box 40,60,300,320",
         run,
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="who it is")
@@ -29,6 +31,8 @@ def add_parser(commands: options.Commands) -> None:
     parser.add_argument("--folder", type=Path, metavar="DIR", help="a sub-folder of pictures per person")
     parser.add_argument("--largest", action="store_true", help="take the largest face of pictures with several")
     parser.add_argument("--allow-lookalike", action="store_true", help="accept somebody who looks like another: a twin")
+    parser.add_argument("--model", metavar="ID", help="enroll a thing with this general image embedder")
+    parser.add_argument("--box", type=_box, metavar="X1,Y1,X2,Y2", help="where the thing is, in pixels (with --model)")
     options.recognition(parser)
     options.json_flag(parser)
 
@@ -40,26 +44,114 @@ def run(args: argparse.Namespace) -> int:
         valid_name(name)
     from edge_app.enroll import EnrollOptions
 
-    bench = options.workbench(args)
     chosen = EnrollOptions(largest=args.largest, allow_lookalike=args.allow_lookalike)
+    desk = _desk(args)
     reports, whole = [], True
     with options.progress() as bar:
         task = bar.add_task("enrolling", total=sum(len(images) for _, images in batches))
         for name, images in batches:
             looks = []
             for image in images:
-                looks.append((str(image), _look(bench, image, largest=args.largest)))
+                looks.append((str(image), desk.look(image)))
                 bar.advance(task)
-            report, complete = _enroll_one(bench, valid_name(name), looks, chosen)
+            report, complete = desk.enroll(valid_name(name), looks, chosen)
             reports.append(report)
             whole = whole and complete
-            bench = bench.refreshed()
             if not args.json:
                 bar.console.file.flush()
                 _tell(report)
     if args.json:
         options.print_json({"enrolled": reports})
     return 0 if whole else 1
+
+
+def _desk(args: argparse.Namespace) -> _Faces | _Things:
+    """What enrolls: people, or things when --model names a general image embedder."""
+    model = args.model
+    if model is not None:
+        from edge_app.store import builds
+
+        home, settings = options.settings(args)
+        task = builds(home, model)[0].task
+        if task == "image-embedding":
+            if args.largest:
+                raise UsageError("--largest is for faces", expected="--box to say where the thing is")
+            from edge_app.things import open_thing_bench
+
+            return _Things(open_thing_bench(home, settings, model), args.box)
+        if task != "face-embedding":
+            raise UsageError(f"{model} is a model for {task}", expected="an embedder; `edge-app models list`")
+        args.embedder = model
+    if args.box is not None:
+        raise UsageError("--box is for things: faces are found", expected="--model with a general image embedder")
+    return _Faces(options.workbench(args), largest=args.largest)
+
+
+def _box(text: str) -> tuple[float, ...]:
+    """Four finite numbers with x1 < x2 and y1 < y2."""
+    try:
+        box = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        box = ()
+    if len(box) != 4 or not all(abs(v) < 1e6 for v in box) or box[0] >= box[2] or box[1] >= box[3]:
+        raise argparse.ArgumentTypeError(f"{text!r} is no box; expected X1,Y1,X2,Y2 with X1 < X2 and Y1 < Y2")
+    return box
+
+
+class _Faces:
+    """Enrolls people."""
+
+    def __init__(self, bench: Workbench, *, largest: bool) -> None:
+        self._bench = bench
+        self._largest = largest
+
+    def look(self, image: Path) -> Shot | Refusal:
+        """The face that a picture is about."""
+        from edge_app.enroll import Refusal
+        from edge_app.pictures import read_picture
+
+        try:
+            return self._bench.recognizer.shot(read_picture(image), str(image.name), largest=self._largest)
+        except MediaError as error:
+            return Refusal("unreadable", str(error))
+
+    def enroll(self, name: str, looks: Sequence[tuple[str, Any]], chosen: EnrollOptions) -> tuple[dict[str, Any], bool]:
+        """Judge and store one person; the report, and whether every picture was taken."""
+        verdicts = self._bench.enroll(name, looks, chosen)
+        self._bench = self._bench.refreshed()
+        model_id = self._bench.recognizer.embedder.model_id
+        return _report(name, verdicts, self._bench, model_id)
+
+
+class _Things:
+    """Enrolls things."""
+
+    def __init__(self, bench: ThingBench, box: tuple[float, ...] | None) -> None:
+        self._bench = bench
+        self._box = box
+
+    def look(self, image: Path) -> ThingShot | Refusal:
+        """The area that a picture is about."""
+        import numpy as np
+
+        from edge_app.enroll import Refusal
+        from edge_app.pictures import open_picture
+
+        try:
+            picture = open_picture(image)
+        except MediaError as error:
+            return Refusal("unreadable", str(error))
+        # A huge picture was shrunk while it was read; the box is in the pixels of the file.
+        box = None if self._box is None else np.asarray(self._box, np.float32) * picture.scale
+        return self._bench.reader.shot(picture.pixels, str(image.name), box)
+
+    def enroll(self, name: str, looks: Sequence[tuple[str, Any]], chosen: EnrollOptions) -> tuple[dict[str, Any], bool]:
+        """Judge and store one thing; the report, and whether every picture was taken."""
+        from edge_app.things import enroll_things
+
+        verdicts = enroll_things(self._bench, name, looks, chosen)
+        self._bench = self._bench.refreshed()
+        return _report(name, verdicts, self._bench, self._bench.reader.card.id)
 
 
 def _batches(args: argparse.Namespace) -> Iterator[tuple[str, Sequence[Path]]]:
@@ -95,25 +187,14 @@ def people_in(folder: Path) -> Iterator[tuple[str, Sequence[Path]]]:
             yield person.name, []
 
 
-def _look(bench: Workbench, image: Path, *, largest: bool) -> Shot | Refusal:
-    from edge_app.enroll import Refusal
-    from edge_app.pictures import read_picture
-
-    try:
-        return bench.recognizer.shot(read_picture(image), str(image.name), largest=largest)
-    except MediaError as error:
-        return Refusal("unreadable", str(error))
-
-
-def _enroll_one(
-    bench: Workbench, name: str, looks: Sequence[tuple[str, Shot | Refusal]], chosen: EnrollOptions
+def _report(
+    name: str, verdicts: Sequence[Verdict | ThingVerdict], bench: Workbench | ThingBench, model_id: str
 ) -> tuple[dict[str, Any], bool]:
-    """Judge and store one person; the report, and whether every picture was taken."""
-    verdicts = bench.enroll(name, looks, chosen)
     accepted = sum(verdict.accepted for verdict in verdicts)
-    total = len(bench.vault.identity(name, bench.recognizer.embedder.model_id).templates) if accepted else 0
+    total = len(bench.vault.identity(name, model_id).templates) if accepted else 0
     report = {
         "name": name,
+        "model": model_id,
         "accepted": accepted,
         "templates": total,
         "warning": _warning(name, accepted, total),
@@ -130,7 +211,7 @@ def _warning(name: str, accepted: int, total: int) -> str | None:
     return None
 
 
-def _shot_report(verdict: Verdict) -> dict[str, Any]:
+def _shot_report(verdict: Verdict | ThingVerdict) -> dict[str, Any]:
     from dataclasses import asdict
 
     quality = {k: round(v, 3) for k, v in asdict(verdict.shot.quality).items()} if verdict.shot else None
@@ -147,7 +228,7 @@ def _tell(report: dict[str, Any]) -> None:
     for shot in report["shots"]:
         if shot["accepted"]:
             q = shot["quality"]
-            print(f"  {shot['source']}: accepted (face {q['face_px']:.0f} px, detail {q['sharpness']:.2f})")
+            print(f"  {shot['source']}: accepted ({q['face_px']:.0f} px, detail {q['sharpness']:.2f})")
         else:
             print(f"  {shot['source']}: refused, {shot['reason']}: {shot['message']}")
     if report["accepted"]:

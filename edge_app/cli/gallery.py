@@ -1,9 +1,10 @@
-"""The commands `gallery list`, `show`, `rename` and `forget`."""
+"""The commands `gallery list`, `show`, `rename`, `forget`, `reenroll` and `import`."""
 
 from __future__ import annotations
 
 import argparse
 import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 def add_parser(commands: options.Commands) -> None:
     """Add `gallery` and what it can do."""
-    top = commands.add_parser("gallery", help="list, show, rename and forget people", epilog=_EXAMPLE)
+    top = commands.add_parser(
+        "gallery", help="list, show, rename, forget, re-enroll and import people and things", epilog=_EXAMPLE
+    )
     actions = top.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = options.command(actions, "list", "list everybody enrolled", "edge-app gallery list", run_list)
     options.json_flag(listing)
@@ -29,6 +32,26 @@ def add_parser(commands: options.Commands) -> None:
     rename.add_argument("new", metavar="NEW")
     forget = options.command(actions, "forget", "delete a person's templates for good", _FORGET, run_forget)
     forget.add_argument("name", metavar="NAME")
+    again = options.command(
+        actions,
+        "reenroll",
+        "enroll everybody for the embedder in use, from the pictures that were kept",
+        "edge-app gallery reenroll",
+        run_reenroll,
+    )
+    again.add_argument("--allow-lookalike", action="store_true", help="accept people who look alike to this model")
+    options.recognition(again)
+    options.json_flag(again)
+    taken = options.command(
+        actions,
+        "import",
+        "take in existing encodings, all or none",
+        "edge-app gallery import encodings.npz --model dlib-face",
+        run_import,
+    )
+    taken.add_argument("file", type=Path, metavar="FILE", help=".npz or .json; a pickle is never opened")
+    taken.add_argument("--model", metavar="ID", required=True, help="the embedder that the encodings come from")
+    options.json_flag(taken)
 
 
 _EXAMPLE = "example: edge-app gallery list"
@@ -91,15 +114,77 @@ def run_show(args: argparse.Namespace) -> int:
             t["source"],
             _when(t["created_s"]),
             t["model"],
-            f"{t['face_px']:.0f} px",
-            f"{t['sharpness']:.2f}",
-            f"{t['brightness']:.0f}",
-            f"{t['yaw']:+.2f}",
+            *_measured(t),
         )
         for t in templates
     ]
     options.show(options.table(f"{identity.name}, last seen {_when(seen)}", columns, rows))
     return 0
+
+
+def _measured(template: dict[str, Any]) -> tuple[str, ...]:
+    """What was measured, in words; dashes for an imported template, whose picture nobody saw."""
+    if not template["face_px"]:
+        return ("-",) * 4
+    face, detail, light, turn = (template[k] for k in ("face_px", "sharpness", "brightness", "yaw"))
+    return f"{face:.0f} px", f"{detail:.2f}", f"{light:.0f}", f"{turn:+.2f}"
+
+
+def run_reenroll(args: argparse.Namespace) -> int:
+    """Enroll again from kept pictures; 1 when somebody is left who needs new ones."""
+    from edge_app.enroll import EnrollOptions
+    from edge_app.reenroll import reenroll
+
+    bench = options.workbench(args)
+    done = []
+    with bench.vault, options.progress() as bar:
+        task = bar.add_task("enrolling again", total=len(bench.missing))
+        for one in reenroll(bench, EnrollOptions(allow_lookalike=args.allow_lookalike)):
+            done.append(one)
+            bar.advance(task)
+    model_id = bench.recognizer.embedder.model_id
+    left = [one for one in done if not one.templates]
+    if args.json:
+        people = [{"name": one.name, "templates": one.templates, "reasons": list(one.reasons)} for one in done]
+        options.print_json({"model": model_id, "people": people})
+        return 1 if left else 0
+    if not done:
+        print(f"everybody is enrolled for {model_id}")
+    for one in done:
+        if one.templates:
+            print(f"{one.name}: enrolled for {model_id} from {one.templates} kept picture{_s(one.templates)}")
+        else:
+            print(f"{one.name}: needs new pictures ({'; '.join(dict.fromkeys(one.reasons))})")
+    if left:
+        options.warn(f"{len(left)} of {len(done)} must be enrolled from new pictures: edge-app enroll NAME IMAGE IMAGE")
+    return 1 if left else 0
+
+
+def run_import(args: argparse.Namespace) -> int:
+    """Take in a file of encodings."""
+    from edge_app.importing import check_model, import_encodings, read_encodings
+    from edge_app.store import builds, open_entry
+
+    home, vault = _open(args)
+    entry = builds(home, args.model)[0]
+    check_model(entry.task, entry.id)
+    size = open_entry(entry, 1).card.embedding_size or 0
+    encodings = read_encodings(args.file, size)
+    with vault:
+        added = import_encodings(vault, entry.id, encodings, f"imported from {args.file.name}")
+    total = sum(added.values())
+    if args.json:
+        people = [{"name": name, "templates": count} for name, count in added.items()]
+        options.print_json({"model": entry.id, "templates": total, "people": people})
+        return 0
+    print(f"{len(added)} name{_s(len(added))} with {total} template{_s(total)} imported for {entry.id}")
+    if home.settings().embedder != entry.id:
+        print(f"to match them: edge-app models use {entry.id}")
+    return 0
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
 
 
 def run_rename(args: argparse.Namespace) -> int:

@@ -1,0 +1,209 @@
+"""The command `calibrate`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_app.cli import options
+from edge_app.domain import MediaError, UsageError
+
+if TYPE_CHECKING:
+    from edge_app.calibration import Calibration, Share
+    from edge_app.domain import Floats, Pixels
+    from edge_app.home import Home, Settings
+    from edge_app.zoo import Entry
+
+_Embed = Callable[["Pixels"], "Floats | str"]
+"""A picture in, its unit vector out, or why there is none."""
+
+
+def add_parser(commands: options.Commands) -> None:
+    """Add `calibrate`."""
+    parser = options.command(
+        commands,
+        "calibrate",
+        "find out on your own pictures how alike strangers are, and set the thresholds by it",
+        "edge-app calibrate things/ --model ID",
+        run,
+    )
+    parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="a sub-folder per thing or person")
+    parser.add_argument("--model", metavar="ID", help="embedder to calibrate (default: the one in use)")
+    parser.add_argument("--reset", action="store_true", help="go back to the thresholds that the model brought")
+    options.recognition(parser)
+    options.json_flag(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure every build of the model, and keep the thresholds; or let them go."""
+    import time
+
+    from edge_app import calibration
+
+    home, settings = options.settings(args)
+    model_id, entries = _entries(home, settings, args.model, args.precision)
+    if args.reset:
+        return _reset(args, home, model_id)
+    if args.folder is None:
+        raise UsageError("no folder was given", expected="a folder with a sub-folder per thing or person")
+    embeds = [_embedder(args, settings, entry) for entry in entries]
+    vectors, names, left_out = _vectors(args.folder, embeds)
+    made = [
+        calibration.calibrate(
+            rows, names, model_id=model_id, sha256=entry.sha256, fpir=settings.fpir, margin=settings.margin
+        )
+        for entry, rows in zip(entries, vectors, strict=True)
+    ]
+    calibration.save(home, made, time.time())
+    reports = [_report(one, entry, settings) for one, entry in zip(made, entries, strict=True)]
+    if args.json:
+        options.print_json({"model": model_id, "builds": reports, "left_out": left_out})
+        return 0
+    for source, why in left_out:
+        options.warn(f"left out {source}: {why}")
+    for one, entry in zip(made, entries, strict=True):
+        _tell(one, entry, settings.fpir)
+    print(f"kept in {calibration.path_of(home)}; `edge-app calibrate --reset --model {model_id}` goes back")
+    return 0
+
+
+def _reset(args: argparse.Namespace, home: Home, model_id: str) -> int:
+    from edge_app import calibration
+
+    if args.folder is not None:
+        raise UsageError("both a folder and --reset were given", expected="one of them")
+    count = calibration.reset(home, model_id)
+    if args.json:
+        options.print_json({"model": model_id, "deleted": count})
+    else:
+        print(f"{model_id} uses the thresholds it brought" + ("" if count else "; it did so before"))
+    return 0
+
+
+def _entries(home: Home, settings: Settings, given: str | None, precision: str | None) -> tuple[str, list[Entry]]:
+    """The builds that are calibrated: all of the model, or the one of --precision."""
+    from edge_app.store import builds
+
+    model_id = given or settings.embedder
+    found = [entry for entry in builds(home, model_id) if precision in (None, "auto", entry.precision)]
+    if not found:
+        raise UsageError(f"there is no {precision} build of {model_id}", expected="another --precision")
+    if not found[0].task.endswith("embedding"):
+        raise UsageError(f"{model_id} is a model for {found[0].task}", expected="an embedder")
+    return model_id, found
+
+
+def _embedder(args: argparse.Namespace, settings: Settings, entry: Entry) -> _Embed:
+    from edge_app.embed import Embedder
+    from edge_app.store import open_entry
+
+    embedder = Embedder(open_entry(entry, settings.threads))
+    if entry.task == "image-embedding":
+        from edge_app.gallery import Gallery, MatchRule
+        from edge_app.things import ThingReader
+
+        return ThingReader(embedder, Gallery.empty(entry.id), MatchRule(2.0, 0.0, 0.0, 0.0, "")).vector
+    from edge_app.detect import Detector
+    from edge_app.enroll import Refusal, choose_face
+
+    detector = Detector.open(settings.detector, options.detector_options(args), settings.threads)
+
+    def face_vector(pixels: Pixels) -> Floats | str:
+        face = choose_face(detector.detect(pixels), (pixels.shape[1], pixels.shape[0]), largest=False)
+        if isinstance(face, Refusal):
+            return face.message
+        return embedder.embed(embedder.crops(pixels, [face]))[0].vector
+
+    return face_vector
+
+
+def _vectors(folder: Path, embeds: Sequence[_Embed]) -> tuple[list[Floats], list[str], list[tuple[str, str]]]:
+    """The vectors of every build, a name for each row, and the pictures that gave none with the reason."""
+    import numpy as np
+
+    from edge_app.calibration import MOST_PICTURES
+    from edge_app.cli.enroll import people_in
+    from edge_app.pictures import read_picture
+
+    people = list(people_in(folder))
+    total = sum(len(images) for _, images in people)
+    if total > MOST_PICTURES:
+        raise UsageError(f"the folder holds {total:,} pictures", expected=f"at most {MOST_PICTURES:,}")
+    rows: list[list[Floats]] = [[] for _ in embeds]
+    names: list[str] = []
+    left_out: list[tuple[str, str]] = []
+    with options.progress() as bar:
+        task = bar.add_task("embedding", total=total)
+        for name, images in people:
+            for image in images:
+                bar.advance(task)
+                try:
+                    pixels = read_picture(image)
+                except MediaError as error:
+                    left_out.append((str(image), str(error)))
+                    continue
+                found = [embed(pixels) for embed in embeds]
+                vectors = [one for one in found if not isinstance(one, str)]
+                if len(vectors) < len(embeds):
+                    left_out.append((str(image), next(one for one in found if isinstance(one, str))))
+                    continue
+                names.append(name)
+                for kept, vector in zip(rows, vectors, strict=True):
+                    kept.append(vector)
+    return [np.stack(kept) if kept else np.zeros((0, 1), np.float32) for kept in rows], names, left_out
+
+
+def _report(made: Calibration, entry: Entry, settings: Settings) -> dict[str, Any]:
+    trial = made.trial and {
+        "asked_fpir": settings.fpir,
+        "enrolled": made.trial.enrolled,
+        "fpir": asdict(made.trial.fpir),
+        "fnir": asdict(made.trial.fnir),
+    }
+    return {
+        "precision": entry.precision,
+        "sha256": made.sha256,
+        "identities": made.identities,
+        "pictures": made.pictures,
+        "genuine_median": round(made.genuine_median, 4),
+        "points": [asdict(point) for point in made.points],
+        "tar": {f"{fmr:g}": round(share, 4) for fmr, share in made.tar.items()},
+        "trial": trial,
+    }
+
+
+def _tell(made: Calibration, entry: Entry, fpir: float) -> None:
+    from edge_app.gallery import share_words
+
+    rows = []
+    for point in (p for p in made.points if p.templates == 1):
+        two = next((p for p in made.points if p.templates == 2 and p.fmr == point.fmr), None)
+        rows.append(
+            (
+                share_words(point.fmr),
+                f"{point.threshold:.3f}",
+                f"{two.threshold:.3f}" if two else "-",
+                f"{made.tar[point.fmr]:.1%}",
+                f"{point.impostor_pairs:,}",
+            )
+        )
+    title = f"{made.model_id} {entry.precision}: {made.identities} identities, {made.pictures} pictures"
+    columns = ("strangers alike", "one picture", "mean of two", "same one found", "pairs of strangers")
+    options.show(options.table(title, columns, rows))
+    if made.trial is None:
+        print("Half of these pictures is too little for a trial: add things or people to learn what to expect.")
+        return
+    trial = made.trial
+    print(
+        f"Thresholds from one half, tried on the other ({trial.enrolled} enrolled with two pictures, "
+        f"{fpir:.1%} of strangers allowed):\n"
+        f"  strangers called somebody  {_share(trial.fpir)}\n"
+        f"  missed or misnamed         {_share(trial.fnir)}"
+    )
+
+
+def _share(share: Share) -> str:
+    return f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%}, {share.identities} identities)"
