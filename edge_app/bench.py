@@ -412,8 +412,8 @@ def _process(folder: Path, runs: int = 5) -> dict[str, Any]:
 
     picture = sample.probes()[next(iter(sample.probes()))][0]
     command = [sys.executable, "-m", "edge_app", "recognize", str(picture), "--home", str(folder / "home"), "--json"]
-    outcomes = [_run_and_weigh(command) for _ in range(runs + 1)]
-    help_s = [_run_and_weigh([sys.executable, "-m", "edge_app", "--help"])[0] for _ in range(3)]
+    outcomes = [run_and_weigh(command) for _ in range(runs + 1)]
+    help_s = [run_and_weigh([sys.executable, "-m", "edge_app", "--help"])[0] for _ in range(3)]
     return {
         "recognize_s": round(statistics.median(took for took, _ in outcomes[1:]), 3),
         "first_s": round(outcomes[0][0], 3),
@@ -422,7 +422,7 @@ def _process(folder: Path, runs: int = 5) -> dict[str, Any]:
     }
 
 
-def _run_and_weigh(command: Sequence[str]) -> tuple[float, float]:
+def run_and_weigh(command: Sequence[str]) -> tuple[float, float]:
     """Seconds from start to end, and peak resident bytes (0 where the system does not tell)."""
     done = subprocess.run(
         [sys.executable, "-S", "-c", _LAUNCHER, *command], capture_output=True, text=True, check=False

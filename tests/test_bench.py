@@ -154,14 +154,14 @@ def test_the_folder_holds_different_pictures_that_can_be_read(tmp_path: Path) ->
 def test_a_child_s_memory_is_its_own_and_not_ours() -> None:
     ballast = bytearray(200 << 20)
     ballast[:: 1 << 12] = b"x" * len(ballast[:: 1 << 12])
-    took, peak = bench._run_and_weigh([sys.executable, "-c", "pass"])
+    took, peak = bench.run_and_weigh([sys.executable, "-c", "pass"])
     assert took > 0
     assert 1 << 20 < peak < 100 << 20
 
 
 def test_a_child_that_fails_is_told_with_its_last_line() -> None:
     with pytest.raises(EdgeError, match=r"ended with 1: edge-app: .*gone"):
-        bench._run_and_weigh([sys.executable, "-m", "edge_app", "recognize", "/gone.jpg"])
+        bench.run_and_weigh([sys.executable, "-m", "edge_app", "recognize", "/gone.jpg"])
 
 
 # The command

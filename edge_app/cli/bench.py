@@ -29,6 +29,13 @@ def add_parser(commands: options.Commands) -> None:
     parser.add_argument("--pictures", type=int, default=1000, metavar="N", help="size of the folder, 0 to leave it out")
     parser.add_argument("--original", type=Path, metavar="FILE", help="SFace's own ONNX file, to run beside ours")
     parser.add_argument("--peers", action="store_true", help="run facenet-pytorch and face_recognition beside ours")
+    parser.add_argument(
+        "--classifier",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="measure builds of a classifier beside timm on torch instead",
+    )
     parser.add_argument("--embedder", metavar="ID|FILE", help="time this embedder against the peers as well")
     parser.add_argument("--output", type=Path, metavar="DIR", help="write bench.json, bench.md and bench.png there")
     parser.add_argument("--live", action="store_true", help="measure the live loop instead: cost and tracking")
@@ -45,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--rounds {args.rounds}, --pictures {args.pictures}", expected="at least 1, at least 0")
     if args.live:
         return _live(args)
+    if args.classifier:
+        return _classifier(args)
     from edge_app import bench
 
     home, settings = options.settings(args)
@@ -60,6 +69,38 @@ def run(args: argparse.Namespace) -> int:
         options.print_json(result)
     else:
         print(text)
+    return 0
+
+
+def _classifier(args: argparse.Namespace) -> int:
+    """One picture by each build and by timm, in turns; then `recognize` from start to end in a fresh process."""
+    import os
+
+    from edge_app import bench
+    from edge_app.batch import cores
+    from models import classifier_speed
+
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    threads = args.threads or cores()
+    try:
+        rows = classifier_speed.measure(args.classifier, threads, args.rounds)
+    except ImportError as error:
+        raise UsageError(
+            f"{error.name} is not installed", expected="torch and timm", remedy="pip install 'edge-app[train]'"
+        ) from error
+    process = [{"file": file.name} | classifier_speed.process_cost(file) for file in args.classifier]
+    result = {"machine": bench.machine() | {"threads": threads, "load before": load}, "one picture": rows}
+    result |= {"process": process}
+    if args.output is not None:
+        _write_json(args.output / "classifier.json", result)
+    if args.json:
+        options.print_json(result)
+        return 0
+    told = [(row["who"], f"{row['ms']:.2f}", f"{row['times faster']:.2f}" if "met" in row else "") for row in rows]
+    columns = ("one picture, in turns", "median ms", "times as fast as timm (3 wanted)")
+    options.show(options.table(f"{threads} threads each, load before {load}", columns, told))
+    for each in process:
+        print(f"recognize one.jpg with {each['file']}: {each['recognize_s']:.2f} s, {each['peak_mb']:.0f} MB")
     return 0
 
 
