@@ -95,7 +95,7 @@ def open_workbench(
     choice = choose(settings.embedder, settings.precision, home, settings.threads)
     model = runtime.load(choice.entry.path, threads=settings.threads, sha256=choice.entry.sha256)
     embedder = Embedder(model)
-    detector = Detector.open(settings.detector, detector_options, settings.threads)
+    detector = Detector.open(settings.detector, detector_options, settings.threads, home)
     vault = Vault(home.gallery_path)
     gallery = load_gallery(vault, embedder)
     points = points_of(home, embedder.card, choice.entry.sha256)
