@@ -7,8 +7,6 @@ Hides what is written where, and in which order. Flows in: parsed arguments and 
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +26,8 @@ from models.classifier_options import ClassifierOptions, from_namespace
 from models.data import PictureFolder, Split, find_unlabelled, read_groups, split_pictures
 from models.features import FeatureBank, ViewPlan, default_threads, feature_bank
 from models.recipe import Trained, Workshop, hard_targets, train
-from models.report import HTML_NAME, JSON_NAME, Circumstances, Report, collect, read_report, write
+from models.report import HTML_NAME, JSON_NAME, Circumstances, Report, collect, write
+from models.report_parts import read_report, told_command
 from models.training import Progress, finish_run, open_run
 
 _SHEET_PICTURES: Final = 6
@@ -71,11 +70,6 @@ def run(namespace: argparse.Namespace, progress: Progress) -> ClassifierResult:
     """
     options = replace(from_namespace(namespace), command=told_command())
     return train_classifier(options, progress)
-
-
-def told_command() -> str:
-    """The command that began this process, as one would type it to begin the same run."""
-    return shlex.join(["edge-app", *(word for word in sys.argv[1:] if word != "--resume")])
 
 
 def train_classifier(options: ClassifierOptions, progress: Progress) -> ClassifierResult:

@@ -7,9 +7,7 @@ plain values (`collect`), and two files written atomically (`write`).
 from __future__ import annotations
 
 import base64
-import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edge_app.domain import ModelError, Pixels, UsageError
+from edge_app.domain import Pixels, UsageError
 from edge_app.pictures import read_picture
 from edge_app.vision import prepare
 from models.analysis import (
@@ -41,6 +39,7 @@ from models.checkpoint import package_versions, write_atomic
 from models.classifier import TransferClassifier
 from models.data import Split
 from models.recipe import Trained, Workshop
+from models.report_parts import figure_of, render, svg
 
 MISTAKES: Final = 6
 JSON_NAME: Final = "report.json"
@@ -82,6 +81,7 @@ def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
     names = [folder.pictures[i].name for i in judged]
     return {
         "command": options.command,
+        "working_folder": str(Path.cwd()),
         "seed": options.seed,
         "seconds": round(about.seconds, 1),
         "checkpoint": about.checkpoint.name,
@@ -110,13 +110,6 @@ def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
 
 def write(folder: Path, report: Report, work: Workshop, trained: Trained) -> tuple[Path, Path]:
     """Write report.html and report.json; returns their paths. Raises ModelError when they cannot be written."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["percent"] = _percent
-    environment.filters["interval"] = _interval
     charts = {
         "epochs": _epochs_chart(report["stages"]),
         "growth": _growth_chart(report["growth"]),
@@ -126,21 +119,12 @@ def write(folder: Path, report: Report, work: Workshop, trained: Trained) -> tup
         "mistakes": [_mistake_pictures(work, trained.model, mistake) for mistake in report["mistakes"]],
         "suspects": [_inline(_thumbnail(work.folder.root / s["file"])) for s in report["suspects"]],
     }
-    page = environment.get_template("report.html.j2").render(r=report, charts=charts, pictures=pictures)
+    page = render("report.html.j2", r=report, charts=charts, pictures=pictures)
     html, data = folder / HTML_NAME, folder / JSON_NAME
     write_atomic(data, json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False, default=_plain))
     write_atomic(html, page)
     work.progress.advance(4)
     return html, data
-
-
-def read_report(path: Path) -> Report:
-    """Read a report.json back. Raises ModelError when it is absent or cut short."""
-    try:
-        report: Report = json.loads(path.read_text(encoding="utf-8"))
-        return report | {"checkpoint": report["checkpoint"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} is no report of a run ({error})", remedy="train again into a new folder") from error
 
 
 def _plain(value: Any) -> Any:
@@ -227,41 +211,11 @@ def _inline(pixels: Pixels) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(coded.tobytes()).decode()
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f} %"
-
-
-def _interval(estimate: Mapping[str, float | None]) -> str:
-    if estimate["value"] is None:
-        return "–"
-    return f"{_percent(estimate['value'])} ({_percent(estimate['low'])} to {_percent(estimate['high'])})"
-
-
 # --- charts ----------------------------------------------------------------------------------------------------------
 
 
-def _svg(figure: Any) -> str:
-    out = io.StringIO()
-    figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
-    text = out.getvalue()
-    return text[text.index("<svg") :]
-
-
-def _figure(columns: int = 1, width: float = 6.2) -> tuple[Any, Any]:
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    matplotlib.rcParams["svg.hashsalt"] = "edge-app"  # the same run draws the same file
-    figure = Figure(figsize=(width, 3.0))
-    axes = figure.subplots(1, columns)
-    for axis in np.atleast_1d(axes):
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
 def _epochs_chart(stages: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    figure, (left, right) = _figure(2, 9.6)
+    figure, (left, right) = figure_of(2, 9.6)
     start = 0
     for number, (name, history) in enumerate((n, h) for n, h in stages.items() if not n.startswith("refit")):
         at = [start + int(entry["epoch"]) + 1 for entry in history]
@@ -271,31 +225,33 @@ def _epochs_chart(stages: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
         right.plot(at, [100 * entry["validation_accuracy"] for entry in history], colour, label=f"{name}, selection")
         start = at[-1] if at else start
     left.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
-    right.set(xlabel="epoch", ylabel="accuracy, %")
+    shown = [100 * entry["validation_accuracy"] for history in stages.values() for entry in history
+             if "validation_accuracy" in entry]  # fmt: skip
+    right.set(xlabel="epoch", ylabel="accuracy, %", ylim=(max(0.0, min(shown, default=0.0) - 5), 101))
     for axis in (left, right):
         axis.legend(fontsize=8, frameon=False)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _growth_chart(growth: Mapping[str, Any]) -> str:
-    figure, axis = _figure()
+    figure, axis = figure_of()
     points = growth["points"]
     at, mean = [p["pictures"] for p in points], [100 * p["mean"] for p in points]
     axis.fill_between(at, [100 * p["low"] for p in points], [100 * p["high"] for p in points], alpha=0.2)
     axis.plot(at, mean, "o-", label="measured, frozen base")
     end = at[-1] + growth["more"]
-    axis.plot([at[-1], end], [mean[-1], 100 * growth["forecast"]], "C1:", label="forecast")
+    axis.plot([at[-1], end], [100 * growth["fitted"], 100 * growth["forecast"]], "C1:", label="fitted curve")
     low, high, middle = 100 * growth["low"], 100 * growth["high"], 100 * growth["forecast"]
     axis.errorbar([end], [middle], [[max(0, middle - low)], [max(0, high - middle)]], fmt="C1s", capsize=4)
     axis.set(xlabel="training pictures", ylabel="accuracy, %")
     axis.legend(fontsize=8, frameon=False, loc="lower right")
-    return _svg(figure)
+    return svg(figure)
 
 
 def _calibration_chart(bins: Sequence[Mapping[str, float]]) -> str:
-    figure, axis = _figure(width=4.2)
+    figure, axis = figure_of(width=4.2)
     axis.plot([0, 1], [0, 1], "0.6", linewidth=1)
     sizes = [20 + 3 * b["count"] for b in bins]
     axis.scatter([b["confidence"] for b in bins], [b["accuracy"] for b in bins], s=sizes, alpha=0.8)
     axis.set(xlabel="said probability", ylabel="share that was right", xlim=(0, 1.05), ylim=(0, 1.05))
-    return _svg(figure)
+    return svg(figure)

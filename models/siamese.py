@@ -2,7 +2,7 @@
 
 Hides how identities are divided and what is written where. Flows in: parsed arguments and a `Progress`.
 Flows out: a checkpoint (OUTPUT/embedder-best.safetensors), figures before and after on held-out identities
-(OUTPUT/siamese.json), and a `SiameseResult` to print. Identities are split, never pictures.
+(OUTPUT/siamese.html and siamese.json), and a `SiameseResult` to print. Identities are split, never pictures.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,15 +25,30 @@ from models.checkpoint import Base, Checkpoint, package_versions, save, write_at
 from models.checks import CheckOptions, scan
 from models.data import PictureFolder
 from models.embedder import SFACE, Crops, check_served_alike, create_embedder, crops_of
+from models.report_parts import read_report, told_command
 from models.siamese_options import SiameseOptions, from_namespace
-from models.siamese_report import Judgement, SplitScores, judge, plain, score, table, verdict
+from models.siamese_page import page
+from models.siamese_report import (
+    Judgement,
+    SplitScores,
+    few_identities,
+    judge,
+    judgements_of,
+    plain,
+    score,
+    table,
+    verdict,
+)
 from models.siamese_training import BANK_FOLDER, MONITOR, FeatureBank, Tuned, embed_cached, tune
-from models.training import FitOptions, Progress, open_run
+from models.training import FitOptions, Progress, finish_run, open_run
 
 CHECKPOINT_NAME: Final = "embedder-best.safetensors"
 REPORT_NAME: Final = "siamese.json"
+PAGE_NAME: Final = "siamese.html"
 MIN_IDENTITIES: Final = 4
 """Two to learn from and two held out: with fewer there is no pair of two identities on each side."""
+FEW_PICTURES: Final = 5
+"""Identities with fewer pictures are named: 5-shot accuracy leaves them out."""
 CHOOSING_FROM: Final = 10
 """From so many identities to train on, a fifth of them is kept to stop and mix by; below, none can be spared."""
 
@@ -57,13 +70,14 @@ class SiameseResult:
 
     checkpoint: Path
     report: Path
+    html: Path
     judgements: tuple[Judgement, ...]
     verdict: str
     """One sentence: better than its base only where the interval says so."""
 
     def summary(self) -> list[str]:
         """The figures and the verdict as lines of text."""
-        return [*table(self.judgements), self.verdict, f"checkpoint: {self.checkpoint}", f"report: {self.report}"]
+        return [*table(self.judgements), self.verdict, f"checkpoint: {self.checkpoint}", f"report: {self.html}"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,24 +102,44 @@ def train(options: SiameseOptions, progress: Progress) -> SiameseResult:
     TrainingError when the loss is not a number.
     """
     _refuse_nonsense(options)
-    folder = scan(options.directory, CheckOptions(min_classes=MIN_IDENTITIES))
+    options.machine.check()
+    folder = scan(options.directory, CheckOptions(min_classes=MIN_IDENTITIES, few_per_class=FEW_PICTURES))
     for finding in folder.findings:
         progress.note(f"{finding.kind}: {', '.join(finding.files[:3])} {finding.detail}; {finding.action}")
     base = create_embedder(options.base, weights=options.weights)
+    begun = _configuration(options) | {"data_sha256": folder.sha256}
+    if options.resume:
+        open_run(options.output, begun, resume=True)
+        if finished := _finished(options.output):
+            progress.note(f"the run in {options.output} is finished already; nothing was trained again")
+            finish_run(options.output, options.output / BANK_FOLDER)
+            return finished
     crops = _usable(crops_of(folder, base, aligned=options.aligned, detector=options.detector, progress=progress))
     if base.name == SFACE and options.weights is None:
         check_served_alike(base, crops.images[:8])
     divisions = divide(np.unique(crops.labels), options)
-    open_run(options.output, _configuration(options), resume=options.resume)
+    if not options.resume:
+        open_run(options.output, begun, resume=False)
     _tell_what_is_missing(crops, progress)
     bank = FeatureBank.build(base, crops.images, options, progress)
     tuned = [_tune(base, bank, crops, division, options, k, progress) for k, division in enumerate(divisions)]
     before = [_score(base, bank, crops, division, options) for division in divisions]
     after = [_score(one.network, bank, crops, part, options) for one, part in zip(tuned, divisions, strict=True)]
     judgements = judge(before, after)
-    result = _write(options, folder, base, tuned, divisions, judgements)
-    shutil.rmtree(options.output / BANK_FOLDER)
+    result = _write(options, folder, base, tuned, divisions, judgements, (before, after))
+    finish_run(options.output, options.output / BANK_FOLDER)
     return result
+
+
+def _finished(output: Path) -> SiameseResult | None:
+    """What a run came to that ended before; its page is written last, so where it is everything is."""
+    if not (output / PAGE_NAME).is_file():
+        return None
+    path = output / REPORT_NAME
+    report = read_report(path)
+    return SiameseResult(
+        output / CHECKPOINT_NAME, path, output / PAGE_NAME, judgements_of(report["figures"]), report["verdict"]
+    )
 
 
 def divide(identities: Ints, options: SiameseOptions) -> list[Division]:
@@ -207,12 +241,14 @@ def _write(
     tuned: Sequence[Tuned],
     divisions: Sequence[Division],
     judgements: tuple[Judgement, ...],
+    scores: tuple[Sequence[SplitScores], Sequence[SplitScores]],
 ) -> SiameseResult:
     told = verdict(judgements)
-    result = SiameseResult(options.output / CHECKPOINT_NAME, options.output / REPORT_NAME, judgements, told)
+    output = options.output
+    result = SiameseResult(output / CHECKPOINT_NAME, output / REPORT_NAME, output / PAGE_NAME, judgements, told)
     source = base.source
     names = [[folder.classes[i] for i in part] for part in (divisions[0].learning, divisions[0].choosing)]
-    configuration = _configuration(options) | {"command": " ".join(sys.argv), "chosen_by": names[1]}
+    configuration = _configuration(options) | {"command": told_command(), "chosen_by": names[1]}
     save(
         result.checkpoint,
         Checkpoint(
@@ -249,9 +285,16 @@ def _write(
         "verdict": told,
         "figures": plain(judgements),
         "splits": splits,
+        "working_folder": str(Path.cwd()),
+        "few": few_identities(judgements),
+        "base": {"name": base.name, **asdict(source)},
+        "pictures": {"folder": str(folder.root), "count": len(folder.pictures), "identities": len(folder.classes)},
+        "findings": [asdict(finding) for finding in folder.findings],
+        "checkpoint": CHECKPOINT_NAME,
         "configuration": configuration,
         "data_sha256": folder.sha256,
         "versions": package_versions(),
     }
     write_atomic(result.report, json.dumps(report, indent=1, ensure_ascii=False))
+    write_atomic(result.html, page(report, scores))
     return result

@@ -7,7 +7,7 @@ both models. Flows out: `Judgement`s, a verdict in words, plain data for JSON. N
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,10 +112,30 @@ def table(judgements: Sequence[Judgement]) -> list[str]:
     """Return the figures as lines of text."""
     lines = [f"{'held-out identities':<20} {'before':>28} {'after':>28}   gain in points"]
     lines += [f"{j.name:<20} {j.before!s:>28} {j.after!s:>28}   {_signed(j.gain)}" for j in judgements]
+    if warning := few_identities(judgements):
+        lines.append(warning)
+    return lines
+
+
+def few_identities(judgements: Sequence[Judgement]) -> str:
+    """A warning where too few identities were held out for the intervals to be believed, else nothing."""
     identities = max((judgement.gain.trials for judgement in judgements), default=0)
     if 0 < identities < FEW_IDENTITIES:
-        lines.append(f"Only {identities} identities were held out: these intervals are too narrow. Try --splits.")
-    return lines
+        return f"Only {identities} identities were held out: these intervals are too narrow. Try --splits."
+    return ""
+
+
+def judgements_of(figures: Mapping[str, Any]) -> tuple[Judgement, ...]:
+    """What `plain` made data of; unknown values are NaN again."""
+
+    def estimate(figure: Mapping[str, Any], side: str) -> Estimate:
+        value, low, high = (math.nan if figure[side][k] is None else figure[side][k] for k in ("value", "low", "high"))
+        return Estimate(value, low, high, figure["identities"])
+
+    return tuple(
+        Judgement(name, *(estimate(figure, side) for side in ("before", "after", "gain")))
+        for name, figure in figures.items()
+    )
 
 
 def plain(judgements: Sequence[Judgement]) -> dict[str, Any]:

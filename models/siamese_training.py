@@ -155,9 +155,9 @@ def tune(
         watch = _BankBatches(bank, choose, labels[choose], None)
         in_order = EpochBatches(len(choose), 64, 0, shuffle=False)
         machine = fitting.machine
+        module.steps = fitting.epochs * len(batches)  # more of them when memory halved their size
         return Loaders(loader(train, batches, machine), loader(watch, in_order, machine) if len(choose) else None)
 
-    module.steps = fitting.epochs * len(IdentityBatches(numbers, fitting.batch_size, options.pictures_per_batch, 0))
     result = fit(module, make, fitting, progress)
     mixture, mixed = _best_mixture(base, network.eval(), bank, choose, labels, options)
     return Tuned(mixed, mixture, result.history)

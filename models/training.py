@@ -306,7 +306,9 @@ def _from_process(error: BaseException) -> BaseException:
 def _reads_state(error: BaseException) -> bool:
     """Whether an error arose while state was read back: there, and only there, older files can be the cause."""
     places = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
-    return bool(places & {"_collect", "_restore_modules_and_callbacks", "restore", "resume_start", "loads"})
+    return bool(
+        places & {"_collect", "_curve_of", "_restore_modules_and_callbacks", "restore", "resume_start", "loads"}
+    )
 
 
 def _told(error: BaseException) -> str:
@@ -339,6 +341,8 @@ def _fit_once(
         )
     callbacks.append(Last(last))
     begin = str(last) if resume and last.is_file() else None
+    if begin is not None:
+        _curve_of(load_state(last))  # Lightning would go on without it, and forget which epoch was best
     with quiet():
         trainer = pl.Trainer(**_trainer_options(options, callbacks, True), max_epochs=options.epochs)
         trainer.fit(module, loaders.train, loaders.validation, ckpt_path=begin)
@@ -380,12 +384,16 @@ def _collect(module: pl.LightningModule, state: Path, options: FitOptions, batch
     """Read the result back from disk: with several processes the training one was another."""
     best = load_state(state / f"{options.stage}-best.safetensors")
     last = load_state(state / f"{options.stage}-last.safetensors")
-    history = tuple(cast(list[dict[str, float]], last["callbacks"]["Watch"]["history"]))
+    history = _curve_of(last)
     module.to("cpu")
     module.load_state_dict(best["state_dict"])
     epoch = int(best["epoch"])
     reached = next((entry.get(options.monitor, math.nan) for entry in history if entry["epoch"] == epoch), math.nan)
     return FitResult(dict(best["state_dict"]), reached, epoch, history, batch_size)
+
+
+def _curve_of(state: Mapping[str, Any]) -> tuple[Mapping[str, float], ...]:
+    return tuple(cast(list[dict[str, float]], state["callbacks"]["Watch"]["history"]))
 
 
 def _place() -> tuple[int, int]:

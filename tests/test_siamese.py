@@ -4,6 +4,7 @@ import argparse
 import copy
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 from edge_app.domain import ModelError, UsageError
 from models import checkpoint, embedder, siamese, siamese_options, siamese_report, siamese_training
 from models.backbones import create_backbone
+from models.callbacks import Watch
 from models.checks import CheckOptions, scan
 from models.evaluate import unit_rows
 from models.intervals import Estimate
@@ -372,7 +374,45 @@ def test_a_run_reports_before_and_after_on_identities_it_never_saw(finished: sia
     assert {"1-shot accuracy", "2-shot accuracy", "5-shot accuracy"} <= set(report["figures"])
     assert report["verdict"] == finished.verdict
     assert any("1-shot accuracy" in line for line in finished.summary())
-    assert not (finished.report.parent / "features").exists()
+
+
+def test_a_finished_run_keeps_no_state_and_resuming_it_says_so(
+    small: Callable[..., SiameseOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "run"
+    first = siamese.train(small(output), Silence())
+    assert sorted(path.name for path in output.iterdir()) == [
+        "embedder-best.safetensors", "logs", "run.json", "siamese.html", "siamese.json",
+    ]  # fmt: skip
+    monkeypatch.setattr(siamese, "tune", lambda *_: pytest.fail("it was trained again"))
+    listening = Listening()
+    again = siamese.train(small(output, resume=True), listening)
+    assert any("finished already" in note for note in listening.notes)
+    assert again.verdict == first.verdict
+    assert siamese_report.plain(again.judgements) == siamese_report.plain(first.judgements)
+
+
+def test_the_page_tells_the_figures_and_needs_no_network(finished: siamese.SiameseResult) -> None:
+    page = finished.html.read_text()
+    report = json.loads(finished.report.read_text())
+    assert page.count("<svg") == 3 and "{{" not in page
+    assert report["verdict"][1:].split(":")[0] in page
+    for name, figure in report["figures"].items():
+        assert f"<td>{name}</td>" in page
+        assert f"{100 * figure['after']['value']:.1f} %" in page
+    assert report["configuration"]["command"].startswith("edge-app ")
+    assert 'src="http' not in page and 'href="http' not in page
+
+
+def test_other_pictures_do_not_go_on_with_a_run(
+    small: Callable[..., SiameseOptions], things: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "things"
+    shutil.copytree(things, folder)
+    siamese.train(small(tmp_path / "run", directory=folder, epochs=1, views=0), Silence())
+    (folder / "thing0" / "0.png").unlink()
+    with pytest.raises(UsageError, match="begun with other pictures"):
+        siamese.train(small(tmp_path / "run", directory=folder, epochs=1, views=0, resume=True), Silence())
 
 
 def test_the_same_seed_gives_the_same_weights(small: Callable[..., SiameseOptions], tmp_path: Path) -> None:
@@ -381,12 +421,21 @@ def test_the_same_seed_gives_the_same_weights(small: Callable[..., SiameseOption
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_run_goes_on_where_it_was_left(small: Callable[..., SiameseOptions], tmp_path: Path) -> None:
-    whole = siamese.train(small(tmp_path / "run"), Silence())
+def test_a_run_goes_on_where_it_was_left(
+    small: Callable[..., SiameseOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = siamese.train(small(tmp_path / "whole"), Silence())
     wanted = checkpoint.load(whole.checkpoint).tensors
-    # As if it had been killed after the first epoch's state: nothing finished, no checkpoint.
-    (tmp_path / "run" / "state" / "split0-done.json").unlink()
-    whole.checkpoint.unlink()
+
+    def cut(self: Watch, *_: object) -> None:
+        if self.history and self.history[-1]["epoch"] == 0:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises((KeyboardInterrupt, SystemExit)):
+        patched.setattr(Watch, "on_train_epoch_start", cut)
+        siamese.train(small(tmp_path / "run"), Silence())
+    assert (tmp_path / "run" / "state" / "split0-last.safetensors").is_file()
+    assert not (tmp_path / "run" / siamese.CHECKPOINT_NAME).exists()
     again = siamese.train(small(tmp_path / "run", resume=True), Silence())
     found = checkpoint.load(again.checkpoint).tensors
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)

@@ -13,9 +13,11 @@ pytest.importorskip("torch")
 import lightning.pytorch as pl
 import torch
 from torch import nn
+from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.utils.data import Dataset
 
 from edge_app.domain import InputSpec, ModelError, UsageError
+from models import training
 from models.backbones import read_state
 from models.checkpoint import Base, Checkpoint, load, load_state, save, save_state, write_atomic
 from models.training import (
@@ -26,6 +28,7 @@ from models.training import (
     Silence,
     TrainingError,
     find_learning_rate,
+    finish_run,
     fit,
     loader,
     open_run,
@@ -260,6 +263,81 @@ def test_a_weight_file_that_would_run_code_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ModelError):
         read_state(tmp_path / "plain.pth")
     assert not (tmp_path / "owned").exists()
+
+
+def test_state_of_another_build_is_one_line(tmp_path):
+    state = tmp_path / "state"
+    fit(Line(), make, options(tmp_path), Silence())
+    whole = load_state(state / "line-last.safetensors")
+    without_curve = whole | {"callbacks": {}}
+    other_network = whole | {"state_dict": {"net.0.weight": torch.ones(2, 2)}}
+    for spoiled in (without_curve, other_network, {"epoch": 3}):
+        for finished in (True, False):
+            save_state(state / "line-last.safetensors", spoiled)
+            save_state(state / "line-best.safetensors", spoiled)
+            if not finished:
+                (state / "line-done.json").unlink(missing_ok=True)
+            with pytest.raises(ModelError, match=r"cannot be gone on with|no training state"):
+                fit(Line(), make, options(tmp_path, epochs=9, resume=True), Silence())
+            write_atomic(state / "line-done.json", json.dumps({"batch_size": 8}))
+    write_atomic(state / "line-done.json", "{}")
+    with pytest.raises(ModelError, match="cannot be gone on with"):
+        fit(Line(), make, options(tmp_path, resume=True), Silence())
+
+
+def test_an_error_of_the_module_itself_is_not_blamed_on_the_state(tmp_path):
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(Line(stop_epoch=3), make, options(tmp_path), Silence())
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(Line(stop_epoch=4), make, options(tmp_path, resume=True), Silence())
+
+
+def test_the_csv_log_keeps_the_epochs_before_a_resume(tmp_path):
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(Line(stop_epoch=3), make, options(tmp_path, log="csv"), Silence())
+    fit(Line(), make, options(tmp_path, log="csv", resume=True), Silence())
+    lines = (tmp_path / "logs" / "line" / "metrics.csv").read_text().splitlines()
+    assert "train_loss" in lines[0] and [line.split(",")[0] for line in lines[1:]] == [f"{n}.0" for n in range(6)]
+
+
+def test_what_a_machine_lacks_is_refused_before_anything_is_written():
+    Machine(device="cpu").check()
+    with pytest.raises(UsageError, match="2 devices were asked for, this machine has 1"):
+        Machine(device="cpu", devices=2).check()
+    with pytest.raises(UsageError, match="-1 as number of workers"):
+        Machine(device="cpu", workers=-1).check()
+
+
+def test_half_written_files_of_a_kill_are_swept_and_do_not_block_a_new_run(tmp_path):
+    (tmp_path / ".abc.part").write_bytes(b"half")
+    open_run(tmp_path, {"seed": 1}, resume=False)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / ".def.part").write_bytes(b"half")
+    open_run(tmp_path, {"seed": 1}, resume=True)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["run.json"]
+    finish_run(tmp_path)
+    assert not (tmp_path / "state").exists()
+
+
+def test_several_processes_share_the_batches_and_judge_everything(monkeypatch):
+    for count, size in ((24, 8), (24, 24), (5, 8), (1, 8)):
+        shares = []
+        for rank in range(2):
+            monkeypatch.setattr(training, "_place", lambda rank=rank: (rank, 2))
+            batches = EpochBatches(count, size, seed=1)
+            drawn = list(batches)
+            assert len(drawn) == len(batches) >= 1 and all(at for _, at in drawn)
+            shares.append(sorted(i for _, at in drawn for i in at))
+            assert len(list(EpochBatches(count, size, 1, shuffle=False))) == math.ceil(count / size)
+        assert count == 1 or not set(shares[0]) & set(shares[1])
+
+
+def test_a_training_error_comes_back_from_another_process():
+    told = "\n-- Process 0 terminated with the following error:\nmodels.progress.TrainingError: the loss is bad"
+    error = training._from_process(ProcessRaisedException(told, 0, 1))
+    assert isinstance(error, TrainingError) and str(error) == "the loss is bad"
+    other = RuntimeError("x")
+    assert training._from_process(other) is other
 
 
 def test_run_configuration_is_plain_json(tmp_path):
