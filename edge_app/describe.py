@@ -111,7 +111,7 @@ class Description:
             return "int8" if {"DequantizeLinear", "QLinearConv"} & set(file.operators) else "fp32"
         if self.precision not in PRECISIONS:
             raise UsageError(f"the precision is {self.precision!r}", expected=", ".join(PRECISIONS))
-        return cast(Precision, self.precision)
+        return self.precision
 
     def _input(self, file: OnnxFile) -> InputSpec:
         if len(file.inputs) != 1 or len(file.inputs[0].shape) != 4:
@@ -272,6 +272,8 @@ def _task_problems(card: ModelCard) -> list[tuple[str, str]]:
         sides = {card.input.width_px, card.input.height_px}
         if sides != {template.size_px}:
             found.append((f"gives an input of {sides} px for {card.crop}", f"{template.size_px} px"))
+    if card.task == "face-detection" and (card.input.width_px or card.input.height_px):
+        found.append((f"gives an input of {card.input.width_px}x{card.input.height_px} px", "a detector of any size"))
     if card.task != "face-detection" and not (card.input.width_px and card.input.height_px):
         found.append(("gives no input size", "a fixed width and height"))
     if not template and card.task in ("classification", "liveness", "image-embedding") and not _share(card.crop):

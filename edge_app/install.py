@@ -216,7 +216,7 @@ def remove(home: Home, model_id: str) -> tuple[Entry, ...]:
         builds(home, model_id)  # says so when there is no such model at all
         raise UsageError(f"{model_id} ships with edge-app", expected="a model that was added")
     settings = home.settings()
-    fallen = {name: getattr(Settings(), name) for name in in_use(settings, model_id)}
+    fallen: dict[str, Any] = {name: getattr(Settings(), name) for name in in_use(settings, model_id)}
     if fallen:
         home.save_settings(changed_copy(settings, **fallen))
     with _locked(home):
@@ -250,7 +250,8 @@ def use(home: Home, model_id: str) -> Settings:
             )
         task = found[0].task
         field = {"face-embedding": "embedder", "face-detection": "detector"}.get(task, "model")
-        changed = changed_copy(settings, **{field: model_id})
+        named: dict[str, Any] = {field: model_id}
+        changed = changed_copy(settings, **named)
         if field != "detector" and settings.precision not in ("auto", *(entry.precision for entry in found)):
             changed = changed_copy(changed, precision="auto")  # that build is not there
     home.save_settings(changed)

@@ -1,9 +1,10 @@
-"""The commands `models list`, `show` and `verify`."""
+"""The commands `models list`, `show`, `verify`, `add`, `remove`, `use` and `pull`."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,84 +12,136 @@ from edge_app.cli import options
 from edge_app.domain import ModelCard, ModelError
 
 if TYPE_CHECKING:
+    from edge_app.describe import Description
+    from edge_app.home import Home, Settings
     from edge_app.zoo import Entry
 
 
 def add_parser(commands: options.Commands) -> None:
     """Add `models` and what it can do."""
     top = commands.add_parser(
-        "models", help="list, show and verify the models", epilog="example: edge-app models show sface"
+        "models", help="list, show, verify, add, use and pull models", epilog="example: edge-app models show sface"
     )
     actions = top.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = options.command(
         actions, "list", "list the models, and which build runs here and why", "edge-app models list", run_list
     )
-    listing.add_argument("--precision", choices=("auto", "fp32", "int8"), help="as if this were set")
-    options.json_flag(listing)
+    listing.add_argument("--precision", choices=("auto", "fp32", "int8", "fp16"), help="as if this were set")
     show = options.command(actions, "show", "show a model's card", "edge-app models show sface", run_show)
-    show.add_argument("id", metavar="ID", help="a model's id, or an .onnx file")
-    options.json_flag(show)
+    show.add_argument("id", metavar="ID", help="a model's id, or an .onnx file: it is read, not run")
     verify = options.command(
         actions, "verify", "check every file against its pinned hash and its card", "edge-app models verify", run_verify
     )
-    options.json_flag(verify)
+    remove = options.command(
+        actions, "remove", "remove a model that was added", "edge-app models remove ID", run_remove
+    )
+    remove.add_argument("id", metavar="ID")
+    use = options.command(actions, "use", "choose the model that does its task", "edge-app models use sface", run_use)
+    use.add_argument("id", metavar="ID", help="a model's id; 'faces' brings the face recognizer back")
+    pull = options.command(
+        actions,
+        "pull",
+        "fetch a file from a known address, hash checked",
+        "edge-app models pull sface-2021dec",
+        run_pull,
+    )
+    pull.add_argument("name", metavar="NAME", nargs="?", help="which; without it, what is known is listed")
+    pull.add_argument("--sha256", metavar="HEX", help="the file's hash, where none is pinned")
+    for parser in (listing, show, verify, remove, use, pull, _add_add(actions)):
+        options.json_flag(parser)
+
+
+def _add_add(actions: options.Commands) -> argparse.ArgumentParser:
+    parser = options.command(
+        actions,
+        "add",
+        "check a model file, try it on sample pictures, and install it",
+        "edge-app models add ants-bees.onnx\n"
+        "         edge-app models add face.onnx --preset arcface --id my-arcface --licence MIT\n"
+        "         edge-app models add net.onnx --describe net.toml",
+        run_add,
+    )
+    parser.add_argument("file", metavar="FILE.onnx", type=Path)
+    parser.add_argument("--replace", action="store_true", help="in place of the installed build of that id")
+    group = parser.add_argument_group("description", "of a file without a card; each option overrides the TOML file")
+    group.add_argument("--describe", metavar="FILE.toml", type=Path, help="a description with the fields below")
+    group.add_argument(
+        "--preset", metavar="NAME", help="a well-known kind: arcface, yunet, minifasnet-2.7, minifasnet-4.0"
+    )
+    group.add_argument("--id", metavar="ID", help="its name (default: the file's)")
+    group.add_argument("--task", metavar="TASK", help="face-embedding, image-embedding, face-detection, …")
+    group.add_argument("--crop", metavar="CROP", help="arcface-112, dlib-150, centre-S, face-S, none")
+    group.add_argument("--channels", metavar="ORDER", help="RGB or BGR")
+    group.add_argument("--mean", metavar="M", type=float, nargs="+", help="in units of 0-255: one number or three")
+    group.add_argument("--std", metavar="S", type=float, nargs="+", help="in units of 0-255: one number or three")
+    group.add_argument("--labels", metavar="FILE", type=Path, help="labels, one a line, in the order of the logits")
+    group.add_argument("--embedding-size", metavar="N", type=int)
+    group.add_argument("--licence", metavar="TEXT", help="SPDX id, or the owner's words")
+    group.add_argument(
+        "--commercial-use", action=argparse.BooleanOptionalAction, default=None, help="whether the licence allows it"
+    )
+    group.add_argument("--temperature", metavar="T", type=float, help="softmax(logits / T) is calibrated")
+    group.add_argument("--unsure-below", metavar="P", type=float, help="probability under which it is not sure")
+    group.add_argument("--as-precision", dest="precision_", metavar="P", help="fp32, int8 or fp16 (default: seen)")
+    return parser
 
 
 def run_list(args: argparse.Namespace) -> int:
-    """Print every shipped build, its licence, and which one runs."""
+    """Print every build, its licence, and which ones are in use."""
     from edge_app.precision import choose
     from edge_app.store import catalogue
 
     home, settings = options.settings(args)
     choice = choose(settings.embedder, settings.precision, home, settings.threads)
-    detector = settings.detector
-    listed = []
-    for entry in catalogue(home):
-        used = entry == choice.entry or entry.id.split("-")[0] == detector
-        listed.append(_row(entry) | {"in_use": used})
+    listed = [_row(entry) | {"in_use": _used(entry, settings, choice.entry)} for entry in catalogue(home)]
     if args.json:
         options.print_json({"models": listed, "why": choice.why, "medians_ms": dict(choice.medians_ms)})
         return 0
     columns = ("", "id", "precision", "task", "licence", "size", "SHA-256")
-    rows = [
-        (
-            "*" if m["in_use"] else "",
-            m["id"],
-            m["precision"],
-            m["task"],
-            m["licence"],
-            _size(m["bytes"]),
-            m["sha256"][:12],
-        )
-        for m in listed
-    ]
-    options.show(options.table("", columns, rows))
-    print(f"* runs here. Embedder {choice.entry.id} as {choice.entry.precision}: {choice.why}.")
+    options.show(options.table("", columns, [_cells(row) for row in listed]))
+    print(f"* in use. Embedder {choice.entry.id} as {choice.entry.precision}: {choice.why}.")
+    for row in listed:
+        if row["problem"]:
+            options.warn(row["problem"])
     return 0
 
 
-def _row(entry: Entry) -> dict[str, Any]:
-    from edge_app import runtime
+def _used(entry: Entry, settings: Settings, embedder: Entry) -> bool:
+    detects = entry.id == settings.detector or (settings.detector == "mtcnn" and entry.id.startswith("mtcnn-"))
+    return entry == embedder or detects or entry.id == settings.model
 
-    card = runtime.load(entry.path, threads=1).card
-    return {
+
+def _row(entry: Entry) -> dict[str, Any]:
+    row: dict[str, Any] = {
         "id": entry.id,
         "precision": entry.precision,
         "task": entry.task,
-        "licence": card.licence,
-        "commercial_use": card.commercial_use,
+        "licence": "",
+        "commercial_use": False,
         "bytes": entry.bytes,
         "sha256": entry.sha256,
+        "problem": None,
     }
+    try:
+        card = _read(entry.path)
+    except ModelError as error:  # one spoiled file must not hide the others
+        return row | {"problem": str(error)}
+    return row | {"licence": card.licence, "commercial_use": card.commercial_use}
 
 
-def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    licence = "cannot be read" if row["problem"] else row["licence"] + _warning(row["commercial_use"])
+    size = f"{row['bytes'] / 1e6:.1f} MB"
+    return "*" if row["in_use"] else "", row["id"], row["precision"], row["task"], licence, size, row["sha256"][:12]
+
+
+def _warning(commercial_use: bool) -> str:
+    return "" if commercial_use else " (NO COMMERCIAL USE)"
 
 
 def run_show(args: argparse.Namespace) -> int:
-    """Print one card per build."""
-    cards = [_read(path) for path in _files(args.id)]
+    """Print one card per build; files are read, never run."""
+    cards = [_read(path) for path in _files(args)]
     if args.json:
         options.print_json([json.loads(card.to_json()) for card in cards])
         return 0
@@ -97,19 +150,31 @@ def run_show(args: argparse.Namespace) -> int:
     return 0
 
 
-def _files(wanted: str) -> list[Path]:
-    from edge_app.zoo import builds
+def _files(args: argparse.Namespace) -> list[Path]:
+    from edge_app.home import Home
+    from edge_app.store import builds
 
-    path = Path(wanted)
+    path = Path(args.id)
     if path.suffix == ".onnx" or path.exists():
         return [path]
-    return [entry.path for entry in builds(wanted)]
+    return [entry.path for entry in builds(Home.locate(args.home), args.id)]
 
 
 def _read(path: Path) -> ModelCard:
-    from edge_app import runtime
+    """The card in a file, which must fit the graph's ends; nothing is run."""
+    from edge_app.onnxfile import inspect
 
-    return runtime.load(path, threads=1).card
+    file = inspect(path)
+    card = file.card
+    if card is None:
+        raise ModelError(f"{path.name} carries no card", expected="a file that `edge-app export` wrote")
+    inputs, outputs = [port.name for port in file.inputs], [port.name for port in file.outputs]
+    if inputs != [card.input.name] or tuple(outputs) != card.outputs:
+        raise ModelError(
+            f"the graph in {path.name} is {inputs} -> {outputs}",
+            expected=f"{[card.input.name]} -> {list(card.outputs)} as its card says",
+        )
+    return card
 
 
 def _print_card(card: ModelCard) -> None:
@@ -130,6 +195,10 @@ def _print_card(card: ModelCard) -> None:
     ]
     if card.embedding_size:
         facts.insert(2, ("embedding", f"{card.embedding_size} numbers"))
+    if card.labels:
+        more = f" and {len(card.labels) - 20} more" if len(card.labels) > 20 else ""
+        facts.insert(2, ("labels", ", ".join(card.labels[:20]) + more))
+        facts.insert(3, ("calibration", f"temperature {card.temperature:g}, not sure below {card.unsure_below:g}"))
     options.show(options.table(f"{card.id} ({card.precision})", ("", ""), facts))
     if card.operating_points:
         rows = [
@@ -141,20 +210,161 @@ def _print_card(card: ModelCard) -> None:
 
 
 def run_verify(args: argparse.Namespace) -> int:
-    """Check every shipped file; 1 when one is wrong."""
-    from edge_app import runtime
-    from edge_app.zoo import entries
+    """Check every shipped and installed file; 1 when one is wrong."""
+    from edge_app.home import Home
+    from edge_app.store import catalogue, open_entry
 
-    results = []
-    for entry in entries():
+    results: list[dict[str, Any]] = []
+    for entry in catalogue(Home.locate(args.home)):
+        result: dict[str, Any] = {"file": entry.path.name, "id": entry.id, "ok": True, "problem": None}
         try:
-            runtime.load(entry.path, threads=1, sha256=entry.sha256)
-            results.append({"file": entry.path.name, "ok": True, "problem": None})
+            open_entry(entry, threads=1)
         except ModelError as error:
-            results.append({"file": entry.path.name, "ok": False, "problem": str(error)})
+            result |= {"ok": False, "problem": str(error)}
+        results.append(result)
     if args.json:
         options.print_json({"files": results})
     else:
         for result in results:
             print(f"{result['file']}: " + ("well" if result["ok"] else str(result["problem"])))
     return 0 if all(result["ok"] for result in results) else 1
+
+
+def run_add(args: argparse.Namespace) -> int:
+    """Install one file."""
+    from edge_app.home import Home
+    from edge_app.install import add
+
+    entry = add(Home.locate(args.home), args.file, _description(args), replace=args.replace)
+    return _told_added(args, entry, f"{entry.id} ({entry.precision}) is installed for {entry.task}")
+
+
+def _description(args: argparse.Namespace) -> Description | None:
+    """What the options and the TOML file say; None when they say nothing: then the file's own card speaks."""
+    from edge_app.describe import Description, preset, read_description, read_labels
+
+    given = {name: getattr(args, name) for name in (f.name for f in fields(Description)) if hasattr(args, name)}
+    given |= {
+        "mean": tuple(args.mean) if args.mean else None,
+        "std": tuple(args.std) if args.std else None,
+        "labels": read_labels(args.labels) if args.labels else None,
+        "precision": args.precision_,
+    }
+    if args.preset is None and args.describe is None and all(value is None for value in given.values()):
+        return None
+    base = preset(args.preset) if args.preset else Description()
+    if args.describe:
+        base = read_description(args.describe).over(base)
+    return Description(**given).over(base)
+
+
+def _told_added(args: argparse.Namespace, entry: Entry, line: str) -> int:
+    card = _read(entry.path)
+    if args.json:
+        told = {"id": entry.id, "precision": entry.precision, "task": entry.task, "sha256": entry.sha256}
+        options.print_json(told | {"licence": card.licence, "commercial_use": card.commercial_use})
+    else:
+        print(f"{line}. Put it to use: edge-app models use {entry.id}")
+    _warn_of_licence(card)
+    return 0
+
+
+def _warn_of_licence(card: ModelCard) -> None:
+    if not card.commercial_use:
+        options.warn(f"{card.id}: NO COMMERCIAL USE; licence: {card.licence}")
+
+
+def run_remove(args: argparse.Namespace) -> int:
+    """Take one model out."""
+    from edge_app.home import Home
+    from edge_app.install import in_use, remove
+
+    home = Home.locate(args.home)
+    named = in_use(home.settings(), args.id)
+    gone = remove(home, args.id)
+    after = home.settings()
+    fallen = {name: getattr(after, name) for name in named}
+    if args.json:
+        options.print_json({"id": args.id, "removed": [entry.path.name for entry in gone], "settings": fallen})
+        return 0
+    print(f"{args.id} is removed ({', '.join(entry.precision for entry in gone)}).")
+    for name, value in fallen.items():
+        print(f"It was in use: the {name} is {value} again.")
+    return 0
+
+
+def run_use(args: argparse.Namespace) -> int:
+    """Choose one model, and say what follows from it."""
+    from edge_app.home import Home
+    from edge_app.install import in_use, unenrolled, use
+
+    home = Home.locate(args.home)
+    before = home.settings()
+    card = _card_in_use(home, args.id)
+    after = use(home, args.id)
+    role = (in_use(after, args.id) or ("model",))[0]
+    again = unenrolled(home, args.id) if role == "embedder" and after.embedder != before.embedder else ()
+    if args.json:
+        told = {"id": args.id, "setting": role, "enroll_again": list(again), "precision": after.precision}
+        options.print_json(told | ({"licence": card.licence, "commercial_use": card.commercial_use} if card else {}))
+    else:
+        print(f"The {role} is {args.id} now" + (f", licence {card.licence}." if card else "."))
+        if after.precision != before.precision:
+            print(f"It has no {before.precision} build: the precision is {after.precision} again.")
+        if again:
+            print(f"To be enrolled again, since templates of another model are never mixed in: {', '.join(again)}")
+    if card:
+        _warn_of_licence(card)
+    return 0
+
+
+def _card_in_use(home: Home, model_id: str) -> ModelCard | None:
+    """The card of what is to be used, None for words that stand for several models."""
+    from edge_app.store import builds
+
+    if model_id in ("faces", "mtcnn"):
+        return None
+    return _read(builds(home, model_id)[0].path)
+
+
+def run_pull(args: argparse.Namespace) -> int:
+    """Fetch one known file; a model is installed at once."""
+    from edge_app.home import Home
+    from edge_app.install import add
+    from edge_app.pull import known, pull
+
+    if args.name is None:
+        return _list_known(args)
+    home = Home.locate(args.home)
+    wanted = known(args.name)
+    if not wanted.commercial_use:
+        options.warn(f"{wanted.name}: NO COMMERCIAL USE; licence: {wanted.licence}")
+    with options.progress() as bar:
+        task = bar.add_task(wanted.file, total=None)
+        path = pull(home, wanted, args.sha256, lambda have, total: bar.update(task, completed=have, total=total))
+    if wanted.kind == "model":
+        return _told_added(args, add(home, path, wanted.description), f"{wanted.name} is fetched and installed")
+    if args.json:
+        options.print_json({"id": wanted.name, "path": str(path), "licence": wanted.licence})
+    else:
+        print(f"{wanted.name} lies at {path}. Next: {wanted.next_step.format(path=path)}")
+    return 0
+
+
+def _list_known(args: argparse.Namespace) -> int:
+    from edge_app.pull import REGISTRY
+
+    if args.json:
+        options.print_json(
+            [
+                {"id": one.name, "url": one.url, "sha256": one.sha256, "licence": one.licence, "kind": one.kind}
+                for one in REGISTRY.values()
+            ]
+        )
+        return 0
+    rows = [
+        (one.name, one.kind, one.licence + _warning(one.commercial_use), (one.sha256 or "say it with --sha256")[:20])
+        for one in REGISTRY.values()
+    ]
+    options.show(options.table("", ("name", "kind", "licence", "SHA-256"), rows))
+    return 0
