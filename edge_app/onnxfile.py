@@ -103,8 +103,9 @@ def inspect(path: Path) -> OnnxFile:
         with path.open("rb") as stream:
             if not path.stat().st_size:
                 raise ModelError(f"{path.name} is empty", expected="an ONNX file")
-            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-                return inspect_bytes(view, path.name)
+            # Never closed by hand: an error on its way up may still hold a view of it.
+            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            return inspect_bytes(memoryview(mapped), path.name)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}", expected="an ONNX file") from error
 

@@ -175,7 +175,8 @@ def _transfer(url: str, part: Path, limit_bytes: int, progress: Progress) -> Non
         request.add_header("Range", f"bytes={have}-")
         request.add_header("If-Range", tag)
     try:
-        answer: Any = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
+        # An opener of its own: urllib's shared one keeps the proxies that it first saw.
+        answer: Any = urllib.request.build_opener().open(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if error.code != 416:
             raise

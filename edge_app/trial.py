@@ -36,6 +36,8 @@ TIME_LIMIT_S: Final = 90.0
 # Measured with SFace, dlib's network, EfficientNet-Lite0, two MiniFASNets and a classifier of ants and bees: a true
 # card trails the best other reading by at most 0.04; raw pixels where a range of [-1, 1] belongs cost 0.09 and more.
 _CLEARLY_BETTER: Final = {"face-embedding": 0.1, "image-embedding": 0.06, "liveness": 0.15}
+_OUT_OF_MEMORY: Final = ("bad_alloc", "allocate memory", "bfc_arena")
+"""How ONNX Runtime words it."""
 _CONSTANT: Final = 1e-4
 _RESTLESS: Final = 0.25
 """Share of a classifier's variance that mirroring and dimming make: at most 0.15 with a true card."""
@@ -83,7 +85,7 @@ def main() -> None:
         told: dict[str, Any] = {"outputs": judge(runtime.load(path, threads=1)).tolist()}
     except EdgeError as error:
         found = error.found
-        if "bad_alloc" in found or "allocate memory" in found:
+        if any(sign in found for sign in _OUT_OF_MEMORY):
             found = f"{path.name} needs more than {memory_bytes >> 20} MB of memory"
         told = {"found": found, "expected": error.expected, "remedy": error.remedy}
     except MemoryError:

@@ -1,0 +1,186 @@
+"""Fetching from known addresses, against servers on loopback: resumed, through a proxy, checked."""
+
+import hashlib
+import json
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from edge_app import pull
+from edge_app.cli import main
+from edge_app.domain import EdgeError, ModelError, UsageError
+
+BODY = bytes(range(256)) * 4000
+SHA256 = hashlib.sha256(BODY).hexdigest()
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked, self.body, self.break_after, self.tag, self.code = [], BODY, [], '"one"', 200
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}/net.bin"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        server, asked = self.server, self.headers.get("Range")
+        server.asked.append((self.path, asked, self.headers.get("If-Range")))
+        if server.code != 200:
+            self.send_error(server.code)
+            return
+        start = 0
+        if asked and self.headers.get("If-Range") == server.tag:
+            start = int(asked.removeprefix("bytes=").rstrip("-"))
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(server.body) - 1}/{len(server.body)}")
+        self.send_header("Content-Length", str(len(server.body) - start))
+        self.send_header("ETag", server.tag)
+        self.end_headers()
+        part = server.body[start:]
+        self.wfile.write(part[: server.break_after.pop(0)] if server.break_after else part)
+        self.close_connection = True
+
+
+@pytest.fixture
+def server(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    made = Server()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+def fetch(server, target, sha256=SHA256, **options):
+    pull.fetch(server.url, target, sha256, lambda have, total: None, **options)
+
+
+def test_a_file_arrives_whole_and_private(server, tmp_path):
+    target, seen = tmp_path / "in" / "net.bin", []
+    pull.fetch(server.url, target, SHA256, lambda have, total: seen.append((have, total)))
+    assert target.read_bytes() == BODY and target.stat().st_mode & 0o077 == 0
+    assert seen[-1] == (len(BODY), len(BODY)) and [p.name for p in target.parent.iterdir()] == ["net.bin"]
+
+
+def test_a_broken_connection_is_taken_up_again(server, tmp_path):
+    server.break_after = [300_000, 200_000]
+    fetch(server, tmp_path / "net.bin")
+    assert (tmp_path / "net.bin").read_bytes() == BODY
+    assert [asked for _, asked, _ in server.asked] == [None, "bytes=300000-", "bytes=500000-"]
+
+
+def test_a_transfer_that_was_given_up_goes_on_with_the_next_call(server, tmp_path):
+    server.break_after = [100_000, 100_000, 100_000]
+    with pytest.raises(EdgeError, match=r"broke off.*300000 bytes are kept"):
+        fetch(server, tmp_path / "net.bin")
+    assert not (tmp_path / "net.bin").exists()
+    fetch(server, tmp_path / "net.bin")
+    assert server.asked[-1][1:] == ("bytes=300000-", '"one"') and (tmp_path / "net.bin").read_bytes() == BODY
+
+
+def test_a_file_that_changed_meanwhile_is_fetched_anew(server, tmp_path):
+    server.break_after = [100_000] * 3
+    with pytest.raises(EdgeError):
+        fetch(server, tmp_path / "net.bin")
+    server.tag, server.body = '"two"', BODY[::-1]
+    fetch(server, tmp_path / "net.bin", hashlib.sha256(BODY[::-1]).hexdigest())
+    assert (tmp_path / "net.bin").read_bytes() == BODY[::-1]
+
+
+def test_another_file_than_the_pinned_one_is_refused_and_not_kept(server, tmp_path):
+    server.body = BODY[:-1] + b"!"
+    with pytest.raises(ModelError, match="SHA-256"):
+        fetch(server, tmp_path / "net.bin")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("code", "word"), [(404, "may have moved"), (403, "403")])
+def test_an_address_that_answers_with_an_error(server, tmp_path, code, word):
+    server.code = code
+    with pytest.raises(EdgeError, match=word):
+        fetch(server, tmp_path / "net.bin")
+    assert len(server.asked) == 1 and not list(tmp_path.glob("*.bin"))
+
+
+def test_a_server_that_is_away_is_told_in_one_line(server, tmp_path):
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(EdgeError, match="cannot be fetched") as told:
+        fetch(server, tmp_path / "net.bin")
+    assert "\n" not in str(told.value)
+
+
+def test_a_server_that_says_nothing(monkeypatch, tmp_path):
+    import socket
+
+    monkeypatch.setattr(pull, "_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/net.bin"
+        with pytest.raises(EdgeError, match="did not answer"):
+            pull.fetch(url, tmp_path / "net.bin", SHA256, lambda have, total: None)
+
+
+def test_a_file_that_is_too_large_is_stopped(server, tmp_path):
+    with pytest.raises(ModelError, match="at most 1000"):
+        fetch(server, tmp_path / "net.bin", limit_bytes=1000)
+    assert not (tmp_path / "net.bin").exists()
+
+
+def test_only_web_addresses(tmp_path):
+    with pytest.raises(UsageError):
+        pull.fetch("file:///etc/passwd", tmp_path / "x", SHA256, lambda have, total: None)
+
+
+def test_it_goes_through_the_proxy_of_the_environment(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", server.url.removesuffix("/net.bin"))
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    pull.fetch("http://models.invalid/far/net.bin", tmp_path / "net.bin", SHA256, lambda have, total: None)
+    assert server.asked[0][0] == "http://models.invalid/far/net.bin"  # a proxy is asked for the whole address
+
+
+def test_pull_by_command(server, home, monkeypatch, capsys):
+    entry = replace(pull.REGISTRY["yunet-2023mar"], url=server.url, sha256=SHA256)
+    monkeypatch.setattr(pull, "REGISTRY", {"net": entry})
+    assert main(["models", "pull", "net", "--json", "--home", str(home.path)]) == 0
+    assert json.loads(capsys.readouterr().out)["path"] == str(home.path / "pulled" / "net.bin")
+    assert main(["models", "pull", "net", "--home", str(home.path)]) == 0
+    assert len(server.asked) == 1  # it was there already
+    assert main(["models", "pull", "other", "--home", str(home.path)]) == 2
+    assert "one of net" in capsys.readouterr().err
+
+
+def test_without_a_verified_hash_the_user_has_to_say_it(server, home, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    entry = replace(pull.REGISTRY["facenet-vggface2"], url=server.url)
+    with pytest.raises(UsageError, match="--sha256") as told:
+        pull.pull(home, entry)
+    assert str(tmp_path / "torch" / "checkpoints" / "net.bin") in str(told.value) and not server.asked
+    path = pull.pull(home, entry, SHA256.upper())
+    assert path == tmp_path / "torch" / "checkpoints" / "net.bin" and path.read_bytes() == BODY
+
+
+def test_a_pinned_hash_cannot_be_talked_away(home):
+    with pytest.raises(UsageError, match="pinned"):
+        pull.pull(home, pull.REGISTRY["sface-2021dec"], "0" * 64)
+
+
+def test_the_registry_states_licences_and_whole_hashes():
+    for entry in pull.REGISTRY.values():
+        assert entry.licence and entry.url.startswith("https://")
+        assert entry.sha256 is None or (len(entry.sha256) == 64 and set(entry.sha256) <= set("0123456789abcdef"))
+    places = pull.REGISTRY["facenet-vggface2"]
+    backbones = pytest.importorskip("models.backbones")
+    assert places.url == backbones._FACENET_URL + backbones.FACENET_FILES["vggface2"]
