@@ -36,7 +36,9 @@ def add_parser(commands: options.Commands) -> None:
         metavar="FILE",
         help="measure builds of a classifier beside timm on torch instead",
     )
-    parser.add_argument("--embedder", metavar="ID|FILE", help="time this embedder against the peers as well")
+    parser.add_argument(
+        "--embedder", dest="beside", metavar="ID|FILE", help="time this embedder against the peers as well"
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="write bench.json, bench.md and bench.png there")
     parser.add_argument("--live", action="store_true", help="measure the live loop instead: cost and tracking")
     livebench.add_arguments(parser)
@@ -57,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from edge_app import bench
 
     home, settings = options.settings(args)
-    beside = None if args.embedder is None else _embedder_file(home, args.embedder, settings)
+    beside = None if args.beside is None else _embedder_file(home, args.beside, settings)
     chosen = bench.BenchOptions(
         settings, args.rounds, args.pictures, args.original, args.peers, args.peer_python, beside
     )
