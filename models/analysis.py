@@ -171,7 +171,9 @@ def _extend(sizes: Sequence[int], means: Floats, wanted: int, judged: int) -> fl
     # No error at all cannot be put on a logarithm; half a picture is what so small a judgement could have missed.
     errors = np.log(np.maximum(1 - means, 0.5 / judged))
     slope, start = np.polyfit(np.log(sizes), errors, 1)
-    return float(1 - min(1.0, math.exp(start + min(0.0, slope) * math.log(wanted))))
+    if slope > 0:  # more pictures do not hurt: what looks so is chance, and the best guess is a level line
+        slope, start = 0.0, errors.mean()
+    return float(1 - min(1.0, math.exp(start + slope * math.log(wanted))))
 
 
 def _growth_sentence(now: int, fitted: float, forecast: float, within: tuple[float, float], judged: int) -> str:

@@ -229,6 +229,7 @@ def _epochs_chart(stages: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
              if "validation_accuracy" in entry]  # fmt: skip
     right.set(xlabel="epoch", ylabel="accuracy, %", ylim=(max(0.0, min(shown, default=0.0) - 5), 101))
     for axis in (left, right):
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(fontsize=8, frameon=False)
     return svg(figure)
 

@@ -67,6 +67,7 @@ def _epochs_chart(splits: Sequence[Mapping[str, Any]]) -> str:
         at = [int(entry["epoch"]) + 1 for entry in split["history"]]
         losses = [entry["train_loss"] for entry in split["history"]]
         axis.plot(at, losses, "o-", markersize=3, label=f"split {number + 1}")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
     axis.legend(fontsize=8, frameon=False)
     return svg(figure)

@@ -165,7 +165,7 @@ def fit(module: pl.LightningModule, make: MakeLoaders, options: FitOptions, prog
         if not done.is_file():
             size = _fit_within_memory(module, make, options, progress)
             write_atomic(done, json.dumps({"batch_size": size}))
-        return _collect(module, state, options, int(json.loads(done.read_text())["batch_size"]))
+        return _collect(module, state, options, done)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         # State of an older build lacks what this one reads; a defect of ours must not be called that.
         if not options.resume or not _reads_state(error):
@@ -380,8 +380,9 @@ def _logger(options: FitOptions) -> Logger | bool:
     return TensorBoardLogger(save_dir=options.folder, name=_LOG_FOLDER, version=options.stage)
 
 
-def _collect(module: pl.LightningModule, state: Path, options: FitOptions, batch_size: int) -> FitResult:
+def _collect(module: pl.LightningModule, state: Path, options: FitOptions, done: Path) -> FitResult:
     """Read the result back from disk: with several processes the training one was another."""
+    batch_size = int(json.loads(done.read_text())["batch_size"])
     best = load_state(state / f"{options.stage}-best.safetensors")
     last = load_state(state / f"{options.stage}-last.safetensors")
     history = _curve_of(last)

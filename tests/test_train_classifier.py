@@ -4,6 +4,7 @@ import json
 import math
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,15 +17,18 @@ pytest.importorskip("torch")
 import torch
 
 from edge_app.domain import ModelError, UsageError
-from models.analysis import calibration, class_figures, confusion, growth, probabilities
+from models.analysis import _extend, calibration, class_figures, confusion, growth, probabilities
 from models.augment import AugmentOptions, mix, view_maker
 from models.backbones import create_backbone, learning_rates, normalize
+from models.checks import scan
 from models.classifier import Head, TransferClassifier, load_classifier
 from models.classifier_options import ClassifierOptions
 from models.classifier_run import train_classifier
+from models.data import split_pictures
+from models.features import FeatureBank
 from models.losses import cosine_loss, cross_entropy, smoothed
-from models.recipe import fit_temperature, predict, solve_head
-from models.smalldata import compare
+from models.recipe import Workshop, _tuning, fit_temperature, hard_targets, predict, solve_head
+from models.smalldata import compare, distilled
 from models.training import Silence
 
 
@@ -112,7 +116,51 @@ def test_the_same_seed_gives_the_same_weights_and_a_used_folder_is_refused(resul
         train_classifier(options, Notes())
     with pytest.raises(UsageError, match="begun with other epochs"):
         train_classifier(replace(options, resume=True, epochs=9), Notes())
-    assert train_classifier(replace(options, resume=True), Notes()).report["accuracy"] == result.report["accuracy"]
+    told = Notes()
+    assert train_classifier(replace(options, resume=True), told).report["accuracy"] == result.report["accuracy"]
+    assert any("finished already" in note for note in told.notes)
+    assert not (options.output / "state").exists()
+
+
+def test_generations_keep_half_of_the_given_labels(options, pictures):
+    folder = scan(pictures)
+    features = torch.randn(1, 40, 8, generator=torch.Generator().manual_seed(0))
+    work = Workshop(options, folder, split_pictures(folder, seed=0), None, FeatureBank(features, None),
+                    hard_targets(folder), Silence())  # fmt: skip
+    given = work.targets
+    for _ in range(4):
+        work = distilled(work, given)
+    own = work.targets[list(work.split.train)][given[list(work.split.train)] == 1]
+    assert own.min() >= 0.5
+
+
+def test_pictures_without_labels_are_read_anew_where_nothing_is_cached(options, pictures):
+    folder = scan(pictures)
+    extra = tuple(picture.path for picture in folder.pictures[:2])
+    targets = torch.cat([hard_targets(folder), torch.tensor([[0.1, 0.9], [0.2, 0.8]])])
+    work = Workshop(options, folder, split_pictures(folder, seed=0), create_backbone(pretrained=False),
+                    FeatureBank(torch.zeros(1, 42, 8), None), targets, Silence(), extra)  # fmt: skip
+    _, make = _tuning(work, [0, 40, 41], None)
+    ((inputs, soft),) = list(make(8).train)
+    assert len(inputs) == 3 and sorted(soft[:, 1].tolist())[1:] == pytest.approx([0.8, 0.9])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"learning_rate": 0.0}, {"learning_rate": math.nan}, {"tune_rate": -1.0}, {"patience": 0}, {"webcam": 2.0},
+     {"validation_share": 1.0}, {"selection_share": 0.0}, {"devices": 0}, {"devices": 2}, {"workers": -1},
+     {"subject": "face", "upside_down": True}, {"unlabelled": Path("nowhere")}, {"epochs": 0}],
+)  # fmt: skip
+def test_options_that_make_no_sense_leave_no_folder(options, tmp_path, changes):
+    with pytest.raises(UsageError):
+        train_classifier(replace(options, output=tmp_path / "run", **changes), Silence())
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_range_test_runs_once(options, tmp_path):
+    told = Notes()
+    train_classifier(replace(options, output=tmp_path / "run", tune_rate=None), told)
+    assert sum("range test" in note for note in told.notes) == 1
 
 
 def test_an_unlabelled_folder_is_counted_and_its_known_pictures_are_not_taken(options, pictures, tmp_path):
@@ -198,6 +246,12 @@ def test_growth_sees_that_more_pictures_help_where_they_do():
     curve = growth(features, torch.eye(2)[labels], range(200), range(200, 400), 3.0, 0)
     assert curve.points[-1].pictures == 200 and curve.points[0].mean < curve.points[-1].mean
     assert curve.low <= curve.forecast <= curve.high <= 1
+
+
+def test_a_curve_that_falls_by_chance_is_taken_as_level():
+    sizes, means = [10, 20, 40, 80], np.array([0.95, 0.93, 0.92, 0.90])
+    assert _extend(sizes, means, 180, 50) == pytest.approx(1 - math.exp(np.log(1 - means).mean()))
+    assert _extend(sizes, means[::-1], 180, 50) > 0.95
 
 
 def test_class_maps_average_to_the_logits():
