@@ -324,7 +324,7 @@ async def test_models_are_listed_measured_and_swapped_while_it_runs(stage: Stage
             lambda: isinstance(app.screen, ModelsScreen) and app.screen.query_one(DataTable).row_count == 2, "the rows"
         )
         await until(lambda: "strangers that pass" in seen(app), "the plot")
-        assert "research only (no commercial use)" in seen(app)
+        assert "research only (NO COMMERCIAL USE)" in seen(app)
         await pilot.press("down", "b")
         await until(lambda: "12.5 ms" in seen(app), "the measurement")
         await pilot.press("d")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from rich.cells import cell_len
 
-from edge_app.tui.mosaic import Mark, Mosaic, palette_numbers
+from edge_app.tui.mosaic import Mark, Mosaic
+from edge_app.tui.palette import palette_numbers
 from edge_app.tui.terminal import Terminal
 
 TRUE = Terminal("truecolor")

@@ -17,13 +17,28 @@ from edge_app import sample
 from edge_app.assembly import open_workbench
 from edge_app.camera import CameraState, CameraStatus, LiveOptions
 from edge_app.devices import CameraFormat, CameraInfo
-from edge_app.domain import CameraError, Frame, ModelCard
+from edge_app.domain import (
+    CameraError,
+    Classification,
+    Classified,
+    ClassScore,
+    Frame,
+    Heatmap,
+    InputSpec,
+    Match,
+    ModelCard,
+    ModelError,
+    Reading,
+    Spotted,
+)
+from edge_app.enroll import Refusal
 from edge_app.home import Home, Settings
 from edge_app.live import Worker, WorkerOptions
 from edge_app.sources import parse_source
 from edge_app.tui.app import EdgeApp, compose_app
 from edge_app.tui.desk import Desk, ModelLine, Sink
 from edge_app.tui.terminal import Terminal
+from edge_app.vision import seen_area
 
 NOW_S = 1_800_000_000.0
 """The fixed clock."""
@@ -79,6 +94,9 @@ class Stage:
     looks: dict[str, Any] = field(default_factory=dict)
     snapshots: list[Any] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
+    cards: list[ModelCard] = field(default_factory=list)
+    things: list[tuple[str, str, tuple[Any, ...]]] = field(default_factory=list)
+    things_refused: tuple[str, ...] = ()
 
     @property
     def reel(self) -> Reel:
@@ -98,7 +116,14 @@ class Stage:
             snapshot=self._snapshot,
             pictures_named=lambda text: tuple(Path(word) for word in text.split()),
             decode=lambda data: np.full((20, 20, 3), data[0], np.uint8),
-            catalogue=lambda bench: _lines(bench.recognizer.embedder.card, bench.choice.entry.precision),
+            catalogue=lambda bench: (
+                *_lines(bench.recognizer.embedder.card, bench.choice.entry.precision),
+                *(ModelLine(card, 1_000_000, card.id == self.settings.model, None) for card in self.cards),
+            ),
+            enroll_things=self._enroll_things,
+            add_model=self._add_model,
+            remove_model=self._remove_model,
+            use_model=self._use_model,
             measure=lambda bench, model_id, precision: 12.5,
             recall=lambda: self.looks,
             remember=self.looks.update,
@@ -120,6 +145,23 @@ class Stage:
         self.reels.append(Reel())
         return self.reels[-1]
 
+    def _use_model(self, model_id: str) -> Settings:
+        self.saved.append(replace(self.saved[-1] if self.saved else self.settings, model=model_id))
+        return self.saved[-1]
+
+    def _add_model(self, path: Path) -> str:
+        if path.suffix != ".onnx":
+            raise ModelError(f"{path.name} is no ONNX file")
+        self.cards.append(classifier_card(path.stem))
+        return path.stem
+
+    def _remove_model(self, model_id: str) -> None:
+        self.cards = [card for card in self.cards if card.id != model_id]
+
+    def _enroll_things(self, bench: Any, model_id: str, name: str, shots: Any) -> tuple[str, ...]:
+        self.things.append((model_id, name, tuple(shots)))
+        return self.things_refused
+
     def _snapshot(self, observation: Any) -> Path:
         self.snapshots.append(observation)
         return Path("snapshots/one.png")
@@ -137,6 +179,66 @@ async def until(true: Callable[[], Any], what: str, patience_s: float = 10.0) ->
             return
         await asyncio.sleep(0.02)
     raise AssertionError(f"never happened: {what}")
+
+
+def classifier_card(model_id: str, **changes: Any) -> ModelCard:
+    card = ModelCard(
+        model_id,
+        "classification",
+        "logits",
+        InputSpec("input", 32, 32),
+        ("logits", "class_maps"),
+        "fp32",
+        "CC0-1.0",
+        True,
+        "made for a test",
+        "",
+        crop="centre-1",
+        labels=("left", "right"),
+        unsure_below=0.8,
+    )
+    return replace(card, **changes)
+
+
+class HalfReader:
+    """A classifier without a network: which half of the picture is brighter, and how much so."""
+
+    def __init__(self, card: ModelCard) -> None:
+        self.card = card
+
+    def read(self, frame: Frame, *, explain: bool = False) -> Reading:
+        height, width = frame.pixels.shape[:2]
+        box = np.array(seen_area(width, height, self.card.input, self.card.crop), np.float32)
+        halves = frame.pixels.reshape(height, 2, width // 2, 3).mean(axis=(0, 2, 3)) + 1e-3
+        left = float(halves[0] / halves.sum())
+        scores = sorted((ClassScore("left", left), ClassScore("right", 1 - left)), key=lambda one: -one.probability)
+        found = Classification(tuple(scores), scores[0].probability >= self.card.unsure_below)
+        heat = Heatmap(scores[0].label, np.array([[4.0, -1.0], [4.0, -1.0]], np.float32)) if explain else None
+        return Reading(frame, self.card.id, (Classified(box, found, heat),), (), {"classify": 1.0, "total": 1.0})
+
+
+class ThingDouble:
+    """An embedder of things without a network: names the box after its brightness."""
+
+    def __init__(self, card: ModelCard, area: Any = None) -> None:
+        self.card = card
+        self.area = area
+
+    def looking_at(self, area: Any) -> ThingDouble:
+        return ThingDouble(self.card, area)
+
+    def read(self, frame: Frame, *, explain: bool = False) -> Reading:
+        height, width = frame.pixels.shape[:2]
+        box = np.array((0, 0, width, height), np.float32) if self.area is None else self.area
+        x1, y1, x2, y2 = (round(float(value)) for value in box)
+        bright = frame.pixels[y1:y2, x1:x2].mean() > 127
+        match = Match("lamp", 0.9, 0.4) if bright else Match(None, 0.2, 0.0)
+        return Reading(frame, self.card.id, (), (Spotted(box, match),), {"embed": 1.0, "total": 1.0})
+
+    def shot(self, pixels: np.ndarray, source: str, box: Any = None) -> Any:
+        if pixels.max() < 20:
+            return Refusal("too-dark", "the brightness is 0 of 255, expected at least 12: more light")
+        return (source, None if box is None else tuple(box.tolist()))
 
 
 def done(result: Any) -> Future[Any]:

@@ -22,8 +22,9 @@ from edge_app.domain import EdgeError, MediaError, UsageError
 if TYPE_CHECKING:
     from edge_app.assembly import Workbench
     from edge_app.devices import CameraInfo
-    from edge_app.domain import Observation, Pixels
+    from edge_app.domain import Observation, Pixels, Reading
     from edge_app.home import Home, Settings
+    from edge_app.things import ThingShot
     from edge_app.tui.app import EdgeApp
     from edge_app.tui.desk import Desk, LiveWorker, ModelLine, Sink
 
@@ -87,10 +88,14 @@ def desk_of(args: argparse.Namespace) -> Desk:
         open_worker=lambda chosen, spec, sink: _open_worker(home, chosen, spec, sink, smallest),
         save_settings=home.save_settings,
         cameras=_cameras,
-        snapshot=lambda observation: _snapshot(home, observation),
+        snapshot=lambda shown: _snapshot(home, shown),
         pictures_named=pictures_named,
         decode=_decode,
         catalogue=_catalogue,
+        enroll_things=_enroll_things,
+        add_model=lambda path: _add_model(home, path),
+        remove_model=lambda model_id: _remove_model(home, model_id),
+        use_model=lambda model_id: _use_model(home, model_id),
         measure=_measure,
         recall=lambda: home.recall(_REMEMBERED) or {},
         remember=lambda looks: home.remember(_REMEMBERED, _plain(looks)),
@@ -134,17 +139,18 @@ def _open_worker(home: Home, settings: Settings, source: str, sink: Sink, min_fa
     return Worker(bench, source, sink, WorkerOptions(camera=LiveOptions(loop=True)))
 
 
-def _snapshot(home: Home, observation: Observation) -> Path:
-    """Write the picture with boxes and names as a private file in the data folder."""
+def _snapshot(home: Home, shown: Observation | Reading) -> Path:
+    """Write the picture with what was made of it as a private file in the data folder."""
     import cv2
 
-    from edge_app.drawing import annotate
+    from edge_app.domain import Reading
+    from edge_app.drawing import annotate, annotate_reading
 
-    drawn = annotate(observation.frame.pixels, observation.sightings)
+    drawn = annotate_reading(shown) if isinstance(shown, Reading) else annotate(shown.frame.pixels, shown.sightings)
     done, data = cv2.imencode(".png", drawn[..., ::-1])
     if not done:
         raise MediaError("the picture cannot be written as PNG")
-    stamp = f"{time.strftime('%Y-%m-%d-%H%M%S')}-{observation.frame.index:06d}"
+    stamp = f"{time.strftime('%Y-%m-%d-%H%M%S')}-{shown.frame.index:06d}"
     path = home.path / "snapshots" / f"{stamp}.png"
     home.write_private(path, data.tobytes())
     return path
@@ -186,14 +192,48 @@ def _catalogue(bench: Workbench) -> tuple[ModelLine, ...]:
     from edge_app.tui.desk import ModelLine
 
     lines = []
+    looked_for = bench.home.settings().model
     for entry in catalogue(bench.home):
         card = runtime.load(entry.path, threads=1).card
-        used = entry == bench.choice.entry or entry.id.split("-")[0] == bench.settings.detector
+        used = (
+            entry == bench.choice.entry or entry.id.split("-")[0] == bench.settings.detector or entry.id == looked_for
+        )
         chosen = entry.id == bench.choice.entry.id
         ms = bench.choice.medians_ms.get(entry.precision) if chosen else None
         lines.append(ModelLine(card, entry.bytes, used, ms))
     # What is in use comes first.
     return tuple(sorted(lines, key=lambda line: (not line.in_use, line.card.task, line.card.id, line.card.precision)))
+
+
+def _enroll_things(bench: Workbench, model_id: str, name: str, shots: Sequence[ThingShot]) -> tuple[str, ...]:
+    """Judge and store captures of a thing; returns why each refused one was refused."""
+    from edge_app.enroll import EnrollOptions
+    from edge_app.things import enroll_things, open_thing_bench
+
+    things = open_thing_bench(bench.home, bench.settings, model_id)
+    try:
+        verdicts = enroll_things(things, name, [(shot.source, shot) for shot in shots], EnrollOptions())
+    finally:
+        things.vault.close()
+    return tuple(one.refusal.message for one in verdicts if one.refusal is not None)
+
+
+def _add_model(home: Home, path: Path) -> str:
+    from edge_app.install import add
+
+    return add(home, path).id
+
+
+def _remove_model(home: Home, model_id: str) -> None:
+    from edge_app.install import remove
+
+    remove(home, model_id)
+
+
+def _use_model(home: Home, model_id: str) -> Settings:
+    from edge_app.install import use
+
+    return use(home, model_id)
 
 
 def _measure(bench: Workbench, model_id: str, precision: str) -> float:
@@ -205,7 +245,7 @@ def _measure(bench: Workbench, model_id: str, precision: str) -> float:
 
     entry = next((one for one in catalogue(bench.home) if (one.id, one.precision) == (model_id, precision)), None)
     if entry is None:
-        raise UsageError(f"{model_id} does not ship as {precision}")
+        raise UsageError(f"{model_id} is not installed as {precision}")
     model = runtime.load(entry.path, threads=bench.settings.threads, sha256=entry.sha256)
     spec = model.card.input
     shape = (1, 3, spec.height_px or 240, spec.width_px or 320)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
+from textual import work
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen, Screen
@@ -20,7 +21,8 @@ from edge_app.domain import EdgeError
 from edge_app.home import Settings
 from edge_app.tui.desk import Desk, LiveWorker
 from edge_app.tui.frame import EdgeScreen
-from edge_app.tui.messages import Inbox, SetRule, Update
+from edge_app.tui.messages import Inbox, SetRule, Update, UseModel
+from edge_app.tui.readings import FACES
 from edge_app.tui.records import Forgotten
 from edge_app.tui.screen_enroll import EnrollScreen
 from edge_app.tui.screen_help import HelpScreen
@@ -28,6 +30,7 @@ from edge_app.tui.screen_live import LiveScreen
 from edge_app.tui.screen_models import ModelsScreen
 from edge_app.tui.screen_people import PeopleScreen
 from edge_app.tui.screen_settings import SettingsScreen
+from edge_app.tui.screen_things import ThingScreen
 
 Severity = Literal["information", "warning", "error"]
 
@@ -101,6 +104,16 @@ class EdgeApp(App[None]):
         for notice in (*self.desk.notices, *self.desk.terminal.lacks):
             self.tell(notice, severity="warning", timeout_s=10)
         self.worker.start()
+        if self.settings.model != FACES:
+            self._resume_model()
+
+    @work
+    async def _resume_model(self) -> None:
+        """Go on with the model that was chosen; faces are looked for meanwhile, and when it is gone."""
+        try:
+            await self.order(UseModel(self.settings.model))
+        except EdgeError as error:
+            self.tell(f"{error}; faces are looked for instead", severity="warning", timeout_s=10)
 
     async def on_unmount(self) -> None:
         """Let the camera go before the terminal is given back."""
@@ -193,15 +206,34 @@ class EdgeApp(App[None]):
             await asyncio.to_thread(self.worker.stop, _JOIN_S)
             self.worker = fresh
             self.worker.start()
+            if settings.model != FACES:
+                await self.order(UseModel(settings.model))
         else:
             await self.order(SetRule(settings.fpir, settings.margin))
         self.keep_settings(**changes)
 
+    async def use(self, model_id: str) -> None:
+        """Make a model the one in use for its task, by id, or "faces". Raises EdgeError, and goes on as before."""
+        before = self.settings
+        settings = await self.beside(lambda: self.desk.use_model(model_id))
+        changes = {f.name: getattr(settings, f.name) for f in fields(settings)}
+        try:
+            if settings.model != before.model:
+                await self.order(UseModel(settings.model))
+            if _models_of(settings) != _models_of(before):
+                await self.apply(**changes)
+            self.settings = settings
+        except EdgeError:
+            self.desk.save_settings(before)
+            raise
+
     # Where to go
 
     def action_enroll(self) -> None:
-        """Enroll somebody."""
-        self.go(EnrollScreen())
+        """Enroll somebody, or a thing while things are looked for."""
+        live = self.screen_stack[0]
+        things = isinstance(live, LiveScreen) and live.looks_for("image-embedding")
+        self.go(ThingScreen(self.settings.model) if things else EnrollScreen())
 
     def action_people(self) -> None:
         """Everyone enrolled."""
@@ -240,6 +272,7 @@ class EdgeApp(App[None]):
             yield SystemCommand("Snapshot", "Keep the picture with boxes and names", screen.action_snapshot)
             yield SystemCommand("Mirror", "Flip the picture", screen.action_mirror)
             yield SystemCommand("Source", "Another camera, a file, the sample clip", screen.action_source)
+            yield SystemCommand("Look for", "Faces, a classifier's classes, or enrolled things", screen.action_look_for)
             yield SystemCommand("Threshold", "How many strangers may be named", screen.action_threshold)
         yield SystemCommand("Help", "Every key, and what this terminal lacks", self.action_help)
         yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
@@ -248,4 +281,4 @@ class EdgeApp(App[None]):
 
 def _models_of(settings: Settings) -> tuple[Any, ...]:
     """The settings that decide which models are loaded, and how."""
-    return settings.precision, settings.detector, settings.threads, settings.keep_pictures
+    return settings.precision, settings.detector, settings.embedder, settings.threads, settings.keep_pictures

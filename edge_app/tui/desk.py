@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from edge_app.assembly import Workbench
 from edge_app.devices import CameraInfo
-from edge_app.domain import ModelCard, Observation, Pixels
+from edge_app.domain import ModelCard, Observation, Pixels, Reading
 from edge_app.home import Settings
 from edge_app.live import Update
 from edge_app.tui.terminal import Terminal
@@ -63,14 +63,23 @@ class Desk:
     save_settings: Callable[[Settings], None]
     cameras: Callable[[], Sequence[CameraInfo]]
     """The cameras of this machine; takes a moment."""
-    snapshot: Callable[[Observation], Path]
-    """Write the picture with its boxes and names; returns where. Raises EdgeError."""
+    snapshot: Callable[[Observation | Reading], Path]
+    """Write the picture with what was made of it; returns where. Raises EdgeError."""
     pictures_named: Callable[[str], tuple[Path, ...]]
     """Picture files by what a user typed: paths, or folders. Raises EdgeError when there is none."""
     decode: Callable[[bytes], Pixels]
     """A kept picture's pixels. Raises EdgeError."""
     catalogue: Callable[[Workbench], tuple[ModelLine, ...]]
     """The installed models; runs on the worker's thread."""
+    enroll_things: Callable[[Workbench, str, str, Sequence[Any]], tuple[str, ...]]
+    """Judge and store captures of a thing, by model id and name; runs on the worker's thread. Returns why each one that
+    was refused was not stored. Raises EdgeError."""
+    add_model: Callable[[Path], str]
+    """Validate an .onnx file and install it; returns its id. Takes seconds. Raises EdgeError."""
+    remove_model: Callable[[str], None]
+    """Uninstall every build of a model. Raises EdgeError, for a shipped one too."""
+    use_model: Callable[[str], Settings]
+    """Make a model the one in use for its task, and save that; "faces" ends the use of another. Raises EdgeError."""
     measure: Callable[[Workbench, str, str], float]
     """Median milliseconds of one run of a model, by id and precision; runs on the worker's thread."""
     recall: Callable[[], Mapping[str, Any]]

@@ -1,12 +1,12 @@
-"""The choices that lie over the live picture: threshold and source.
+"""The choices that lie over the live picture: threshold, source and model; and a question before something is lost.
 
-In: the workbench, or the list of cameras. Out: the choice, or None.
+In: the workbench, the list of cameras, or of models. Out: the choice, or None.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final
 
 from rich.text import Text
@@ -22,6 +22,8 @@ from edge_app.assembly import Workbench
 from edge_app.devices import CameraInfo
 from edge_app.domain import EdgeError
 from edge_app.gallery import share_words
+from edge_app.tui.desk import ModelLine
+from edge_app.tui.readings import FACES
 
 SHARES: Final = (0.1, 1 / 30, 0.01, 1 / 300, 0.001, 0.0001)
 """Shares of strangers that may be called somebody, from lenient to strict."""
@@ -117,6 +119,67 @@ class ChooseSource(ModalScreen[str | None]):
         """Enter in the line."""
         if event.value.strip():
             self.dismiss(event.value.strip())
+
+
+LIVE_TASKS: Final[Mapping[str, str]] = {
+    "classification": "classifier",
+    "liveness": "liveness, each face",
+    "image-embedding": "enrolled things",
+}
+"""Tasks of the models that Live can show, in a word or two."""
+
+
+class ChooseModel(ModalScreen[str | None]):
+    """Chooses what the live picture is looked at for."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel")]
+
+    def __init__(self, lines: Sequence[ModelLine], used: str) -> None:
+        """`used` is "faces" or the id of a model."""
+        super().__init__()
+        cards = {line.card.id: line.card for line in lines if line.card.task in LIVE_TASKS}
+        self._ids = [FACES, *cards]
+        self._words = [f"{FACES}: names of the people who are enrolled"]
+        for card in cards.values():
+            note = "" if card.commercial_use else "  NO COMMERCIAL USE"
+            self._words.append(f"{card.id}: {LIVE_TASKS[card.task]}{note}")
+        self._used = used
+
+    def compose(self) -> ComposeResult:
+        """The models over what to do when there is none."""
+        with Vertical(classes="dialog"):
+            yield Label("What shall the picture be looked at for?")
+            yield OptionList(*(Option(Text(words)) for words in self._words))
+            if len(self._ids) == 1:
+                yield Static("Classifiers and image embedders are added on the Models screen.", classes="hint")
+            yield Static("enter: choose   esc: leave as it is", classes="hint")
+
+    def on_mount(self) -> None:
+        """Start at the one in use."""
+        self.query_one(OptionList).highlighted = self._ids.index(self._used) if self._used in self._ids else 0
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """Enter."""
+        self.dismiss(self._ids[event.option_index])
+
+
+class Confirm(ModalScreen[bool]):
+    """Asks before something is lost."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "dismiss(True)", "Yes"),
+        Binding("escape,n", "dismiss(False)", "No"),
+    ]
+
+    def __init__(self, question: str) -> None:
+        super().__init__()
+        self._question = question
+
+    def compose(self) -> ComposeResult:
+        """The question over the keys."""
+        with Vertical(classes="dialog"):
+            yield Label(self._question, markup=False)
+            yield Static("y: yes   esc: no", classes="hint")
 
 
 def camera_line(camera: CameraInfo) -> str:

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from textual.message import Message
 
+from edge_app.commands import Explain, LookArea, UseModel
 from edge_app.live import (
     Capture,
     Enroll,
@@ -29,8 +30,10 @@ from edge_app.live import (
 __all__ = [
     "Capture",
     "Enroll",
+    "Explain",
     "Forget",
     "Inbox",
+    "LookArea",
     "LookAt",
     "News",
     "Pause",
@@ -39,6 +42,7 @@ __all__ = [
     "SetRule",
     "Switch",
     "Update",
+    "UseModel",
 ]
 
 MOST_EVENTS = 500
@@ -91,11 +95,12 @@ class Inbox:
 
 def _merged(earlier: Update, later: Update) -> Update:
     """The later update with the events of both, and with the earlier picture where it brings none itself."""
-    same_source = earlier.source == later.source
-    keeps = later.observation is None and same_source
+    same = (earlier.source, earlier.model_id) == (later.source, later.model_id)
+    keeps = later.observation is None and later.reading is None and same
     return replace(
         later,
         events=(*earlier.events, *later.events)[-MOST_EVENTS:],
         observation=earlier.observation if keeps else later.observation,
+        reading=earlier.reading if keeps else later.reading,
         look=earlier.look if keeps else later.look,
     )

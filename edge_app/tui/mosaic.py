@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import cv2
 import numpy as np
@@ -21,6 +20,7 @@ from rich.style import Style
 from textual.strip import Strip
 
 from edge_app.domain import Pixels
+from edge_app.tui.palette import dithered, palette_numbers
 from edge_app.tui.terminal import Terminal
 
 Bytes = NDArray[np.uint8]
@@ -57,6 +57,7 @@ class Mark:
     box: tuple[float, float, float, float]
     """x1, y1, x2, y2 in the picture's pixels, not mirrored."""
     text: str
+    """Empty: a frame alone."""
     kind: MarkKind
 
 
@@ -68,6 +69,7 @@ class Mosaic:
         self._ground = ground
         self._shown: Bytes | None = None
         self._cells: _Cells | None = None
+        self._place: tuple[float, int, int] = (1.0, 0, 0)
         self.strips: list[Strip] = []
         self.bytes_encoded = 0
         """Length of all escape sequences made so far: what the terminal was sent."""
@@ -85,7 +87,7 @@ class Mosaic:
         """
         if self._shown is None or 0 in self._shown.shape:
             return []
-        area, place = self._fitted(pixels, mirror)
+        area, self._place = self._fitted(pixels, mirror)
         moved = np.abs(area.astype(np.int16) - self._shown).max(axis=2) > SEEN_STEP
         self._shown = np.where(moved[..., None], area, self._shown)
         # Fewer shades make longer runs of one colour, and a run's colour is sent once.
@@ -93,8 +95,13 @@ class Mosaic:
         cells = _picture_cells(shades, self._terminal)
         if pixels is not None:
             for mark in marks:
-                _draw(cells, _placed(mark, place, pixels.shape[1], mirror), self._terminal)
+                _draw(cells, _placed(mark, self._place, pixels.shape[1], mirror), self._terminal)
         return self._take_over(cells)
+
+    def pixel_at(self, column: float, row: float) -> tuple[float, float]:
+        """Which x, y of the last picture, as it was shown (mirrored or not), lie at a place in the area, in cells."""
+        scale, left, top = self._place
+        return (column - left) / scale, (2 * row - top) / scale
 
     def _fitted(self, pixels: Pixels | None, mirror: bool) -> tuple[Bytes, tuple[float, int, int]]:
         """The area's new pixels, and scale, left and top of the picture in it; half cells are taken as square."""
@@ -216,8 +223,8 @@ def _picture_cells(shown: Bytes, terminal: Terminal) -> _Cells:
         mean = ((top.astype(np.uint16) + bottom) // 2).astype(np.uint8)
         return _Cells(np.full(top.shape[:2], b" ", f"S{_SLOT}"), mean, mean.copy(), terminal)
     if terminal.ink == "256":
-        dithered = _dithered(shown)
-        top, bottom = dithered[0::2], dithered[1::2]
+        coarse = dithered(shown)
+        top, bottom = coarse[0::2], coarse[1::2]
     return _Cells(np.full(top.shape[:2], HALF, f"S{_SLOT}"), top.copy(), bottom.copy(), terminal)
 
 
@@ -271,6 +278,8 @@ _FRAME_INKS: Final[dict[MarkKind, tuple[int, int, int]]] = {
 
 def _write(cells: _Cells, mark: Mark, left: int, above: int, below: int) -> None:
     """The label above the frame, below it where there is no room, always inside the area."""
+    if not mark.text:
+        return
     rows, columns = cells.glyph.shape
     text = f" {mark.text} "
     left = max(0, min(left, columns - cell_len(text)))
@@ -362,36 +371,3 @@ def _colour(slots: Iterator[tuple[Bytes, Mask]], start: bytes, colours: Bytes, w
         table[:, 0], written[:, 0] = ord(";"), where
         table[:, 1:] = _DIGITS[colours[:, part]]
         written[:, 1:] = _WRITTEN[colours[:, part]] & where[:, None]
-
-
-_BAYER: Final = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]], np.float32) / 16 - 0.5
-_DITHER: Final = 14.0
-"""Height of the dither pattern. The palette's greys are 10 apart and its colours 40: more would be a chessboard."""
-
-
-def _dithered(shown: Bytes) -> Bytes:
-    rows, columns = shown.shape[:2]
-    pattern = np.tile(_BAYER, (rows // 4 + 1, columns // 4 + 1))[:rows, :columns, None] * _DITHER
-    return np.clip(shown + pattern, 0, 255).astype(np.uint8)
-
-
-def palette_numbers(colours: Bytes) -> Bytes:
-    """The numbers, 16-255, of the colours of xterm's palette that are nearest to (..., 3) RGB."""
-    coarse = (colours >> 3).astype(np.intp)
-    numbers: Any = _nearest()[coarse[..., 0], coarse[..., 1], coarse[..., 2]]
-    return np.asarray(numbers, np.uint8)
-
-
-@cache
-def _nearest() -> Bytes:
-    """Nearest palette number of each of 32 x 32 x 32 colours; 50 ms, once, and only on screens that need it."""
-    steps = np.array([0, 95, 135, 175, 215, 255], np.float32)
-    cube = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
-    greys = np.repeat(8 + 10 * np.arange(24, dtype=np.float32)[:, None], 3, axis=1)
-    palette = np.concatenate([cube, greys])
-    axis = np.arange(32, dtype=np.float32) * 8 + 4
-    colours = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
-    # |c - p|^2 without |c|^2, which is the same for every p.
-    distance = (palette**2).sum(axis=1) - 2 * colours @ palette.T
-    numbers: Bytes = (distance.argmin(axis=1) + 16).astype(np.uint8).reshape(32, 32, 32)
-    return numbers

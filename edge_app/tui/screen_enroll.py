@@ -22,8 +22,9 @@ from edge_app.enroll import EnrollOptions, Refusal, Shot, Verdict
 from edge_app.tui import records
 from edge_app.tui.frame import Ask, EdgeScreen, KeyBar, hidden, put
 from edge_app.tui.guide import Advice, Guide, view_of
-from edge_app.tui.messages import Capture, Enroll, LookAt, Pause, Run, Update
+from edge_app.tui.messages import Capture, Enroll, LookAt, Pause, Run, Update, UseModel
 from edge_app.tui.picture import Picture, Thumbnail
+from edge_app.tui.readings import FACES
 from edge_app.tui.words import marks_of
 
 
@@ -45,7 +46,7 @@ class EnrollScreen(EdgeScreen[None]):
         super().__init__()
         self._who = name
         self._guide: Guide | None = None
-        self._lookalike = False
+        self._lookalike = self._borrowed = False
         self._saved = self._saving = False
 
     def compose(self) -> ComposeResult:
@@ -76,6 +77,8 @@ class EnrollScreen(EdgeScreen[None]):
     def on_unmount(self) -> None:
         """Look no more for faces to enroll."""
         self.edge.worker.send(Capture(False))
+        if self._borrowed and self.edge.settings.model != FACES:
+            self.edge.worker.send(UseModel(self.edge.settings.model))
 
     @property
     def picture(self) -> Picture:
@@ -98,6 +101,10 @@ class EnrollScreen(EdgeScreen[None]):
         with self.telling():
             earlier = await self.order(Run(lambda bench: records.qualities(bench, name)))
             await self.order(Pause(False))
+            if self.edge.settings.model != FACES:
+                # A classifier sees no faces: they are looked for until this screen closes.
+                self._borrowed = True
+                await self.order(UseModel(FACES))
             await self.order(Capture(True))
             self._who = name
             bench = self.edge.worker.workbench
@@ -130,7 +137,8 @@ class EnrollScreen(EdgeScreen[None]):
         if update.trouble or update.status.state is not CameraState.LIVE:
             self._advise(Advice(update.trouble or update.status.message or "No picture", well=False))
         elif observation is not None:
-            advice = self._guide.consider(update.look, observation.frame.time_s)
+            look = update.look if isinstance(update.look, Shot | Refusal) else None
+            advice = self._guide.consider(look, observation.frame.time_s)
             self._advise(advice)
             if advice.taken is not None:
                 self._show_shots()

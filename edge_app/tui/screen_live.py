@@ -1,6 +1,7 @@
 """The first screen: the live picture, who is here, what happened, and how fast it goes.
 
-Hides where each thing stands. In: updates. Out: commands to the worker, and calls for the other screens.
+Hides where each thing stands, and what keys do for faces, classifiers and things. In: updates. Out: commands to the
+worker, and calls for the other screens.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections import deque
 from functools import partial
 from typing import ClassVar
 
+import numpy as np
 from rich.text import Text
 from textual import work
 from textual.app import ComposeResult
@@ -17,11 +19,22 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import RichLog, Sparkline, Static
 
 from edge_app.camera import CameraState
-from edge_app.domain import Observation
-from edge_app.tui.dialogs import ChooseRule, ChooseSource
-from edge_app.tui.frame import EdgeScreen, KeyBar, put
-from edge_app.tui.messages import Pause, SetRule, Switch, Update
+from edge_app.domain import ModelCard, Observation, Pixels, Reading
+from edge_app.tui.area import Area
+from edge_app.tui.dialogs import ChooseModel, ChooseRule, ChooseSource
+from edge_app.tui.frame import EdgeScreen, KeyBar, hidden, put
+from edge_app.tui.heat import warmed
+from edge_app.tui.messages import Explain, LookArea, Pause, Run, SetRule, Switch, Update
+from edge_app.tui.mosaic import Mark
 from edge_app.tui.picture import Picture
+from edge_app.tui.readings import (
+    FACES,
+    heat_words,
+    licence_words,
+    marks_of_reading,
+    reading_event_words,
+    seen_words,
+)
 from edge_app.tui.words import clock_words, event_words, figures, here_now, marks_of, title_of
 
 GREETING_S = 4.0
@@ -29,6 +42,9 @@ GREETING_S = 4.0
 
 _NEW_SHARE = 0.07
 """Share of the newest picture in the averages."""
+
+
+_ARROWS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 
 class LiveScreen(EdgeScreen[None]):
@@ -40,6 +56,14 @@ class LiveScreen(EdgeScreen[None]):
         Binding("m", "mirror", "Mirror"),
         Binding("c", "source", "Source"),
         Binding("t", "threshold", "Threshold"),
+        Binding("l", "look_for", "Look for"),
+        Binding("x", "explain", "Explain"),
+        Binding("b", "box", "Box"),
+        Binding("escape", "whole", "Whole picture"),
+        *(hidden(key, f"nudge({x}, {y})", "Move the box") for key, (x, y) in _ARROWS.items()),
+        *(hidden(f"shift+{key}", f"grow({x}, {y})", "Stretch the box") for key, (x, y) in _ARROWS.items()),
+        hidden("plus", "grow(1, 1)", "Larger box"),
+        hidden("minus", "grow(-1, -1)", "Smaller box"),
         Binding("e", "app.enroll", "Enroll"),
         Binding("p", "app.people", "People"),
         Binding("o", "app.models", "Models"),
@@ -55,7 +79,11 @@ class LiveScreen(EdgeScreen[None]):
         self._drawn_s: deque[float] = deque(maxlen=30)
         self._first_drawn_s: float | None = None
         self._greeting, self._greeting_until_s = "", 0.0
-        self._observation: Observation | None = None
+        self._shown: Observation | Reading | None = None
+        self._model_id = FACES
+        self._card: ModelCard | None = None
+        self._explaining = False
+        self._area: Area | None = None
         self._paused = False
 
     def compose(self) -> ComposeResult:
@@ -96,10 +124,15 @@ class LiveScreen(EdgeScreen[None]):
         if self.app.screen is not self:
             return
         self._paused = update.paused
-        if update.observation is not None:
-            self._draw(update, update.observation)
+        if update.model_id != self._model_id:
+            self._change_model(update.model_id)
+        if update.reading is not None:
+            self._draw_reading(update, update.reading)
+        elif update.observation is not None and self._model_id == FACES:
+            self._draw(update, update.observation, update.observation.frame.pixels, marks_of(update.tracks))
         put(self.query_one("#title", Static), self._title(update))
-        put(self.query_one("#here", Static), here_now(update.tracks))
+        if self._model_id == FACES:
+            put(self.query_one("#here", Static), here_now(update.tracks))
         self._show_notice(update)
 
     def note(self, update: Update) -> None:
@@ -107,33 +140,63 @@ class LiveScreen(EdgeScreen[None]):
         log = self.query_one("#log", RichLog)
         now_s = self.edge.desk.now_s()
         for event in update.events:
-            words, style = event_words(event)
+            words, style = (event_words if update.model_id == FACES else reading_event_words)(event)
             log.write(Text.assemble((clock_words(now_s) + " ", "dim"), (words, style)))
-            if event.event == "recognized":
+            if event.event == "recognized" and update.model_id == FACES:
                 self._greeting, self._greeting_until_s = f"Hello, {event.name}!", now_s + GREETING_S
 
-    def _draw(self, update: Update, observation: Observation) -> None:
+    def _change_model(self, model_id: str) -> None:
+        """Another model answers: what was said and drawn for the last one is gone."""
+        self._model_id, self._card, self._area = model_id, None, None
+        self._stages_ms.clear()
+        here = self.query_one("#here", Static)
+        here.border_title = "Here now" if model_id == FACES else model_id
+        here.border_subtitle = ""
+        put(here, Text("looking…", "dim"))
+        self.refresh_bindings()
+        if model_id != FACES:
+            self._learn_card(model_id)
+
+    @work(exclusive=True, group="card")
+    async def _learn_card(self, model_id: str) -> None:
+        with self.telling():
+            lines = await self.order(Run(self.edge.desk.catalogue))
+            self._card = next((line.card for line in lines if line.card.id == model_id), None)
+            if self._card is not None and self._model_id == model_id:
+                self.query_one("#here", Static).border_subtitle = licence_words(self._card)
+            self.refresh_bindings()
+
+    def _draw_reading(self, update: Update, reading: Reading) -> None:
+        marks = marks_of_reading(reading)
+        if self._area is not None and self._area.box != _box_of(reading):
+            # The answer to a box that has just moved is still on its way.
+            marks = [Mark(self._area.box, "", "new")]
+        self._draw(update, reading, warmed(reading.frame.pixels, reading.classified), marks)
+        put(self.query_one("#here", Static), seen_words(reading, unicode=self.edge.desk.terminal.unicode))
+
+    def _draw(self, update: Update, shown: Observation | Reading, pixels: Pixels, marks: list[Mark]) -> None:
         now_s = self.edge.steady_s()
-        self._observation = observation
-        self.picture.show(observation.frame.pixels, marks_of(update.tracks))
+        self._shown = shown
+        self.picture.show(pixels, marks)
         self._drawn_s.append(now_s)
         if self._first_drawn_s is None:
             self._first_drawn_s = self._drawn_s[0]
-        self._loads_ms.append(float(observation.timings_ms.get("total", 0.0)))
+        self._loads_ms.append(float(shown.timings_ms.get("total", 0.0)))
         span_s = self._drawn_s[-1] - self._drawn_s[0]
         fps = (len(self._drawn_s) - 1) / span_s if span_s > 0 else 0.0
-        put(self.query_one("#figures", Static), figures(update, fps, self._smoothed(observation)))
+        put(self.query_one("#figures", Static), figures(update, fps, self._smoothed(shown)))
         self.query_one("#spark", Sparkline).data = list(self._loads_ms)
 
-    def _smoothed(self, observation: Observation) -> dict[str, float]:
+    def _smoothed(self, shown: Observation | Reading) -> dict[str, float]:
         """The stages' milliseconds, averaged over about a second: digits that dance cannot be read."""
-        for stage, ms in observation.timings_ms.items():
+        for stage, ms in shown.timings_ms.items():
             self._stages_ms[stage] = self._stages_ms.get(stage, ms) * (1 - _NEW_SHARE) + ms * _NEW_SHARE
         return self._stages_ms
 
     def _title(self, update: Update) -> Text:
         fresh = self.edge.desk.now_s() < self._greeting_until_s
-        return title_of(update, self._greeting if fresh else "")
+        licence = licence_words(self._card) if self._card else ""
+        return title_of(update, self._greeting if fresh else "", licence)
 
     def _show_notice(self, update: Update) -> None:
         """What is wrong, in words; the line is gone when all is well."""
@@ -143,6 +206,9 @@ class LiveScreen(EdgeScreen[None]):
         if not words and update.paused:
             words = "paused: nothing is looked at; space goes on"
         notice = self.query_one("#notice", Static)
+        explained = heat_words(self._shown if isinstance(self._shown, Reading) else None) if self._explaining else ""
+        notice.set_class(not words, "quiet")
+        words = words or explained
         notice.display = bool(words)
         put(notice, Text(words))
 
@@ -161,11 +227,11 @@ class LiveScreen(EdgeScreen[None]):
     @work
     async def action_snapshot(self) -> None:
         """Keep the picture with its boxes and names."""
-        if self._observation is None:
+        if self._shown is None:
             self.edge.tell("there is no picture yet", severity="warning")
             return
         with self.telling():
-            path = await self.edge.beside(partial(self.edge.desk.snapshot, self._observation))
+            path = await self.edge.beside(partial(self.edge.desk.snapshot, self._shown))
             self.edge.tell(f"kept as {path}")
 
     @work
@@ -189,3 +255,88 @@ class LiveScreen(EdgeScreen[None]):
             await self.order(Switch(chosen))
             self.edge.source = chosen
             self.edge.keep_settings(source=chosen)
+
+    @work
+    async def action_look_for(self) -> None:
+        """Choose what the picture is looked at for: faces, classes or things."""
+        with self.telling():
+            lines = await self.order(Run(self.edge.desk.catalogue))
+            chosen = await self.app.push_screen_wait(ChooseModel(lines, self._model_id))
+            if chosen is not None and chosen != self._model_id:
+                await self.edge.use(chosen)
+
+    @work
+    async def action_explain(self) -> None:
+        """Show where the network sees the best class, or no more."""
+        with self.telling():
+            await self.order(Explain(not self._explaining))
+            self._explaining = not self._explaining
+
+    # The box that is looked at, for things
+
+    def on_picture_dragged(self, event: Picture.Dragged) -> None:
+        """A box is drawn with the mouse."""
+        size = self._size_px
+        if self.looks_for("image-embedding") and size is not None:
+            self._area = Area(event.box, *size)
+            if event.done:
+                self._look_at_area()
+
+    def action_box(self) -> None:
+        """A box in the middle, to be moved with the arrow keys."""
+        if self._size_px is not None:
+            self._look_at(Area.middle(*self._size_px))
+
+    def action_nudge(self, across: int, down: int) -> None:
+        """Move the box."""
+        if self._area is not None:
+            self._look_at(self._area.moved(across, down))
+
+    def action_grow(self, across: int, down: int) -> None:
+        """Make the box larger or smaller."""
+        if self._area is not None:
+            self._look_at(self._area.grown(across, down))
+
+    def action_whole(self) -> None:
+        """Look at the whole picture again."""
+        self._look_at(None)
+
+    def _look_at(self, area: Area | None) -> None:
+        self._area = area
+        self._look_at_area()
+
+    @work(exclusive=True, group="area")
+    async def _look_at_area(self) -> None:
+        self.refresh_bindings()
+        with self.telling():
+            await self.order(LookArea(np.array(self._area.box, np.float32) if self._area else None))
+
+    @property
+    def area(self) -> Area | None:
+        """The box that is looked at; None: the whole picture."""
+        return self._area
+
+    @property
+    def _size_px(self) -> tuple[int, int] | None:
+        return self._shown.frame.size_px if self._shown is not None else None
+
+    def looks_for(self, *tasks: str) -> bool:
+        """Whether the model in use is of one of these tasks; the face recognizer is of none."""
+        return self._card is not None and self._card.task in tasks
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer only the keys that do something now."""
+        if action == "threshold":
+            return self._model_id == FACES
+        if action == "explain":
+            return self.looks_for("classification", "liveness")
+        if action == "box":
+            return self.looks_for("image-embedding")
+        if action in {"whole", "nudge", "grow"}:
+            return self._area is not None
+        return True
+
+
+def _box_of(reading: Reading) -> tuple[float, ...] | None:
+    """The box that a thing was looked for in."""
+    return tuple(float(value) for value in reading.spotted[0].box) if reading.spotted else None

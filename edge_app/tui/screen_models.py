@@ -1,10 +1,13 @@
 """What recognizes: the installed models, their licences, what was measured, and which of them run.
 
-In: the catalogue, asked of the worker. Out: another precision or detector, and a measurement on this machine.
+In: the catalogue, asked of the worker. Out: another model, precision or detector, files installed and removed, and a
+measurement on this machine.
 """
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import ClassVar, Final, cast
 
 from rich.text import Text
@@ -14,20 +17,26 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import DataTable, Static
 
-from edge_app.domain import ModelCard
+from edge_app.domain import EdgeError, ModelCard
 from edge_app.tui.desk import ModelLine
-from edge_app.tui.frame import EdgeScreen, KeyBar, back
+from edge_app.tui.dialogs import Confirm
+from edge_app.tui.frame import Ask, EdgeScreen, KeyBar, back
 from edge_app.tui.messages import Run
 from edge_app.tui.plot import operating_plot
+from edge_app.tui.readings import FACES
 
-PRECISIONS: Final = ("auto", "fp32", "int8")
+PRECISIONS: Final = ("auto", "fp32", "int8", "fp16")
 DETECTORS: Final = ("yunet", "mtcnn")
+_MOST_LABELS: Final = 8
 
 
 class ModelsScreen(EdgeScreen[None]):
     """The models."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("u", "use", "Use", key_display="enter"),
+        Binding("a", "add", "Add a file"),
+        Binding("delete", "remove", "Remove"),
         Binding("v", "precision", "Next precision"),
         Binding("d", "detector", "Next detector"),
         Binding("b", "measure", "Measure here"),
@@ -58,18 +67,20 @@ class ModelsScreen(EdgeScreen[None]):
         self._read()
 
     @work(exclusive=True, group="catalogue")
-    async def _read(self) -> None:
+    async def _read(self, then: str | None = None) -> None:
         with self.telling():
             bench = self.edge.worker.workbench
             self._lines = await self.order(Run(self.edge.desk.catalogue))
-            self._fill()
+            self._fill(then)
             settings = self.edge.settings
             title = Text.assemble((" Models ", "bold reverse"), f"  precision {settings.precision}")
             title.append(f" ({bench.choice.why})", "dim")
             title.append(f"  ·  detector {settings.detector}")
+            title.append(f"  ·  Live looks for {settings.model}")
             self.query_one("#title", Static).update(title)
 
-    def _fill(self) -> None:
+    def _fill(self, then: str | None = None) -> None:
+        """Write the rows, and put the cursor on the model `then`, or leave it where it was."""
         table = self.query_one(DataTable)
         where = table.cursor_row
         table.clear()
@@ -81,13 +92,14 @@ class ModelsScreen(EdgeScreen[None]):
                 Text(card.id, "bold" if line.in_use else ""),
                 Text(card.precision),
                 Text(card.task),
-                Text(card.licence if card.commercial_use else f"{card.licence} (no commercial use)"),
+                Text(card.licence if card.commercial_use else f"{card.licence} (NO COMMERCIAL USE)"),
                 Text(f"{line.size_bytes / 1e6:.1f} MB", justify="right"),
                 Text("" if ms is None else f"{ms:.1f} ms", justify="right"),
                 key=f"{card.id} {card.precision}",
             )
         if self._lines:
-            table.move_cursor(row=min(where, len(self._lines) - 1))
+            ids = [line.card.id for line in self._lines]
+            table.move_cursor(row=ids.index(then) if then in ids else min(where, len(ids) - 1))
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
         """The cursor moved: show that card."""
@@ -101,6 +113,53 @@ class ModelsScreen(EdgeScreen[None]):
         plot.display = embeds
         if embeds:
             plot.update(operating_plot(line.card.operating_points, rule.threshold if line.in_use else None))
+
+    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+        """Enter."""
+        self.action_use()
+
+    @work(exclusive=True, group="choose")
+    async def action_use(self) -> None:
+        """Make the chosen model the one in use for its task; a second time, look for faces again."""
+        line = self._line()
+        if line is None:
+            return
+        card = line.card
+        ends = card.id == self.edge.settings.model
+        with self.telling():
+            await self.edge.use(FACES if ends else card.id)
+            note = "" if card.commercial_use or ends else "; NO COMMERCIAL USE"
+            self.edge.tell("Live looks for faces again" if ends else f"{card.id} is in use for {card.task}{note}")
+            self._read()
+
+    @work
+    async def action_add(self) -> None:
+        """Validate a file and install it."""
+        typed = await self.app.push_screen_wait(Ask("Which model file?", hint="path of an .onnx file"))
+        if typed is None:
+            return
+        with self.telling():
+            path = _path(typed)
+            self.edge.tell(f"looking at {path.name}")
+            model_id = cast(str, await self.edge.beside(lambda: self.edge.desk.add_model(path)))
+            self.edge.tell(f"{model_id} is installed; enter uses it")
+            self._read(model_id)
+
+    @work
+    async def action_remove(self) -> None:
+        """Uninstall the chosen model, every build of it."""
+        line = self._line()
+        if line is None:
+            return
+        model_id = line.card.id
+        if not await self.app.push_screen_wait(Confirm(f"Remove {model_id} with all its builds?")):
+            return
+        with self.telling():
+            if model_id == self.edge.settings.model:
+                await self.edge.use(FACES)
+            await self.edge.beside(lambda: self.edge.desk.remove_model(model_id))
+            self.edge.tell(f"{model_id} is removed")
+            self._read()
 
     def _line(self) -> ModelLine | None:
         row = self.query_one(DataTable).cursor_row
@@ -143,14 +202,35 @@ def _next(choices: tuple[str, ...], current: str) -> str:
     return choices[(choices.index(current) + 1) % len(choices)]
 
 
+def _path(typed: str) -> Path:
+    """One path as it was typed, quoted as in a shell or not. Raises EdgeError when there are several."""
+    try:
+        words = shlex.split(typed)
+    except ValueError:
+        words = [typed]
+    plain = Path(typed).expanduser()
+    if len(words) != 1 and not plain.exists():
+        raise EdgeError(f"{typed!r} names {len(words)} files", expected="one .onnx file")
+    return Path(words[0]).expanduser() if len(words) == 1 else plain
+
+
 def _card_words(card: ModelCard) -> Text:
     """A card, its weightiest facts first."""
     text = Text.assemble((f"{card.id} ({card.precision})\n", "bold"))
     facts = [
-        ("licence", card.licence + ("" if card.commercial_use else ", no commercial use")),
+        ("task", card.task),
+        ("licence", card.licence + ("" if card.commercial_use else ", NO COMMERCIAL USE")),
         ("origin", card.origin),
         ("input", f"{card.input.width_px}x{card.input.height_px}" if card.input.width_px else "pictures of any size"),
     ]
+    if card.labels:
+        shown = ", ".join(card.labels[:_MOST_LABELS])
+        more = len(card.labels) - _MOST_LABELS
+        facts.append(("labels", f"{shown} and {more:,} more" if more > 0 else shown))
+        facts.append(("not sure", f"below {card.unsure_below:.2f}"))
+    if card.embedding_size:
+        facts.append(("embedding", f"{card.embedding_size} numbers"))
+    facts.append(("crop", card.crop))
     facts += [(name, f"{value:.4g}") for name, value in card.metrics.items()]
     pairs = max((point.impostor_pairs for point in card.operating_points), default=0)
     if pairs:

@@ -129,8 +129,8 @@ def figures(update: Update, drawn_fps: float, timings_ms: Mapping[str, float]) -
     return text
 
 
-def title_of(update: Update, greeting: str = "") -> Text:
-    """The line at the top: what is seen, how it is, and a greeting, or else who may be named."""
+def title_of(update: Update, greeting: str = "", licence: str = "") -> Text:
+    """The line at the top: what is seen, how it is, and a greeting, or else who may be named, or the model."""
     state = "paused" if update.paused else STATES[update.status.state]
     well = update.status.state is CameraState.LIVE and not update.paused
     text = Text.assemble((" edge-app ", "bold reverse"), no_wrap=True, overflow="ellipsis")
@@ -138,6 +138,9 @@ def title_of(update: Update, greeting: str = "") -> Text:
     text.append(state, "green" if well else "bold yellow")
     if greeting:
         return text.append(f"  ·  {greeting}", "bold green")
+    if update.model_id != "faces":
+        text.append(f"  ·  {update.model_id}", "dim")
+        return text.append(f"  ·  {licence}" if licence else "", "dim")
     people = "1 person" if update.people == 1 else f"{update.people:,} people"
     text.append(f"  ·  {people} enrolled  ·  threshold {update.rule.threshold:.2f}", "dim")
     return text
