@@ -11,9 +11,12 @@ import pytest
 from textual.widgets import DataTable, Input, OptionList
 from tui_stage import OBAMA_ALONE, HalfReader, Stage, ThingDouble, classifier_card, clip_frame, until
 
-from edge_app import readloop
-from edge_app.domain import Classification, Classified, ClassScore, Frame, Heatmap, ModelError, Reading
+from edge_app import readloop, sample
+from edge_app.assembly import open_workbench
+from edge_app.domain import Classification, Classified, ClassScore, Embedding, Frame, Heatmap, ModelError, Reading
+from edge_app.enroll import EnrollOptions
 from edge_app.home import Home, Settings
+from edge_app.pictures import read_picture
 from edge_app.tui.app import EdgeApp
 from edge_app.tui.area import Area
 from edge_app.tui.heat import levels, warmed
@@ -195,7 +198,7 @@ async def test_a_box_is_moved_and_resized_with_keys(stage: Stage) -> None:
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await looking_for(stage, app, pilot, "objects")
         stage.reel.feed([half(250, 0)])
-        await until(lambda: app.latest.reading is not None, "a picture")
+        await until(lambda: app.screen._shown is not None, "a picture")
         await pilot.press("b")
         assert app.screen.area.box == (25, 15, 55, 45)
         await pilot.press("left", "up", "plus")
@@ -213,7 +216,7 @@ async def test_a_mirrored_picture_gives_boxes_of_the_true_one(stage: Stage) -> N
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await looking_for(stage, app, pilot, "objects")
         stage.reel.feed([half(250, 0)])
-        await until(lambda: app.latest.reading is not None and shown(app).any(), "a picture")
+        await until(lambda: app.screen._shown is not None, "a picture")
         scale, left, top = app.screen.picture._mosaic._place
         start = (round(left + 50 * scale), round((top + 10 * scale) / 2))
         end = (round(left + 70 * scale), round((top + 40 * scale) / 2))
@@ -229,7 +232,7 @@ async def test_a_thing_is_enrolled_from_two_captures(stage: Stage) -> None:
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await looking_for(stage, app, pilot, "objects")
         stage.reel.feed([half(250, 0)])
-        await until(lambda: app.latest.reading is not None, "a picture")
+        await until(lambda: app.screen._shown is not None, "a picture")
         await pilot.press("b")
         await until(lambda: area_of(stage) is not None, "the box")
         await pilot.press("e")
@@ -237,11 +240,11 @@ async def test_a_thing_is_enrolled_from_two_captures(stage: Stage) -> None:
         await pilot.press(*"lamp", "enter")
         await until(lambda: stage.workers[-1]._capturing, "it captures")
         stage.reel.feed([half(0, 0)])
-        await until(lambda: app.latest.look is not None, "a look")
+        await until(lambda: app.screen._look is not None, "a look")
         await pilot.press("space")
         await until(lambda: "more light" in words(app, "#caution"), "the refusal")
         stage.reel.feed([half(250, 0)])
-        await until(lambda: app.latest.look is not None and isinstance(app.latest.look, tuple), "a look")
+        await until(lambda: isinstance(app.screen._look, tuple), "a look")
         await pilot.press("space", "enter")
         await until(lambda: "one more side is needed" in words(app, "#caution"), "one is too few")
         await pilot.press("space")
@@ -266,7 +269,7 @@ async def test_captures_that_are_refused_are_told(stage: Stage) -> None:
         await pilot.press(*"lamp", "enter")
         await until(lambda: stage.workers[-1]._capturing, "it captures")
         stage.reel.feed([half(250, 0)])
-        await until(lambda: app.latest.look is not None, "a look")
+        await until(lambda: app.screen._look is not None, "a look")
         await pilot.press("space", "space", "enter")
         await until(lambda: "Nothing was stored: it looks like mug" in words(app, "#caution"), "the reason")
         await pilot.press("escape")
@@ -399,3 +402,26 @@ def test_a_box_stays_in_the_picture_and_visible() -> None:
     for _ in range(300):
         area = area.grown(1, 1)
     assert area.box == (0, 0, 80, 60)
+
+
+async def test_who_must_be_enrolled_again_is_listed_and_done_from_kept_pictures(stage: Stage) -> None:
+    bench = open_workbench(stage.home, Settings(precision="fp32", keep_pictures=True))
+    for name, paths in sample.people().items():
+        looks = [(path.name, bench.recognizer.shot(read_picture(path), path.name)) for path in paths]
+        bench.enroll(name, looks, EnrollOptions())
+        own = bench.vault.identity(name)
+        kept = bench.vault.pictures(name)
+        others = [replace(t, embedding=Embedding(t.embedding.vector, "older")) for t in own.templates]
+        bench.vault.forget(name)
+        bench.vault.add(name, others, kept)
+    bench.vault.close()
+    app = stage.app()
+    async with app.run_test(size=(120, 30), notifications=True) as pilot:
+        await until(lambda: stage.reels, "the camera is opened")
+        await pilot.press("p")
+        await until(lambda: "must be enrolled again for sface" in words(app, "#title"), "the line")
+        assert "older" in seen(app) and "enroll again" in seen(app)
+        await pilot.press("n")
+        await until(lambda: "enrolled again from kept pictures" in told(app), "what was done", 30)
+        await until(lambda: "must be enrolled" not in words(app, "#title"), "nobody is left")
+        assert "older, sface" in seen(app)

@@ -34,7 +34,9 @@ class Person:
 
     name: str
     shots: int
-    """Templates of the model in use."""
+    """Templates of the model in use; 0: must be enrolled again for it."""
+    models: tuple[str, ...]
+    """Ids of the models that there are templates of."""
     quality: float | None
     """How sharp the shots are on the whole, 0-1: see `grade`; None when there are too many people to ask for all."""
     last_seen_s: float | None
@@ -76,7 +78,8 @@ class Forgotten:
 
 
 def roster(bench: Workbench) -> tuple[Person, ...]:
-    """Everyone with templates of the model in use, sorted by name."""
+    """Everyone with templates of the model in use, or of another model of faces, sorted by name."""
+    wanted = set(bench.missing)
     gallery = bench.recognizer.gallery
     model_id = bench.recognizer.embedder.model_id
     few = len(gallery) <= MOST_COMPARED
@@ -84,13 +87,14 @@ def roster(bench: Workbench) -> tuple[Person, ...]:
     return tuple(
         Person(
             one.name,
-            one.templates[model_id],
-            grade(bench.vault.identity(one.name, model_id)) if few else None,
+            one.templates.get(model_id, 0),
+            tuple(sorted(one.templates)),
+            grade(bench.vault.identity(one.name, model_id)) if few and model_id in one.templates else None,
             one.last_seen_s,
             near.get(one.name),
         )
         for one in bench.vault.roster()
-        if model_id in one.templates
+        if model_id in one.templates or one.name in wanted
     )
 
 

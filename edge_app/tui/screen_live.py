@@ -168,7 +168,7 @@ class LiveScreen(EdgeScreen[None]):
 
     def _draw_reading(self, update: Update, reading: Reading) -> None:
         marks = marks_of_reading(reading)
-        if self._area is not None and self._area.box != _box_of(reading):
+        if self._area is not None and not _is_about(reading, self._area):
             # The answer to a box that has just moved is still on its way.
             marks = [Mark(self._area.box, "", "new")]
         self._draw(update, reading, warmed(reading.frame.pixels, reading.classified), marks)
@@ -337,6 +337,6 @@ class LiveScreen(EdgeScreen[None]):
         return True
 
 
-def _box_of(reading: Reading) -> tuple[float, ...] | None:
-    """The box that a thing was looked for in."""
-    return tuple(float(value) for value in reading.spotted[0].box) if reading.spotted else None
+def _is_about(reading: Reading, area: Area) -> bool:
+    """Whether the answer is for this box; boxes cross to the worker as float32."""
+    return bool(reading.spotted) and bool(np.allclose(reading.spotted[0].box, area.box, atol=1.0))

@@ -15,6 +15,7 @@ from textual.containers import Horizontal, ItemGrid, VerticalScroll
 from textual.widgets import DataTable, Static
 
 from edge_app.domain import EdgeError, Pixels, valid_name
+from edge_app.reenroll import reenroll
 from edge_app.tui import records
 from edge_app.tui.frame import Ask, EdgeScreen, KeyBar, back, hidden
 from edge_app.tui.guide import view_of
@@ -33,10 +34,15 @@ class PeopleScreen(EdgeScreen[None]):
         Binding("x", "forget", "Forget"),
         hidden("delete", "forget", "Forget"),
         Binding("u", "undo", "Undo"),
+        Binding("n", "reenroll", "Enroll again"),
         Binding("e", "app.enroll", "Enroll new"),
         Binding("question_mark", "app.help", "Help"),
         *back(),
     ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._missing = 0
 
     def compose(self) -> ComposeResult:
         """The table, and the chosen one beside it."""
@@ -52,7 +58,7 @@ class PeopleScreen(EdgeScreen[None]):
         """Ask for the rows."""
         self.query_one("#detail").can_focus = False
         table = self.table
-        for label in ("name", "shots", "quality", "last seen", "nearest other"):
+        for label in ("name", "shots", "quality", "last seen", "model", "nearest other"):
             table.add_column(label, key=label)
         table.focus()
         self.refresh_rows()
@@ -85,6 +91,14 @@ class PeopleScreen(EdgeScreen[None]):
             table.move_cursor(row=names.index(then) if then in names else min(where, max(0, len(names) - 1)))
             count = "1 person" if len(people) == 1 else f"{len(people):,} people"
             self.query_one("#title", Static).update(Text.assemble((" People ", "bold reverse"), f"  {count}"))
+            self._missing = sum(person.shots == 0 for person in people)
+            self.refresh_bindings()
+            if self._missing:
+                model_id = self.edge.worker.workbench.recognizer.embedder.model_id
+                words = f"  ·  {self._missing} must be enrolled again for {model_id}: n tries their kept pictures"
+                self.query_one("#title", Static).update(
+                    Text.assemble((" People ", "bold reverse"), f"  {count}", (words, "yellow"))
+                )
             if not people:
                 await self._describe(Text("Nobody is enrolled yet: press e.", "dim"), [])
 
@@ -144,6 +158,23 @@ class PeopleScreen(EdgeScreen[None]):
             self.edge.tell(f"{name} is forgotten; u brings {name} back until the app closes", severity="warning")
             self.refresh_rows()
 
+    @work(exclusive=True, group="reenroll")
+    async def action_reenroll(self) -> None:
+        """Enroll everyone who is a stranger to the embedder in use, from kept pictures; the live picture waits."""
+        with self.telling():
+            done = await self.order(Run(lambda bench: tuple(reenroll(bench))))
+            learned = [one.name for one in done if one.templates]
+            left = [f"{one.name} ({one.reasons[0]})" if one.reasons else one.name for one in done if not one.templates]
+            if learned:
+                self.edge.tell(f"enrolled again from kept pictures: {', '.join(learned)}")
+            if left:
+                self.edge.tell(f"enroll from new pictures: {', '.join(left)}", severity="warning", timeout_s=12)
+            self.refresh_rows()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer to enroll again only where somebody must be."""
+        return self._missing > 0 if action == "reenroll" else True
+
     @work
     async def action_undo(self) -> None:
         """Bring the last one who was forgotten back."""
@@ -169,7 +200,10 @@ def _cells(person: records.Person, threshold: float, now_s: float) -> tuple[Text
         near = Text(f"{similarity:.2f} {name}", "bold red" if similarity >= threshold else "")
     quality = Text("" if person.quality is None else f"{person.quality:.0%}", justify="right")
     shots = Text(str(person.shots), "yellow" if person.shots == 1 else "", justify="right")
-    return Text(person.name), shots, quality, Text(ago_words(person.last_seen_s, now_s)), near
+    if not person.shots:
+        near = Text("enroll again", "yellow")
+    models = Text(", ".join(person.models), "" if person.shots else "yellow")
+    return Text(person.name), shots, quality, Text(ago_words(person.last_seen_s, now_s)), models, near
 
 
 def _about(found: records.Profile) -> Text:
