@@ -6,10 +6,15 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from planted import colour_card, install, plain
 
 from edge_app import sample
 from edge_app.cli import main, parser
+from edge_app.home import Home, Settings
+from edge_app.pictures import read_picture, write_picture
+from edge_app.video import VideoWriter
 
 OBAMA = sample.people()["Barack Obama"]
 [PROBE] = sample.probes()["Barack Obama"]
@@ -24,8 +29,8 @@ def call(capsys, *argv):
 
 def walk(top, path=()):
     for action in top._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for name, child in action.choices.items():
+        if isinstance(action, argparse._SubParsersAction):  # `export` shows no choices: it takes a file too
+            for name, child in action._name_parser_map.items():
                 yield (*path, name), child
                 yield from walk(child, (*path, name))
 
@@ -201,3 +206,110 @@ def test_a_picture_in_a_process_of_its_own_stays_small(enrolled):
     command = [sys.executable, "-c", script, "recognize", str(PROBE), "--json", "--home", str(enrolled)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(done.stderr.splitlines()[-1]) < 300_000  # kilobytes
+
+
+@pytest.fixture
+def colours(tmp_path):
+    """A data folder with a classifier of colours, and a folder of pictures."""
+    install(Home(tmp_path / "home"))
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, colour in {"a": (255, 0, 0), "b": (0, 255, 0), "c": (130, 120, 110)}.items():
+        write_picture(folder / f"{name}.png", plain(colour))
+    return tmp_path / "home", folder
+
+
+def test_a_classifier_says_what_is_on_pictures_and_when_it_is_not_sure(capsys, colours):
+    home, folder = colours
+    code, out, err = call(capsys, "recognize", folder, "--model", "colours", "--home", home, "--top", "2")
+    assert code == 0 and err == ""
+    assert out.splitlines() == [
+        f"{folder}/a.png: red 0.99, green 0.01",
+        f"{folder}/b.png: green 0.99, red 0.01",
+        f"{folder}/c.png: not sure (red 0.40, green 0.33)",
+    ]
+    code, out, _ = call(
+        capsys, "recognize", folder / "c.png", "--model", "colours", "--home", home, "--unsure-below", "0.3"
+    )
+    assert out.startswith(f"{folder}/c.png: red 0.40")
+
+
+def test_classes_in_json_are_all_there_best_first(capsys, colours):
+    home, folder = colours
+    Home(home).save_settings(Settings(model="colours"))
+    code, out, _ = call(capsys, "recognize", folder / "b.png", folder / "c.png", "--home", home, "--json")
+    sure, unsure = map(json.loads, out.splitlines())
+    assert code == 0 and list(sure) == ["source", "index", "time_s", "model", "classes", "label", "timings_ms"]
+    assert (sure["model"], sure["label"], unsure["label"]) == ("colours", "green", None)
+    assert [c["label"] for c in sure["classes"]] == ["green", "red", "blue"]
+    assert sum(c["probability"] for c in unsure["classes"]) == pytest.approx(1, abs=1e-3)
+    code, out, _ = call(capsys, "recognize", folder / "b.png", "--model", "faces", "--home", home, "--json")
+    assert json.loads(out)["faces"] == []
+
+
+def test_explanations_are_drawn_on_the_saved_copies(capsys, colours, tmp_path):
+    home, folder = colours
+    corner = plain((0, 0, 200), 400, 400)
+    corner[:200, :200] = (200, 0, 0)
+    write_picture(folder / "corner.png", corner)
+    args = ["recognize", folder / "corner.png", "--model", "colours", "--home", home]
+    for name, extra in (("bare", []), ("marked", ["--explain"])):
+        assert call(capsys, *args, "--save", tmp_path / name, *extra)[0] == 0
+    bare, marked = (read_picture(tmp_path / name / "corner.jpg").astype(int) for name in ("bare", "marked"))
+    changed = np.abs(marked - bare).sum(axis=2)
+    assert changed[250:350, 250:350].mean() > 100 > 40 > changed[80:160, 80:160].mean()  # blue is told, red is not it
+    assert changed[-8:].mean() > 100  # the legend
+    code, _, err = call(capsys, *args, "--explain")
+    assert code == 2 and "--save" in err
+
+
+def test_a_video_is_told_in_stretches(capsys, colours, tmp_path):
+    home, _ = colours
+    with VideoWriter(tmp_path / "v.mp4", (64, 48), 15.0) as video:
+        for i in range(60):
+            video.write(plain((250, 5, 5) if i < 30 else (5, 250, 5)))
+    code, out, _ = call(capsys, "recognize", tmp_path / "v.mp4", "--model", "colours", "--home", home)
+    lines = out.splitlines()
+    assert code == 0 and "red" in lines[1] and "probability 0.9" in lines[1] and "green" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (["--model", "nobody"], "no model called 'nobody'"),
+        (["--model", "yunet"], "--detector yunet"),
+        (["--model", "sface", "--top", "2"], "for classifiers"),
+        (["--unsure-below", "0.5"], "for classifiers"),
+        (["--model", "colours", "--unsure-below", "1.5"], "[0, 1)"),
+        (["--model", "colours", "--top", "0"], "at least 1"),
+        (["--model", "colours", "--precision", "int8"], "no int8 build"),
+    ],
+)
+def test_wishes_that_no_model_can_grant_are_refused_in_words(capsys, colours, extra, words):
+    home, folder = colours
+    code, out, err = call(capsys, "recognize", folder / "a.png", "--home", home, *extra)
+    assert (code, out) == (2, "") and words in err
+
+
+def test_a_face_embedder_as_model_recognizes_faces(capsys, enrolled):
+    code, out, _ = call(capsys, "recognize", PROBE, "--model", "sface", "--home", enrolled)
+    assert code == 0 and "Barack Obama" in out
+
+
+def test_a_licence_that_forbids_business_is_told_once(capsys, colours):
+    home, folder = colours
+    install(Home(home), colour_card(id="research", commercial_use=False, licence="CC-BY-NC-4.0"))
+    code, _, err = call(capsys, "recognize", folder, "--model", "research", "--home", home)
+    assert code == 0 and err.count("non-commercial use only (licence: CC-BY-NC-4.0") == 1
+
+
+def test_classifying_loads_nothing_that_only_training_or_faces_need(colours):
+    home, folder = colours
+    script = (
+        "import sys; from edge_app.cli import main\n"
+        f"main(['recognize', {str(folder / 'a.png')!r}, '--model', 'colours', '--home', {str(home)!r}])\n"
+        "print(*sorted(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert not loaded & {"torch", "onnx", "sqlite3", "textual", "edge_app.assembly", "edge_app.things"}

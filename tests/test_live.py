@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from planted import install
 
 from edge_app import livebench
 from edge_app.assembly import Workbench, load_gallery
@@ -24,10 +25,13 @@ from edge_app.domain import (
     Frame,
     GalleryError,
     InputSpec,
+    Match,
     MediaError,
     ModelCard,
     OperatingPoint,
     Quality,
+    Reading,
+    Spotted,
     Template,
     UsageError,
 )
@@ -39,7 +43,9 @@ from edge_app.home import Home, Settings
 from edge_app.live import (
     Capture,
     Enroll,
+    Explain,
     Forget,
+    LookArea,
     LookAt,
     Pause,
     Rename,
@@ -47,6 +53,7 @@ from edge_app.live import (
     SetRule,
     Switch,
     Update,
+    UseModel,
     Worker,
     WorkerOptions,
 )
@@ -199,7 +206,7 @@ class Screen:
 class Stage:
     """A worker over a made-up camera."""
 
-    def __init__(self, bench: Workbench, **options: object) -> None:
+    def __init__(self, bench: Workbench, reader: object = None, **options: object) -> None:
         self.camera, self.screen = FakeCamera(), Screen()
         self.opened = [self.camera]
         self.recognizer = LiveRecognizer(bench.recognizer, follower=bench.recognizer.detector)
@@ -210,6 +217,7 @@ class Stage:
             WorkerOptions(notice_every_s=0.05, **options),  # type: ignore[arg-type]
             camera=lambda _spec, _options: self.opened[-1],  # type: ignore[return-value, arg-type]
             recognizer=self.recognizer,
+            reader=reader,  # type: ignore[arg-type]
         )
 
     def ask(self, command):
@@ -587,3 +595,101 @@ def test_the_steady_scene_has_the_faces_it_promises():
         _, truths = render(livebench.steady_scene((320, 240), faces, 60), 40)
         assert len(truths) == faces
         assert min(truth.visible for truth in truths) > 0.6
+
+
+def label(update: Update) -> str | None:
+    return None if update.reading is None else update.reading.classified[0].classification.label
+
+
+def test_a_classifier_takes_over_between_frames_and_faces_come_back(stage, home):
+    stage.camera.put(picture((RED, 150, 60)), 6)
+    stage.screen.wait(lambda u: shown(u) == ["Ada"] and u.model_id == "faces" and u.reading is None)
+    install(home)
+    assert stage.ask(UseModel("colours", unsure_below=0.3)).labels == ("red", "green", "blue")
+    assert "left" in stage.screen.events
+    stage.screen.fresh()
+    stage.camera.put(picture((RED, 150, 60)), 8)
+    update = stage.screen.wait(lambda u: label(u) == "red")
+    assert update.observation is None and update.model_id == "colours" and update.tracks == ()
+    stage.screen.wait(lambda u: any(e.event == "recognized" and e.name == "red" for e in u.events))
+    assert stage.ask(UseModel("faces")) is None
+    stage.screen.fresh()
+    stage.camera.put(picture((RED, 150, 60)), 6)
+    assert stage.screen.wait(lambda u: shown(u) == ["Ada"]).reading is None
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_old_one(stage, home):
+    install(home)
+    stage.ask(UseModel("colours"))
+    for wrong in ("nope", "yunet", "sface"):
+        with pytest.raises(UsageError):
+            stage.ask(UseModel(wrong))
+    stage.camera.put(picture((RED, 150, 60)), 1)
+    assert stage.screen.wait(lambda u: u.reading is not None).model_id == "colours"
+
+
+def test_heatmaps_come_while_they_are_wanted_also_from_the_next_model(stage, home):
+    install(home)
+    stage.ask(Explain(True))
+    stage.ask(UseModel("colours"))
+    stage.camera.put(picture((RED, 150, 60)), 1)
+    update = stage.screen.wait(lambda u: u.reading is not None)
+    assert update.reading.classified[0].heatmap is not None
+    stage.ask(Explain(False))
+    stage.screen.fresh()
+    stage.camera.put(picture((RED, 150, 60)), 1)
+    assert stage.screen.wait(lambda u: u.reading is not None).reading.classified[0].heatmap is None
+
+
+class MadeUpThings:
+    """Looks at an area, and remembers which."""
+
+    def __init__(self, area: np.ndarray | None = None) -> None:
+        self.card = replace(ColourModel.card, id="things", task="image-embedding", crop="centre-1")
+        self.area = area
+
+    def read(self, frame: Frame, *, explain: bool = False) -> Reading:
+        box = np.array([0, 0, *frame.size_px], np.float32) if self.area is None else self.area
+        return Reading(frame, "things", (), (Spotted(box, Match("mug", 0.9, 0.5)),), {})
+
+    def shot(self, pixels: np.ndarray, source: str, box: np.ndarray | None = None) -> Refusal:
+        return Refusal("too-small", f"{source} {None if box is None else box.tolist()}")
+
+    def looking_at(self, area: np.ndarray | None) -> MadeUpThings:
+        return MadeUpThings(area)
+
+
+def test_things_are_read_in_their_area_and_captured_there(bench):
+    stage = Stage(bench, reader=MadeUpThings())
+    with stage.worker:
+        stage.camera.put(picture(), 1)
+        update = stage.screen.wait(lambda u: u.reading is not None)
+        assert update.look is None and update.reading.spotted[0].match.name == "mug"
+        stage.ask(Capture(True))
+        stage.ask(LookArea((10, 20, 90, 80)))
+        with pytest.raises(UsageError, match="is empty"):
+            stage.ask(LookArea((10, 20, 5, 80)))
+        stage.screen.fresh()
+        stage.camera.put(picture(), 1)
+        update = stage.screen.wait(lambda u: u.reading is not None)
+        assert update.reading.spotted[0].box.tolist() == [10, 20, 90, 80]
+        assert "[10.0, 20.0, 90.0, 80.0]" in update.look.message
+
+
+def test_faces_and_classifiers_take_no_area(stage, home):
+    with pytest.raises(UsageError, match="takes no area"):
+        stage.ask(LookArea(None))
+    install(home)
+    stage.ask(UseModel("colours"))
+    with pytest.raises(UsageError, match="takes no area"):
+        stage.ask(LookArea((1, 1, 9, 9)))
+
+
+def test_a_switch_and_a_pause_tell_what_is_left_and_begin_afresh(stage, home):
+    install(home)
+    stage.ask(UseModel("colours", unsure_below=0.3))
+    stage.camera.put(picture((RED, 150, 60)), 1)
+    stage.screen.wait(lambda u: label(u) == "red")
+    assert stage.screen.events == []
+    stage.ask(Pause(True))
+    assert stage.screen.events == ["recognized"]

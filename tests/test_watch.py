@@ -21,6 +21,7 @@ from typing import Self
 import pytest
 from mjpeg_server import MjpegServer
 from mqtt_broker import Listener, Mosquitto
+from planted import colour_card, install, plain
 
 from edge_app import camera, sample
 from edge_app.assembly import Workbench, open_workbench
@@ -465,3 +466,46 @@ def test_the_recipes_warn_of_photos_before_anything_else() -> None:
 
 def code() -> str:
     return "\n".join(re.findall(r"^```(?:sh|ini)\n(.*?)^```", RECIPES.read_text(), re.M | re.S))
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Path:
+    """Two seconds of red, then two of green."""
+    path = tmp_path / "colours.mp4"
+    with VideoWriter(path, SIZE_PX, 15.0) as video:
+        for i in range(60):
+            video.write(plain((250, 10, 10) if i < 30 else (10, 250, 10), *SIZE_PX))
+    return path
+
+
+def test_a_classifier_s_answers_are_events_and_reach_hooks(capsys: Capture, home: Home, colours: Path, tmp_path: Path):
+    card = colour_card(id=f"colours-{tmp_path.name}", temperature=0.5, commercial_use=False)
+    install(home, card)
+    log = tmp_path / "log"
+    script = tmp_path / "hook.py"
+    script.write_text(
+        "import os\n"
+        f"with open({str(log)!r}, 'a') as log:\n"
+        "    print(os.environ['EDGE_APP_NAME'], 'EDGE_APP_CLASSES' in os.environ, file=log)\n"
+    )
+    hook = shlex.join([sys.executable, str(script)])
+    arguments = ["watch", str(colours), "--model", card.id, "--home", str(home.path), "--on-known", hook]
+    assert main([*arguments, "--json"]) == 0
+    out, err = capsys.readouterr()
+    told = [json.loads(line) for line in out.splitlines()]
+    assert [(e["event"], e["name"]) for e in told] == [
+        ("recognized", "red"),
+        ("unknown", None),
+        ("recognized", "green"),
+    ]
+    assert list(told[0]) == ["event", "time_s", "track", "name", "similarity", "duration_s", "classes"]
+    assert told[2]["classes"][0]["label"] == "green" and told[2]["track"] is None
+    assert err.count("non-commercial") == 1 and "nobody is enrolled" not in err
+    assert sorted(log.read_text().split()) == ["False", "False", "green", "red"]
+    assert main(arguments) == 0
+    assert "green  (green 0." in capsys.readouterr().out
+
+
+def test_watch_refuses_a_model_that_reads_nothing(capsys: Capture, home: Home, colours: Path):
+    assert main(["watch", str(colours), "--model", "yunet", "--home", str(home.path)]) == 2
+    assert "finds faces" in capsys.readouterr().err
