@@ -211,8 +211,11 @@ def test_identities_that_divide_otherwise_are_refused(embedder, tmp_path):
 
 def test_the_command_exports_and_tells_what_is_next(classifier, tmp_path, capsys):
     path = tmp_path / "flowers-fp32.onnx"
-    assert main(["export", str(classifier.parent), "-o", str(path), "--json"]) == 0
+    words = ["export", str(classifier.parent), "-o", str(path), "--json", "--int8", "--max-drop", "0.9"]
+    assert main(words) == 0
     told = json.loads(capsys.readouterr().out)
+    [build] = told["builds"]
+    assert build["precision"] == "int8" and build["kept"] == (tmp_path / "flowers-int8.onnx").exists()
     assert (told["id"], told["path"], told["parity"]["same_decisions"]) == ("flowers", str(path), 1.0)
     onnx.checker.check_model(onnx.load(path))
 

@@ -7,6 +7,7 @@ import importlib.util
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,8 +15,13 @@ from edge_app.cli import options
 from edge_app.domain import EdgeError, UsageError
 
 if TYPE_CHECKING:
+    from export.lower import Lower, Lowered
     from export.material import Material
     from export.publish import Exported, Request
+
+    _SubParsers = argparse._SubParsersAction[argparse.ArgumentParser]
+else:
+    _SubParsers = argparse._SubParsersAction
 
 _ZOO_NEEDS: Final = ("onnx", "torch", "facenet_pytorch")
 _NEEDS: Final = ("onnx", "onnxscript", "torch", "timm", "safetensors")
@@ -25,13 +31,13 @@ _CHECKPOINTS: Final = ("best-*.safetensors", "embedder-best.safetensors")
 Make = Callable[["Request"], "Material"]
 
 
-class _WordOrCheckpoint(argparse._SubParsersAction):  # type: ignore[type-arg] - subscripting it fails when it runs
+class _WordOrCheckpoint(_SubParsers):
     """Sub-commands; any other word is a checkpoint's path. A checkpoint called like a sub-command is `./zoo`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # argparse would refuse every path; unknown words are told apart by whether such a file exists.
-        self.choices = None
+        self.choices = None  # type: ignore[assignment]
 
     def __call__(
         self,
@@ -131,6 +137,10 @@ def _output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.onnx", help="(default: ID-fp32.onnx, here)")
     parser.add_argument("--id", metavar="ID", help="id of the model (default: from FILE, else the run's name)")
     parser.add_argument("--licence", default="", metavar="TEXT", help="licence of the pictures, for the card")
+    parser.add_argument("--int8", action="store_true", help="also an INT8 build, kept when it is good enough")
+    parser.add_argument("--fp16", action="store_true", help="also an FP16 build, kept when it is good enough")
+    parser.add_argument("--max-drop", type=float, default=0.005, metavar="D",
+        help="most of the accuracy, or TAR, that these may lose (default 0.005)")  # fmt: skip
     options.json_flag(parser)
 
 
@@ -191,22 +201,85 @@ def run_backbone(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace, name: str, make: Make) -> int:
+    """Write the fp32 build, then what else was asked for, and tell."""
+    if not 0 <= args.max_drop < 1:
+        raise UsageError(f"--max-drop is {args.max_drop}", expected="0 to below 1; 0.005 is half a point")
     from export.publish import Request, check_output, named, publish
 
     model_id = named(args.id, args.output, name)
     path = args.output or Path(f"{model_id}-fp32.onnx")
-    check_output(path)
+    asked: list[tuple[Lower, bool]] = [("int8", args.int8), ("fp16", args.fp16)]
+    lower = [word for word, wanted in asked if wanted]
+    others = {word: path.with_name(f"{model_id}-{word}.onnx") for word in lower}
+    for each in (path, *others.values()):
+        check_output(each)
+    if path in others.values():
+        raise UsageError(f"{path.name} is the name of another precision", expected=f"{model_id}-fp32.onnx")
     command = shlex.join(["edge-app", *sys.argv[1:]])
     changed = getattr(args, "data_changed", False)
     request = Request(model_id, command, getattr(args, "data", None), changed, args.licence)
     with options.progress() as bar:
         task = bar.add_task("reading pictures", total=None)
-        exported = publish(make(request), path, lambda what: bar.update(task, description=what))
+
+        def tell(what: str) -> None:
+            bar.update(task, description=what)
+
+        material = make(request)
+        exported = publish(material, path, tell)
+        lowered = _lower(material, exported, others, args.max_drop, tell)
     if args.json:
-        options.print_json(_plain(exported))
+        options.print_json(_plain(exported) | {"builds": [_plain_build(build) for build in lowered]})
     else:
-        print("\n".join(_told(exported)))
+        builds = [line for build in lowered for line in _told_build(build)]
+        kept = [str(path), *(str(build.path) for build in lowered if build.path)]
+        next_ = [f"next: edge-app models add {shlex.quote(file)}" for file in kept]
+        print("\n".join([*_told(exported), *builds, *next_]))
     return 0
+
+
+def _lower(
+    material: Material, exported: Exported, paths: dict[Lower, Path], max_drop: float, tell: Callable[[str], None]
+) -> list[Lowered]:
+    """Other precisions of what was written; a refused one is told, and is no failure."""
+    if not paths:
+        return []
+    from export.card import read_model
+    from export.lower import build
+    from export.publish import unwritable
+
+    # The card in the file knows its exporter and opset; its parity is the fp32 build's and is replaced.
+    known = replace(material, card=exported.card)
+    model = read_model(exported.path)
+    made = []
+    for precision, path in paths.items():
+        try:
+            made.append(build(known, model, precision, max_drop, path, tell))
+        except OSError as error:
+            raise unwritable(path, error) from error
+    return made
+
+
+def _plain_build(build: Lowered) -> dict[str, Any]:
+    score = build.score
+    return {
+        "precision": build.precision,
+        "kept": build.kept,
+        "path": str(build.path) if build.path else None,
+        "size_bytes": build.size_bytes,
+        "metric": score.metric if score else None,
+        "value": score.value if score else None,
+        "drop": build.drop if score else None,
+        "ms_by_threads": {str(count): ms for count, ms in build.ms.items()},
+        "fp32_ms_by_threads": {str(count): ms for count, ms in build.fp32_ms.items()},
+        "slower": build.slower,
+        "reason": build.reason,
+    }
+
+
+def _told_build(build: Lowered) -> list[str]:
+    if not build.kept:
+        return [f"{build.precision}: not kept: {build.reason}"]
+    return [f"{build.path}: {build.precision}, {build.size_bytes / 1e6:.1f} MB; {build.reason}"]
 
 
 def _plain(exported: Exported) -> dict[str, Any]:
@@ -258,7 +331,7 @@ def _told(exported: Exported) -> list[str]:
         lines.append(f"no thresholds: measure them with edge-app calibrate DIR --model {card.id}")
     if not card.commercial_use:
         lines.append(f"no commercial use: {card.licence}")
-    return [*lines, f"next: edge-app models add {shlex.quote(str(exported.path))}"]
+    return lines
 
 
 def _checkpoint_in(path: Path) -> Path:
