@@ -13,7 +13,7 @@ from edge_app import runtime
 from edge_app.classify import BATCH, Classifier, softmax
 from edge_app.detect import Detector
 from edge_app.domain import Classified, Frame, InputSpec, Match, ModelError, Reading, Spotted, UsageError
-from edge_app.events import AnswerEvents
+from edge_app.events import Answer, AnswerEvents
 from edge_app.home import Home, Settings
 from edge_app.reader import ClassifierReader, Steady, judges_faces, licence_note, open_reader
 
@@ -239,6 +239,15 @@ def test_an_answer_is_told_once_it_stands_and_faces_that_go_have_left(tmp_path):
     assert told[0].classes is not None and told[0].classes[0].label == "red"
     assert told[0].as_dict()["classes"][0] == {"label": "red", "probability": 1.0}
     assert events.finish(4.0) == ()
+
+
+def test_what_flashes_up_is_no_event():
+    events, told = AnswerEvents(), []
+    for i in range(30):
+        names = {10: "cup", 11: None}
+        told += events.update(i / 15, [Answer(None, 0.0, names.get(i, "mug"), 0.7, None)])
+    assert [(e.event, e.name, e.similarity, e.classes) for e in told] == [("recognized", "mug", 0.7, None)]
+    assert "classes" not in told[0].as_dict()
 
 
 def test_a_source_of_one_frame_is_told_at_its_end_and_a_face_leaves(tmp_path):
