@@ -104,7 +104,9 @@ def test_who_has_no_picture_is_listed_and_the_command_says_so(home, capsys):
     other_embedder(home)
     home.save_settings(Settings(embedder="other", precision="fp32"))
     assert main(["gallery", "reenroll", "--home", str(home.path), "--json"]) == 1
-    people = json.loads(capsys.readouterr().out)["people"]
+    told = capsys.readouterr()
+    assert "2 people must be enrolled again for other" in told.err
+    people = json.loads(told.out)["people"]
     assert [(p["name"], p["templates"]) for p in people] == [(OBAMA, 0), ("Joe Biden", 0)]
     assert "no picture was kept" in people[0]["reasons"][0]
     with (bench := with_other(home)).vault:

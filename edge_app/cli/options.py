@@ -72,11 +72,15 @@ def settings(args: argparse.Namespace) -> tuple[Home, Settings]:
 
 
 def workbench(args: argparse.Namespace) -> Workbench:
-    """Load models and gallery for the options that were given."""
+    """Load models and gallery for the options that were given; says on standard error whom this embedder lacks."""
     from edge_app.assembly import open_workbench
+    from edge_app.reenroll import missing_line
 
     home, chosen = settings(args)
-    return open_workbench(home, chosen, detector_options=detector_options(args))
+    bench = open_workbench(home, chosen, detector_options=detector_options(args))
+    if told := missing_line(bench):
+        warn(told)
+    return bench
 
 
 def detector_options(args: argparse.Namespace) -> DetectorOptions:
