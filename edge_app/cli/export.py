@@ -141,6 +141,9 @@ def _output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fp16", action="store_true", help="also an FP16 build, kept when it is good enough")
     parser.add_argument("--max-drop", type=float, default=0.005, metavar="D",
         help="most of the accuracy, or TAR, that these may lose (default 0.005)")  # fmt: skip
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="write ID.html and ID.json there: parity, speed, ..."
+    )
     options.json_flag(parser)
 
 
@@ -227,13 +230,18 @@ def _export(args: argparse.Namespace, name: str, make: Make) -> int:
         material = make(request)
         exported = publish(material, path, tell)
         lowered = _lower(material, exported, others, args.max_drop, tell)
+        reports = _report(args.report, material, exported, lowered, tell) if args.report else ()
     if args.json:
-        options.print_json(_plain(exported) | {"builds": [_plain_build(build) for build in lowered]})
+        told: dict[str, Any] = {
+            "builds": [_plain_build(build) for build in lowered],
+            "reports": [str(each) for each in reports],
+        }
+        options.print_json(_plain(exported) | told)
     else:
         builds = [line for build in lowered for line in _told_build(build)]
         kept = [str(path), *(str(build.path) for build in lowered if build.path)]
         next_ = [f"next: edge-app models add {shlex.quote(file)}" for file in kept]
-        print("\n".join([*_told(exported), *builds, *next_]))
+        print("\n".join([*_told(exported), *builds, *(f"report: {each}" for each in reports), *next_]))
     return 0
 
 
@@ -280,6 +288,24 @@ def _told_build(build: Lowered) -> list[str]:
     if not build.kept:
         return [f"{build.precision}: not kept: {build.reason}"]
     return [f"{build.path}: {build.precision}, {build.size_bytes / 1e6:.1f} MB; {build.reason}"]
+
+
+def _report(
+    folder: Path, material: Material, exported: Exported, lowered: Sequence[Lowered], tell: Callable[[str], None]
+) -> tuple[Path, ...]:
+    """The report's page and its JSON; the fp32 build is judged where there are held-out pictures."""
+    from export.card import read_model
+    from export.figures import score
+    from export.lower import first_outputs
+    from export.report import ExportFacts, write
+    from export.session import as_function
+
+    tell("report")
+    judged = None
+    if exported.card.labels or exported.card.operating_points:
+        outputs = first_outputs(as_function(read_model(exported.path)), material.held_out)
+        judged = score(exported.card, outputs, material.held_out_labels)
+    return write(folder / exported.card.id, ExportFacts(material, exported, judged, lowered))
 
 
 def _plain(exported: Exported) -> dict[str, Any]:
