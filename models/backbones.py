@@ -7,8 +7,10 @@ origin and its groups of layers from input to output, so that it can be unfrozen
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -320,7 +322,8 @@ def _timm(name: str, weights: Path | None, pretrained: bool) -> Backbone:
         )
     fetch = pretrained and weights is None
     try:
-        body = timm.create_model(plain, pretrained=fetch, num_classes=0)
+        with _hub_in_few_words():
+            body = timm.create_model(plain, pretrained=fetch, num_classes=0)
     except Exception as error:
         raise _no_weights(f"timm/{plain}", error) from error
     if pretrained and weights is not None:
@@ -333,6 +336,20 @@ def _timm(name: str, weights: Path | None, pretrained: bool) -> Backbone:
         licence, _commercial(licence), _timm_origin(cfg, plain, weights, pretrained), _hash_or_none(weights)
     )
     return TimmBackbone(f"timm:{plain}", body, spec, crop, source)
+
+
+@contextlib.contextmanager
+def _hub_in_few_words() -> Iterator[None]:
+    """The hub tells each of its retries on standard error; the one line that we tell says enough."""
+    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "timm")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _timm_origin(cfg: Mapping[str, Any], plain: str, weights: Path | None, pretrained: bool) -> str:
