@@ -94,8 +94,9 @@ def _jobs(args: argparse.Namespace, failed: Any) -> Iterator[_Job]:
 def _view(args: argparse.Namespace, many: bool) -> View:
     """What is looked for; tells what the user should know of it.
 
-    With many pictures each gets one thread: all cores stay busy on different pictures. Batches were measured to be
-    slower than that, see docs/.
+    With many pictures each gets one thread: all cores stay busy on different pictures. Batches would save nothing:
+    measured with 1, 2, 4, 8 and 16 pictures a run, a picture costs EfficientNet-Lite0 15.6 to 16.0 ms of processor
+    time in each case, and a face costs SFace 18.7 to 24.0 ms, most in the largest batch.
     """
     if many and args.threads is None:
         import cv2
