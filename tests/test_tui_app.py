@@ -96,6 +96,8 @@ async def test_pausing_looks_at_nothing_and_says_so(stage: Stage) -> None:
         await until(lambda: app.latest and app.latest.observation, "a picture")
         await pilot.press("space")
         await until(lambda: "paused" in words(app, "#title"), "the title says paused")
+        notice, bar = app.screen.query_one("#notice"), app.screen.query_one(KeyBar)
+        await until(lambda: 0 < notice.region.bottom <= bar.region.y, "the line stands over the keys, not under them")
         drawn = app.screen.query_one(Picture).drawn
         stage.reel.feed([clip_frame(51)])
         await until(lambda: stage.reel._frames.empty(), "the frame is taken")
