@@ -163,14 +163,19 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         return next(self._feeds, None)
 
 
+def single_inputs(name: str, inputs: Floats) -> CalibrationDataReader:
+    """What onnxruntime's calibration reads (N, 3, H, W) inputs from."""
+    return _Reader(name, inputs)
+
+
 def _quantized(model: onnx.ModelProto, faces: Floats, overrides: dict[str, Any]) -> onnx.ModelProto:
-    with tempfile.TemporaryDirectory(prefix="edge-app-int8-") as folder, _quiet():
+    with tempfile.TemporaryDirectory(prefix="edge-app-int8-") as folder, quietly():
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         source.write_bytes(model_bytes(model))
         quantize_static(
             str(source),
             str(target),
-            _Reader(model.graph.input[0].name, faces),
+            single_inputs(model.graph.input[0].name, faces),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             reduce_range=True,
@@ -182,8 +187,8 @@ def _quantized(model: onnx.ModelProto, faces: Floats, overrides: dict[str, Any])
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantizer advises on the root logger to pre-process a model; this one is."""
+def quietly() -> Iterator[None]:
+    """Keep the quantizer from advising, on the root logger, to pre-process a model: this one is."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
