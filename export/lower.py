@@ -162,10 +162,26 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
         warnings.simplefilter("ignore")  # of weights below 6e-8, which become 6e-8
         try:
             made: onnx.ModelProto = convert_float_to_float16(_copy(model), keep_io_types=True)
+            topological_sort(made.graph)  # its casts stand behind what reads them
             onnx.checker.check_model(made)
         except (ValueError, TypeError, RuntimeError, onnx.checker.ValidationError) as error:
             raise ModelError(f"the graph cannot be turned to fp16: {str(error).splitlines()[0][:200]}") from error
     return made
+
+
+def topological_sort(graph: onnx.GraphProto) -> None:
+    """Put every node behind those that make its inputs, in place; otherwise the order stays."""
+    known = {value.name for value in (*graph.input, *graph.initializer)} | {""}
+    waiting, ordered = list(graph.node), []
+    while waiting:
+        ready = next((node for node in waiting if known.issuperset(node.input)), None)
+        if ready is None:
+            raise ModelError("the graph runs in a circle", expected="values that are made before they are read")
+        waiting = [node for node in waiting if node is not ready]
+        ordered.append(ready)
+        known.update(ready.output)
+    del graph.node[:]
+    graph.node.extend(ordered)
 
 
 def to_int8(model: onnx.ModelProto, calibration: Floats) -> onnx.ModelProto:
