@@ -53,7 +53,9 @@ def recognition(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("recognition")
     group.add_argument("--fpir", type=float, metavar="P", help="share of strangers that may be named (default 0.01)")
     group.add_argument("--margin", type=float, metavar="M", help="least lead over the second best (default 0.05)")
-    group.add_argument("--precision", choices=("auto", "fp32", "int8"), help="build of the embedder (default auto)")
+    group.add_argument(
+        "--precision", choices=("auto", "fp32", "int8", "fp16"), help="build of the embedder (default auto)"
+    )
     group.add_argument("--detector", metavar="NAME", help="yunet, mtcnn, or a YuNet that you added (default yunet)")
     group.add_argument("--min-face", type=float, metavar="PX", help="smallest face to find (default 24)")
     group.add_argument("--threads", type=int, metavar="N", help="threads for each model (default: one per core)")

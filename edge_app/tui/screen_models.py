@@ -177,7 +177,7 @@ class ModelsScreen(EdgeScreen[None]):
     async def action_detector(self) -> None:
         """Load the other detector."""
         with self.telling():
-            await self.edge.apply(detector=_next(DETECTORS, self.edge.settings.detector))
+            await self.edge.apply(detector=_next(detectors(self.edge.settings.detector), self.edge.settings.detector))
             self.edge.tell(f"faces are found by {self.edge.settings.detector}")
             self._read()
 
@@ -196,6 +196,11 @@ class ModelsScreen(EdgeScreen[None]):
     def action_back(self) -> None:
         """To the live picture."""
         self.dismiss()
+
+
+def detectors(current: str) -> tuple[str, ...]:
+    """The shipped detectors, and the one in use where it is the user's own."""
+    return DETECTORS if current in DETECTORS else (*DETECTORS, current)
 
 
 def _next(choices: tuple[str, ...], current: str) -> str:

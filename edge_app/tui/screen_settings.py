@@ -18,7 +18,7 @@ from edge_app.domain import EdgeError, UsageError
 from edge_app.gallery import share_words
 from edge_app.tui.dialogs import SHARES
 from edge_app.tui.frame import EdgeScreen, KeyBar, back
-from edge_app.tui.screen_models import DETECTORS, PRECISIONS
+from edge_app.tui.screen_models import PRECISIONS, detectors
 
 _ABOUT = {
     "fpir": "Of all strangers who pass, this share may be called by somebody's name.",
@@ -52,7 +52,7 @@ class SettingsScreen(EdgeScreen[None]):
             yield from _row("Strangers who may be named", "fpir", _select("fpir", shares, kept.fpir))
             yield from _row("Lead over the second best", "margin", Input(f"{kept.margin:g}", id="margin", compact=True))
             yield from _row("Build of the embedder", "precision", _select("precision", PRECISIONS, kept.precision))
-            yield from _row("Detector", "detector", _select("detector", DETECTORS, kept.detector))
+            yield from _row("Detector", "detector", _select("detector", detectors(kept.detector), kept.detector))
             threads = "" if kept.threads is None else str(kept.threads)
             yield from _row("Threads", "threads", Input(threads, id="threads", compact=True, placeholder="automatic"))
             yield from _row("Keep face pictures", "keep_pictures", Switch(kept.keep_pictures, id="keep_pictures"))
