@@ -161,6 +161,7 @@ def _fp32(facts: ExportFacts, ms: Speeds) -> dict[str, Any]:
         "file": exported.path.name,
         "size_bytes": exported.size_bytes,
         "ms": _by_threads(ms.get("fp32", {})),
+        "slower": False,
         "reason": "agrees with torch",
         "drop": None,
         **_judged(facts.score),
