@@ -87,7 +87,7 @@ def _add_facenet(actions: options.Commands) -> None:
         run_facenet,
     )
     made.add_argument("--weights", default="vggface2", metavar="vggface2|casia|FILE", help="(default vggface2)")
-    made.add_argument("--faces", dest="data", type=Path, metavar="DIR", help="a sub-folder per person, for thresholds")
+    _faces(made)
     _output(made)
 
 
@@ -100,7 +100,7 @@ def _add_dlib(actions: options.Commands) -> None:
         run_dlib,
     )
     made.add_argument("--weights", type=Path, metavar="FILE.dat", help="(default: package face_recognition_models)")
-    made.add_argument("--faces", dest="data", type=Path, metavar="DIR", help="a sub-folder per person, for thresholds")
+    _faces(made)
     _output(made)
 
 
@@ -131,6 +131,12 @@ def _add_zoo(actions: options.Commands) -> None:
     zoo.add_argument("--output", type=Path, metavar="DIR", help="where to (default: the package's own folder)")
     zoo.add_argument("--no-int8", action="store_true", help="skip the INT8 build")
     options.json_flag(zoo)
+
+
+def _faces(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--faces", dest="data", type=Path, metavar="DIR", help="a sub-folder per person, for thresholds"
+    )
 
 
 def _output(parser: argparse.ArgumentParser) -> None:

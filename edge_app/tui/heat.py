@@ -6,15 +6,13 @@ In: RGB pixels and what a classifier said of areas in them. Out: new pixels, war
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 import cv2
 import numpy as np
 
 from edge_app.domain import Classified, Floats, Pixels
+from edge_app.drawing import veil
 
-_STRONGEST: Final = 0.65
-"""Share of the colour where the evidence is strongest: what is there must still be recognized."""
 _LOW, _HIGH = 5.0, 98.0
 """Percentiles of the map that get no colour and all of it: one odd place must not pale the rest."""
 
@@ -31,7 +29,7 @@ def warmed(pixels: Pixels, areas: Iterable[Classified]) -> Pixels:
         left, top, right, bottom = max(0, x1), max(0, y1), min(width, x2), min(height, y2)
         if right > left and bottom > top:
             part = heat[top - y1 : bottom - y1, left - x1 : right - x1]
-            canvas[top:bottom, left:right] = _blended(canvas[top:bottom, left:right], part)
+            canvas[top:bottom, left:right] = veil(canvas[top:bottom, left:right], part)
     return canvas
 
 
@@ -49,10 +47,3 @@ def _stretched(values: Floats, width_px: int, height_px: int) -> Floats:
     """The levels at every pixel of an area; cubic, since 7 x 7 places stretched linearly show as diamonds."""
     large = cv2.resize(levels(values), (width_px, height_px), interpolation=cv2.INTER_CUBIC)
     return np.clip(np.asarray(large, np.float32), 0.0, 1.0)
-
-
-def _blended(part: Pixels, heat: Floats) -> Pixels:
-    colours = np.asarray(cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_INFERNO), np.uint8)[..., ::-1]
-    share = (heat * _STRONGEST)[..., None]
-    mixed: Pixels = (part * (1 - share) + colours * share).astype(np.uint8)
-    return mixed
