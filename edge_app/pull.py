@@ -13,6 +13,8 @@ import http.client
 import os
 import re
 import socket
+import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -29,6 +31,8 @@ _CHUNK_BYTES: Final = 1 << 16
 _TIMEOUT_S: Final = 30.0
 _TRIES: Final = 3
 """Connections that may break in one call before it gives up; each goes on where the last one stopped."""
+_PAUSE_S: Final = 1.0
+"""Before a server that was too busy is asked again; doubled each time."""
 _LIMIT_BYTES: Final = 1 << 30
 
 _FACENET: Final = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/"
@@ -60,11 +64,11 @@ class Known:
         return self.url.rsplit("/", 1)[-1]
 
 
-def _facenet(name: str, file: str) -> Known:
+def _facenet(name: str, file: str, sha256: str | None) -> Known:
     return Known(
         f"facenet-{name}",
         _FACENET + file,
-        None,
+        sha256,
         "MIT code; weights trained on research-only pictures",
         False,
         "weights",
@@ -102,8 +106,14 @@ REGISTRY: Mapping[str, Known] = {
             "weights",
             next_step="edge-app export zoo makes the shipped YuNet of it: {path}",
         ),
-        _facenet("vggface2", "20180402-114759-vggface2.pt"),
-        _facenet("casia-webface", "20180408-102900-casia-webface.pt"),
+        # The release states no hash. This is the one (111,898,327 bytes) that independent public projects check the
+        # release's file against before they use it; for the other file none was found, so its user has to say it.
+        _facenet(
+            "vggface2",
+            "20180402-114759-vggface2.pt",
+            "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b",
+        ),
+        _facenet("casia-webface", "20180408-102900-casia-webface.pt", None),
     )
 }
 """What `models pull` knows, by name."""
@@ -164,6 +174,8 @@ def fetch(url: str, target: Path, sha256: str, progress: Progress, limit_bytes: 
             except (http.client.HTTPException, ConnectionError, TimeoutError, urllib.error.URLError) as error:
                 if attempt + 1 == _TRIES or not _worth_another_try(error):
                     raise _no_transfer(url, part, error) from error
+                if isinstance(error, urllib.error.HTTPError):
+                    time.sleep(_PAUSE_S * 2**attempt)
         _finish(part, target, sha256)
 
 
@@ -268,7 +280,7 @@ def _worth_another_try(error: Exception) -> bool:
     if isinstance(error, urllib.error.HTTPError):
         return error.code in (408, 429, 500, 502, 503, 504)
     reason = getattr(error, "reason", error)
-    return not isinstance(reason, (socket.gaierror, ConnectionRefusedError, TimeoutError))
+    return not isinstance(reason, (socket.gaierror, ConnectionRefusedError, TimeoutError, ssl.SSLCertVerificationError))
 
 
 def _no_transfer(url: str, part: Path, error: Exception) -> EdgeError:
@@ -282,6 +294,9 @@ def _no_transfer(url: str, part: Path, error: Exception) -> EdgeError:
         found = f"{url} did not answer within {_TIMEOUT_S:g} s"
     elif isinstance(reason, socket.gaierror):
         found = f"{url} cannot be reached: the name is not known here, is there a network?"
+    elif isinstance(reason, ssl.SSLCertVerificationError):
+        found = f"{url} shows a certificate that is not trusted here ({reason.verify_message})"
+        again = "a proxy that reads along has its own: SSL_CERT_FILE=its.pem, or fetch the file elsewhere"
     elif isinstance(error, http.client.IncompleteRead):
         found = f"{url} broke off"
     else:

@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import shutil
+import socket
+import ssl
+import subprocess
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -53,11 +57,87 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
 
+class Proxy(ThreadingHTTPServer):
+    """Passes bytes both ways to one server, whatever host it is asked for."""
+
+    daemon_threads = True
+
+    def __init__(self, target):
+        super().__init__(("127.0.0.1", 0), Tunnel)
+        self.target, self.asked, self.code = target, [], 200
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.server_address[1]}"
+
+
+class Tunnel(BaseHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+    def do_CONNECT(self):
+        self.server.asked.append((self.path, self.headers.get("Proxy-Authorization")))
+        if self.server.code != 200:
+            self.send_error(self.server.code)
+            return
+        with socket.create_connection(self.server.target) as far:
+            self.send_response(200)
+            self.end_headers()
+            back = threading.Thread(target=passed_on, args=(far, self.connection), daemon=True)
+            back.start()
+            passed_on(self.connection, far)
+            back.join(5)
+        self.close_connection = True
+
+
+def passed_on(source, sink):
+    try:
+        while some := source.recv(1 << 16):
+            sink.sendall(some)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # one end has gone
+
+
 @pytest.fixture
-def server(monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+def plain_environment(monkeypatch):
+    for name in ("http", "https", "all", "no"):
+        monkeypatch.delenv(f"{name}_proxy", raising=False)
+        monkeypatch.delenv(f"{name}_proxy".upper(), raising=False)
+    monkeypatch.setattr(pull, "_PAUSE_S", 0.0)
+
+
+@pytest.fixture
+def server(plain_environment):
     made = Server()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for models.invalid that signs itself, with its key in one file."""
+    if shutil.which("openssl") is None:
+        pytest.skip("makes its certificate with openssl, which is not here")
+    both = tmp_path_factory.mktemp("tls") / "both.pem"
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    name = ["-subj", "/CN=models.invalid", "-addext", "subjectAltName=DNS:models.invalid"]
+    command = ["openssl", "req", "-x509", *kind, *name, "-keyout", f"{both}.key", "-out", f"{both}.crt"]
+    subprocess.run(command, check=True, capture_output=True)
+    both.write_text(both.with_name("both.pem.key").read_text() + both.with_name("both.pem.crt").read_text())
+    return both
+
+
+@pytest.fixture
+def proxy(server, certificate, monkeypatch):
+    """A proxy in front of the server, which speaks TLS here."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    made = Proxy(server.server_address)
+    monkeypatch.setenv("https_proxy", f"http://{made.address}")
     yield made
     made.shutdown()
     made.server_close()
@@ -123,8 +203,6 @@ def test_a_server_that_is_away_is_told_in_one_line(server, tmp_path):
 
 
 def test_a_server_that_says_nothing(monkeypatch, tmp_path):
-    import socket
-
     monkeypatch.setattr(pull, "_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/net.bin"
@@ -151,6 +229,64 @@ def test_it_goes_through_the_proxy_of_the_environment(server, tmp_path, monkeypa
     assert server.asked[0][0] == "http://models.invalid/far/net.bin"  # a proxy is asked for the whole address
 
 
+FAR = "https://models.invalid/far/net.bin"
+
+
+def test_https_goes_through_a_proxy_and_is_taken_up_again(server, proxy, certificate, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.setenv("https_proxy", f"http://ada:secret@{proxy.address}")
+    server.break_after = [300_000]
+    pull.fetch(FAR, tmp_path / "net.bin", SHA256, lambda have, total: None)
+    assert (tmp_path / "net.bin").read_bytes() == BODY
+    # The proxy learns the host and who asks, the path stays between the ends.
+    assert proxy.asked == [("models.invalid:443", "Basic YWRhOnNlY3JldA==")] * 2
+    assert [asked[:2] for asked in server.asked] == [("/far/net.bin", None), ("/far/net.bin", "bytes=300000-")]
+
+
+def test_a_certificate_of_nobody_is_not_believed(server, proxy, tmp_path):
+    with pytest.raises(EdgeError, match=r"certificate that is not trusted.*SSL_CERT_FILE") as told:
+        pull.fetch(FAR, tmp_path / "net.bin", SHA256, lambda have, total: None)
+    assert "\n" not in str(told.value) and not server.asked and len(proxy.asked) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_proxy_that_refuses_is_told_in_one_line(server, proxy, tmp_path):
+    proxy.code = 407
+    with pytest.raises(EdgeError, match=r"407.*HTTPS_PROXY") as told:
+        pull.fetch(FAR, tmp_path / "net.bin", SHA256, lambda have, total: None)
+    assert "\n" not in str(told.value) and not server.asked
+
+
+def test_no_proxy_is_asked_for_what_is_near(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    fetch(server, tmp_path / "net.bin")
+    assert server.asked[0][0] == "/net.bin" and (tmp_path / "net.bin").read_bytes() == BODY
+
+
+def test_a_server_that_is_too_busy_is_asked_again(server, tmp_path):
+    server.code = 503
+    with pytest.raises(EdgeError, match="503"):
+        fetch(server, tmp_path / "net.bin")
+    assert len(server.asked) == 3
+
+
+def test_no_space_keeps_what_came(server, tmp_path):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard))
+    try:
+        with pytest.raises(EdgeError, match="free some space"):
+            fetch(server, tmp_path / "net.bin")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not (tmp_path / "net.bin").exists() and len(server.asked) == 1
+    kept = (tmp_path / "net.bin.part").stat().st_size
+    assert 0 < kept <= 400_000
+    fetch(server, tmp_path / "net.bin")
+    assert server.asked[-1][1] == f"bytes={kept}-" and (tmp_path / "net.bin").read_bytes() == BODY
+
+
 def test_pull_by_command(server, home, monkeypatch, capsys):
     entry = replace(pull.REGISTRY["yunet-2023mar"], url=server.url, sha256=SHA256)
     monkeypatch.setattr(pull, "REGISTRY", {"net": entry})
@@ -164,7 +300,7 @@ def test_pull_by_command(server, home, monkeypatch, capsys):
 
 def test_without_a_verified_hash_the_user_has_to_say_it(server, home, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    entry = replace(pull.REGISTRY["facenet-vggface2"], url=server.url)
+    entry = replace(pull.REGISTRY["facenet-casia-webface"], url=server.url)
     with pytest.raises(UsageError, match="--sha256") as told:
         pull.pull(home, entry)
     assert str(tmp_path / "torch" / "checkpoints" / "net.bin") in str(told.value) and not server.asked
