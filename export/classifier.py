@@ -1,6 +1,6 @@
 """A trained classifier as material: logits and class activation maps, on the very split it was trained with.
 
-Hides how the split is found again and where the bar of "not sure" comes from. Flows in: a checkpoint of
+Hides how the split is found again. Flows in: a checkpoint of
 `edge-app train classifier` and the folder it learned from. Flows out: a `Material`.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from edge_app.domain import Floats, InputSpec, ModelCard, ModelError, UsageError
 from edge_app.pictures import read_picture
 from edge_app.vision import prepare, to_input
+from export.bar import Answers, answers, unsure_below
 from export.material import Material
 from export.publish import Request, provenance
 from export.samples import CALIBRATION, GATE, enough, most_rows, spread
@@ -29,10 +29,6 @@ from models.classifier import TransferClassifier, load_classifier
 from models.classifier_options import ClassifierOptions
 from models.classifier_run import split_of
 from models.data import PictureFolder, Split
-
-RIGHT: Final = 0.99
-"""Share of the answered validation pictures that must be right at the bar of "not sure"."""
-_BARS: Final = (0.5, 0.95)
 
 
 class ClassifierGraph(nn.Module):
@@ -124,23 +120,6 @@ def data_facts(checkpoint: Checkpoint, folder: PictureFolder) -> dict[str, str]:
     }
 
 
-def unsure_below(chances: NDArray[np.float64], labels: NDArray[np.intp]) -> float:
-    """The smallest bar in [0.5, 0.95] at which 99 % of the answered pictures are right.
-
-    `chances` (N, C) calibrated, `labels` (N,). Where no bar reaches that, the one with the highest share right.
-    Bars lie between the chances that were seen, so that rounding moves no picture across.
-    """
-    best, right = chances.max(axis=1), chances.argmax(axis=1) == labels
-    seen = np.unique(best)
-    between = (seen[1:] + seen[:-1]) / 2
-    bars = [_BARS[0], *between[(between > _BARS[0]) & (between < _BARS[1])], _BARS[1]]
-    shares = [(float(bar), float(right[best >= bar].mean())) for bar in bars if (best >= bar).any()]
-    reached = [bar for bar, share in shares if share >= RIGHT]
-    if reached or not shares:
-        return round(min(reached, default=_BARS[0]), 4)
-    return round(max(shares, key=lambda pair: (pair[1], -pair[0]))[0], 4)
-
-
 def _split(folder: PictureFolder, checkpoint: Checkpoint) -> Split:
     told = checkpoint.configuration
     try:
@@ -184,30 +163,23 @@ def _inputs(
 
 def _figures(
     module: nn.Module, inputs: Floats, labels: NDArray[np.intp], checkpoint: Checkpoint
-) -> tuple[float, dict[str, float]]:
-    """The bar of "not sure", and what it does to the held-out pictures."""
+) -> tuple[float, float, Answers]:
+    """Accuracy, the bar of "not sure", and what a bar does to held-out pictures that did not set it."""
     run = as_function(module)
     logits = np.concatenate([run(inputs[i : i + 16])[0] for i in range(0, len(inputs), 16)]).astype(np.float64)
     chances = probabilities(logits, checkpoint.temperature)
-    bar = unsure_below(chances, labels)
-    answered = chances.max(axis=1) >= bar
-    right = chances.argmax(axis=1) == labels
-    measured = {
-        "accuracy": float(right.mean()),
-        "answered_share": float(answered.mean()),
-        "answered_right": float(right[answered].mean()) if answered.any() else 0.0,
-    }
-    return bar, measured
+    accuracy = float((chances.argmax(axis=1) == labels).mean())
+    return accuracy, unsure_below(chances, labels), answers(chances, labels)
 
 
 def _card(
     checkpoint: Checkpoint,
     request: Request,
     signature: Signature,
-    figures: tuple[float, dict[str, float]],
+    figures: tuple[float, float, Answers],
     folder: PictureFolder,
 ) -> ModelCard:
-    base, (bar, measured) = checkpoint.base, figures
+    base, (accuracy, bar, judged) = checkpoint.base, figures
     return ModelCard(
         id=request.model_id,
         task="classification",
@@ -223,8 +195,8 @@ def _card(
         labels=checkpoint.classes,
         temperature=checkpoint.temperature,
         unsure_below=bar,
-        metrics=dict(checkpoint.metrics) | measured,
-        provenance=provenance(request, base.name, **data_facts(checkpoint, folder)),
+        metrics=dict(checkpoint.metrics) | {"accuracy": accuracy} | judged.metrics(),
+        provenance=provenance(request, base.name, bar=judged.words(), **data_facts(checkpoint, folder)),
     )
 
 

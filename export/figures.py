@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_app.domain import Floats, ModelCard, ModelError, OperatingPoint
+from export.bar import Answers, answers, unsure_below
 from models.evaluate import PairScores, pair_scores, tar_at_far, tar_gain, unit_rows
 from models.intervals import Estimate, bootstrap_gain, weighted_share, wilson
 from models.protocol import points_of
@@ -44,6 +45,13 @@ class Score:
     """`value` with its 95 % interval: Wilson's for pictures, the bootstrap's over identities."""
     rests_on: str
     """On how much, in words."""
+    answers: Answers | None = None
+    """Of a classifier: what a bar does to pictures that did not set it."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """As a card holds them."""
+        return {self.metric: self.value} | (self.answers.metrics() if self.answers else {})
 
 
 def score(card: ModelCard, outputs: Floats, labels: Labels) -> Score:
@@ -91,15 +99,14 @@ def matched_temperature(reference: Floats, temperature: float, logits: Floats) -
 
 
 def _classifier_score(card: ModelCard, logits: Floats, labels: Labels) -> Score:
-    from export.classifier import unsure_below
     from models.analysis import probabilities
 
     if logits.ndim != 2 or logits.shape[1] != len(card.labels):
         raise ModelError(f"found logits of shape {logits.shape}", expected=f"(M, {len(card.labels)}) as the card says")
     chances = probabilities(logits.astype(np.float64), card.temperature)
     right = wilson(int((logits.argmax(axis=1) == labels).sum()), len(labels))
-    bar = unsure_below(chances, labels)
-    return Score("accuracy", right.value, (), bar, card.temperature, right, f"{len(labels)} pictures")
+    bar, judged = unsure_below(chances, labels), answers(chances, labels)
+    return Score("accuracy", right.value, (), bar, card.temperature, right, f"{len(labels)} pictures", judged)
 
 
 def _embedder_score(embeddings: Floats, labels: Labels) -> Score:

@@ -24,6 +24,7 @@ from export.card import read_card
 from export.faces import batches_of
 from export.gate import EXPORTED_EMBEDDING, EXPORTED_LOGITS, Candidate, Parity, Rule, admit, compare
 from export.material import Material
+from export.privacy import without_paths
 from export.session import as_function
 
 Tell = Callable[[str], None]
@@ -78,7 +79,7 @@ def publish(material: Material, path: Path, tell: Tell = lambda what: None) -> E
     model, exporter = torch_export.export(material.module, material.gate_inputs[:2], material.signature, judge)
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     made = {"exporter": exporter, "opset": str(opset), "precision": "fp32"}
-    card = replace(material.card, provenance=dict(material.card.provenance) | made)
+    card = without_paths(replace(material.card, provenance=dict(material.card.provenance) | made))
     tell(f"comparing with torch on {len(material.gate_inputs)} pictures")
     try:
         parity = admit(Candidate(model, card, path), origin, batches, rule)
@@ -98,11 +99,17 @@ def check_output(path: Path) -> None:
         raise UsageError(f"{path} is a folder", expected="a file name", remedy=f"say {path / 'model.onnx'}")
     if path.suffix != ".onnx":
         raise UsageError(f"{path.name} does not end in .onnx", expected="a name such as model.onnx")
-    above = next(folder for folder in path.absolute().parents if folder.exists())
+    check_folder(path.parent, "-o")
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Refuse a folder that cannot be written to, or made; `option` names it. Raises UsageError or ModelError."""
+    folder = folder.absolute()
+    above = next(each for each in (folder, *folder.parents) if each.exists())
     if not above.is_dir():
-        raise ModelError(f"{above} is not a folder", expected="a folder to write to")
+        raise UsageError(f"{above} is not a folder", expected="a folder to write to", remedy=f"name it with {option}")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise ModelError(f"{above} cannot be written", remedy="check its permissions, or name another with -o")
+        raise ModelError(f"{above} cannot be written", remedy=f"check its permissions, or name another with {option}")
 
 
 def unwritable(path: Path, error: OSError) -> ModelError:

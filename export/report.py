@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import models
+from edge_app.bench import machine
 from edge_app.domain import Floats, ModelCard, ModelError, OperatingPoint, Pixels
 from export import torch_export
 from export.card import read_model, write_bytes
@@ -29,10 +30,12 @@ from export.publish import Exported
 from export.session import as_function
 from export.timing import eager, in_turns, served
 from models.evaluate import unit_rows
-from models.intervals import Estimate
+from models.intervals import Estimate, wilson
 from models.report_parts import interval, percent, points
 
 DISAGREEMENTS: Final = 6
+NEARLY_THE_SAME: Final = 1e-3
+"""A change of a probability, or a distance of embeddings, that needs no picture: a tenth of a point."""
 _PICTURE_PX: Final = 224
 Report = dict[str, Any]
 Speeds = Mapping[str, Mapping[int, float]]
@@ -49,6 +52,8 @@ class ExportFacts:
     """Of the fp32 build on the held-out pictures; None where they cannot judge it."""
     lowered: Sequence[Lowered] = ()
     """Lower precisions that were asked for, kept or refused."""
+    not_judged: str = ""
+    """Why there is no score, in words."""
 
 
 def write(prefix: Path, facts: ExportFacts) -> tuple[Path, Path]:
@@ -82,11 +87,17 @@ def collect(facts: ExportFacts, ms: Speeds) -> Report:
         "exporter": card.provenance.get("exporter", ""),
         "opset": card.provenance.get("opset", ""),
         "parity": {**asdict(parity), "same_decisions": parity.same_decisions if card.labels else None},
-        "held_out": {"pictures": len(facts.material.held_out), "rests_on": facts.score.rests_on if facts.score else ""},
+        "machine": machine(),
+        "held_out": {
+            "pictures": len(facts.material.held_out),
+            "rests_on": facts.score.rests_on if facts.score else "",
+            "not_judged": facts.not_judged,
+        },
         "metric": facts.score.metric if facts.score else "",
         "builds": [_fp32(facts, ms), *(_lower(one, ms) for one in facts.lowered)],
         "torch_ms": _by_threads(ms.get("torch", {})),
         "disagreements": disagreements(facts),
+        "nearly_the_same": NEARLY_THE_SAME,
         "provenance": dict(card.provenance),
     }
 
@@ -117,7 +128,9 @@ def disagreements(facts: ExportFacts) -> list[dict[str, Any]]:
             before, after = _answer(base, origin, i), _answer(card, outputs, i)
             told = {"precision": name, "index": i, "file": facts.material.held_out_names[i], "apart": float(apart[i])}
             other = bool(before and after and before["label"] != after["label"])
-            found.append({**told, "label": _truth(facts, i), "torch": before, "build": after, "other_answer": other})
+            right = bool(after and after["label"] == _truth(facts, i))
+            said = {"torch": before, "build": after, "other_answer": other, "right": right if after else None}
+            found.append({**told, "label": _truth(facts, i), **said})
     return found
 
 
@@ -148,9 +161,11 @@ def _answer(card: ModelCard, outputs: Floats, i: int) -> dict[str, Any] | None:
 
 
 def _truth(facts: ExportFacts, i: int) -> str:
-    number = int(facts.material.held_out_labels[i])
+    number, name = int(facts.material.held_out_labels[i]), facts.material.held_out_names[i]
     labels = facts.exported.card.labels
-    return labels[number] if labels else f"identity {number}"
+    if labels:
+        return labels[number]
+    return name.split("/")[0] if "/" in name else f"identity {number}"
 
 
 def _fp32(facts: ExportFacts, ms: Speeds) -> dict[str, Any]:
@@ -187,10 +202,17 @@ def _lower(one: Lowered, ms: Speeds) -> dict[str, Any]:
 
 
 def _judged(score: Score | None) -> dict[str, Any]:
+    empty = dict.fromkeys(("score", "temperature", "unsure_below", "answered", "answered_right"))
     if score is None:
-        return {"score": None, "temperature": None, "unsure_below": None}
+        return empty
+    judged = {**empty, "score": _estimate(score.interval)}
+    if score.answers is None:
+        return judged
+    count = score.answers
+    answered = wilson(count.answered, count.pictures)
+    right = wilson(count.right, count.answered) if count.answered else None
     told = {"temperature": score.temperature, "unsure_below": score.unsure_below}
-    return {"score": _estimate(score.interval), **(told if score.metric == "accuracy" else dict.fromkeys(told))}
+    return {**judged, **told, "answered": _estimate(answered), "answered_right": _estimate(right)}
 
 
 def _estimate(estimate: Estimate | None) -> dict[str, float | None] | None:
@@ -215,7 +237,8 @@ def render(report: Report, material: Material) -> str:
     loader = jinja2.FileSystemLoader([Path(__file__).parent, Path(models.__file__).parent])
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {"percent": percent, "interval": interval, "points": points}
-    pictures = {i: _inline(material.pictures(i)) for i in {each["index"] for each in report["disagreements"]}}
+    shown = {each["index"] for each in report["disagreements"] if each["apart"] >= NEARLY_THE_SAME}
+    pictures = {i: _inline(material.pictures(i)) for i in shown}
     return environment.get_template("export_report.html.j2").render(r=report, pictures=pictures)
 
 

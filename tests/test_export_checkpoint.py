@@ -13,12 +13,15 @@ import torch
 from onnx import helper, numpy_helper
 
 from edge_app import runtime
-from edge_app.cli import main
-from edge_app.domain import ModelError
+from edge_app.cli import export_words as words
+from edge_app.cli import main, parser
+from edge_app.domain import InputSpec, ModelCard, ModelError
 from export import torch_export
-from export.classifier import classifier_material, unsure_below
+from export.bar import Answers, answers, unsure_below
+from export.classifier import classifier_material
 from export.embedder import embedder_material
 from export.pretrained import dlib_material, facenet_material, pretrained_material
+from export.privacy import without_paths
 from export.publish import Request, named, publish
 from export.samples import enough, sample_crops
 from models import siamese
@@ -70,7 +73,8 @@ def classifier(things, tmp_path_factory):
     head = Head(backbone.features, 3)
     torch.nn.init.normal_(head.linear.weight, std=0.2)
     path = tmp_path_factory.mktemp("flowers") / "best-tune-50.0.safetensors"
-    told = {"directory": str(things), "seed": 1, "validation_share": 0.3, "selection_share": 0.2, "command": "train it"}
+    told = {"directory": str(things), "seed": 1, "validation_share": 0.3, "selection_share": 0.2}
+    told["command"] = f"edge-app train classifier '{things}' --output '{path.parent}'"
     folder = scan(things)
     weights = TransferClassifier(backbone, head).state_dict()
     save(
@@ -106,7 +110,8 @@ def embedder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def material(classifier):
-    return classifier_material(classifier, Request("flowers", "edge-app export it", licence="own pictures"))
+    command = f"edge-app export {classifier} -o /home/ada/flowers.onnx"
+    return classifier_material(classifier, Request("flowers", command, licence="own pictures"))
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +151,10 @@ def test_the_card_tells_all(exported, classifier):
     told = card.provenance
     assert told["exporter"] == torch_export.DYNAMO and int(told["opset"]) >= 17
     assert (told["data_licence"], told["data_sha256"]) == ("own pictures", checkpoint.data_sha256)
-    assert {"command", "versions", "base", "parity_max_abs", "precision", "trained_by"} <= set(told)
+    assert {"versions", "base", "parity_max_abs", "precision", "bar"} <= set(told)
+    assert told["command"] == "edge-app export best-tune-50.0.safetensors -o flowers.onnx"
+    assert told["trained_by"].startswith("edge-app train classifier things")
+    assert str(Path.home()) not in card.to_json() and str(classifier.parent) not in card.to_json()
 
 
 def test_held_out_pictures_are_the_split_s_own_and_none_calibrates(material, things):
@@ -169,6 +177,43 @@ def spoiled(model, output):
     graph.initializer.append(numpy_helper.from_array(np.float32(1.01), "spoil"))
     graph.node.append(helper.make_node("Mul", [f"{output}_right", "spoil"], [output]))
     return model
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("weights of /home/ada/net.pth, see https://a.b/c/d", "weights of net.pth, see https://a.b/c/d"),
+        ("and/or timm:net/a.b 1/2 CC-BY", "and/or timm:net/a.b 1/2 CC-BY"),
+        (r"C:\Users\ada\net.pth and \\host\share\x.pt", "net.pth and x.pt"),
+        ("~/a/b.pt ~ada/c.pt ../../d.pt file:///home/ada/e.pt (/srv/f.pt)", "b.pt c.pt d.pt e.pt (f.pt)"),
+    ],
+)
+def test_paths_in_a_card_s_words_are_cut_to_their_last_name(text, left):
+    card = ModelCard(
+        "a", "classification", "logits", InputSpec("input", 8, 8), ("logits",), "fp32", text, True, text, "0" * 64,
+        labels=("a", "b"), provenance={"base": text},
+    )  # fmt: skip
+    clean = without_paths(card)
+    assert (clean.origin, clean.licence, clean.provenance["base"]) == (left, left, left)
+
+
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        ("edge-app export '/home/ada/my ants' --data=/s/x -o/u/y.onnx", "edge-app export 'my ants' --data=x -oy.onnx"),
+        ("edge-app export runs/acme/best.safetensors --int8", "edge-app export best.safetensors --int8"),
+        (r"edge-app export 'C:\Users\ada x\y' --id a", "edge-app export y --id a"),
+        (r"edge-app export C:\Users\ada\y --id a", "edge-app export y --id a"),
+        ("edge-app export /home/ada/it's", "edge-app export it's"),
+        ("export b --licence 'CC BY/own, https://a.b/c'", "export b --licence 'CC BY/own, https://a.b/c'"),
+    ],
+)  # fmt: skip
+def test_paths_in_a_card_s_commands_are_cut_to_their_last_name(line, left):
+    card = ModelCard(
+        "a", "classification", "logits", InputSpec("input", 8, 8), ("logits",), "fp32", "MIT", True, "b", "0" * 64,
+        labels=("a", "b"), provenance={"command": line, "trained_by": line},
+    )  # fmt: skip
+    assert dict(without_paths(card).provenance) == {"command": left, "trained_by": left}
 
 
 @pytest.mark.parametrize("output", ["logits", "class_maps"])
@@ -241,11 +286,76 @@ def test_a_bad_checkpoint_is_one_line(classifier, tmp_path, capsys, spoil, said)
     assert said in line and not list(tmp_path.glob("*.onnx"))
 
 
-@pytest.mark.parametrize(("name", "said"), [("folder", "is a folder"), ("x.pt", "does not end in .onnx")])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("folder", "is a folder"), ("x.pt", "does not end in .onnx"), ("a.jpg/x.onnx", "is not a folder")],
+)
 def test_a_bad_output_is_one_line(classifier, tmp_path, capsys, name, said):
     (tmp_path / "folder").mkdir()
+    (tmp_path / "a.jpg").write_bytes(b"a picture")
     assert main(["export", str(classifier), "-o", str(tmp_path / name)]) == 2
-    assert said in capsys.readouterr().err
+    [line] = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("a.jpg", "is no checkpoint"),
+        (".", "holds no checkpoint"),
+        ("CHECKPOINT --report a.jpg", "name it with --report"),
+        ("CHECKPOINT --data nowhere", "are not at nowhere"),
+        ("CHECKPOINT --data a.jpg", "are not at a.jpg"),
+        ("CHECKPOINT --max-drop nan", "--max-drop is nan"),
+        ("CHECKPOINT --id A!", "say a"),
+        ("CHECKPOINT --int8 -o flowers-int8.onnx", "another precision"),
+        ("backbone nonsense", "no backbone called 'nonsense'"),
+        ("facenet --weights nowhere.pt", "no weights called nowhere.pt"),
+    ],
+)
+def test_a_mistyped_line_is_one_line_and_writes_nothing(classifier, tmp_path, monkeypatch, capsys, line, said):
+    monkeypatch.chdir(tmp_path)
+    Path("a.jpg").write_bytes(b"\xff\xd8\xff a picture")
+    assert main(["export", *line.replace("CHECKPOINT", str(classifier)).split()]) in (1, 2)
+    [told] = capsys.readouterr().err.splitlines()
+    assert said in told and [p.name for p in tmp_path.iterdir()] == ["a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("line", "run", "told"),
+    [
+        ("-o x.onnx zoo.safetensors", "run_checkpoint", {"output": Path("x.onnx")}),
+        ("--int8 --max-d 0.1 --data=d c --licence zoo", "run_checkpoint", {"int8": True, "licence": "zoo"}),
+        ("-ox.onnx --json dlib --faces f", "run_dlib", {"output": Path("x.onnx"), "data": Path("f")}),
+        ("--id zoo backbone --int8", "run_backbone", {"id": "zoo", "int8": True}),
+        ("zoo --no-int8", "run_zoo", {"no_int8": True}),
+    ],
+)
+def test_options_may_stand_before_what_is_exported(line, run, told):
+    args = parser().parse_args(["export", *line.split()])
+    assert args.run.__name__ == run
+    assert {name: getattr(args, name) for name in told} == told
+    assert run != "run_checkpoint" or args.checkpoint.name in ("zoo.safetensors", "c")
+
+
+@pytest.mark.parametrize("line", ["", "-o x.onnx", "--int8", "dlib --max-drop x"])
+def test_a_line_without_sense_shows_the_usage_with_the_program_s_name(line, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", *line.split()])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith(f"usage: edge-app export {'dlib' if 'dlib' in line else 'CHECKPOINT'} [")
+
+
+def test_an_int8_build_that_cannot_be_made_is_told_and_the_fp32_build_stays(material, exported, monkeypatch, tmp_path):
+    from edge_app.cli import export as command
+
+    def impossible(*args):
+        raise ModelError("the graph has no layer with weights")
+
+    monkeypatch.setattr("export.lower.build", impossible)
+    [told] = command._lower(material, exported, {"int8": tmp_path / "flowers-int8.onnx"}, 0.005, lambda what: None)
+    assert not told.kept and "int8: not kept: the graph has no layer with weights" in words.told(exported, [told], [])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_leaves_nothing(material, graph, tmp_path, monkeypatch):
@@ -280,6 +390,20 @@ def test_the_bar_is_the_smallest_at_which_the_answered_are_right():
     assert unsure_below(chances, np.array([1, 0, 1, 0, 0, 0])) == 0.75
     # Never all right: the bar with the highest share, 2 of 3 above 0.75.
     assert unsure_below(chances, np.array([1, 1, 1, 0, 0, 1])) == 0.75
+
+
+def test_what_a_bar_does_is_told_by_pictures_that_did_not_set_it():
+    best = np.array([0.55, 0.6, 0.7, 0.8, 0.9, 0.97])
+    chances = np.stack([best, 1 - best], axis=1)
+    labels = np.array([0, 0, 1, 0, 0, 0])
+    bar = unsure_below(chances, labels)
+    at_own_bar = chances.max(axis=1) >= bar
+    assert bar == 0.75 and (labels[at_own_bar] == 0).all(), "at its own bar nothing is wrong"
+    # Without the one that is wrong, the others set 0.5: it is answered, and wrong. Each other sets at least 0.75 still.
+    assert answers(chances, labels) == Answers(6, 4, 3)
+    told = answers(chances, labels).metrics()
+    assert (told["answered_share"], told["answered_right"]) == (4 / 6, 3 / 4)
+    assert answers(chances[:0], labels[:0]).metrics() == {}
 
 
 def test_few_pictures_become_enough_without_repeating():

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from edge_app.domain import Floats, InputSpec, ModelCard, Pixels
+from edge_app.cli import export as command
+from edge_app.domain import Floats, InputSpec, ModelCard, ModelError, Pixels
 from export import timing
 from export.figures import score
 from export.lower import Lowered
 from export.material import Material
 from export.publish import Exported, publish
-from export.report import ExportFacts, collect, disagreements, write
+from export.report import ExportFacts, collect, disagreements, render, write
 from export.torch_export import Signature
 from models.intervals import Estimate
 
@@ -98,6 +100,31 @@ def test_page_and_json_are_whole_escaped_and_need_no_other_file(
     assert "<b>mine</b>" not in page
     for absent in ("http://", "https://", "<script", "<link"):
         assert absent not in page
-    assert page.count("data:image/jpeg;base64,") == len(report["disagreements"])
+    # Torch and fp32 say the same everywhere: only the one picture on which the INT8 build strays is shown.
+    assert page.count("data:image/jpeg;base64,") == 1
+    assert "7.png" in page
     assert "refused: 2.8 points" in page
+    assert "judged on 36 pictures held out" in page
     assert {path.name for path in html.parent.iterdir()} == {"colours.html", "colours.json"}
+
+
+def test_too_few_pictures_to_judge_are_told_and_the_rest_is_reported(facts: ExportFacts) -> None:
+    report = collect(replace(facts, score=None, lowered=(), not_judged="2 impostor pairs"), {"fp32": {1: 2.0}})
+    assert (report["metric"], report["builds"][0]["score"], report["builds"][0]["answered"]) == ("", None, None)
+    page = render(report, facts.material)
+    assert "not judged: 2 impostor pairs" in page
+    assert "not sure" not in page
+
+
+def test_the_command_reports_without_a_score_where_too_few_pictures_are_held_out(
+    facts: ExportFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_few(*args: object) -> None:
+        raise ModelError("found 3 genuine and 2 impostor pairs")
+
+    monkeypatch.setattr(timing, "_ROUNDS", 2)
+    monkeypatch.setattr("export.figures.score", too_few)
+    _, data = command._report(tmp_path, facts.material, facts.exported, (), lambda what: None)
+    told = json.loads(data.read_text())
+    assert told["held_out"]["not_judged"] == "found 3 genuine and 2 impostor pairs"
+    assert told["builds"][0]["score"] is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -11,10 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from edge_app.cli import export_words as words
 from edge_app.cli import options
-from edge_app.domain import EdgeError, UsageError
+from edge_app.domain import EdgeError, ModelError, UsageError
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from export.lower import Lower, Lowered
     from export.material import Material
     from export.publish import Exported, Request
@@ -32,7 +36,10 @@ Make = Callable[["Request"], "Material"]
 
 
 class _WordOrCheckpoint(_SubParsers):
-    """Sub-commands; any other word is a checkpoint's path. A checkpoint called like a sub-command is `./zoo`."""
+    """Sub-commands; any other word is a checkpoint's path. A checkpoint called like a sub-command is `./zoo`.
+
+    The parser above it knows no options, so that everything arrives here: options may stand before the word too.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -46,10 +53,36 @@ class _WordOrCheckpoint(_SubParsers):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        """Dispatch, with the word `checkpoint` put in front of a path."""
-        words = list(values or ())
-        known = words and words[0] in self._name_parser_map
-        super().__call__(parser, namespace, words if known else ["checkpoint", *words], option_string)
+        """Dispatch, with the word in front, and `checkpoint` in front of a path."""
+        line = list(values or ())
+        if line and line[0] in ("-h", "--help"):
+            parser.print_help()
+            parser.exit()
+        place = self._place_of_word(line)
+        if place is None:
+            parser.error("name a checkpoint, or one of facenet, dlib, backbone, zoo")
+        line.insert(0, line.pop(place))
+        known = line[0] in self._name_parser_map
+        super().__call__(parser, namespace, line if known else ["checkpoint", *line], option_string)
+
+    def _place_of_word(self, line: Sequence[str]) -> int | None:
+        """Where the first word stands that is neither an option nor the value of one; None when there is none."""
+        place = 0
+        while place < len(line):
+            if not line[place].startswith("-"):
+                return place
+            place += 2 if self._takes_next(line[place]) else 1
+        return None
+
+    def _takes_next(self, option: str) -> bool:
+        """Whether an option, spelled out or shortened, takes the word behind it; in all sub-commands it is the same."""
+        actions = [
+            action
+            for parser in self._name_parser_map.values()
+            for name, action in parser._option_string_actions.items()
+            if (name.startswith(option) if option.startswith("--") else name == option)
+        ]
+        return any(action.nargs != 0 for action in actions)
 
 
 def add_parser(commands: options.Commands) -> None:
@@ -59,9 +92,16 @@ def add_parser(commands: options.Commands) -> None:
         help="write ONNX models that agree with what they were made from",
         usage="edge-app export CHECKPOINT [-o FILE.onnx] [options]\n"
         "       edge-app export facenet|dlib|backbone|zoo [options]",
-        epilog="example: edge-app export runs/flowers/best-tune-91.8.safetensors -o flowers.onnx",
+        description="Write ONNX models that agree with what they were made from.",
+        epilog="example: edge-app export runs/flowers/best-tune-91.8.safetensors -o flowers.onnx\n"
+        "options: edge-app export checkpoint --help",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prefix_chars="\0",
+        add_help=False,
     )
-    actions = top.add_subparsers(title="what", metavar="WHAT", required=True, action=_WordOrCheckpoint)
+    actions = top.add_subparsers(
+        title="what", metavar="WHAT", required=True, action=_WordOrCheckpoint, prog="edge-app export"
+    )
     _add_checkpoint(actions)
     _add_facenet(actions)
     _add_dlib(actions)
@@ -211,19 +251,9 @@ def run_backbone(args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace, name: str, make: Make) -> int:
     """Write the fp32 build, then what else was asked for, and tell."""
-    if not 0 <= args.max_drop < 1:
-        raise UsageError(f"--max-drop is {args.max_drop}", expected="0 to below 1; 0.005 is half a point")
-    from export.publish import Request, check_output, named, publish
+    from export.publish import Request, publish
 
-    model_id = named(args.id, args.output, name)
-    path = args.output or Path(f"{model_id}-fp32.onnx")
-    asked: list[tuple[Lower, bool]] = [("int8", args.int8), ("fp16", args.fp16)]
-    lower = [word for word, wanted in asked if wanted]
-    others = {word: path.with_name(f"{model_id}-{word}.onnx") for word in lower}
-    for each in (path, *others.values()):
-        check_output(each)
-    if path in others.values():
-        raise UsageError(f"{path.name} is the name of another precision", expected=f"{model_id}-fp32.onnx")
+    model_id, path, others = _places(args, name)
     command = shlex.join(["edge-app", *sys.argv[1:]])
     changed = getattr(args, "data_changed", False)
     request = Request(model_id, command, getattr(args, "data", None), changed, args.licence)
@@ -238,17 +268,29 @@ def _export(args: argparse.Namespace, name: str, make: Make) -> int:
         lowered = _lower(material, exported, others, args.max_drop, tell)
         reports = _report(args.report, material, exported, lowered, tell) if args.report else ()
     if args.json:
-        told: dict[str, Any] = {
-            "builds": [_plain_build(build) for build in lowered],
-            "reports": [str(each) for each in reports],
-        }
-        options.print_json(_plain(exported) | told)
+        options.print_json(words.plain(exported, lowered, reports))
     else:
-        builds = [line for build in lowered for line in _told_build(build)]
-        kept = [str(path), *(str(build.path) for build in lowered if build.path)]
-        next_ = [f"next: edge-app models add {shlex.quote(file)}" for file in kept]
-        print("\n".join([*_told(exported), *builds, *(f"report: {each}" for each in reports), *next_]))
+        print("\n".join(words.told(exported, lowered, reports)))
     return 0
+
+
+def _places(args: argparse.Namespace, name: str) -> tuple[str, Path, dict[Lower, Path]]:
+    """The id and the files to write, refused before minutes are spent."""
+    if not 0 <= args.max_drop < 1:
+        raise UsageError(f"--max-drop is {args.max_drop}", expected="0 to below 1; 0.005 is half a point")
+    from export.publish import check_folder, check_output, named
+
+    model_id = named(args.id, args.output, name)
+    path = args.output or Path(f"{model_id}-fp32.onnx")
+    asked: list[tuple[Lower, bool]] = [("int8", args.int8), ("fp16", args.fp16)]
+    others = {word: path.with_name(f"{model_id}-{word}.onnx") for word, wanted in asked if wanted}
+    for each in (path, *others.values()):
+        check_output(each)
+    if path in others.values():
+        raise UsageError(f"{path.name} is the name of another precision", expected=f"{model_id}-fp32.onnx")
+    if args.report:
+        check_folder(args.report, "--report")
+    return model_id, path, others
 
 
 def _lower(
@@ -258,48 +300,31 @@ def _lower(
     if not paths:
         return []
     from export.card import read_model
-    from export.lower import build
-    from export.publish import unwritable
 
     # The card in the file knows its exporter and opset; its parity is the fp32 build's and is replaced.
     known = replace(material, card=exported.card)
     model = read_model(exported.path)
-    made = []
-    for precision, path in paths.items():
-        try:
-            made.append(build(known, model, precision, max_drop, path, tell))
-        except OSError as error:
-            raise unwritable(path, error) from error
-    return made
+    return [_lowered(known, model, precision, max_drop, path, tell) for precision, path in paths.items()]
 
 
-def _plain_build(build: Lowered) -> dict[str, Any]:
-    score = build.score
-    return {
-        "precision": build.precision,
-        "kept": build.kept,
-        "path": str(build.path) if build.path else None,
-        "size_bytes": build.size_bytes,
-        "metric": score.metric if score else None,
-        "value": score.value if score else None,
-        "drop": build.drop if score else None,
-        "ms_by_threads": {str(count): ms for count, ms in build.ms.items()},
-        "fp32_ms_by_threads": {str(count): ms for count, ms in build.fp32_ms.items()},
-        "slower": build.slower,
-        "reason": build.reason,
-    }
+def _lowered(
+    known: Material, model: ModelProto, precision: Lower, max_drop: float, path: Path, tell: Callable[[str], None]
+) -> Lowered:
+    from export.lower import Lowered, build
+    from export.publish import unwritable
 
-
-def _told_build(build: Lowered) -> list[str]:
-    if not build.kept:
-        return [f"{build.precision}: not kept: {build.reason}"]
-    return [f"{build.path}: {build.precision}, {build.size_bytes / 1e6:.1f} MB; {build.reason}"]
+    try:
+        return build(known, model, precision, max_drop, path, tell)
+    except ModelError as error:  # the fp32 build is there all the same
+        return Lowered(precision, False, None, None, None, math.nan, None, 0, {}, {}, None, str(error))
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def _report(
     folder: Path, material: Material, exported: Exported, lowered: Sequence[Lowered], tell: Callable[[str], None]
 ) -> tuple[Path, ...]:
-    """The report's page and its JSON; the fp32 build is judged where there are held-out pictures."""
+    """The report's page and its JSON; the fp32 build is judged where the held-out pictures are enough for that."""
     from export.card import read_model
     from export.figures import score
     from export.lower import first_outputs
@@ -307,63 +332,15 @@ def _report(
     from export.session import as_function
 
     tell("report")
-    judged = None
-    if exported.card.labels or exported.card.operating_points:
+    judged, why = None, ""
+    try:
+        if len(material.held_out) == 0:
+            raise ModelError("there are no held-out pictures")
         outputs = first_outputs(as_function(read_model(exported.path)), material.held_out)
         judged = score(exported.card, outputs, material.held_out_labels)
-    return write(folder / exported.card.id, ExportFacts(material, exported, judged, lowered))
-
-
-def _plain(exported: Exported) -> dict[str, Any]:
-    card, parity = exported.card, exported.parity
-    return {
-        "id": card.id,
-        "path": str(exported.path),
-        "task": card.task,
-        "precision": card.precision,
-        "size_bytes": exported.size_bytes,
-        "commercial_use": card.commercial_use,
-        "licence": card.licence,
-        "exporter": card.provenance["exporter"],
-        "opset": int(card.provenance["opset"]),
-        "parity": {
-            "pictures": parity.inputs,
-            "max_abs": parity.max_abs,
-            "min_cosine": parity.min_cosine,
-            "same_decisions": parity.same_decisions,
-        },
-        "operating_points": len(card.operating_points),
-        "unsure_below": card.unsure_below,
-        "metrics": dict(card.metrics),
-    }
-
-
-def _told(exported: Exported) -> list[str]:
-    card, parity = exported.card, exported.parity
-    near = (
-        f"cosine at least {parity.min_cosine:.7f}"
-        if card.task.endswith("embedding")
-        else f"largest difference {parity.max_abs:.1e}, the same decisions"
-    )
-    made = f"{card.provenance['exporter']}, opset {card.provenance['opset']}"
-    lines = [
-        f"{exported.path}: {card.task}, id {card.id}, fp32, {exported.size_bytes / 1e6:.1f} MB ({made})",
-        f"agrees with torch on {parity.inputs} pictures at batch 1 and 8: {near}",
-    ]
-    if card.labels:
-        accuracy = card.metrics.get("accuracy", 0.0)
-        lines.append(
-            f"{len(card.labels)} classes, {100 * accuracy:.1f} % right on held-out pictures; "
-            f"not sure below {100 * card.unsure_below:.0f} %"
-        )
-    elif card.operating_points:
-        pairs = max(point.impostor_pairs for point in card.operating_points)
-        lines.append(f"{len(card.operating_points)} thresholds, from up to {pairs} pairs of held-out identities")
-    else:
-        lines.append(f"no thresholds: measure them with edge-app calibrate DIR --model {card.id}")
-    if not card.commercial_use:
-        lines.append(f"no commercial use: {card.licence}")
-    return lines
+    except ModelError as error:  # too few pictures judge nothing; parity and speed are worth a report all the same
+        why = str(error)
+    return write(folder / exported.card.id, ExportFacts(material, exported, judged, lowered, why))
 
 
 def _checkpoint_in(path: Path) -> Path:
@@ -371,6 +348,10 @@ def _checkpoint_in(path: Path) -> Path:
     if not path.exists():
         raise UsageError(f"{path} does not exist", expected="a checkpoint, or one of facenet, dlib, backbone, zoo")
     if not path.is_dir():
+        if path.suffix != ".safetensors":
+            raise UsageError(
+                f"{path.name} is no checkpoint", expected="the .safetensors file that `train` wrote, or its folder"
+            )
         return path
     found = sorted(file for pattern in _CHECKPOINTS for file in path.glob(pattern))
     if len(found) != 1:

@@ -1,0 +1,104 @@
+"""What `export` tells when it is done, for people and as JSON. Flows in: what was written. Flows out: lines, values."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edge_app.domain import ModelCard
+    from export.lower import Lowered
+    from export.publish import Exported
+
+
+def plain(exported: Exported, lowered: Sequence[Lowered], reports: Sequence[Path]) -> dict[str, Any]:
+    """All of it as JSON's values."""
+    card, parity = exported.card, exported.parity
+    return {
+        "id": card.id,
+        "path": str(exported.path),
+        "task": card.task,
+        "precision": card.precision,
+        "size_bytes": exported.size_bytes,
+        "commercial_use": card.commercial_use,
+        "licence": card.licence,
+        "exporter": card.provenance["exporter"],
+        "opset": int(card.provenance["opset"]),
+        "parity": {
+            "pictures": parity.inputs,
+            "max_abs": parity.max_abs,
+            "min_cosine": parity.min_cosine,
+            "same_decisions": parity.same_decisions,
+        },
+        "operating_points": len(card.operating_points),
+        "unsure_below": card.unsure_below,
+        "metrics": dict(card.metrics),
+        "builds": [_plain_build(build) for build in lowered],
+        "reports": [str(each) for each in reports],
+    }
+
+
+def _plain_build(build: Lowered) -> dict[str, Any]:
+    score = build.score
+    return {
+        "precision": build.precision,
+        "kept": build.kept,
+        "path": str(build.path) if build.path else None,
+        "size_bytes": build.size_bytes,
+        "metric": score.metric if score else None,
+        "value": score.value if score else None,
+        "drop": build.drop if score else None,
+        "ms_by_threads": {str(count): ms for count, ms in build.ms.items()},
+        "fp32_ms_by_threads": {str(count): ms for count, ms in build.fp32_ms.items()},
+        "slower": build.slower,
+        "reason": build.reason,
+    }
+
+
+def told(exported: Exported, lowered: Sequence[Lowered], reports: Sequence[Path]) -> list[str]:
+    """All of it as lines, what to do next at the end."""
+    kept = [exported.path, *(build.path for build in lowered if build.path)]
+    return [
+        *_of_fp32(exported),
+        *(_of_build(build) for build in lowered),
+        *(f"report: {each}" for each in reports),
+        *(f"next: edge-app models add {shlex.quote(str(file))}" for file in kept),
+    ]
+
+
+def _of_fp32(exported: Exported) -> list[str]:
+    card, parity = exported.card, exported.parity
+    near = (
+        f"cosine at least {parity.min_cosine:.7f}"
+        if card.task.endswith("embedding")
+        else f"largest difference {parity.max_abs:.1e}, the same decisions"
+    )
+    made = f"{card.provenance['exporter']}, opset {card.provenance['opset']}"
+    lines = [
+        f"{exported.path}: {card.task}, id {card.id}, fp32, {exported.size_bytes / 1e6:.1f} MB ({made})",
+        f"agrees with torch on {parity.inputs} pictures at batch 1 and 8: {near}",
+        _measured(card),
+    ]
+    if not card.commercial_use:
+        lines.append(f"NO COMMERCIAL USE; licence: {card.licence}")
+    return lines
+
+
+def _measured(card: ModelCard) -> str:
+    if card.labels:
+        return (
+            f"{len(card.labels)} classes, {100 * card.metrics.get('accuracy', 0.0):.1f} % right on held-out pictures; "
+            f"not sure below {100 * card.unsure_below:.0f} %"
+        )
+    if card.operating_points:
+        pairs = max(point.impostor_pairs for point in card.operating_points)
+        return f"{len(card.operating_points)} thresholds, from up to {pairs} pairs of held-out identities"
+    return f"no thresholds: measure them with edge-app calibrate DIR --model {card.id}"
+
+
+def _of_build(build: Lowered) -> str:
+    if not build.kept:
+        return f"{build.precision}: not kept: {build.reason}"
+    return f"{build.path}: {build.precision}, {build.size_bytes / 1e6:.1f} MB; {build.reason}"
