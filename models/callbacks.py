@@ -31,6 +31,9 @@ from models.progress import Progress, Silence, TrainingError
 _CHECK_EVERY: Final = 50
 """Batches between two looks at the loss on an accelerator, where every look waits for it."""
 
+_TELL_EVERY_S: Final = 0.5
+"""Seconds between two words about the batches of one epoch."""
+
 
 class SafetensorsIO(CheckpointIO):
     """Lightning's state as safetensors: written atomically, read without unpickling."""
@@ -87,7 +90,7 @@ class Watch(Callback):
         """`curve` is a CSV file that is written after every epoch."""
         self._stage, self._epochs, self._seed = stage, epochs, seed
         self._monitor, self._progress, self._curve = monitor, progress, curve
-        self._started_s = 0.0
+        self._started_s = self._told_s = 0.0
         self.history: list[dict[str, float]] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -113,18 +116,23 @@ class Watch(Callback):
         """Reseed before the first batch of an epoch."""
         # Not at the epoch's start: Lightning leaves that hook out in the first epoch after a resume.
         if batch_idx == 0:
-            self._started_s = time.perf_counter()
+            self._started_s = self._told_s = time.perf_counter()
             _reseed(seed_of(self._seed, trainer.current_epoch, trainer.global_rank))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop at a loss that is not a number."""
+        """Stop at a loss that is not a number; in a long epoch, tell where it is."""
         if pl_module.device.type != "cpu" and batch_idx % _CHECK_EVERY and not trainer.is_last_batch:
             return
         loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
         if loss is not None and not bool(torch.isfinite(loss).all()):
             raise _not_a_number(self._stage, trainer.current_epoch)
+        now_s = time.perf_counter()
+        if loss is not None and trainer.is_global_zero and now_s - self._told_s >= _TELL_EVERY_S:
+            self._told_s = now_s
+            batches = f"batch {batch_idx + 1} of {trainer.num_training_batches}"
+            self._progress.advance(trainer.current_epoch, f"{batches}, loss {float(loss):.3f}")
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the epoch's figures."""
@@ -132,7 +140,7 @@ class Watch(Callback):
             self._record(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add the training loss."""
+        """Add the training loss and tell the epoch's figures."""
         if not trainer.enable_validation:
             self._record(trainer)
         # The training loss is known only now; validation ran before the epoch's end.
@@ -140,6 +148,8 @@ class Watch(Callback):
         if self._curve is not None and trainer.is_global_zero:
             self._curve.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(self._curve, _csv(self.history))
+        if trainer.is_global_zero:
+            self._progress.advance(trainer.current_epoch + 1, _figures(self.history[-1]))
 
     def _record(self, trainer: pl.Trainer) -> None:
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -149,9 +159,18 @@ class Watch(Callback):
         epoch = trainer.current_epoch
         self.history = [entry for entry in self.history if entry["epoch"] < epoch]
         self.history.append({"epoch": float(epoch), "seconds": time.perf_counter() - self._started_s, **values})
-        if trainer.is_global_zero:
-            told = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in sorted(values.items()))
-            self._progress.advance(epoch + 1, told)
+
+
+def _figures(entry: Mapping[str, float]) -> str:
+    """An epoch's figures in one short line, the loss first: loss 0.041, validation 0.093, 97.4 % right."""
+    words = {"train_loss": "loss", "validation_loss": "validation"}
+    names = sorted((name for name in entry if name not in ("epoch", "seconds")), key=lambda name: name != "train_loss")
+    return ", ".join(
+        f"{100 * entry[name]:.1f} % right"
+        if name == "validation_accuracy"
+        else f"{words.get(name, name.replace('_', ' '))} {entry[name]:.3f}"
+        for name in names
+    )
 
 
 def _csv(history: Sequence[Mapping[str, float]]) -> str:

@@ -1,6 +1,6 @@
-"""Hides how certain a measured figure is: Wilson's interval and the bootstrap over identities.
+"""Hides how certain a measured figure is: Wilson's interval, the bootstrap over identities, and paired differences.
 
-Flows in: counts, or a statistic of weighted identities. Flows out: an `Estimate` with its interval.
+Flows in: counts, a statistic of weighted identities, or differences. Flows out: an `Estimate` with its interval.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Estimate:
     high: float
     """Upper end of the interval."""
     trials: int
-    """How many trials (Wilson) or identities (bootstrap) it rests on."""
+    """How many trials (Wilson), identities (bootstrap) or differences it rests on."""
 
     @property
     def above_zero(self) -> bool:
@@ -105,3 +105,41 @@ def weighted_share(hits: NDArray[np.float64], trials: NDArray[np.float64]) -> St
         return float(weights @ hits) / total if total else math.nan
 
     return share
+
+
+def paired(differences: NDArray[np.float64], largest: float = 1.0, confidence: float = CONFIDENCE) -> Estimate:
+    """Return the mean of (U,) paired differences of shares, with Bonett and Price's interval (2012).
+
+    One difference per judged unit, in [-largest, largest]: 1 where only the one side was right, -1 where only the
+    other was, 0 where both agreed. One unit that speaks for each side is added before the normal interval is taken,
+    so that units which all agree are not taken for proof that all others would. Units must be independent.
+    """
+    if not len(differences):
+        return Estimate(math.nan, -largest, largest, 0)
+    padded = np.concatenate([differences, [largest, -largest]])
+    half = NormalDist().inv_cdf(0.5 + confidence / 2) * math.sqrt(float(padded.var()) / len(padded))
+    middle, value = float(padded.mean()), float(differences.mean())
+    # The middle is drawn towards 0; of a handful of units that all differ, so far that it would leave the mean out.
+    low, high = min(value, max(-largest, middle - half)), max(value, min(largest, middle + half))
+    return Estimate(value, low, high, len(differences))
+
+
+def over_repeats(differences: NDArray[np.float64], confidence: float = CONFIDENCE) -> Estimate:
+    """Return the mean of (S,) differences, one per repetition, with Student's interval.
+
+    Two or more repetitions, which should not share what they are judged by. Raises ValueError for fewer.
+    """
+    from scipy.stats import t  # type: ignore[import-untyped]
+
+    count = len(differences)
+    if count < 2:
+        raise ValueError(f"found {count} repetitions, expected 2 or more")
+    point = float(t.ppf(0.5 + confidence / 2, count - 1))
+    half = point * float(differences.std(ddof=1)) / math.sqrt(count)
+    mean = float(differences.mean())
+    return Estimate(mean, mean - half, mean + half, count)
+
+
+def wider(first: Estimate, second: Estimate) -> Estimate:
+    """Return `first` with an interval that holds both: what neither way of counting would contradict."""
+    return Estimate(first.value, min(first.low, second.low), max(first.high, second.high), first.trials)

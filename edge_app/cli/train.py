@@ -8,18 +8,17 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import sys
-from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Final, Self
-
-from rich.progress import TaskID
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from edge_app.cli import options
+from edge_app.cli.training_progress import TrainingProgress
 from edge_app.domain import EdgeError
 from models import classifier_options, siamese_options
 
 _NEEDS: Final = ("torch", "torchvision", "timm", "lightning", "safetensors", "sklearn")
+_LOADING: Final = "PyTorch"
+"""What takes the first seconds."""
 
 
 def add_parser(commands: options.Commands) -> None:
@@ -67,18 +66,15 @@ def run_classifier(args: argparse.Namespace) -> int:
 
         print(show_augmentation(args, args.show_augmentation))
         return 0
-    with _Told(quiet=args.json) as told:
-        if args.compare:
-            from models.smalldata import compare
-
-            rows = compare(classifier_options.from_namespace(args), args.compare, range(args.seeds), told)
-        else:
-            from models.classifier_run import run
-
-            result = run(args, told)
     if args.compare:
-        _show_comparison(rows, args.json)
-    elif args.json:
+        return _compare(args)
+    with TrainingProgress(quiet=args.json) as told:
+        told.stage(_LOADING, 1)
+        from models.classifier_run import run
+
+        told.advance(1)
+        result = run(args, told)
+    if args.json:
         options.print_json(result.report | {"checkpoint_path": str(result.checkpoint), "html": str(result.html)})
     else:
         _show(result.report)
@@ -86,12 +82,30 @@ def run_classifier(args: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(args: argparse.Namespace) -> int:
+    """Measure methods and print the table, or its JSON."""
+    with TrainingProgress(quiet=args.json) as told:
+        told.stage(_LOADING, 1)
+        from models.comparison import Plan, compare
+
+        told.advance(1)
+        plan = Plan(tuple(args.compare), tuple(range(args.seed, args.seed + args.seeds)), args.per_class)
+        found = compare(classifier_options.from_namespace(args), plan, told, args.output)
+    if args.json:
+        options.print_json(found)
+    else:
+        _show_comparison(found)
+    return 0
+
+
 def run_siamese(args: argparse.Namespace) -> int:
     """Fine-tune an embedder and tell what it was worth."""
     _require()
-    from models.siamese import train
+    with TrainingProgress(quiet=args.json) as told:
+        told.stage(_LOADING, 1)
+        from models.siamese import train
 
-    with _Told(quiet=args.json) as told:
+        told.advance(1)
         result = train(siamese_options.from_namespace(args), told)
     if args.json:
         print(result.report.read_text(encoding="utf-8"))
@@ -107,7 +121,7 @@ def run_bench(args: argparse.Namespace) -> int:
 
     from models.speed import measure
 
-    with _Told(quiet=args.json) as told:
+    with TrainingProgress(quiet=args.json) as told:
         figures = measure(Path(args.directory), args.epochs, args.rounds, told)
     if args.json:
         options.print_json(figures)
@@ -148,60 +162,31 @@ def _show(report: Mapping[str, Any]) -> None:
     print(report["growth"]["sentence"])
 
 
-def _show_comparison(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    if as_json:
-        options.print_json(list(rows))
-        return
-    lines = [
-        (
+def _show_comparison(found: Mapping[str, Any]) -> None:
+    rows = found["rows"]
+    few = "" if found["per_class"] is None else f", learning from {found['per_class']} pictures of each class"
+    seeds = f"{len(found['seeds'])} seeds, {found['judged']} pictures judged{few}"
+    columns = ("method", "with", "without", "gain", "95 % interval", "only with : without", "better?")
+    options.show(options.table(f"accuracy: mean of {seeds}", columns, _comparison_lines(rows, "accuracy")))
+    if found["unequal_classes"]:
+        title = "the same by mean recall of the classes, which are of unequal size"
+        options.show(options.table(title, columns, _comparison_lines(rows, "recall")))
+    print("\n".join(found["sentences"]))
+
+
+def _comparison_lines(rows: Sequence[Mapping[str, Any]], measure: str) -> Iterator[tuple[str, ...]]:
+    for row in rows:
+        figures = row[measure]
+        value = f"{100 * figures['with']:.1f} %"
+        if row is rows[0]:
+            yield row["method"], value, "", "", "", "", ""
+            continue
+        yield (
             row["method"],
-            f"{100 * row['mean']:.2f} %",
-            "" if row["gain"] is None else f"{100 * row['gain']:+.2f}",
-            "" if row["gain"] is None else f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}",
-            row["verdict"],
-            row["note"],
+            value,
+            f"{100 * figures['without']:.1f} %",
+            f"{100 * figures['gain']:+.1f}",
+            f"{100 * figures['low']:+.1f} to {100 * figures['high']:+.1f}",
+            f"{row['only_with']} : {row['only_without']}",
+            figures["verdict"],
         )
-        for row in rows
-    ]
-    columns = ("method", "accuracy", "gain", "95 % interval of the gain", "", "")
-    options.show(options.table(f"mean of {rows[0]['seeds']} seeds", columns, lines))
-
-
-class _Told:
-    """Draws progress bars on standard error and prints notes above them; quiet with --json."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._bar = options.progress()
-        self._quiet = quiet
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> Self:
-        if not self._quiet:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._quiet:
-            self._bar.stop()
-
-    def note(self, text: str) -> None:
-        """Print one line."""
-        if self._quiet:
-            print(text, file=sys.stderr)
-        else:
-            self._bar.console.print(text, markup=False, highlight=False)
-
-    def stage(self, name: str, total: int) -> None:
-        """Begin a bar."""
-        if not self._quiet:
-            self._task = self._bar.add_task(name, total=total)
-
-    def advance(self, done: int, detail: str = "") -> None:
-        """Move the bar."""
-        if self._quiet or self._task is None:
-            return
-        # What is found while counting is told as "of N".
-        total = float(detail.removeprefix("of ")) if detail.startswith("of ") else None
-        self._bar.update(self._task, completed=done, total=total or self._bar.tasks[self._task].total)

@@ -1,0 +1,85 @@
+"""What a user sees while training goes on: lines without control characters in a file, figures on a terminal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from edge_app.cli.training_progress import TrainingProgress
+
+
+class Clock:
+    def __init__(self):
+        self.now_s = 0.0
+
+    def __call__(self):
+        return self.now_s
+
+
+def told(*, terminal, quiet=False, width=80):
+    out = io.StringIO()
+    clock = Clock()
+    console = Console(file=out, force_terminal=terminal, width=width)
+    return TrainingProgress(quiet=quiet, console=console, clock=clock), out, clock
+
+
+def test_a_file_gets_plain_lines_when_they_are_due_and_each_stage_s_last():
+    progress, out, clock = told(terminal=False)
+    with progress:
+        progress.stage("checking", 1)
+        progress.advance(7, "of 40")
+        progress.stage("head", 40)
+        for epoch in range(1, 24):
+            clock.now_s += 2
+            progress.advance(epoch, f"loss {1 / epoch:.3f}")
+        progress.note("selection loss: [1] of 2")
+        progress.stage("tune", 8)
+    assert out.getvalue().splitlines() == [
+        "checking: 7 of 40",
+        "head: 8 of 40, loss 0.125",
+        "head: 16 of 40, loss 0.062",
+        "selection loss: [1] of 2",
+        "head: 23 of 40, loss 0.043",
+    ]
+
+
+def test_nothing_is_told_twice_and_loading_is_no_news_in_a_file():
+    progress, out, clock = told(terminal=False)
+    with progress:
+        progress.stage("PyTorch", 1)
+        progress.advance(1)
+        progress.stage("head", 2)
+        clock.now_s = 60
+        progress.advance(2, "loss 0.1")
+    assert out.getvalue() == "head: 2 of 2, loss 0.1\n"
+
+
+def test_with_json_only_notes_are_told():
+    progress, out, _ = told(terminal=True, quiet=True)
+    with progress:
+        progress.stage("head", 2)
+        progress.advance(1, "loss 0.1")
+        progress.note("a picture was left out")
+    assert out.getvalue() == "a picture was left out\n"
+
+
+def test_eighty_columns_of_a_terminal_hold_stage_epoch_loss_and_validation():
+    progress, out, _ = told(terminal=True)
+    with progress:
+        progress.stage("refit-head", 40)
+        progress.advance(23, "loss 0.041, validation 0.093, 97.4 % right")
+        progress._bars.refresh()
+    shown = out.getvalue()
+    assert "refit-head" in shown and "23/40" in shown
+    assert "loss 0.041, validation 0.093, 97.4 % right" in shown
+
+
+@pytest.mark.parametrize("name", ["[bold]x", "[/]"])
+def test_names_from_users_are_not_markup(name):
+    progress, out, _ = told(terminal=True)
+    with progress:
+        progress.note(f"{name}: left out")
+        progress.stage("trials", 2)
+        progress.advance(1, name)
+        progress._bars.refresh()
+    assert out.getvalue().count(name) >= 2
