@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from edge_app.domain import UsageError
+from models.command import FIND, NEVER, PathTeller, command_of, plain
 
 if TYPE_CHECKING:
     from models.augment import AugmentOptions, Mixing
@@ -96,8 +97,6 @@ class ClassifierOptions:
     generations: int = 0
     """Generations of self-distillation."""
     resume: bool = False
-    command: str = ""
-    """The exact command, for the report."""
 
     def __post_init__(self) -> None:
         checks: list[tuple[bool, str, Any, str]] = [
@@ -111,6 +110,7 @@ class ClassifierOptions:
             (self.generations >= 0, "number of generations", self.generations, "0 or more"),
             (0 <= self.dropout < 1, "dropout", self.dropout, "0 to below 1"),
             (self.ridge >= 0, "ridge", self.ridge, "0 or more"),
+            (0 < self.decay <= 1, "decay", self.decay, "above 0, to 1"),
             (self.loss in LOSSES, "loss", self.loss, ", ".join(LOSSES)),
             (self.seed >= 0, "seed", self.seed, "0 or more"),
             (0 < self.learning_rate < math.inf, "learning rate", self.learning_rate, "above 0"),
@@ -149,20 +149,23 @@ class ClassifierOptions:
         """Log, as the training module names it."""
         return cast("Log", self.log)
 
-    @property
-    def configuration(self) -> dict[str, Any]:
+    def configuration(self, tell: PathTeller = str) -> dict[str, Any]:
         """Everything that decides the result, as plain values; where things lie and how they are told is left out."""
-        plain = asdict(self)
-        for name in ("output", "resume", "command", "cache", "log", "workers"):
-            del plain[name]
-        return {name: str(value) if isinstance(value, Path) else value for name, value in plain.items()}
+        decides = asdict(self)
+        for name in ("output", "resume", "cache", "log", "workers"):
+            del decides[name]
+        return plain(decides, tell)
+
+    def command(self, tell: PathTeller = str) -> str:
+        """The command that trains the same again."""
+        return command_of("classifier", add_arguments, self, tell)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `train classifier`."""
     parser.add_argument("directory", type=Path, metavar="DIR", help="a sub-folder of pictures per class")
     parser.add_argument("--output", type=Path, metavar="RUN",
-        help="folder of the run; must be new; not needed to show or compare")  # fmt: skip
+        help="folder of the run; must be new; not needed to show, nor to compare in one go")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="decides the split and everything random (default 0)")
     parser.add_argument("--resume", action="store_true", help="go on with the run where it was left")
     _model(parser.add_argument_group("network"))
@@ -189,10 +192,13 @@ def _learning(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--learning-rate", type=float, default=1e-3, metavar="R", help="of the head (default 1e-3)")
     group.add_argument("--tune-rate", type=_rate_or_find, default=2e-4, metavar="R|find",
         help="of fine-tuning (default 2e-4); find: Lightning's range test")  # fmt: skip
+    group.add_argument("--decay", type=float, default=0.3, metavar="D",
+        help="each unfrozen group learns at so many times the rate of the one above it (default 0.3)")  # fmt: skip
     group.add_argument("--ridge", type=float, default=3.0, metavar="L", help="penalty on the head (default 3)")
     group.add_argument("--dropout", type=float, default=0.0, metavar="P", help="before the head (default 0)")
     group.add_argument("--batch-size", type=int, default=32, metavar="N", help="(default 32)")
-    group.add_argument("--patience", type=int, default=10, metavar="N", help="epochs without a gain (default 10)")
+    group.add_argument("--patience", type=_count_or_never, default=10, metavar="N|never",
+        help="epochs without a gain after which a stage stops (default 10)")  # fmt: skip
 
 
 def _pictures(group: argparse._ArgumentGroup) -> None:
@@ -217,7 +223,9 @@ def _small_data(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--generations", type=int, default=0, metavar="N", help="of self-distillation (default 0)")
     group.add_argument("--compare", nargs="+", choices=METHODS, metavar="METHOD",
         help=f"measure methods against doing without, and stop: {', '.join(METHODS)}")  # fmt: skip
-    group.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds of --compare (default 5)")
+    group.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds of --compare, from --seed (default 5)")
+    group.add_argument("--per-class", type=int, metavar="N",
+        help="of --compare: learn from N pictures of each class only, and hide the labels of the others")  # fmt: skip
 
 
 def _machine(group: argparse._ArgumentGroup) -> None:
@@ -230,13 +238,22 @@ def _machine(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--json", action="store_true", help="print the report's JSON")
 
 
+def _count_or_never(text: str) -> int | None:
+    if text == NEVER:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor {NEVER}") from None
+
+
 def _rate_or_find(text: str) -> float | None:
-    if text == "find":
+    if text == FIND:
         return None
     try:
         return float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor find") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor {FIND}") from None
 
 
 def from_namespace(namespace: argparse.Namespace) -> ClassifierOptions:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,11 +23,12 @@ from models.backbones import Backbone, create_backbone
 from models.checkpoint import Base, Checkpoint, package_versions, save
 from models.checks import scan
 from models.classifier_options import ClassifierOptions, from_namespace
+from models.command import absolute, passed_on
 from models.data import PictureFolder, Split, find_unlabelled, read_groups, split_pictures
 from models.features import FeatureBank, ViewPlan, default_threads, feature_bank
 from models.recipe import Trained, Workshop, hard_targets, train
 from models.report import HTML_NAME, JSON_NAME, Circumstances, Report, collect, write
-from models.report_parts import read_report, told_command
+from models.report_parts import read_report
 from models.training import Progress, finish_run, open_run
 
 _SHEET_PICTURES: Final = 6
@@ -68,8 +69,7 @@ def run(namespace: argparse.Namespace, progress: Progress) -> ClassifierResult:
     Raises UsageError for a folder or options that make no sense, ModelError for a backbone that cannot be had or a
     folder that cannot be written, TrainingError when the loss is not a number.
     """
-    options = replace(from_namespace(namespace), command=told_command())
-    return train_classifier(options, progress)
+    return train_classifier(from_namespace(namespace), progress)
 
 
 def train_classifier(options: ClassifierOptions, progress: Progress) -> ClassifierResult:
@@ -83,7 +83,8 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
     backbone = create_backbone(options.backbone, weights=options.weights)
     if not backbone.source.commercial_use:
         notebook.note(f"{backbone.name}: no commercial use ({backbone.source.licence})")
-    open_run(options.output, options.configuration | {"data_sha256": folder.sha256}, resume=options.resume)
+    begun = {"data_sha256": folder.sha256, "base_sha256": backbone.source.origin_sha256}
+    open_run(options.output, options.configuration(absolute) | begun, resume=options.resume)
     if options.resume and (finished := _finished(options.output)):
         progress.note(f"the run in {options.output} is finished already; nothing was trained again")
         finish_run(options.output, options.output / _CACHE)
@@ -128,7 +129,7 @@ def _train(work: Workshop) -> Trained:
 
 def scan_told(directory: Path, progress: Progress) -> PictureFolder:
     """Check a folder and tell what was found, file by file."""
-    progress.stage("checking pictures", 1)
+    progress.stage("checking", 1)
     folder = scan(directory, tell=lambda done, total: progress.advance(done, f"of {total}"))
     for finding in folder.findings:
         files = ", ".join(finding.files[:3]) + (f" and {len(finding.files) - 3} more" if len(finding.files) > 3 else "")
@@ -170,7 +171,7 @@ def save_best(work: Workshop, trained: Trained) -> Path:
         trained.model.head.described,
         folder.classes,
         trained.temperature,
-        options.configuration | {"command": options.command},
+        passed_on(options),
         {"validation_accuracy": right, "validation_loss": loss, "validation_pictures": float(len(labels))},
         folder.sha256,
         package_versions(),

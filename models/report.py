@@ -80,7 +80,7 @@ def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
     work.progress.advance(3)
     names = [folder.pictures[i].name for i in judged]
     return {
-        "command": options.command,
+        "command": options.command(),
         "working_folder": str(Path.cwd()),
         "seed": options.seed,
         "seconds": round(about.seconds, 1),

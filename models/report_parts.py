@@ -1,4 +1,4 @@
-"""What the pages of both kinds of training share: the template engine, charts as SVG, figures as words, the command.
+"""What the pages of both kinds of training share: the template engine, charts as SVG, figures as words.
 
 Hides jinja2 and matplotlib. Flows in: a template's name and values, or a matplotlib figure. Flows out: text.
 """
@@ -8,8 +8,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,11 +26,6 @@ def render(template: str, **values: Any) -> str:
     )
     environment.filters |= {"percent": percent, "interval": interval, "points": points}
     return environment.get_template(template).render(**values)
-
-
-def told_command() -> str:
-    """The command that began this process, as one would type it to begin the same run."""
-    return shlex.join(["edge-app", *(word for word in sys.argv[1:] if word != "--resume")])
 
 
 def read_report(path: Path) -> dict[str, Any]:

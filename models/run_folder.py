@@ -20,7 +20,7 @@ from models.checkpoint import make_folder, write_atomic
 STATE_FOLDER: Final = "state"
 """Where a run keeps what it needs to be gone on with."""
 _RUN_FILE: Final = "run.json"
-_WORDS: Final = {"data_sha256": "pictures"}
+_WORDS: Final = {"data_sha256": "pictures", "base_sha256": "weights of the base"}
 """What a difference between two runs is called, where its name says little."""
 
 
@@ -66,7 +66,7 @@ def open_run(folder: Path, configuration: Mapping[str, Any], *, resume: bool) ->
 
 def _sweep(folder: Path) -> None:
     """Remove the half-written files that a kill -9 left under their temporary names."""
-    for part in (*folder.glob(".*.part"), *folder.glob("*/.*.part")):
+    for part in folder.rglob(".*.part"):
         part.unlink(missing_ok=True)
 
 

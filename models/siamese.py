@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,10 @@ from models import siamese_options
 from models.backbones import Backbone
 from models.checkpoint import Base, Checkpoint, package_versions, save, write_atomic
 from models.checks import CheckOptions, scan
+from models.command import absolute, passed_on
 from models.data import PictureFolder
 from models.embedder import SFACE, Crops, check_served_alike, create_embedder, crops_of
-from models.report_parts import read_report, told_command
+from models.report_parts import read_report
 from models.siamese_options import SiameseOptions, from_namespace
 from models.siamese_page import page
 from models.siamese_report import (
@@ -107,7 +108,7 @@ def train(options: SiameseOptions, progress: Progress) -> SiameseResult:
     for finding in folder.findings:
         progress.note(f"{finding.kind}: {', '.join(finding.files[:3])} {finding.detail}; {finding.action}")
     base = create_embedder(options.base, weights=options.weights)
-    begun = _configuration(options) | {"data_sha256": folder.sha256}
+    begun = options.configuration(absolute) | {"data_sha256": folder.sha256, "base_sha256": base.source.origin_sha256}
     if options.resume:
         open_run(options.output, begun, resume=True)
         if finished := _finished(options.output):
@@ -226,14 +227,6 @@ def _score(
     return score(embeddings, crops.labels[positions].astype(np.int64))
 
 
-def _configuration(options: SiameseOptions) -> dict[str, Any]:
-    """Everything that decides the result, as plain values."""
-    chosen = asdict(options)
-    for name in ("resume", "output", "device", "devices", "log"):
-        del chosen[name]
-    return {name: str(value) if isinstance(value, Path) else value for name, value in chosen.items()}
-
-
 def _write(
     options: SiameseOptions,
     folder: PictureFolder,
@@ -248,7 +241,7 @@ def _write(
     result = SiameseResult(output / CHECKPOINT_NAME, output / REPORT_NAME, output / PAGE_NAME, judgements, told)
     source = base.source
     names = [[folder.classes[i] for i in part] for part in (divisions[0].learning, divisions[0].choosing)]
-    configuration = _configuration(options) | {"command": told_command(), "chosen_by": names[1]}
+    chosen = {"chosen_by": names[1], "verdict": told, "mixture": tuned[0].mixture}
     save(
         result.checkpoint,
         Checkpoint(
@@ -261,7 +254,7 @@ def _write(
             crop=base.crop,
             head={},
             classes=tuple(names[0]),
-            configuration=configuration | {"verdict": told, "mixture": tuned[0].mixture},
+            configuration=passed_on(options) | chosen,
             metrics={
                 f"{judgement.name}, {side}": estimate.value
                 for judgement in judgements
@@ -282,16 +275,17 @@ def _write(
         for one, division in zip(tuned, divisions, strict=True)
     ]
     report = {
+        "command": options.command(),
+        "working_folder": str(Path.cwd()),
         "verdict": told,
         "figures": plain(judgements),
         "splits": splits,
-        "working_folder": str(Path.cwd()),
         "few": few_identities(judgements),
         "base": {"name": base.name, **asdict(source)},
         "pictures": {"folder": str(folder.root), "count": len(folder.pictures), "identities": len(folder.classes)},
         "findings": [asdict(finding) for finding in folder.findings],
         "checkpoint": CHECKPOINT_NAME,
-        "configuration": configuration,
+        "configuration": options.configuration() | chosen,
         "data_sha256": folder.sha256,
         "versions": package_versions(),
     }

@@ -6,9 +6,11 @@ Flows in: an argparse parser, later its namespace. Flows out: `SiameseOptions`.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
+
+from models.command import PathTeller, command_of, plain
 
 if TYPE_CHECKING:
     from models.training import Device, Log, Machine, Precision
@@ -73,6 +75,17 @@ class SiameseOptions:
     def log_word(self) -> Log:
         """Log, as the training module names it."""
         return cast("Log", self.log)
+
+    def configuration(self, tell: PathTeller = str) -> dict[str, Any]:
+        """Everything that decides the result, as plain values; where things lie and how they are told is left out."""
+        decides = asdict(self)
+        for name in ("resume", "output", "device", "devices", "log"):
+            del decides[name]
+        return plain(decides, tell)
+
+    def command(self, tell: PathTeller = str) -> str:
+        """The command that trains the same again."""
+        return command_of("siamese", add_arguments, self, tell)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

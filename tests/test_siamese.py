@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import html
 import json
 import math
 import shutil
@@ -400,7 +401,10 @@ def test_the_page_tells_the_figures_and_needs_no_network(finished: siamese.Siame
     for name, figure in report["figures"].items():
         assert f"<td>{name}</td>" in page
         assert f"{100 * figure['after']['value']:.1f} %" in page
-    assert report["configuration"]["command"].split()[0] == "edge-app"  # bare `pytest` has no further words to tell
+    assert f"<code>{html.escape(report['command'])}</code>" in page
+    assert str(finished.checkpoint.parent) in report["command"]
+    told = checkpoint.load(finished.checkpoint).configuration["command"]
+    assert told.startswith("edge-app train siamese things") and str(finished.checkpoint.parent.parent) not in told
     assert 'src="http' not in page and 'href="http' not in page
 
 

@@ -1,10 +1,14 @@
 """The training driver and its checkpoints: interrupted, damaged, starved, and still whole."""
 
+import argparse
 import errno
 import json
 import math
 import os
 import pickle
+import shlex
+from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 
@@ -17,9 +21,12 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.utils.data import Dataset
 
 from edge_app.domain import InputSpec, ModelError, UsageError
-from models import training
+from models import classifier_options, siamese_options, training
 from models.backbones import read_state
 from models.checkpoint import Base, Checkpoint, load, load_state, save, save_state, write_atomic
+from models.classifier_options import ClassifierOptions
+from models.command import absolute, own_name, passed_on
+from models.siamese_options import SiameseOptions
 from models.training import (
     EpochBatches,
     FitOptions,
@@ -311,8 +318,9 @@ def test_what_a_machine_lacks_is_refused_before_anything_is_written():
 def test_half_written_files_of_a_kill_are_swept_and_do_not_block_a_new_run(tmp_path):
     (tmp_path / ".abc.part").write_bytes(b"half")
     open_run(tmp_path, {"seed": 1}, resume=False)
-    (tmp_path / "state").mkdir()
-    (tmp_path / "state" / ".def.part").write_bytes(b"half")
+    for folder in ("state", "logs/head"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / ".def.part").write_bytes(b"half")
     open_run(tmp_path, {"seed": 1}, resume=True)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["run.json"]
     finish_run(tmp_path)
@@ -343,3 +351,67 @@ def test_a_training_error_comes_back_from_another_process():
 def test_run_configuration_is_plain_json(tmp_path):
     open_run(tmp_path / "run", {"weights": None, "shares": (0.2, 0.3)}, resume=False)
     assert json.loads((tmp_path / "run" / "run.json").read_text()) == {"weights": None, "shares": [0.2, 0.3]}
+
+
+# --- the command that trains it again
+
+KINDS = [
+    pytest.param("classifier", classifier_options, ClassifierOptions, id="classifier"),
+    pytest.param("siamese", siamese_options, SiameseOptions, id="siamese"),
+]
+ODD = {
+    "directory": Path("-my pictures"), "output": Path("-runs/it's"), "seed": 3, "weights": Path("~/w x.pth"),
+    "loss": {"classifier": "cosine", "siamese": "arcface"}, "mixing": "cutmix", "subject": "face", "device": "cpu",
+    "precision": "bf16", "log": "tensorboard", "detector": "mtcnn", "backbone": "timm:vgg11", "base": "timm:vgg11",
+    "cache": Path("/c"), "groups": Path("g.csv"), "unlabelled": Path("u"), "held_out": 2, "choosing": 3,
+    "confidence": 0.9,
+}  # fmt: skip
+"""A value of each option that is not the default, where adding to the default does not give one."""
+
+
+def parsed(module, command):
+    words = shlex.split(command)
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    return words[:3], module.from_namespace(parser.parse_args(words[3:]))
+
+
+def odd_value(kind, name, default):
+    if name in ODD:
+        return ODD[name][kind] if isinstance(ODD[name], dict) else ODD[name]
+    if isinstance(default, bool):
+        return not default
+    return (default or 0.5) / 2 if isinstance(default, float) else (default or 0) + 1
+
+
+@pytest.mark.parametrize(("kind", "module", "options_of"), KINDS)
+def test_the_told_command_means_the_same_options_whichever_were_chosen(kind, module, options_of):
+    plain = options_of(Path("in"), Path("out"))
+    assert plain.command() == f"edge-app train {kind} in --output out --seed 0"
+    names = [one.name for one in fields(options_of) if one.name != "resume"]
+    odd = {name: odd_value(kind, name, getattr(plain, name)) for name in names}
+    everything = options_of(**odd)
+    assert parsed(module, everything.command()) == (["edge-app", "train", kind], everything)
+    for name in names:
+        changed = replace(plain, **{name: odd[name]})
+        assert changed != plain
+        assert parsed(module, changed.command())[1] == changed, name
+    assert replace(plain, resume=True).command() == plain.command()
+
+
+def test_what_has_no_number_is_told_in_its_word():
+    never = ClassifierOptions(Path("in"), Path("out"), patience=None, tune_rate=None, confidence=0.9)
+    assert "--patience never" in never.command() and "--tune-rate find" in never.command()
+    assert parsed(classifier_options, never.command())[1] == never
+
+
+@pytest.mark.parametrize(("kind", "module", "options_of"), KINDS)
+def test_what_is_passed_on_names_folders_but_not_where_they_lie(kind, module, options_of, tmp_path):
+    home = tmp_path / "ada"
+    options = options_of(home / "faces", home / "runs" / "1", weights=home / "w.pth")
+    told = passed_on(options)
+    assert told["command"] == f"edge-app train {kind} faces --output 1 --seed 0 --weights w.pth"
+    assert [name for name, value in told.items() if str(home) in str(value)] == ["directory"]
+    assert told["seed"] == 0 and json.dumps(told)
+    assert str(home / "runs" / "1") in options.command()  # the user's own report is exact
+    assert own_name(Path("..")) != ".." and absolute(Path("x")) == str(Path.cwd() / "x")
