@@ -1,20 +1,61 @@
 """Every noun and every error of the application; imports numpy only.
 
-Hides nothing but validation: what is built here is valid, immutable, and has read-only arrays.
+Hides nothing but validation: what is built here is valid, immutable, and has read-only arrays. The errors and the
+model's card have files of their own and are given on: this is where everybody imports from.
 Flows in: raw arrays and strings. Flows out: the vocabulary that all other modules speak.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, Final, Literal
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edge_app.card import PRECISIONS, TASKS, InputSpec, ModelCard, OperatingPoint, Precision, Task
+from edge_app.errors import CameraError, EdgeError, GalleryError, MediaError, ModelError, UsageError
+
+__all__ = [
+    "LANDMARK_NAMES",
+    "NAME_MAX_CHARS",
+    "PRECISIONS",
+    "TASKS",
+    "CameraError",
+    "ClassScore",
+    "Classification",
+    "Classified",
+    "EdgeError",
+    "Embedding",
+    "Face",
+    "Floats",
+    "Frame",
+    "GalleryError",
+    "Heatmap",
+    "Identity",
+    "InputSpec",
+    "Match",
+    "MediaError",
+    "ModelCard",
+    "ModelError",
+    "Observation",
+    "OperatingPoint",
+    "Pixels",
+    "Precision",
+    "Quality",
+    "Reading",
+    "Sighting",
+    "Spotted",
+    "Task",
+    "Template",
+    "UsageError",
+    "frozen_array",
+    "valid_area",
+    "valid_name",
+]
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -23,37 +64,6 @@ LANDMARK_NAMES: Final = ("left eye", "right eye", "nose", "left mouth", "right m
 """Order of the five landmarks; left and right as seen in the picture."""
 
 NAME_MAX_CHARS: Final = 80
-
-
-class EdgeError(Exception):
-    """A failure told in one line: what was found, what was expected, what to do."""
-
-    def __init__(self, found: str, *, expected: str = "", remedy: str = "") -> None:
-        self.found = found
-        self.expected = expected
-        self.remedy = remedy
-        parts = [found, f"expected {expected}" if expected else "", remedy]
-        super().__init__("; ".join(" ".join(part.split()) for part in parts if part))
-
-
-class UsageError(EdgeError):
-    """The caller asked for something that makes no sense (exit code 2)."""
-
-
-class CameraError(EdgeError):
-    """A frame source is absent, busy, lost or delivers nothing usable."""
-
-
-class ModelError(EdgeError):
-    """A model file is missing, damaged, changed, or not what its card says."""
-
-
-class GalleryError(EdgeError):
-    """The gallery cannot be read, written, or matched against."""
-
-
-class MediaError(EdgeError):
-    """A picture or video cannot be read or written."""
 
 
 def frozen_array(values: Any, dtype: type[np.generic], shape: tuple[int | None, ...], what: str) -> Any:
@@ -331,9 +341,10 @@ class Heatmap:
         object.__setattr__(self, "values", frozen_array(self.values, np.float32, (None, None), "heatmap"))
 
 
-def _area(box: Floats) -> Floats:
+def valid_area(box: Any) -> Floats:
+    """Return x1, y1, x2, y2 as a read-only (4,) float32 array. Raises ValueError unless x1 < x2 and y1 < y2."""
     area: Floats = frozen_array(box, np.float32, (4,), "area")
-    if not (area[2] > area[0] and area[3] > area[1]):
+    if not (np.isfinite(area).all() and area[2] > area[0] and area[3] > area[1]):
         raise ValueError(f"area: found {area.tolist()}, expected x1 < x2 and y1 < y2")
     return area
 
@@ -349,7 +360,7 @@ class Classified:
     """Covers `box`; only where it was asked for."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "box", _area(self.box))
+        object.__setattr__(self, "box", valid_area(self.box))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -361,7 +372,7 @@ class Spotted:
     match: Match
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "box", _area(self.box))
+        object.__setattr__(self, "box", valid_area(self.box))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -376,127 +387,3 @@ class Reading:
     """Of an embedder: one area; empty for a classifier."""
     timings_ms: Mapping[str, float]
     """Milliseconds of each stage by name, and total."""
-
-
-Task = Literal["face-detection", "face-embedding", "image-embedding", "classification", "liveness"]
-Precision = Literal["fp32", "int8", "fp16"]
-PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "int8", "fp16")
-TASKS: Final[tuple[Task, ...]] = ("face-detection", "face-embedding", "image-embedding", "classification", "liveness")
-
-
-@dataclass(frozen=True, slots=True)
-class OperatingPoint:
-    """A threshold and how often it lets a stranger pass."""
-
-    fmr: float
-    """False-match rate of one comparison, (0, 1)."""
-    threshold: float
-    """Similarity at which that rate was measured."""
-    impostor_pairs: int
-    """How many impostor comparisons the figure rests on."""
-    templates: int = 1
-    """Templates averaged into the identity that was compared."""
-
-
-@dataclass(frozen=True, slots=True)
-class InputSpec:
-    """How pixels become the network's input: (pixels - mean) / std, channels first."""
-
-    name: str
-    """Name of the graph's input."""
-    width_px: int | None
-    """None: any width."""
-    height_px: int | None
-    """None: any height."""
-    channels: Literal["RGB", "BGR"] = "RGB"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """In units of 0-255, in the order of `channels`."""
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """In units of 0-255, in the order of `channels`."""
-    layout: Literal["NCHW"] = "NCHW"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelCard:
-    """What a model is. It lives in the ONNX file's own metadata, so one file is a whole model."""
-
-    id: str
-    """Name of the model; all precisions of one model share it and its embedding space."""
-    task: Task
-    family: str
-    """How outputs are decoded: yunet, mtcnn-pnet, mtcnn-rnet, mtcnn-onet, embedding, logits."""
-    input: InputSpec
-    outputs: tuple[str, ...]
-    """Names of the graph's outputs, in the graph's order."""
-    precision: Precision
-    licence: str
-    """SPDX id, or the words of the owner."""
-    commercial_use: bool
-    """False: weights or data forbid it; shown whenever the model is chosen."""
-    origin: str
-    """Where the weights come from, in words."""
-    origin_sha256: str
-    """Hash of the file the weights came in."""
-    crop: str = "none"
-    """What part of a picture it takes: an alignment template of `edge_app.vision.CROPS`, "centre-S" (the central
-    rectangle, S times the largest that fits), "face-S" (a face's box grown S times), or "none"."""
-    embedding_size: int | None = None
-    labels: tuple[str, ...] = ()
-    temperature: float = 1.0
-    """softmax(logits / temperature) is a calibrated probability; classifiers only."""
-    unsure_below: float = 0.0
-    """Probability of the best label under which the answer is "not sure", [0, 1); classifiers only."""
-    operating_points: tuple[OperatingPoint, ...] = ()
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """Measured figures by name, e.g. accuracy on a named protocol."""
-    provenance: Mapping[str, str] = field(default_factory=dict)
-    """How the file was made: command, package versions, parity with the origin."""
-
-    KEY: ClassVar[str] = "edge_app.card"
-    """Key of the card in the ONNX file's metadata."""
-
-    def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise ModelError(f"the card names the task {self.task!r}", expected=f"one of {', '.join(TASKS)}")
-        if self.precision not in PRECISIONS:
-            raise ModelError(f"the card names the precision {self.precision!r}", expected=", ".join(PRECISIONS))
-        if self.task.endswith("embedding") and not self.embedding_size:
-            raise ModelError(f"the card of {self.id!r} gives no embedding size", expected="a positive number")
-        if not (math.isfinite(self.temperature) and self.temperature > 0 and 0.0 <= self.unsure_below < 1.0):
-            raise ModelError(
-                f"the card of {self.id!r} gives temperature {self.temperature} and unsure_below {self.unsure_below}",
-                expected="a temperature above 0 and a probability in [0, 1)",
-            )
-        if self.task in ("classification", "liveness") and not self.labels:
-            raise ModelError(f"the card of {self.id!r} gives no labels", expected="one label per class")
-
-    def to_json(self) -> str:
-        """The card as one JSON object."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        plain |= {
-            "input": asdict(self.input),
-            "operating_points": [asdict(point) for point in self.operating_points],
-            "metrics": dict(self.metrics),
-            "provenance": dict(self.provenance),
-        }
-        return json.dumps(plain, ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> ModelCard:
-        """Read what `to_json` wrote. Raises ModelError when a field is missing, unknown or of the wrong kind."""
-        try:
-            plain: dict[str, Any] = json.loads(text)
-            spec = plain["input"]
-            return cls(
-                **plain
-                | {
-                    "input": InputSpec(**spec | {"mean": tuple(spec["mean"]), "std": tuple(spec["std"])}),
-                    "outputs": tuple(plain["outputs"]),
-                    "labels": tuple(plain.get("labels", ())),
-                    "operating_points": tuple(OperatingPoint(**p) for p in plain.get("operating_points", ())),
-                }
-            )
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise ModelError(
-                f"the model's card cannot be read: {error}", expected="a card that edge-app wrote"
-            ) from error

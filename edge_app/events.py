@@ -139,7 +139,6 @@ class Events:
 
     def __init__(self) -> None:
         self._here: dict[int, _Told] = {}
-        self._lost_since_s: float | None = None
 
     def update(self, time_s: float, tracks: Sequence[TrackInfo]) -> tuple[LiveEvent, ...]:
         """Compare the tracks of the frame at `time_s` with those before; events in the order of their tracks."""
@@ -153,17 +152,6 @@ class Events:
     def finish(self, time_s: float) -> tuple[LiveEvent, ...]:
         """The source is over: everybody has left."""
         return self.update(time_s, ())
-
-    def source(self, time_s: float, available: bool) -> tuple[LiveEvent, ...]:
-        """Note whether the source delivers; an event when that has changed."""
-        lost_since_s = self._lost_since_s
-        if available and lost_since_s is not None:
-            self._lost_since_s = None
-            return (LiveEvent("source_back", _round(time_s), duration_s=_round(time_s - lost_since_s)),)
-        if not available and lost_since_s is None:
-            self._lost_since_s = time_s
-            return (LiveEvent("source_lost", _round(time_s)),)
-        return ()
 
     def _news(self, time_s: float, info: TrackInfo) -> list[LiveEvent]:
         events = []
@@ -184,6 +172,24 @@ class Events:
         info = self._here.pop(number).info
         similarity = _round(info.similarity) if info.decided else None
         return LiveEvent("left", _round(time_s), number, info.name, similarity, _round(info.duration_s))
+
+
+class SourceEvents:
+    """Turns whether the source delivers into events."""
+
+    def __init__(self) -> None:
+        self._lost_since_s: float | None = None
+
+    def update(self, time_s: float, available: bool) -> tuple[LiveEvent, ...]:
+        """Note whether the source delivers; an event when that has changed."""
+        lost_since_s = self._lost_since_s
+        if available and lost_since_s is not None:
+            self._lost_since_s = None
+            return (LiveEvent("source_back", _round(time_s), duration_s=_round(time_s - lost_since_s)),)
+        if not available and lost_since_s is None:
+            self._lost_since_s = time_s
+            return (LiveEvent("source_lost", _round(time_s)),)
+        return ()
 
 
 def _round(value: float) -> float:

@@ -37,6 +37,10 @@ class MatchRule:
     """What was done, in one sentence."""
 
 
+NAMES_NOBODY: Final = MatchRule(2.0, 0.0, 0.0, 0.0, "Nobody is named.")
+"""What holds where no rule is known: no cosine reaches 2."""
+
+
 class Gallery:
     """Known identities of one model, immutable; one mean vector each."""
 

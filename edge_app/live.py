@@ -1,8 +1,9 @@
 """The live loop: hides the thread that takes frames, observes them, and answers commands between two frames.
 
-Flows in: a `Workbench`, a source's text, commands. Flows out: an `Update` for every frame, handed to a sink on the
-worker's thread, and a Future for every command. The gallery in use is an immutable value that the worker swaps when
-this or another process has changed the vault. What goes wrong is a readable line and an entry in the log.
+Flows in: a `Workbench`, or a `ReaderBench` where nobody asks for faces; a source's text; commands. Flows out: an
+`Update` for every frame, handed to a sink on the worker's thread, and a Future for every command. The gallery in use is
+an immutable value that the worker swaps when this or another process has changed the vault. What goes wrong is a
+readable line and an entry in the log.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ from edge_app.commands import (
     Switch,
     UseModel,
 )
-from edge_app.domain import EdgeError, Frame, Identity, MediaError, ModelCard, Observation, Reading, UsageError
-from edge_app.enroll import Refusal, Shot, Verdict
-from edge_app.events import Events, LiveEvent
+from edge_app.domain import EdgeError, Frame, MediaError, ModelCard, Observation, Reading, UsageError
+from edge_app.enroll import Refusal, Shot
+from edge_app.events import LiveEvent, SourceEvents
+from edge_app.faceloop import FaceLoop
 from edge_app.faults import Faults
 from edge_app.follow import LiveRecognizer
-from edge_app.gallery import MatchRule
-from edge_app.pictures import read_picture
-from edge_app.reader import Reader
+from edge_app.gallery import NAMES_NOBODY, MatchRule
+from edge_app.reader import FACES, Reader, ReaderBench
 from edge_app.readloop import ReadLoop
 from edge_app.update import Update, WorkerOptions
 
@@ -91,7 +92,7 @@ class Worker:
 
     def __init__(
         self,
-        workbench: Workbench,
+        bench: Workbench | ReaderBench,
         source: str,
         sink: Callable[[Update], None],
         options: WorkerOptions | None = None,
@@ -103,34 +104,42 @@ class Worker:
     ) -> None:
         """`sink` is called on the worker's thread and must return soon.
 
-        `reader` reads the frames instead of the face recognizer, until `UseModel` says otherwise. `camera` opens
-        sources and `clock` gives seconds, for tests. Raises MediaError when `source` makes no sense.
+        `reader` reads the frames instead of the face recognizer, until `UseModel` says otherwise; with a
+        `ReaderBench` its own does, and there are no faces to go back to. `camera` opens sources and `clock` gives
+        seconds, for tests. Raises MediaError when `source` makes no sense.
         """
         parse_source(source)
-        self.workbench = workbench
         self._options = options or WorkerOptions()
         self._sink = sink
         self._open = camera
         self._clock = clock
         self._source = source
-        self._live = recognizer or LiveRecognizer(workbench.recognizer, self._options.tracker)
+        self._home, self._settings, self._vault = bench.home, bench.settings, bench.vault
+        self._faces: FaceLoop | None = None
+        if isinstance(bench, Workbench):
+            self._faces = FaceLoop(bench, recognizer or LiveRecognizer(bench.recognizer, self._options.tracker))
         self._commands: queue.SimpleQueue[tuple[Command, Future[Any]]] = queue.SimpleQueue()
         self._accepting = threading.Lock()
         self._closed = False
         self._stopping = threading.Event()
-        self._reads = ReadLoop(reader)
-        self._events = Events()
+        self._reads = ReadLoop(bench.reader if isinstance(bench, ReaderBench) else reader)
+        self._availability = SourceEvents()
         self._pending: list[LiveEvent] = []
         self._observed_s: deque[float] = deque(maxlen=120)
         self._frame_time_s = 0.0
         self._frame_at_s = self._notified_s = self._asked_s = clock()
-        self._generation = workbench.vault.generation()
+        self._generation = self._vault.generation() if self._vault else 0
         self._paused = self._capturing = False
         self._trouble = self._gallery_trouble = ""
-        self._faults = Faults(workbench.home.log_path, clock)
+        self._faults = Faults(self._home.log_path, clock)
         self._thread = threading.Thread(target=self._main, name="worker", daemon=True)
 
     # For other threads
+
+    @property
+    def workbench(self) -> Workbench:
+        """The newest workbench. Raises UsageError when the loop was opened for a model alone."""
+        return self._known_faces.workbench
 
     def start(self) -> None:
         """Begin; once only."""
@@ -210,7 +219,8 @@ class Worker:
             self._trouble = ""
         except Exception as error:  # noqa: BLE001 - whatever a frame does, the next one gets its chance
             self._trouble = self._report(error)
-            self._live.reset()
+            if self._faces:
+                self._faces.reset()
             self._tell(None, status)
             self._stopping.wait(_BACK_OFF_S)
             return
@@ -218,11 +228,15 @@ class Worker:
         self._tell(news, status)
 
     def _recognize(self, frame: Frame) -> _News:
-        observation = self._live.observe(frame)
-        look = self._live.look(observation, self._name) if self._capturing else None
-        fresh = self._events.update(frame.time_s, self._live.tracks)
-        self._pending += fresh
-        self._touch(fresh)
+        faces = self._known_faces
+        observation, events = faces.observe(frame)
+        look = faces.shot(observation, self._name) if self._capturing else None
+        self._pending += events
+        try:
+            if self._options.touch:
+                faces.touch(events)
+        except EdgeError as error:  # seen all the same; the disk may be full or read-only
+            self._gallery_trouble = self._report(error)
         return _News(observation, look=look)
 
     def _read(self, frame: Frame) -> _News:
@@ -233,23 +247,24 @@ class Worker:
 
     def _finish(self) -> None:
         """What comes next has nothing to do with what was: everybody has left."""
-        self._pending += self._events.finish(self._frame_time_s) + self._reads.finish(self._frame_time_s)
-        self._live.reset()
+        if self._faces:
+            self._pending += self._faces.finish(self._frame_time_s)
+        self._pending += self._reads.finish(self._frame_time_s)
 
     def _tell(self, news: _News | None, status: CameraStatus) -> None:
         news = news or _News()
         events, self._pending = tuple(self._pending), []
         self._notified_s = self._clock()
-        parts = self._live.recognizer
+        faces = self._faces
         update = Update(
             observation=news.observation,
-            tracks=self._live.tracks,
+            tracks=faces.tracks if faces else (),
             events=events,
             status=status,
             source=self._name,
             fps=self._fps(),
-            people=len(parts.gallery),
-            rule=parts.rule,
+            people=faces.people if faces else 0,
+            rule=faces.rule if faces else NAMES_NOBODY,
             paused=self._paused,
             look=news.look,
             trouble=self._trouble or self._gallery_trouble,
@@ -260,6 +275,12 @@ class Worker:
             self._sink(update)
         except Exception as error:  # noqa: BLE001 - a screen that is closing must not end the loop
             self._trouble = self._report(error)
+
+    @property
+    def _known_faces(self) -> FaceLoop:
+        if self._faces is None:
+            raise UsageError(f"only {self._reads.model_id} is in use here", expected="a loop that was opened for faces")
+        return self._faces
 
     @property
     def _name(self) -> str:
@@ -275,17 +296,10 @@ class Worker:
         if status.state is CameraState.LIVE or status.state in _UNSEEN:
             # The frames' own clock goes on by the wall's while there are none.
             time_s = self._frame_time_s + max(0.0, self._clock() - self._frame_at_s)
-            self._pending += self._events.source(time_s, status.state is CameraState.LIVE)
-        if status.state is CameraState.LOST and (self._live.tracks or self._reads.is_active):
+            self._pending += self._availability.update(time_s, status.state is CameraState.LIVE)
+        followed = self._faces is not None and self._faces.tracks
+        if status.state is CameraState.LOST and (followed or self._reads.is_active):
             self._finish()
-
-    def _touch(self, events: tuple[LiveEvent, ...]) -> None:
-        for event in events if self._options.touch else ():
-            if event.event == "recognized" and event.name is not None:
-                try:
-                    self.workbench.vault.touch(event.name, time.time())
-                except EdgeError as error:  # seen all the same; the disk may be full or read-only
-                    self._gallery_trouble = self._report(error)
 
     def _follow_vault(self) -> None:
         """Swap the gallery in when this or another process has changed the vault."""
@@ -293,17 +307,20 @@ class Worker:
             return
         self._asked_s = self._clock()
         try:
-            if self.workbench.vault.generation() != self._generation:
-                self._reload()
+            self._catch_up()
             self._gallery_trouble = ""
         except EdgeError as error:  # the gallery in memory goes on
             self._gallery_trouble = self._report(error)
 
-    def _reload(self) -> None:
-        generation = self.workbench.vault.generation()  # asked first: a change meanwhile is read once more
-        self.workbench = self.workbench.refreshed()
-        self._live.with_gallery(self.workbench.recognizer.gallery, self.workbench.recognizer.rule)
-        self._reads.renew(self.workbench.home, self.workbench.settings)
+    def _catch_up(self) -> None:
+        if self._vault is None:
+            return
+        generation = self._vault.generation()  # asked first: a change meanwhile is read once more
+        if generation == self._generation:
+            return
+        if self._faces:
+            self._faces.use(self._faces.workbench.refreshed())
+        self._reads.renew(self._home, self._settings)
         self._generation = generation
 
     # Commands
@@ -322,8 +339,7 @@ class Worker:
                     camera = self._switch(command.source, camera)
                 else:
                     result = self._answer(command)
-                if self.workbench.vault.generation() != self._generation:
-                    self._reload()
+                self._catch_up()
             except Exception as error:  # noqa: BLE001 - it is the asker's to handle
                 if not isinstance(error, EdgeError):
                     self._report(error)
@@ -335,12 +351,11 @@ class Worker:
     def _answer(self, command: Command) -> Any:
         match command:
             case Enroll(name, looks, options):
-                verdicts: list[Verdict] = self.workbench.enroll(name, looks, options)
-                return verdicts
+                return self.workbench.enroll(name, looks, options)
             case LookAt(paths, largest):
-                return tuple((path.name, self._look_at(path, largest)) for path in paths)
+                return self._known_faces.look_at(paths, largest=largest)
             case Forget(name):
-                return self._forget(name)
+                return self._known_faces.forget(name)
             case Rename(old, new):
                 return self.workbench.vault.rename(old, new)
             case SetRule(fpir, margin):
@@ -363,35 +378,26 @@ class Worker:
 
     def _use(self, model_id: str, unsure_below: float | None) -> ModelCard | None:
         """Swap the model that reads; what the one before was about to tell is told when the swap has succeeded."""
+        if model_id == FACES and self._faces is None:
+            raise UsageError("faces were not opened here", expected="the id of a classifier or an image embedder")
         before = self._reads
         fresh = ReadLoop()
-        card = fresh.use(self.workbench.home, self.workbench.settings, model_id, unsure_below)
+        card = fresh.use(self._home, self._settings, model_id, unsure_below)
         fresh.explain(before.explaining)
         self._finish()
         self._reads = fresh
         self._observed_s.clear()
         return card
 
-    def _look_at(self, path: Path, largest: bool) -> Shot | Refusal:
-        try:
-            pixels = read_picture(path)
-        except MediaError as error:
-            return Refusal("unreadable", str(error))
-        return self.workbench.recognizer.shot(pixels, path.name, largest=largest)
-
-    def _forget(self, name: str) -> Identity:
-        identity = self.workbench.vault.identity(name)
-        self.workbench.vault.forget(name)
-        return identity
-
     def _set_rule(self, fpir: float | None, margin: float | None) -> MatchRule:
-        old = self.workbench.settings
+        faces, old = self._known_faces, self._settings
         settings = replace(
             old, fpir=old.fpir if fpir is None else fpir, margin=old.margin if margin is None else margin
         )
-        self.workbench = replace(self.workbench, settings=settings)
-        self._reload()
-        return self.workbench.recognizer.rule
+        faces.use(replace(faces.workbench, settings=settings).refreshed())
+        self._settings = settings
+        self._reads.renew(self._home, settings)
+        return faces.rule
 
     def _pause(self, paused: bool) -> None:
         if paused and not self._paused:
@@ -403,7 +409,7 @@ class Worker:
         # The old one goes first: it may be the same device.
         camera.close()
         self._finish()
-        self._events, self._trouble, self._source = Events(), "", source
+        self._availability, self._trouble, self._source = SourceEvents(), "", source
         self._observed_s.clear()
         return self._open(source, self._options.camera)
 

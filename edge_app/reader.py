@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, cast, runtime_checkable
 
 import cv2
 import numpy as np
@@ -38,6 +38,9 @@ from edge_app.precision import choose
 from edge_app.store import build, builds, open_entry
 from edge_app.vision import CROPS, align, box_iou, crop_named, face_area, seen_area, similarity_transform
 
+if TYPE_CHECKING:
+    from edge_app.vault import Vault
+
 FACES: Final = "faces"
 """What stands for the face recognizer where a model's id is asked for."""
 
@@ -65,6 +68,17 @@ class ThingWatcher(Reader, Protocol):
 
     def looking_at(self, area: Floats | None) -> Reader:
         """The same over another area."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReaderBench:
+    """A reader over one data folder: all that the live loop needs where nobody asks for faces."""
+
+    home: Home
+    settings: Settings
+    reader: Reader
+    vault: Vault | None = None
+    """The gallery that a reader of things follows; a classifier has none, and opens none."""
 
 
 class ClassifierReader:

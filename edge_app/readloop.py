@@ -6,9 +6,7 @@ from them. Everything here happens on the live loop's thread.
 
 from __future__ import annotations
 
-import numpy as np
-
-from edge_app.domain import Floats, Frame, ModelCard, Reading, UsageError, frozen_array
+from edge_app.domain import Floats, Frame, ModelCard, Reading, UsageError, valid_area
 from edge_app.events import AnswerEvents, LiveEvent
 from edge_app.home import Home, Settings
 from edge_app.reader import FACES, Reader, Steady, ThingWatcher, open_reader
@@ -67,9 +65,10 @@ class ReadLoop:
         """Judge a part of the frames. Raises UsageError when the model in use takes none, or the box is empty."""
         if self._steady is None or not isinstance(self._steady.reader, ThingWatcher):
             raise UsageError(f"{self.model_id} takes no area", expected="a general image embedder in use")
-        area: Floats | None = None if box is None else frozen_array(box, np.float32, (4,), "area")
-        if area is not None and not (area[2] > area[0] and area[3] > area[1]):
-            raise UsageError(f"the area {area.tolist()} is empty", expected="x1 < x2 and y1 < y2")
+        try:
+            area = None if box is None else valid_area(box)
+        except ValueError as error:
+            raise UsageError(str(error), remedy="draw the box anew") from error
         self._steady = Steady(self._steady.reader.looking_at(area))
 
     def read(self, frame: Frame) -> tuple[Reading, tuple[LiveEvent, ...]]:

@@ -33,7 +33,7 @@ from edge_app.domain import (
 )
 from edge_app.embed import Embedder
 from edge_app.enroll import EnrollOptions, Refusal, judge_embeddings
-from edge_app.gallery import Gallery, MatchRule
+from edge_app.gallery import NAMES_NOBODY, Gallery, MatchRule
 from edge_app.home import Home, Settings
 from edge_app.keeping import keep_area
 from edge_app.precision import Choice, choose
@@ -202,7 +202,7 @@ def open_thing_bench(home: Home, settings: Settings, model_id: str) -> ThingBenc
     has = settings.precision in {entry.precision for entry in builds(home, model_id)}
     choice = choose(model_id, settings.precision if has else "auto", home, settings.threads)
     embedder = Embedder(open_entry(choice.entry, settings.threads))
-    reader = ThingReader(embedder, Gallery.empty(model_id), MatchRule(2.0, 0.0, 0.0, 0.0, ""))
+    reader = ThingReader(embedder, Gallery.empty(model_id), NAMES_NOBODY)
     points = points_of(home, embedder.card, choice.entry.sha256)
     if not points:
         raise GalleryError(

@@ -1,7 +1,7 @@
 """The watcher: hides the live loop's thread, signals, and how one event reaches hooks, webhook and broker.
 
-Flows in: a workbench, a source, and what the user wants told to whom. Flows out: `LiveEvent`s in order, until the
-source is over, a signal or a deadline ends it; and a yes or no for one person.
+Flows in: a workbench or a reader, a source, and what the user wants told to whom. Flows out: `LiveEvent`s in order,
+until the source is over, a signal or a deadline ends it; and a yes or no for one person.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from edge_app.domain import EdgeError, UsageError, valid_name
 from edge_app.events import EventName, LiveEvent
 from edge_app.hooks import Command, HookOptions, Hooks, Report, variables
 from edge_app.live import Update, Worker, WorkerOptions
-from edge_app.reader import Reader
+from edge_app.reader import ReaderBench
 
 DRAIN_S: Final = 5.0
 """What hooks that run and events that wait for a server get when the watcher ends."""
@@ -74,18 +74,17 @@ class Stop:
 
 
 def watch(
-    bench: Workbench,
+    bench: Workbench | ReaderBench,
     source: str,
     stop: Stop,
     report: Report,
     *,
-    reader: Reader | None = None,
     realtime: bool = False,
     deadline_s: float | None = None,
 ) -> Generator[LiveEvent, None, None]:
     """Yield what happens in front of a source until it is over, `stop` was asked, or `deadline_s` has passed.
 
-    With a `reader` the events are of its answers: "recognized" for a label or a thing, "unknown" for not sure.
+    With a `ReaderBench` the events are of its answers: "recognized" for a label or a thing, "unknown" for not sure.
     Files are read as fast as they can be, every frame of them, or with `realtime` at their own speed; `deadline_s`
     is on time.monotonic. Who is there when it is stopped has not left: "left" at the end comes for files only.
     `report` is told of troubles. Raises MediaError when the source makes no sense or the file was damaged, and
@@ -94,7 +93,7 @@ def watch(
     updates: queue.SimpleQueue[_News] = queue.SimpleQueue()
     options = WorkerOptions(camera=LiveOptions(realtime=realtime), until_end=True)
     troubles = _Troubles(report)
-    with Worker(bench, source, lambda update: updates.put(_News.of(update)), options, reader=reader) as worker:
+    with Worker(bench, source, lambda update: updates.put(_News.of(update)), options) as worker:
         while stop.number is None and (deadline_s is None or time.monotonic() < deadline_s):
             over = worker.join(_POLL_S if troubles.is_ended else 0)
             try:

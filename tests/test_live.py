@@ -60,6 +60,7 @@ from edge_app.live import (
 from edge_app.pipeline import Recognizer
 from edge_app.precision import Choice
 from edge_app.quality import QualityLimits
+from edge_app.reader import ReaderBench, open_reader
 from edge_app.sample import render
 from edge_app.sources import IndexedSource, parse_source
 from edge_app.vault import Vault
@@ -206,10 +207,12 @@ class Screen:
 class Stage:
     """A worker over a made-up camera."""
 
-    def __init__(self, bench: Workbench, reader: object = None, **options: object) -> None:
+    def __init__(self, bench: Workbench | ReaderBench, reader: object = None, **options: object) -> None:
         self.camera, self.screen = FakeCamera(), Screen()
         self.opened = [self.camera]
-        self.recognizer = LiveRecognizer(bench.recognizer, follower=bench.recognizer.detector)
+        self.recognizer = None
+        if isinstance(bench, Workbench):
+            self.recognizer = LiveRecognizer(bench.recognizer, follower=bench.recognizer.detector)
         self.worker = Worker(
             bench,
             "0",
@@ -667,13 +670,44 @@ def test_things_are_read_in_their_area_and_captured_there(bench):
         assert update.look is None and update.reading.spotted[0].match.name == "mug"
         stage.ask(Capture(True))
         stage.ask(LookArea((10, 20, 90, 80)))
-        with pytest.raises(UsageError, match="is empty"):
+        with pytest.raises(UsageError, match="expected x1 < x2"):
             stage.ask(LookArea((10, 20, 5, 80)))
         stage.screen.fresh()
         stage.camera.put(picture(), 1)
         update = stage.screen.wait(lambda u: u.reading is not None)
         assert update.reading.spotted[0].box.tolist() == [10, 20, 90, 80]
         assert "[10.0, 20.0, 90.0, 80.0]" in update.look.message
+
+
+def test_a_loop_for_a_model_alone_has_no_faces_to_go_back_to(home):
+    install(home)
+    reader = open_reader(home, Settings(), "colours", unsure_below=0.3)
+    stage = Stage(ReaderBench(home, Settings(), reader))
+    with stage.worker:
+        stage.camera.put(picture((RED, 150, 60)), 1)
+        update = stage.screen.wait(lambda u: label(u) == "red")
+        assert (update.people, update.tracks, update.model_id) == (0, (), "colours")
+        for command in (UseModel("faces"), SetRule(fpir=0.1), Forget("Ada"), Run(lambda bench: bench.vault)):
+            with pytest.raises(UsageError, match=r"faces were not opened|only colours is in use"):
+                stage.ask(command)
+        stage.ask(UseModel("colours", unsure_below=0.9))
+        stage.screen.fresh()
+        stage.camera.put(picture((RED, 150, 60)), 1)
+        assert stage.screen.wait(lambda u: u.reading is not None).trouble == ""
+
+
+def test_a_loop_for_things_alone_follows_the_gallery(home, bench, monkeypatch):
+    renewed = []
+    monkeypatch.setattr("edge_app.readloop.ReadLoop.renew", lambda _, *folder: renewed.append(folder))
+    monkeypatch.setattr("edge_app.live._GENERATION_EVERY_S", 0.05)
+    vault = Vault(home.gallery_path)
+    stage = Stage(ReaderBench(home, Settings(), MadeUpThings(), vault))
+    with stage.worker:
+        stage.screen.wait(lambda u: u.model_id == "things")
+        assert renewed == []
+        bench.vault.rename("Ada", "Eve")
+        stage.screen.wait(lambda _: bool(renewed))
+    assert renewed[0] == (home, Settings())
 
 
 def test_faces_and_classifiers_take_no_area(stage, home):

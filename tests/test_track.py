@@ -11,7 +11,7 @@ import pytest
 from edge_app import sample
 from edge_app.decision import Decision, DecisionOptions, Look, weight_of
 from edge_app.domain import Embedding, Face, GalleryError, Quality, Sighting
-from edge_app.events import Events
+from edge_app.events import Events, SourceEvents
 from edge_app.gallery import Gallery, MatchRule
 from edge_app.sample import Actor, Pose, Scene
 from edge_app.track import Tracker, TrackerOptions
@@ -461,11 +461,11 @@ def test_a_flash_in_one_frame_is_no_event():
 
 
 def test_the_source_is_told_once_each_way():
-    events = Events()
-    assert events.source(0.0, True) == ()
-    (lost,) = events.source(1.0, False)
-    assert events.source(2.0, False) == ()
-    (back,) = events.source(4.5, True)
+    events = SourceEvents()
+    assert events.update(0.0, True) == ()
+    (lost,) = events.update(1.0, False)
+    assert events.update(2.0, False) == ()
+    (back,) = events.update(4.5, True)
     assert (lost.event, lost.duration_s, back.event, back.duration_s) == ("source_lost", None, "source_back", 3.5)
 
 

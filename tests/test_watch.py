@@ -291,10 +291,7 @@ class StandIn:
 
     updates: tuple[tuple[CameraState, tuple[LiveEvent, ...], str], ...] = ()
 
-    def __init__(
-        self, _bench: object, _source: str, sink: Callable[[object], None], _options: object, *, reader: object
-    ) -> None:
-        assert reader is None
+    def __init__(self, _bench: object, _source: str, sink: Callable[[object], None], _options: object) -> None:
         for state, events, trouble in self.updates:
             sink(SimpleNamespace(events=events, status=CameraStatus(state, state.value), trouble=trouble))
 
@@ -509,3 +506,16 @@ def test_a_classifier_s_answers_are_events_and_reach_hooks(capsys: Capture, home
 def test_watch_refuses_a_model_that_reads_nothing(capsys: Capture, home: Home, colours: Path):
     assert main(["watch", str(colours), "--model", "yunet", "--home", str(home.path)]) == 2
     assert "finds faces" in capsys.readouterr().err
+
+
+def test_a_model_needs_neither_gallery_nor_face_models(
+    tmp_path: Path, colours: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path / "home")
+    card = install(home)
+    home.gallery_path.write_bytes(b"no database at all" * 100)
+    monkeypatch.setattr("edge_app.assembly.open_workbench", lambda *_, **__: pytest.fail("faces were opened"))
+    arguments = ["watch", str(colours), "--model", card.id, "--home", str(home.path), "--json", "--detector", "gone"]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert "recognized" in out and err == ""

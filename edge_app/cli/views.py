@@ -26,7 +26,7 @@ from edge_app.domain import (
 
 if TYPE_CHECKING:
     from edge_app.assembly import Workbench
-    from edge_app.reader import Reader
+    from edge_app.reader import Reader, ReaderBench
     from edge_app.timeline import Timeline
 
 Seen = Observation | Reading
@@ -72,6 +72,18 @@ def chosen_reader(args: argparse.Namespace) -> Reader | None:
     if args.unsure_below is not None:
         raise UsageError("--unsure-below is for classifiers", expected="--model with the id of one")
     return None
+
+
+def reader_bench(args: argparse.Namespace, reader: Reader) -> ReaderBench:
+    """What the live loop needs of a data folder to let `reader` read; the gallery only where it holds its things."""
+    from edge_app.reader import ReaderBench, ThingWatcher
+
+    home, chosen = options.settings(args)
+    if not isinstance(reader, ThingWatcher):
+        return ReaderBench(home, chosen, reader)
+    from edge_app.vault import Vault
+
+    return ReaderBench(home, chosen, reader, Vault(home.gallery_path))
 
 
 def tell_licence(card: ModelCard) -> None:

@@ -14,9 +14,11 @@ from edge_app.cli import options, views
 from edge_app.domain import CameraError
 
 if TYPE_CHECKING:
+    from edge_app.assembly import Workbench
     from edge_app.devices import CameraInfo
     from edge_app.events import LiveEvent
     from edge_app.home import Settings
+    from edge_app.reader import ReaderBench
     from edge_app.watch import OutletOptions
 
 _SOURCE_HELP = "camera number or device, video, folder, http or rtsp address, or 'sample'"
@@ -92,17 +94,26 @@ def run_watch(args: argparse.Namespace) -> int:
     from edge_app.watch import Outlets, Stop, as_json, watch
 
     with Stop() as stop, Outlets(_outlets(args), options.warn) as outlets:
-        reader = views.chosen_reader(args)
-        bench = options.workbench(args)
+        bench = _bench(args)
         source = _source(args.source, bench.settings)
-        if reader is None and not len(bench.recognizer.gallery):
-            options.warn("nobody is enrolled: everybody will be unknown")
-        views.tell_licence(reader.card if reader else bench.recognizer.embedder.card)
-        with closing(watch(bench, source, stop, options.warn, reader=reader, realtime=args.realtime)) as events:
+        with closing(watch(bench, source, stop, options.warn, realtime=args.realtime)) as events:
             for event in events:
                 outlets.take(event)
                 print(as_json(event) if args.json else _line(event), flush=True)
     return stop.exit_code
+
+
+def _bench(args: argparse.Namespace) -> Workbench | ReaderBench:
+    """What is looked for; tells what the user should know of it. For a model neither detector nor gallery is opened."""
+    reader = views.chosen_reader(args)
+    if reader is not None:
+        views.tell_licence(reader.card)
+        return views.reader_bench(args, reader)
+    bench = options.workbench(args)
+    views.tell_licence(bench.recognizer.embedder.card)
+    if not len(bench.recognizer.gallery):
+        options.warn("nobody is enrolled: everybody will be unknown")
+    return bench
 
 
 def run_verify(args: argparse.Namespace) -> int:
