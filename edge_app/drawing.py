@@ -8,7 +8,8 @@ colour too: a known face has a whole frame and a name, an unknown one a dashed f
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from functools import cache
+from typing import Final, cast
 
 import cv2
 import numpy as np
@@ -27,7 +28,11 @@ _SMALLEST_TEXT_PX: Final = 10
 _VEIL: Final = 0.65
 """How far the strongest evidence covers the picture, [0, 1]; the weakest covers nothing."""
 _LEAST_SPAN: Final = 1.0
-"""Logits between weakest and strongest evidence under which a map counts as flat: else noise would glow."""
+"""Logits between weak and strong evidence under which a map counts as flat: else noise would glow."""
+_FINER: Final = 8
+"""How much finer a map is made before it is stretched over its area."""
+_WEAK, _STRONG = 5.0, 98.0
+"""Percentiles of a map that get no colour and all of it: one odd place must not pale the rest."""
 
 
 def label_of(sighting: Sighting) -> str:
@@ -63,14 +68,11 @@ def annotate(pixels: Pixels, sightings: Iterable[Sighting]) -> Pixels:
 def annotate_reading(reading: Reading) -> Pixels:
     """Return a copy of a reading's frame, (H, W, 3) uint8 RGB, with its areas, answers and heatmaps drawn on it.
 
-    A heatmap goes from black over violet and orange to yellow, ever more opaque, from the weakest to the strongest
-    evidence in its own area; a legend at the bottom says for which label.
+    A heatmap goes from black over violet and orange to yellow, ever more opaque, from weak to strong evidence in its
+    own area; a legend at the bottom says for which label.
     """
-    canvas = np.array(reading.frame.pixels, dtype=np.uint8, order="C")
     explained = [one for one in reading.classified if one.heatmap is not None]
-    for one in explained:
-        if one.heatmap is not None:
-            _overlay(canvas, one.box, one.heatmap)
+    canvas = warmed(reading.frame.pixels, explained)
     for one in reversed(reading.classified):
         _mark(canvas, one.box, class_words(one), one.classification.sure)
     for thing in reversed(reading.spotted):
@@ -80,23 +82,20 @@ def annotate_reading(reading: Reading) -> Pixels:
     return canvas
 
 
+def warmed(pixels: Pixels, areas: Iterable[Classified]) -> Pixels:
+    """A copy of (H, W, 3) uint8 RGB pixels with each area's map over it; areas without a map stay as they are."""
+    canvas = np.array(pixels, dtype=np.uint8, order="C")
+    for area in areas:
+        if area.heatmap is not None:
+            _overlay(canvas, area.box, area.heatmap)
+    return canvas
+
+
 def strength(heatmap: Heatmap) -> Floats:
-    """The map's evidence from the weakest, 0, to the strongest, 1; float32 of the map's shape."""
-    low, high = float(heatmap.values.min()), float(heatmap.values.max())
-    scaled: Floats = (heatmap.values - np.float32(low)) / np.float32(max(high - low, _LEAST_SPAN))
-    return scaled
-
-
-def veil(pixels: Pixels, share: Floats) -> Pixels:
-    """Lay the colours of evidence over (H, W, 3) uint8 RGB pixels; `share` (H, W) float32 in [0, 1] from `strength`."""
-    colours = _colours(np.rint(255 * share).astype(np.uint8))
-    cover = (_VEIL * share)[..., None]
-    return np.asarray(np.rint((1 - cover) * pixels + cover * colours), np.uint8)
-
-
-def _colours(grey: Pixels) -> Pixels:
-    """Inferno: its lightness rises evenly, so that it reads alike for colour-blind people and in print."""
-    return np.asarray(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[..., ::-1], np.uint8)
+    """The map's evidence from weak, 0, to strong, 1; float32 of the map's shape, all 0 where it is the same."""
+    low, high = np.percentile(heatmap.values, [_WEAK, _STRONG])
+    shares: Floats = np.clip((heatmap.values - low) / max(high - low, _LEAST_SPAN), 0.0, 1.0).astype(np.float32)
+    return shares
 
 
 def _overlay(canvas: Pixels, box: Floats, heatmap: Heatmap) -> None:
@@ -106,14 +105,39 @@ def _overlay(canvas: Pixels, box: Floats, heatmap: Heatmap) -> None:
     left, top, right, bottom = max(0, x1), max(0, y1), min(width, x2), min(height, y2)
     if left >= right or top >= bottom:
         return
-    # Only the part inside is sampled: a face's box may reach far out.
-    rows, columns = heatmap.values.shape
-    across = ((np.arange(left, right, dtype=np.float32) + 0.5 - x1) / (x2 - x1)) * columns - 0.5
-    down = ((np.arange(top, bottom, dtype=np.float32) + 0.5 - y1) / (y2 - y1)) * rows - 0.5
-    at_x, at_y = (np.ascontiguousarray(a, np.float32) for a in np.meshgrid(across, down))
-    share = cv2.remap(strength(heatmap), at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    # Cubic first: 7 x 7 places stretched linearly show as diamonds. Then only the part inside is sampled, for a face's
+    # box may reach far out; `place` says where each of its pixels lies in the map.
+    fine = cv2.resize(strength(heatmap), None, fx=_FINER, fy=_FINER, interpolation=cv2.INTER_CUBIC)
+    rows, columns = fine.shape
+    across, down = columns / (x2 - x1), rows / (y2 - y1)
+    place = np.array([[across, 0, (left + 0.5 - x1) * across - 0.5], [0, down, (top + 0.5 - y1) * down - 0.5]])
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    size = right - left, bottom - top
+    share = cv2.warpAffine(fine, place, size, flags=how, borderMode=cv2.BORDER_REPLICATE)
     inside = canvas[top:bottom, left:right]
-    inside[...] = veil(inside, np.clip(share, 0, 1).astype(np.float32))
+    inside[...] = _veiled(inside, np.rint(255 * np.clip(share, 0.0, 1.0)).astype(np.uint8))
+
+
+def _veiled(pixels: Pixels, grey: Pixels) -> Pixels:
+    """The colours of evidence (H, W), 0-255, over (H, W, 3) RGB pixels, in whole numbers: Live does it every frame."""
+    keep, add = _veils()
+    levels = cv2.merge([grey, grey, grey])
+    kept = cv2.multiply(np.ascontiguousarray(pixels), cv2.LUT(levels, keep), scale=1 / 255)
+    return cast(Pixels, cv2.add(kept, cv2.LUT(levels, add)))
+
+
+@cache
+def _veils() -> tuple[Pixels, Pixels]:
+    """For each of 256 levels: how much of a pixel is kept, of 255, and what is added to it, both (1, 256, 3)."""
+    levels = np.arange(256, dtype=np.uint8)[None]
+    cover = np.float32(_VEIL / 255) * levels[..., None].astype(np.float32)
+    keep, add = np.repeat(255 * (1 - cover), 3, axis=2), cover * _colours(levels)
+    return np.rint(keep).astype(np.uint8), np.rint(add).astype(np.uint8)
+
+
+def _colours(grey: Pixels) -> Pixels:
+    """Inferno: its lightness rises evenly, so that it reads alike for colour-blind people and in print."""
+    return np.asarray(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[..., ::-1], np.uint8)
 
 
 def _legend(canvas: Pixels, explained: list[Classified]) -> None:

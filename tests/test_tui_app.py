@@ -192,7 +192,7 @@ async def test_somebody_is_enrolled_from_the_live_picture_and_then_greeted(stage
         await until(lambda: "Turn your head" in words(app, "#advice"), "it asks for another angle")
         await pilot.press("enter")
         await until(lambda: "Ada is enrolled with 1 shot" in words(app, "#facts"), "the facts")
-        assert "Nobody else is enrolled" in words(app, "#facts")
+        assert "No other person is enrolled" in words(app, "#facts")
         assert "no shot is turned to their left" in words(app, "#facts")
         await pilot.press("enter")
         await until(lambda: isinstance(app.screen, LiveScreen), "the live picture")

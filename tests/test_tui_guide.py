@@ -153,7 +153,7 @@ def template(yaw: float) -> Template:
 def test_the_two_worst_facts() -> None:
     alone = Profile("Ada", (template(0.0),), (None,), None, 0.4)
     near, missing = worst_facts(alone)
-    assert "Nobody else" in near
+    assert "No other person" in near
     assert "turned to their left, and no shot is turned to their right" in missing
     full = Profile("Ada", (template(0), template(0.3), template(-0.3)), (None,) * 3, ("Eve", 0.41), 0.4)
     near, missing = worst_facts(full)

@@ -14,12 +14,12 @@ from tui_stage import OBAMA_ALONE, HalfReader, Stage, ThingDouble, classifier_ca
 from edge_app import readloop, sample
 from edge_app.assembly import open_workbench
 from edge_app.domain import Classification, Classified, ClassScore, Embedding, Frame, Heatmap, ModelError, Reading
+from edge_app.drawing import strength, warmed
 from edge_app.enroll import EnrollOptions
 from edge_app.home import Home, Settings
 from edge_app.pictures import read_picture
 from edge_app.tui.app import EdgeApp
 from edge_app.tui.area import Area
-from edge_app.tui.heat import levels, warmed
 from edge_app.tui.picture import Picture, Thumbnail
 from edge_app.tui.readings import bar, heat_words, marks_of_reading, seen_words
 from edge_app.tui.screen_enroll import EnrollScreen
@@ -135,8 +135,13 @@ async def test_explain_warms_the_picture_where_the_evidence_lies_and_says_so(sta
         assert warm[:, : middle - 8].max() > 60
         assert warm[:, middle + 12 :].max() < 10
         await pilot.press("x")
+        # At once: no new picture may come for a while, and none of the faintest colours stays.
+        await until(lambda: not np.ptp(shown(app).astype(int), axis=2).any(), "plain again")
         await until(lambda: not stage.workers[-1]._reads.explaining, "no more")
         await until(lambda: not app.screen.query_one("#notice").display, "the line is gone")
+        stage.reel.feed([half(200, 40)])
+        await until(lambda: app.screen._shown.frame.index == 3, "the next one")
+        assert not np.ptp(shown(app).astype(int), axis=2).any()
 
 
 async def test_a_chosen_model_is_used_again_at_the_next_start_and_faces_when_it_is_gone(stage: Stage) -> None:
@@ -149,7 +154,7 @@ async def test_a_chosen_model_is_used_again_at_the_next_start_and_faces_when_it_
     async with app.run_test(size=SIZE, notifications=True):
         await until(lambda: "faces are looked for instead" in told(app), "the reason")
         stage.reel.feed([clip_frame(50)])
-        await until(lambda: app.latest.observation is not None and app.latest.model_id == "faces", "faces")
+        await until(lambda: app.screen._shown is not None and app.latest.model_id == "faces", "faces")
 
 
 async def test_a_model_that_cannot_be_used_leaves_the_choice_as_it_was(stage: Stage) -> None:
@@ -366,10 +371,9 @@ def test_one_odd_place_does_not_pale_the_rest_of_a_map() -> None:
     values = np.zeros((20, 20), np.float32)
     values[:, :8] = 1.0
     values[0, 19] = 1e6
-    found = levels(values)
+    found = strength(Heatmap("left", values))
     assert found[5, 3] > 0.9 and found[5, 15] == 0.0
-    assert not levels(np.full((7, 7), 3.0, np.float32)).any()
-    assert np.isfinite(levels(np.array([[np.nan, 1.0], [0.0, np.inf]], np.float32))).all()
+    assert not strength(Heatmap("left", np.full((7, 7), 3.0, np.float32))).any()
 
 
 def test_a_map_that_reaches_out_of_the_picture_is_cut() -> None:
@@ -384,7 +388,7 @@ def test_a_map_that_reaches_out_of_the_picture_is_cut() -> None:
 def test_what_the_colours_mean_is_said() -> None:
     heat = Heatmap("left", np.zeros((2, 2), np.float32))
     assert "'left'" in heat_words(reading(classified("left", 0.9, True, heat)))
-    assert "no class activation maps" in heat_words(reading(classified("left", 0.9, True)))
+    assert heat_words(reading(classified("left", 0.9, True))) == ""
     assert heat_words(None) == ""
 
 

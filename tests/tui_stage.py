@@ -118,7 +118,7 @@ class Stage:
             decode=lambda data: np.full((20, 20, 3), data[0], np.uint8),
             catalogue=lambda bench: (
                 *_lines(bench.recognizer.embedder.card, bench.choice.entry.precision),
-                *(ModelLine(card, 1_000_000, card.id == self.settings.model, None) for card in self.cards),
+                *(_line(card, 1_000_000, card.id == self.settings.model) for card in self.cards),
             ),
             enroll_things=self._enroll_things,
             add_model=self._add_model,
@@ -133,9 +133,8 @@ class Stage:
 
     def _open(self, settings: Settings, source: str, sink: Sink) -> Worker:
         bench = replace(open_workbench(self.home, replace(settings, precision="fp32")), settings=settings)
-        worker = Worker(bench, source, sink, WorkerOptions(notice_every_s=0.05), camera=self._camera)
-        if self.recognizer is not None:
-            worker._live = self.recognizer
+        options = WorkerOptions(notice_every_s=0.05)
+        worker = Worker(bench, source, sink, options, camera=self._camera, recognizer=self.recognizer)
         self.workers.append(worker)
         return worker
 
@@ -169,7 +168,12 @@ class Stage:
 
 def _lines(card: ModelCard, used: str) -> tuple[ModelLine, ...]:
     other = replace(card, precision="int8", licence="research only", commercial_use=False)
-    return (ModelLine(card, 38_000_000, used == "fp32", 27.0), ModelLine(other, 10_000_000, used == "int8", None))
+    return (_line(card, 38_000_000, used == "fp32", 27.0), _line(other, 10_000_000, used == "int8"))
+
+
+def _line(card: ModelCard, size_bytes: int, used: bool, ms: float | None = None) -> ModelLine:
+    points = card.operating_points
+    return ModelLine(card.id, card.precision, card.task, card, size_bytes, used, ms, points)
 
 
 async def until(true: Callable[[], Any], what: str, patience_s: float = 10.0) -> None:

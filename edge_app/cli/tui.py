@@ -13,11 +13,12 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options
-from edge_app.domain import EdgeError, MediaError, UsageError
+from edge_app.domain import EdgeError, MediaError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from edge_app.assembly import Workbench
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from edge_app.things import ThingShot
     from edge_app.tui.app import EdgeApp
     from edge_app.tui.desk import Desk, LiveWorker, ModelLine, Sink
+    from edge_app.zoo import Entry
 
 _THUMBNAIL_PX = 160
 _MEASURE_ROUNDS = 15
@@ -187,22 +189,44 @@ def _decode(data: bytes) -> Pixels:
 
 
 def _catalogue(bench: Workbench) -> tuple[ModelLine, ...]:
-    from edge_app import runtime
     from edge_app.store import catalogue
+
+    looked_for = bench.home.settings().model
+    lines = [_model_line(bench, entry, looked_for) for entry in catalogue(bench.home)]
+    # What is in use comes first.
+    return tuple(sorted(lines, key=lambda line: (not line.in_use, line.task, line.model_id, line.precision)))
+
+
+def _model_line(bench: Workbench, entry: Entry, looked_for: str) -> ModelLine:
+    """One build; a file that is gone or damaged is a line that says so, for it must be possible to remove it."""
+    from edge_app.calibration import points_of
+    from edge_app.onnxfile import inspect
     from edge_app.tui.desk import ModelLine
 
-    lines = []
-    looked_for = bench.home.settings().model
-    for entry in catalogue(bench.home):
-        card = runtime.load(entry.path, threads=1).card
-        used = (
-            entry == bench.choice.entry or entry.id.split("-")[0] == bench.settings.detector or entry.id == looked_for
-        )
-        chosen = entry.id == bench.choice.entry.id
-        ms = bench.choice.medians_ms.get(entry.precision) if chosen else None
-        lines.append(ModelLine(card, entry.bytes, used, ms))
-    # What is in use comes first.
-    return tuple(sorted(lines, key=lambda line: (not line.in_use, line.card.task, line.card.id, line.card.precision)))
+    detector = bench.settings.detector
+    used = entry == bench.choice.entry or entry.id in (detector, looked_for)
+    used = used or (detector == "mtcnn" and entry.id.startswith("mtcnn-"))
+    ms = bench.choice.medians_ms.get(entry.precision) if entry.id == bench.choice.entry.id else None
+    line = ModelLine(entry.id, entry.precision, entry.task, None, entry.bytes, used, ms)
+    try:
+        card = inspect(entry.path).card
+        if card is None:
+            raise ModelError(f"{entry.path.name} carries no card", remedy="remove it, and add it again")
+        points = points_of(bench.home, card, entry.sha256)
+        threshold = _threshold(bench, entry) if used else None
+    except EdgeError as error:
+        return replace(line, problem=str(error))
+    calibrated = points != card.operating_points
+    return replace(line, card=card, points=points, calibrated=calibrated, threshold=threshold)
+
+
+def _threshold(bench: Workbench, entry: Entry) -> float | None:
+    """The similarity from which somebody, or something, is named; None for what names nobody."""
+    from edge_app.tui.records import thing_threshold
+
+    if entry == bench.choice.entry:
+        return bench.recognizer.rule.threshold
+    return thing_threshold(bench, entry.id) if entry.task == "image-embedding" else None
 
 
 def _enroll_things(bench: Workbench, model_id: str, name: str, shots: Sequence[ThingShot]) -> tuple[str, ...]:

@@ -19,11 +19,12 @@ from textual.screen import ModalScreen, Screen
 
 from edge_app.domain import EdgeError
 from edge_app.home import Settings
+from edge_app.tui.area import Area
 from edge_app.tui.desk import Desk, LiveWorker
 from edge_app.tui.frame import EdgeScreen
-from edge_app.tui.messages import Inbox, SetRule, Update, UseModel
+from edge_app.tui.messages import Explain, Inbox, LookArea, Run, SetRule, Update, UseModel
 from edge_app.tui.readings import FACES
-from edge_app.tui.records import Forgotten
+from edge_app.tui.records import Forgotten, missing_words
 from edge_app.tui.screen_enroll import EnrollScreen
 from edge_app.tui.screen_help import HelpScreen
 from edge_app.tui.screen_live import LiveScreen
@@ -86,6 +87,10 @@ class EdgeApp(App[None]):
         self.latest: Update | None = None
         self.drawing: Drawing | None = None
         """Known once the app has closed."""
+        self.area: Area | None = None
+        """The box in which things are looked for; None: the whole picture."""
+        self.explaining = False
+        """Whether the picture shows where a classifier sees its answer."""
         self._screen_began_s = 0.0
         kept = desk.recall()
         self.mirror = bool(kept.get("mirror", False))
@@ -104,16 +109,32 @@ class EdgeApp(App[None]):
         for notice in (*self.desk.notices, *self.desk.terminal.lacks):
             self.tell(notice, severity="warning", timeout_s=10)
         self.worker.start()
-        if self.settings.model != FACES:
-            self._resume_model()
+        self.resume_model()
+        self._tell_missing()
 
-    @work
-    async def _resume_model(self) -> None:
+    @work(exclusive=True, group="resume")
+    async def resume_model(self) -> None:
         """Go on with the model that was chosen; faces are looked for meanwhile, and when it is gone."""
+        if self.settings.model == FACES:
+            return
         try:
             await self.order(UseModel(self.settings.model))
+            # What a fresh worker or a fresh reader does not know.
+            await self.order(Explain(self.explaining))
+            if self.area is not None:
+                await self.order(LookArea(self.area.box))
         except EdgeError as error:
             self.tell(f"{error}; faces are looked for instead", severity="warning", timeout_s=10)
+
+    @work(exclusive=True, group="missing")
+    async def _tell_missing(self) -> None:
+        """Who is a stranger to the embedder in use, and what to do about it."""
+        try:
+            words = await self.order(Run(missing_words))
+        except EdgeError as error:
+            words = str(error)
+        if words:
+            self.tell(words, severity="warning", timeout_s=12)
 
     async def on_unmount(self) -> None:
         """Let the camera go before the terminal is given back."""
@@ -200,44 +221,75 @@ class EdgeApp(App[None]):
 
     async def apply(self, **changes: Any) -> None:
         """Change settings; models are loaded again where that needs it. Raises EdgeError, and goes on as before."""
-        settings = replace(self.settings, **changes)
-        if _models_of(settings) != _models_of(self.settings):
-            fresh = await self.beside(lambda: self.desk.open_worker(settings, self.source, self.inbox.put))
-            await asyncio.to_thread(self.worker.stop, _JOIN_S)
-            self.worker = fresh
-            self.worker.start()
-            if settings.model != FACES:
-                await self.order(UseModel(settings.model))
-        else:
-            await self.order(SetRule(settings.fpir, settings.margin))
+        before, settings = self.settings, replace(self.settings, **changes)
+        other = settings.model != before.model
+        if other:
+            await self.order(UseModel(settings.model))
+        renew = _models_of(settings) != _models_of(before)
+        try:
+            if renew:
+                await self._renew_worker(settings)
+            else:
+                await self.order(SetRule(settings.fpir, settings.margin))
+        except EdgeError:
+            if other:
+                await self.order(UseModel(before.model))
+            raise
+        if other:
+            self.area = None
         self.keep_settings(**changes)
+        if renew:
+            self.resume_model()
+            self._tell_missing()
+
+    async def _renew_worker(self, settings: Settings) -> None:
+        fresh = await self.beside(lambda: self.desk.open_worker(settings, self.source, self.inbox.put))
+        await asyncio.to_thread(self.worker.stop, _JOIN_S)
+        self.worker = fresh
+        self.worker.start()
 
     async def use(self, model_id: str) -> None:
         """Make a model the one in use for its task, by id, or "faces". Raises EdgeError, and goes on as before."""
         before = self.settings
-        settings = await self.beside(lambda: self.desk.use_model(model_id))
-        changes = {f.name: getattr(settings, f.name) for f in fields(settings)}
+        chosen = await self.beside(lambda: self.desk.use_model(model_id))
         try:
-            if settings.model != before.model:
-                await self.order(UseModel(settings.model))
-            if _models_of(settings) != _models_of(before):
-                await self.apply(**changes)
-            self.settings = settings
+            await self.apply(**{f.name: getattr(chosen, f.name) for f in fields(chosen)})
         except EdgeError:
             self.desk.save_settings(before)
             raise
+
+    async def remove(self, model_id: str) -> None:
+        """Uninstall a model; what ships takes over what it did. Raises EdgeError."""
+        usual = Settings()
+        roles = [name for name in ("embedder", "detector", "model") if getattr(self.settings, name) == model_id]
+        if roles:
+            await self.apply(**{name: getattr(usual, name) for name in roles})
+        await self.beside(lambda: self.desk.remove_model(model_id))
+
+    async def explain(self, active: bool) -> None:
+        """Show where the network sees its answer, or no more. Raises EdgeError."""
+        self.explaining = active
+        await self.order(Explain(active))
+
+    async def look_at(self, area: Area | None) -> None:
+        """Look for things in a box, or in the whole picture. Raises EdgeError."""
+        self.area = area
+        await self.order(LookArea(None if area is None else area.box))
 
     # Where to go
 
     def action_enroll(self) -> None:
         """Enroll somebody, or a thing while things are looked for."""
+        self.go(ThingScreen(self.settings.model) if self._looks_for_things else EnrollScreen())
+
+    @property
+    def _looks_for_things(self) -> bool:
         live = self.screen_stack[0]
-        things = isinstance(live, LiveScreen) and live.looks_for("image-embedding")
-        self.go(ThingScreen(self.settings.model) if things else EnrollScreen())
+        return isinstance(live, LiveScreen) and live.looks_for("image-embedding")
 
     def action_people(self) -> None:
-        """Everyone enrolled."""
-        self.go(PeopleScreen())
+        """Everyone enrolled, or the things while things are looked for."""
+        self.go(PeopleScreen(self.settings.model if self._looks_for_things else None))
 
     def action_models(self) -> None:
         """What recognizes."""
@@ -263,7 +315,7 @@ class EdgeApp(App[None]):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """What the command palette offers: this app's screens and actions first."""
-        yield SystemCommand("Enroll", "Learn a person from the live picture or files", self.action_enroll)
+        yield SystemCommand("Enroll", "Learn a person, or a thing, from the live picture or files", self.action_enroll)
         yield SystemCommand("People", "Everyone enrolled: rename, add shots, forget", self.action_people)
         yield SystemCommand("Models", "Licences, operating points, speed here", self.action_models)
         yield SystemCommand("Settings", "Choices that stay", self.action_settings)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from edge_app.assembly import Workbench
 from edge_app.devices import CameraInfo
-from edge_app.domain import ModelCard, Observation, Pixels, Reading
+from edge_app.domain import ModelCard, Observation, OperatingPoint, Pixels, Reading
 from edge_app.home import Settings
 from edge_app.live import Update
 from edge_app.tui.terminal import Terminal
@@ -43,11 +43,22 @@ class LiveWorker(Protocol):
 class ModelLine:
     """One installed build of a model."""
 
-    card: ModelCard
+    model_id: str
+    precision: str
+    task: str
+    card: ModelCard | None
+    """None when the file is gone or damaged: `problem` tells."""
     size_bytes: int
     in_use: bool
-    measured_ms: float | None
+    measured_ms: float | None = None
     """Milliseconds of one run on this machine; None when not measured."""
+    points: tuple[OperatingPoint, ...] = ()
+    """Those that hold here: calibrated on the user's pictures, else the card's."""
+    calibrated: bool = False
+    """Whether `points` are the user's own."""
+    threshold: float | None = None
+    """Similarity from which somebody is named, in the gallery as it is; None for what is not in use."""
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,7 @@ class ChooseModel(ModalScreen[str | None]):
     def __init__(self, lines: Sequence[ModelLine], used: str) -> None:
         """`used` is "faces" or the id of a model."""
         super().__init__()
-        cards = {line.card.id: line.card for line in lines if line.card.task in LIVE_TASKS}
+        cards = {line.model_id: line.card for line in lines if line.card and line.task in LIVE_TASKS}
         self._ids = [FACES, *cards]
         self._words = [f"{FACES}: names of the people who are enrolled"]
         for card in cards.values():

@@ -80,15 +80,18 @@ class Mosaic:
         self._shown = np.full((2 * rows, columns, 3), self._ground, np.uint8)
         self.paint(None)
 
-    def paint(self, pixels: Pixels | None, marks: Sequence[Mark] = (), *, mirror: bool = False) -> list[int]:
+    def paint(
+        self, pixels: Pixels | None, marks: Sequence[Mark] = (), *, mirror: bool = False, exact: bool = False
+    ) -> list[int]:
         """Draw (H, W, 3) uint8 RGB pixels as large as they fit, and return the lines that changed.
 
-        None draws nothing but the ground. `mirror` flips the picture, not the words.
+        None draws nothing but the ground. `mirror` flips the picture, not the words. `exact` draws the smallest
+        differences too, as after something was laid over the picture: its faint edges are no noise.
         """
         if self._shown is None or 0 in self._shown.shape:
             return []
         area, self._place = self._fitted(pixels, mirror)
-        moved = np.abs(area.astype(np.int16) - self._shown).max(axis=2) > SEEN_STEP
+        moved = np.abs(area.astype(np.int16) - self._shown).max(axis=2) > (0 if exact else SEEN_STEP)
         self._shown = np.where(moved[..., None], area, self._shown)
         # Fewer shades make longer runs of one colour, and a run's colour is sent once.
         shades = (self._shown & np.uint8(0xF8)) | np.uint8(4) if self._terminal.remote else self._shown

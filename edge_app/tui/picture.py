@@ -58,11 +58,11 @@ class Picture(Widget, can_focus=True):
         """What the terminal was sent of it so far."""
         return self._mosaic.bytes_encoded
 
-    def show(self, pixels: Pixels | None, marks: Sequence[Mark] = ()) -> None:
-        """Draw (H, W, 3) uint8 RGB pixels with boxes and words; None clears the area."""
+    def show(self, pixels: Pixels | None, marks: Sequence[Mark] = (), *, exact: bool = False) -> None:
+        """Draw (H, W, 3) uint8 RGB pixels with boxes and words; None clears the area. `exact`: see `Mosaic.paint`."""
         self._pixels, self._marks = pixels, marks
         start_s = time.thread_time()
-        changed = self._mosaic.paint(pixels, marks, mirror=self.mirror)
+        changed = self._mosaic.paint(pixels, marks, mirror=self.mirror, exact=exact)
         self.drawing_s += time.thread_time() - start_s
         self.drawn += 1
         if changed:

@@ -103,7 +103,7 @@ def heat_words(reading: Reading | None) -> str:
     """What the colours over the picture mean."""
     labels = sorted({one.heatmap.label for one in reading.classified if one.heatmap}) if reading else []
     if not labels:
-        return "explain: this model has no class activation maps" if reading and reading.classified else ""
+        return ""
     named = " and ".join(repr(label) for label in labels)
     return f"colours: where the network sees {named}, from dark to bright (class activation map); x hides them"
 

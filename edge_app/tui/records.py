@@ -10,12 +10,18 @@ from typing import Final
 
 import numpy as np
 
-from edge_app.assembly import Workbench
-from edge_app.domain import Embedding, Identity, Quality, Template
+from edge_app.assembly import Workbench, gallery_of
+from edge_app.calibration import points_of
+from edge_app.domain import Embedding, Identity, OperatingPoint, Quality, Template
+from edge_app.gallery import Gallery
+from edge_app.onnxfile import inspect
+from edge_app.store import builds
 from edge_app.tui.guide import View, missing_views
 
 MOST_COMPARED: Final = 1000
 """Beyond so many people the nearest other person is only looked up for the one that is chosen: it takes N x N."""
+
+_MOST_LISTED: Final = 5
 
 PLENTY_SHARPNESS: Final = 0.4
 PLENTY_FACE_PX: Final = 112.0
@@ -56,6 +62,8 @@ class Profile:
     nearest: tuple[str, float] | None
     threshold: float
     """Similarity from which two are taken for one."""
+    stranger_to: str = ""
+    """The model in use, when there is no template of it: nobody is recognized by the ones there are."""
 
     @property
     def missing(self) -> tuple[View, ...]:
@@ -77,11 +85,50 @@ class Forgotten:
         return self.parts[0][0].name
 
 
-def roster(bench: Workbench) -> tuple[Person, ...]:
-    """Everyone with templates of the model in use, or of another model of faces, sorted by name."""
-    wanted = set(bench.missing)
-    gallery = bench.recognizer.gallery
+@dataclass(frozen=True, slots=True, eq=False)
+class Shelf:
+    """The part of the gallery that is looked at: people, or the things of one model."""
+
+    model_id: str
+    gallery: Gallery
+    threshold: float
+
+
+def shelf_of(bench: Workbench, things: str | None = None) -> Shelf:
+    """People as the embedder in use knows them, or the things enrolled with the model `things`. Raises EdgeError."""
+    if things is None:
+        parts = bench.recognizer
+        return Shelf(parts.embedder.model_id, parts.gallery, parts.rule.threshold)
+    gallery = gallery_of(bench.vault.read(things))
+    return Shelf(things, gallery, thing_threshold(bench, things, gallery))
+
+
+def thing_threshold(bench: Workbench, model_id: str, gallery: Gallery | None = None) -> float:
+    """The similarity from which a thing is named. Raises EdgeError, also when nobody knows what alike means."""
+    gallery = gallery or gallery_of(bench.vault.read(model_id))
+    points: tuple[OperatingPoint, ...] = ()
+    for entry in builds(bench.home, model_id):
+        card = inspect(entry.path).card
+        points = points or (points_of(bench.home, card, entry.sha256) if card else ())
+    return gallery.rule(points, bench.settings.fpir, bench.settings.margin).threshold
+
+
+def missing_words(bench: Workbench) -> str:
+    """Who is a stranger to the embedder in use, and what to do; empty when nobody is."""
+    missing = bench.missing
+    if not missing:
+        return ""
+    who = "1 person" if len(missing) == 1 else f"{len(missing):,} people"
+    listed = ", ".join(missing[:_MOST_LISTED]) + ("…" if len(missing) > _MOST_LISTED else "")
     model_id = bench.recognizer.embedder.model_id
+    return f"{who} must be enrolled again for {model_id}: {listed}. Press p, then n to try the pictures that were kept"
+
+
+def roster(bench: Workbench, things: str | None = None) -> tuple[Person, ...]:
+    """Everyone with templates of the model in use, or of another model of faces, or all things, sorted by name."""
+    wanted = set() if things else set(bench.missing)
+    shelf = shelf_of(bench, things)
+    gallery, model_id = shelf.gallery, shelf.model_id
     few = len(gallery) <= MOST_COMPARED
     near = dict(zip(gallery.names, gallery.neighbours(), strict=True)) if few else {}
     return tuple(
@@ -107,17 +154,25 @@ def grade(identity: Identity) -> float:
     return sum(marks) / len(marks)
 
 
-def profile(bench: Workbench, name: str) -> Profile:
-    """One person in detail. Raises GalleryError when there is none of that name."""
-    model_id = bench.recognizer.embedder.model_id
+def profile(bench: Workbench, name: str, things: str | None = None) -> Profile:
+    """One person, or thing, in detail. Raises GalleryError when there is none of that name."""
+    shelf = shelf_of(bench, things)
+    model_id = shelf.model_id
+    if name not in bench.vault.names(model_id):
+        # Known to another model: what is kept of it can be shown, and enrolled again.
+        other = bench.vault.identity(name)
+        model = other.templates[-1].embedding.model_id
+        return Profile(
+            other.name, other.templates, bench.vault.pictures(name, model), None, shelf.threshold, stranger_to=model_id
+        )
     identity = bench.vault.identity(name, model_id)
     mean = Embedding(np.sum([t.embedding.vector for t in identity.templates], axis=0), model_id)
     return Profile(
         identity.name,
         identity.templates,
         bench.vault.pictures(name, model_id),
-        bench.recognizer.gallery.nearest(mean, other_than=identity.name),
-        bench.recognizer.rule.threshold,
+        shelf.gallery.nearest(mean, other_than=identity.name),
+        shelf.threshold,
     )
 
 
@@ -150,20 +205,26 @@ def restore(bench: Workbench, forgotten: Forgotten) -> None:
 
 def worst_facts(found: Profile) -> tuple[str, str]:
     """The two worst facts about an enrollment: who is nearest, and which view is missing."""
+    return nearest_words(found), views_words(found)
+
+
+def nearest_words(found: Profile, noun: str = "person") -> str:
+    """Who, or what, is nearest, and what that means."""
     if found.nearest is None:
-        near = "Nobody else is enrolled, so nobody can be mistaken for this person yet."
-    else:
-        name, similarity = found.nearest
-        room = found.threshold - similarity
-        judged = (
-            "far enough apart" if room > 0.1 else "near: watch for mix-ups" if room > 0 else "SO NEAR that they mix up"
-        )
-        near = (
-            f"Nearest other person: {name}, similarity {similarity:.2f}; strangers stay under "
-            f"{found.threshold:.2f}: {judged}."
-        )
+        return f"No other {noun} is enrolled, so none can be mistaken for this one yet."
+    name, similarity = found.nearest
+    room = found.threshold - similarity
+    judged = "far enough apart" if room > 0.1 else "near: watch for mix-ups" if room > 0 else "SO NEAR that they mix up"
+    return (
+        f"Nearest other {noun}: {name}, similarity {similarity:.2f}; strangers stay under "
+        f"{found.threshold:.2f}: {judged}."
+    )
+
+
+def views_words(found: Profile) -> str:
+    """Which side of a face no shot shows."""
     if not found.missing:
-        return near, "All three views are there: from the front, and turned to both sides."
+        return "All three views are there: from the front, and turned to both sides."
     words = [_VIEW_WORDS[view] for view in found.missing]
     listed = words[0] if len(words) == 1 else ", and ".join((", ".join(words[:-1]), words[-1]))
-    return near, f"Missing: {listed}."
+    return f"Missing: {listed}."

@@ -10,26 +10,25 @@ from typing import ClassVar
 
 from rich.text import Text
 from textual import work
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, ItemGrid, Vertical, VerticalScroll
-from textual.widgets import Input, Label, Static
 
 from edge_app.assembly import same_person_floor
 from edge_app.camera import CameraState
-from edge_app.domain import Embedding, valid_name
+from edge_app.domain import Embedding
 from edge_app.enroll import EnrollOptions, Refusal, Shot, Verdict
 from edge_app.tui import records
-from edge_app.tui.frame import Ask, EdgeScreen, KeyBar, hidden, put
+from edge_app.tui.capture import CaptureScreen
+from edge_app.tui.frame import Ask, hidden
 from edge_app.tui.guide import Advice, Guide, view_of
 from edge_app.tui.messages import Capture, Enroll, LookAt, Pause, Run, Update, UseModel
-from edge_app.tui.picture import Picture, Thumbnail
 from edge_app.tui.readings import FACES
 from edge_app.tui.words import marks_of
 
 
-class EnrollScreen(EdgeScreen[None]):
+class EnrollScreen(CaptureScreen):
     """Learns one person."""
+
+    NONE_YET = "No shot yet"
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "save", "Save"),
@@ -43,60 +42,23 @@ class EnrollScreen(EdgeScreen[None]):
 
     def __init__(self, name: str = "") -> None:
         """Ask for a name first, unless one is given: then shots are added to that person."""
-        super().__init__()
-        self._who = name
+        super().__init__(name)
         self._guide: Guide | None = None
         self._lookalike = self._borrowed = False
         self._saved = self._saving = False
 
-    def compose(self) -> ComposeResult:
-        """Name on top, picture and advice on the left, shots on the right."""
-        with Horizontal(id="who"):
-            yield Label("Enroll")
-            yield Input(self._who, placeholder="name, then enter", compact=True, id="name")
-        with Horizontal():
-            with Vertical(id="stage"):
-                yield Picture(self.edge.desk.terminal, id="picture")
-                yield Static("Type a name and press enter", id="advice")
-                yield Static(id="caution")
-                yield Static(id="facts")
-            with VerticalScroll(id="shots"):
-                yield Static("No shot yet", id="none", classes="hint")
-                yield ItemGrid()
-        yield KeyBar()
-
-    def on_mount(self) -> None:
-        """Begin at the name, or with the shots when it is known."""
-        self.query_one("#shots").can_focus = False
-        self.picture.mirror = self.edge.mirror
-        if self._who:
-            self._begin(self._who)
-        else:
-            self.query_one("#name", Input).focus()
-
     def on_unmount(self) -> None:
         """Look no more for faces to enroll."""
-        self.edge.worker.send(Capture(False))
-        if self._borrowed and self.edge.settings.model != FACES:
-            self.edge.worker.send(UseModel(self.edge.settings.model))
-
-    @property
-    def picture(self) -> Picture:
-        """The live picture."""
-        return self.query_one("#picture", Picture)
+        if self._borrowed:
+            self.edge.resume_model()
 
     @property
     def guide(self) -> Guide | None:
         """The shots taken so far; None before there is a name."""
         return self._guide
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """The name was typed."""
-        with self.telling():
-            self._begin(valid_name(event.value))
-
     @work
-    async def _begin(self, name: str) -> None:
+    async def begin(self, name: str) -> None:
         """Start looking for shots of `name`."""
         with self.telling():
             earlier = await self.order(Run(lambda bench: records.qualities(bench, name)))
@@ -106,14 +68,10 @@ class EnrollScreen(EdgeScreen[None]):
                 self._borrowed = True
                 await self.order(UseModel(FACES))
             await self.order(Capture(True))
-            self._who = name
             bench = self.edge.worker.workbench
             floor = same_person_floor(bench.points, EnrollOptions().same_person_floor)
             self._guide = Guide(EnrollOptions(same_person_floor=floor), resembles=self._resemblance, earlier=earlier)
-            self.refresh_bindings()
-            field = self.query_one("#name", Input)
-            field.value, field.disabled = name, True
-            self.picture.focus()
+            self.keep_name(name)
             if earlier:
                 self.edge.tell(f"{name} has {_shots(len(earlier))} already: new ones are added")
 
@@ -144,43 +102,20 @@ class EnrollScreen(EdgeScreen[None]):
                 self._show_shots()
 
     def _advise(self, advice: Advice) -> None:
-        line = self.query_one("#advice", Static)
-        put(line, Text(advice.text))
-        line.set_class(advice.well, "well")
+        self.advise(advice.text, well=advice.well)
         if advice.warning:
-            self._caution(f"{advice.warning} Leave with esc if it is the same person.")
+            self.caution(f"{advice.warning} Leave with esc if it is the same person.")
 
-    def _caution(self, words: str) -> None:
-        line = self.query_one("#caution", Static)
-        line.display = bool(words)
-        put(line, Text(words))
-
-    @work(exclusive=True, group="shots")
-    async def _show_shots(self) -> None:
+    def _show_shots(self) -> None:
         """Show the thumbnails, numbered as they are dropped."""
-        assert self._guide is not None
-        shots = self._guide.shots
-        self.query_one("#none").display = not shots
-        grid = self.query_one(ItemGrid)
-        async with self.batch():
-            await grid.remove_children()
-            await grid.mount_all([self._shot_box(number, shot) for number, shot in enumerate(shots, 1)])
-
-    def _shot_box(self, number: int, shot: Shot) -> Vertical:
-        label = f"{number} {view_of(shot.quality)} {shot.quality.sharpness:.2f}"
-        return Vertical(Thumbnail(self.edge.desk.terminal, shot.crop), Label(label, markup=False), classes="shot")
+        shots = self._guide.shots if self._guide else ()
+        self.show_captures([(_label(number, shot), shot.crop) for number, shot in enumerate(shots, 1)])
 
     def action_drop(self, number: int) -> None:
         """Take a shot back."""
         if self._guide is not None and not self._saved and number <= len(self._guide.shots):
             self._guide.drop(number - 1)
             self._show_shots()
-
-    def action_mirror(self) -> None:
-        """Flip the picture."""
-        self.picture.mirror = not self.picture.mirror
-        self.edge.keep_mirror(self.picture.mirror)
-        self.picture.redraw()
 
     @work
     async def action_files(self) -> None:
@@ -237,12 +172,11 @@ class EnrollScreen(EdgeScreen[None]):
             self._lookalike = any(refusal.reason == "looks-like-somebody-else" for refusal in refusals)
             insist = " Press i if it is somebody else all the same." if self._lookalike else ""
             self.refresh_bindings()
-            self._caution(f"Nothing was stored: {refusals[0].message.split(', or insist')[0]}.{insist}")
+            self.caution(f"Nothing was stored: {refusals[0].message.split(', or insist')[0]}.{insist}")
             return
         found = await self.order(Run(lambda bench: records.profile(bench, self._who)))
         await self.order(Capture(False))
         self._saved = True
-        self.refresh_bindings()
         self._show_facts(found, len(verdicts) - len(refusals), refusals)
 
     def _show_facts(self, found: records.Profile, stored: int, refusals: list[Refusal]) -> None:
@@ -255,11 +189,7 @@ class EnrollScreen(EdgeScreen[None]):
         for fact in records.worst_facts(found):
             text.append(f"  • {fact}\n")
         text.append("\nPress enter: you will be greeted by name.", "dim")
-        for hidden_part in ("#picture", "#advice", "#caution"):
-            self.query_one(hidden_part).display = False
-        facts = self.query_one("#facts", Static)
-        facts.display = True
-        facts.update(text)
+        self.show_facts(text)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer only the keys that do something now."""
@@ -269,9 +199,9 @@ class EnrollScreen(EdgeScreen[None]):
             return self._guide is not None and not self._saved
         return True
 
-    def action_leave(self) -> None:
-        """Go back; what was not saved is gone."""
-        self.dismiss()
+
+def _label(number: int, shot: Shot) -> str:
+    return f"{number} {view_of(shot.quality)} {shot.quality.sharpness:.2f}"
 
 
 def _shots(count: int) -> str:

@@ -19,12 +19,13 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import RichLog, Sparkline, Static
 
 from edge_app.camera import CameraState
+from edge_app.classify import MAPS
 from edge_app.domain import ModelCard, Observation, Pixels, Reading
+from edge_app.drawing import warmed
 from edge_app.tui.area import Area
 from edge_app.tui.dialogs import ChooseModel, ChooseRule, ChooseSource
 from edge_app.tui.frame import EdgeScreen, KeyBar, hidden, put
-from edge_app.tui.heat import warmed
-from edge_app.tui.messages import Explain, LookArea, Pause, Run, SetRule, Switch, Update
+from edge_app.tui.messages import Pause, Run, SetRule, Switch, Update
 from edge_app.tui.mosaic import Mark
 from edge_app.tui.picture import Picture
 from edge_app.tui.readings import (
@@ -42,6 +43,9 @@ GREETING_S = 4.0
 
 _NEW_SHARE = 0.07
 """Share of the newest picture in the averages."""
+
+_UNDER_DIALOG_S = 0.5
+"""Least time between two pictures while a dialog lies over them: Textual mixes them cell by cell, 0.1 s a picture."""
 
 
 _ARROWS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
@@ -82,8 +86,7 @@ class LiveScreen(EdgeScreen[None]):
         self._shown: Observation | Reading | None = None
         self._model_id = FACES
         self._card: ModelCard | None = None
-        self._explaining = False
-        self._area: Area | None = None
+        self._shown_explained = False
         self._paused = False
 
     def compose(self) -> ComposeResult:
@@ -120,8 +123,8 @@ class LiveScreen(EdgeScreen[None]):
 
     def show(self, update: Update) -> None:
         """Draw an update."""
-        # Textual mixes what lies under a dialog with it cell by cell, 0.1 s a picture: it stands still meanwhile.
-        if self.app.screen is not self:
+        covered = self.app.screen is not self
+        if covered and self._drawn_s and self.edge.steady_s() - self._drawn_s[-1] < _UNDER_DIALOG_S:
             return
         self._paused = update.paused
         if update.model_id != self._model_id:
@@ -147,7 +150,7 @@ class LiveScreen(EdgeScreen[None]):
 
     def _change_model(self, model_id: str) -> None:
         """Another model answers: what was said and drawn for the last one is gone."""
-        self._model_id, self._card, self._area = model_id, None, None
+        self._model_id, self._card = model_id, None
         self._stages_ms.clear()
         here = self.query_one("#here", Static)
         here.border_title = "Here now" if model_id == FACES else model_id
@@ -161,23 +164,37 @@ class LiveScreen(EdgeScreen[None]):
     async def _learn_card(self, model_id: str) -> None:
         with self.telling():
             lines = await self.order(Run(self.edge.desk.catalogue))
-            self._card = next((line.card for line in lines if line.card.id == model_id), None)
+            self._card = next((line.card for line in lines if line.model_id == model_id), None)
             if self._card is not None and self._model_id == model_id:
                 self.query_one("#here", Static).border_subtitle = licence_words(self._card)
             self.refresh_bindings()
 
     def _draw_reading(self, update: Update, reading: Reading) -> None:
-        marks = marks_of_reading(reading)
-        if self._area is not None and not _is_about(reading, self._area):
-            # The answer to a box that has just moved is still on its way.
-            marks = [Mark(self._area.box, "", "new")]
-        self._draw(update, reading, warmed(reading.frame.pixels, reading.classified), marks)
+        self._show_reading(reading)
+        self._count(update, reading)
         put(self.query_one("#here", Static), seen_words(reading, unicode=self.edge.desk.terminal.unicode))
 
-    def _draw(self, update: Update, shown: Observation | Reading, pixels: Pixels, marks: list[Mark]) -> None:
-        now_s = self.edge.steady_s()
-        self._shown = shown
+    def _show_reading(self, reading: Reading) -> None:
+        """The picture with what was said of it, and its evidence while that is wanted."""
+        marks = marks_of_reading(reading)
+        if self.area is not None and not _is_about(reading, self.area):
+            # The answer to a box that has just moved is still on its way.
+            marks = [Mark(self.area.box, "", "new")]
+        pixels = reading.frame.pixels
+        self._shown = reading
+        # The last faint colours are no noise: they go too.
+        ended = self._shown_explained and not self.edge.explaining
+        self._shown_explained = self.edge.explaining
+        self.picture.show(warmed(pixels, reading.classified) if self.edge.explaining else pixels, marks, exact=ended)
+
+    def _draw(self, update: Update, shown: Observation, pixels: Pixels, marks: list[Mark]) -> None:
+        self._shown, self._shown_explained = shown, False
         self.picture.show(pixels, marks)
+        self._count(update, shown)
+
+    def _count(self, update: Update, shown: Observation | Reading) -> None:
+        """How fast it goes."""
+        now_s = self.edge.steady_s()
         self._drawn_s.append(now_s)
         if self._first_drawn_s is None:
             self._first_drawn_s = self._drawn_s[0]
@@ -206,9 +223,9 @@ class LiveScreen(EdgeScreen[None]):
         if not words and update.paused:
             words = "paused: nothing is looked at; space goes on"
         notice = self.query_one("#notice", Static)
-        explained = heat_words(self._shown if isinstance(self._shown, Reading) else None) if self._explaining else ""
+        explained = heat_words(self._shown if isinstance(self._shown, Reading) else None)
         notice.set_class(not words, "quiet")
-        words = words or explained
+        words = words or (explained if self.edge.explaining else "")
         notice.display = bool(words)
         put(notice, Text(words))
 
@@ -268,9 +285,14 @@ class LiveScreen(EdgeScreen[None]):
     @work
     async def action_explain(self) -> None:
         """Show where the network sees the best class, or no more."""
+        if not self._has_maps and not self.edge.explaining:
+            self.edge.tell(f"{self._model_id} has no class activation maps: it cannot be explained", severity="warning")
+            return
         with self.telling():
-            await self.order(Explain(not self._explaining))
-            self._explaining = not self._explaining
+            await self.edge.explain(not self.edge.explaining)
+        if isinstance(self._shown, Reading):
+            # The next picture may be long in coming: paused, or at its end.
+            self._show_reading(self._shown)
 
     # The box that is looked at, for things
 
@@ -278,9 +300,9 @@ class LiveScreen(EdgeScreen[None]):
         """A box is drawn with the mouse."""
         size = self._size_px
         if self.looks_for("image-embedding") and size is not None:
-            self._area = Area(event.box, *size)
+            self.edge.area = Area(event.box, *size)
             if event.done:
-                self._look_at_area()
+                self._look_at(self.edge.area)
 
     def action_box(self) -> None:
         """A box in the middle, to be moved with the arrow keys."""
@@ -289,36 +311,41 @@ class LiveScreen(EdgeScreen[None]):
 
     def action_nudge(self, across: int, down: int) -> None:
         """Move the box."""
-        if self._area is not None:
-            self._look_at(self._area.moved(across, down))
+        if self.area is not None:
+            self._look_at(self.area.moved(across, down))
 
     def action_grow(self, across: int, down: int) -> None:
         """Make the box larger or smaller."""
-        if self._area is not None:
-            self._look_at(self._area.grown(across, down))
+        if self.area is not None:
+            self._look_at(self.area.grown(across, down))
 
     def action_whole(self) -> None:
         """Look at the whole picture again."""
         self._look_at(None)
 
     def _look_at(self, area: Area | None) -> None:
-        self._area = area
-        self._look_at_area()
+        # At once: the next key moves the box from where it is now.
+        self.edge.area = area
+        self.refresh_bindings()
+        self._send_area(area)
 
     @work(exclusive=True, group="area")
-    async def _look_at_area(self) -> None:
-        self.refresh_bindings()
+    async def _send_area(self, area: Area | None) -> None:
         with self.telling():
-            await self.order(LookArea(np.array(self._area.box, np.float32) if self._area else None))
+            await self.edge.look_at(area)
 
     @property
     def area(self) -> Area | None:
         """The box that is looked at; None: the whole picture."""
-        return self._area
+        return self.edge.area if self.looks_for("image-embedding") else None
 
     @property
     def _size_px(self) -> tuple[int, int] | None:
         return self._shown.frame.size_px if self._shown is not None else None
+
+    @property
+    def _has_maps(self) -> bool:
+        return self._card is not None and MAPS in self._card.outputs
 
     def looks_for(self, *tasks: str) -> bool:
         """Whether the model in use is of one of these tasks; the face recognizer is of none."""
@@ -333,7 +360,7 @@ class LiveScreen(EdgeScreen[None]):
         if action == "box":
             return self.looks_for("image-embedding")
         if action in {"whole", "nudge", "grow"}:
-            return self._area is not None
+            return self.area is not None
         return True
 
 

@@ -7,6 +7,7 @@ measurement on this machine.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Final, cast
 
@@ -17,7 +18,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import DataTable, Static
 
-from edge_app.domain import EdgeError, ModelCard
+from edge_app.domain import EdgeError, ModelCard, OperatingPoint
 from edge_app.tui.desk import ModelLine
 from edge_app.tui.dialogs import Confirm
 from edge_app.tui.frame import Ask, EdgeScreen, KeyBar, back
@@ -73,10 +74,9 @@ class ModelsScreen(EdgeScreen[None]):
             self._lines = await self.order(Run(self.edge.desk.catalogue))
             self._fill(then)
             settings = self.edge.settings
-            title = Text.assemble((" Models ", "bold reverse"), f"  precision {settings.precision}")
-            title.append(f" ({bench.choice.why})", "dim")
-            title.append(f"  ·  detector {settings.detector}")
-            title.append(f"  ·  Live looks for {settings.model}")
+            title = Text.assemble((" Models ", "bold reverse"), f"  Live looks for {settings.model}")
+            title.append(f"  ·  detector {settings.detector}  ·  embedder {settings.embedder}")
+            title.append(f" as {settings.precision}: {bench.choice.why}", "dim")
             self.query_one("#title", Static).update(title)
 
     def _fill(self, then: str | None = None) -> None:
@@ -85,20 +85,19 @@ class ModelsScreen(EdgeScreen[None]):
         where = table.cursor_row
         table.clear()
         for line in self._lines:
-            card = line.card
-            ms = self._measured.get((card.id, card.precision), line.measured_ms)
+            ms = self._measured.get((line.model_id, line.precision), line.measured_ms)
             table.add_row(
                 Text("●" if line.in_use else "", "green"),
-                Text(card.id, "bold" if line.in_use else ""),
-                Text(card.precision),
-                Text(card.task),
-                Text(card.licence if card.commercial_use else f"{card.licence} (NO COMMERCIAL USE)"),
+                Text(line.model_id, "bold" if line.in_use else ""),
+                Text(line.precision),
+                Text(line.task),
+                _licence(line),
                 Text(f"{line.size_bytes / 1e6:.1f} MB", justify="right"),
                 Text("" if ms is None else f"{ms:.1f} ms", justify="right"),
-                key=f"{card.id} {card.precision}",
+                key=f"{line.model_id} {line.precision}",
             )
         if self._lines:
-            ids = [line.card.id for line in self._lines]
+            ids = [line.model_id for line in self._lines]
             table.move_cursor(row=ids.index(then) if then in ids else min(where, len(ids) - 1))
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
@@ -106,13 +105,12 @@ class ModelsScreen(EdgeScreen[None]):
         line = self._line()
         if line is None:
             return
-        embeds = line.card.task == "face-embedding"
-        rule = self.edge.worker.workbench.recognizer.rule
-        self.query_one("#card", Static).update(_card_words(line.card))
+        words = _card_words(line.card, line.points, line.calibrated) if line.card else Text(line.problem, "yellow")
+        self.query_one("#card", Static).update(words)
         plot = self.query_one("#plot", Static)
-        plot.display = embeds
-        if embeds:
-            plot.update(operating_plot(line.card.operating_points, rule.threshold if line.in_use else None))
+        plot.display = line.card is not None and line.task.endswith("embedding")
+        if plot.display:
+            plot.update(operating_plot(line.points, line.threshold))
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         """Enter."""
@@ -124,12 +122,12 @@ class ModelsScreen(EdgeScreen[None]):
         line = self._line()
         if line is None:
             return
-        card = line.card
-        ends = card.id == self.edge.settings.model
+        ends = line.model_id == self.edge.settings.model
         with self.telling():
-            await self.edge.use(FACES if ends else card.id)
-            note = "" if card.commercial_use or ends else "; NO COMMERCIAL USE"
-            self.edge.tell("Live looks for faces again" if ends else f"{card.id} is in use for {card.task}{note}")
+            await self.edge.use(FACES if ends else line.model_id)
+            note = "" if line.card is None or line.card.commercial_use else "; NO COMMERCIAL USE"
+            used = f"{line.model_id} is in use for {line.task}{note}"
+            self.edge.tell("Live looks for faces again" if ends else used)
             self._read()
 
     @work
@@ -151,13 +149,11 @@ class ModelsScreen(EdgeScreen[None]):
         line = self._line()
         if line is None:
             return
-        model_id = line.card.id
+        model_id = line.model_id
         if not await self.app.push_screen_wait(Confirm(f"Remove {model_id} with all its builds?")):
             return
         with self.telling():
-            if model_id == self.edge.settings.model:
-                await self.edge.use(FACES)
-            await self.edge.beside(lambda: self.edge.desk.remove_model(model_id))
+            await self.edge.remove(model_id)
             self.edge.tell(f"{model_id} is removed")
             self._read()
 
@@ -187,10 +183,9 @@ class ModelsScreen(EdgeScreen[None]):
         line = self._line()
         if line is None:
             return
-        card = line.card
         with self.telling():
-            ms = await self.order(Run(lambda bench: self.edge.desk.measure(bench, card.id, card.precision)))
-            self._measured[card.id, card.precision] = cast(float, ms)
+            ms = await self.order(Run(lambda bench: self.edge.desk.measure(bench, line.model_id, line.precision)))
+            self._measured[line.model_id, line.precision] = cast(float, ms)
             self._fill()
 
     def action_back(self) -> None:
@@ -219,7 +214,13 @@ def _path(typed: str) -> Path:
     return Path(words[0]).expanduser() if len(words) == 1 else plain
 
 
-def _card_words(card: ModelCard) -> Text:
+def _licence(line: ModelLine) -> Text:
+    if line.card is None:
+        return Text("cannot be used", "yellow")
+    return Text(line.card.licence if line.card.commercial_use else f"{line.card.licence} (NO COMMERCIAL USE)")
+
+
+def _card_words(card: ModelCard, points: Sequence[OperatingPoint], calibrated: bool) -> Text:
     """A card, its weightiest facts first."""
     text = Text.assemble((f"{card.id} ({card.precision})\n", "bold"))
     facts = [
@@ -237,9 +238,10 @@ def _card_words(card: ModelCard) -> Text:
         facts.append(("embedding", f"{card.embedding_size} numbers"))
     facts.append(("crop", card.crop))
     facts += [(name, f"{value:.4g}") for name, value in card.metrics.items()]
-    pairs = max((point.impostor_pairs for point in card.operating_points), default=0)
+    pairs = max((point.impostor_pairs for point in points), default=0)
     if pairs:
-        facts.append(("thresholds from", f"{pairs:,} pairs of strangers"))
+        whose = " of yours (calibrated)" if calibrated else ""
+        facts.append(("thresholds from", f"{pairs:,} pairs of strangers{whose}"))
     for name, value in facts:
         text.append(f"{name}: ", "dim")
         text.append(f"{value}\n")

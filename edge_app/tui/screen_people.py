@@ -1,4 +1,4 @@
-"""Everyone enrolled: who they are, how well they are known, and whom they could be taken for.
+"""Everyone enrolled, or every thing: how well they are known, and whom they could be taken for.
 
 Hides the table. In: rows from `records`, asked of the worker. Out: rename, forget, undo, and more shots.
 """
@@ -22,11 +22,12 @@ from edge_app.tui.guide import view_of
 from edge_app.tui.messages import Rename, Run
 from edge_app.tui.picture import Thumbnail
 from edge_app.tui.screen_enroll import EnrollScreen
+from edge_app.tui.screen_things import ThingScreen
 from edge_app.tui.words import ago_words
 
 
 class PeopleScreen(EdgeScreen[None]):
-    """The roster."""
+    """The roster of people, or of things."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("r", "rename", "Rename"),
@@ -40,13 +41,15 @@ class PeopleScreen(EdgeScreen[None]):
         *back(),
     ]
 
-    def __init__(self) -> None:
+    def __init__(self, things: str | None = None) -> None:
+        """People, unless `things` names the model that knows things."""
         super().__init__()
+        self._things = things
         self._missing = 0
 
     def compose(self) -> ComposeResult:
         """The table, and the chosen one beside it."""
-        yield Static("People", id="title")
+        yield Static(id="title")
         with Horizontal():
             yield DataTable(cursor_type="row", zebra_stripes=True)
             with VerticalScroll(id="detail"):
@@ -80,27 +83,34 @@ class PeopleScreen(EdgeScreen[None]):
     async def refresh_rows(self, then: str | None = None) -> None:
         """Read the roster again, and put the cursor on `then`, or leave it where it was."""
         with self.telling():
-            people: tuple[records.Person, ...] = await self.order(Run(records.roster))
+            people: tuple[records.Person, ...] = await self.order(
+                Run(lambda bench: records.roster(bench, self._things))
+            )
             table = self.table
             where = table.cursor_row
             table.clear()
-            threshold = self.edge.worker.workbench.recognizer.rule.threshold
+            shelf = await self.order(Run(lambda bench: records.shelf_of(bench, self._things)))
             for person in people:
-                table.add_row(*_cells(person, threshold, self.edge.desk.now_s()), key=person.name)
+                table.add_row(*_cells(person, shelf.threshold, self.edge.desk.now_s()), key=person.name)
             names = [person.name for person in people]
             table.move_cursor(row=names.index(then) if then in names else min(where, max(0, len(names) - 1)))
-            count = "1 person" if len(people) == 1 else f"{len(people):,} people"
-            self.query_one("#title", Static).update(Text.assemble((" People ", "bold reverse"), f"  {count}"))
             self._missing = sum(person.shots == 0 for person in people)
             self.refresh_bindings()
-            if self._missing:
-                model_id = self.edge.worker.workbench.recognizer.embedder.model_id
-                words = f"  ·  {self._missing} must be enrolled again for {model_id}: n tries their kept pictures"
-                self.query_one("#title", Static).update(
-                    Text.assemble((" People ", "bold reverse"), f"  {count}", (words, "yellow"))
-                )
+            self._write_title(len(people), shelf.model_id)
             if not people:
-                await self._describe(Text("Nobody is enrolled yet: press e.", "dim"), [])
+                none = "Nobody" if self._things is None else f"Nothing is known to {self._things}: nothing"
+                await self._describe(Text(f"{none} is enrolled yet: press e.", "dim"), [])
+
+    def _write_title(self, count: int, model_id: str) -> None:
+        of_things = self._things is not None
+        one, many = ("thing", "things") if of_things else ("person", "people")
+        text = Text.assemble((" Things " if of_things else " People ", "bold reverse"))
+        text.append(f"  1 {one}" if count == 1 else f"  {count:,} {many}")
+        text.append(f" of {model_id}" if of_things else "")
+        if self._missing:
+            words = f"  ·  {self._missing} must be enrolled again for {model_id}: n tries their kept pictures"
+            text.append(words, "yellow")
+        self.query_one("#title", Static).update(text)
 
     @work(exclusive=True, group="detail")
     async def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
@@ -109,14 +119,14 @@ class PeopleScreen(EdgeScreen[None]):
         if name is None:
             return
         try:
-            found: records.Profile = await self.order(Run(lambda bench: records.profile(bench, name)))
+            found: records.Profile = await self.order(Run(lambda bench: records.profile(bench, name, self._things)))
         except EdgeError as error:
             # Another process may have forgotten or renamed that person a moment ago.
             await self._describe(Text(str(error), "yellow"), [])
             return
         with self.telling():
             kept = [self.edge.desk.decode(picture) for picture in found.pictures if picture is not None]
-            await self._describe(_about(found), kept)
+            await self._describe(_about(found, "person" if self._things is None else "thing"), kept)
 
     async def _describe(self, text: Text, kept: list[Pixels]) -> None:
         self.query_one("#about", Static).update(text)
@@ -141,7 +151,8 @@ class PeopleScreen(EdgeScreen[None]):
     def action_add(self) -> None:
         """More shots of somebody."""
         if self.chosen is not None:
-            self.app.push_screen(EnrollScreen(self.chosen), self._after_adding)
+            more = EnrollScreen(self.chosen) if self._things is None else ThingScreen(self._things, self.chosen)
+            self.app.push_screen(more, self._after_adding)
 
     def _after_adding(self, _: None) -> None:
         self.refresh_rows()
@@ -206,16 +217,24 @@ def _cells(person: records.Person, threshold: float, now_s: float) -> tuple[Text
     return Text(person.name), shots, quality, Text(ago_words(person.last_seen_s, now_s)), models, near
 
 
-def _about(found: records.Profile) -> Text:
-    """One person in words."""
+def _about(found: records.Profile, noun: str) -> Text:
+    """One person, or one thing, in words."""
     text = Text.assemble((found.name + "\n", "bold"))
+    kept = any(found.pictures)
+    if found.stranger_to:
+        known = found.templates[-1].embedding.model_id
+        how = "n tries the kept pictures" if kept else "no picture is kept: press a for new shots"
+        text.append(
+            f"Known to {known} only: a stranger to {found.stranger_to} until enrolled again; {how}.\n", "yellow"
+        )
     for number, template in enumerate(found.templates, 1):
         q = template.quality
-        text.append(f"{number} {view_of(q)}, {q.face_px:.0f} px, detail {q.sharpness:.2f}, light {q.brightness:.0f}\n")
+        view = f"{view_of(q)}, " if noun == "person" else ""
+        text.append(f"{number} {view}{q.face_px:.0f} px, detail {q.sharpness:.2f}, light {q.brightness:.0f}\n")
         text.append(f"  {template.source}\n", "dim")
-    text.append("\n")
-    for fact in records.worst_facts(found):
-        text.append(f"{fact}\n")
-    if not any(found.pictures):
+    if not found.stranger_to:
+        facts = records.worst_facts(found) if noun == "person" else (records.nearest_words(found, noun),)
+        text.append("\n" + "".join(f"{fact}\n" for fact in facts))
+    if not kept:
         text.append("\nNo picture is kept, only templates.", "dim")
     return text
