@@ -33,7 +33,8 @@ _SHARPNESS: Final = 10.0
 
 _NEARLY_ZERO: Final = 1e-4
 """Of a cosine head's weights at the start: its direction is then the data's within a few steps. From torch's usual
-weights forty epochs of one batch each did not turn it: 50 % right where cross-entropy had 100 %."""
+weights, on discs and squares, 3 seeds, where cross-entropy had 100 %: 67 % (beside cross-entropy 63 %) after 8 epochs
+of one batch, 100 % (75 %) after 40; from these 100 % throughout."""
 
 
 class Head(nn.Module):

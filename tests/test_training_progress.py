@@ -47,6 +47,7 @@ def test_nothing_is_told_twice_and_loading_is_no_news_in_a_file():
     progress, out, clock = told(terminal=False)
     with progress:
         progress.stage("PyTorch", 1)
+        clock.now_s = 20
         progress.advance(1)
         progress.stage("head", 2)
         clock.now_s = 60
@@ -67,10 +68,11 @@ def test_eighty_columns_of_a_terminal_hold_stage_epoch_loss_and_validation():
     progress, out, _ = told(terminal=True)
     with progress:
         progress.stage("refit-head", 40)
+        progress.advance(22)
         progress.advance(23, "loss 0.041, validation 0.093, 97.4 % right")
         progress._bars.refresh()
     shown = out.getvalue()
-    assert "refit-head" in shown and "23/40" in shown
+    assert "refit-head" in shown and "23/40" in shown and " left" in shown
     assert "loss 0.041, validation 0.093, 97.4 % right" in shown
 
 

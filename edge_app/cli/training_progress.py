@@ -14,8 +14,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.table import Column
+from rich.text import Text
 
 _LINE_EVERY_S: Final = 15.0
 """Seconds between two lines of one stage, off a terminal."""
@@ -100,22 +101,34 @@ class TrainingProgress:
             return
         if self._bars is not None and stage.task is not None:
             self._bars.stop_task(stage.task)
-        elif stage.done and stage.total > 1 and stage.line != stage.told:
+        elif stage.done and stage.line != stage.told:
             self._tell(stage)
 
     def _tell(self, stage: _Stage) -> None:
-        if not self._quiet:
+        # A single step, as loading PyTorch, is no news to a file.
+        if not self._quiet and stage.total > 1:
             stage.told, stage.told_s = stage.line, self._clock()
             print(stage.told, file=self._console.file, flush=True)
+
+
+class _Minutes(ProgressColumn):
+    """What is left of a stage while it goes on, what it took afterwards; early stopping leaves steps undone."""
+
+    def render(self, task: Task) -> Text:
+        """Minutes and seconds."""
+        over = task.finished or task.stop_time is not None
+        seconds = task.elapsed if over else task.time_remaining
+        told = "-:--" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+        return Text(told if over else f"{told} left")
 
 
 def _bars(console: Console) -> Progress:
     """Stage, bar, steps, seconds, and the latest figures, cut where the terminal ends."""
     return Progress(
         TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-        BarColumn(bar_width=10),
+        BarColumn(bar_width=8),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        TimeElapsedColumn(),
+        _Minutes(table_column=Column(no_wrap=True)),
         TextColumn(
             "{task.fields[detail]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
         ),
