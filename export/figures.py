@@ -49,6 +49,11 @@ class Score:
     """Of a classifier: what a bar does to pictures that did not set it."""
 
     @property
+    def rate(self) -> float:
+        """The false-match rate that the metric's name tells; embedders only."""
+        return float(self.metric.rpartition("_")[2])
+
+    @property
     def metrics(self) -> dict[str, float]:
         """As a card holds them."""
         return {self.metric: self.value} | (self.answers.metrics() if self.answers else {})

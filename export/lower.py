@@ -32,17 +32,23 @@ from edge_app.domain import Floats, ModelCard, ModelError
 from export.card import attach_card, model_bytes, write_bytes
 from export.equalize import equalize
 from export.figures import Score, drop, matched_temperature, score
-from export.gate import QUANTIZED_EMBEDDING, Rule, compare
-from export.graph import Array, Graph
+from export.gate import Rule, compare
+from export.graph import Graph
 from export.material import Material
+from export.prelu import flatten_before_gemm, restore_prelu
 from export.quantize import is_depthwise, quantize, quietly, single_inputs
 from export.session import Function, as_function
+from export.space import Mixed, mixed
 from export.timing import in_turns, served
 from models.intervals import Estimate
 
 Lower = Literal["int8", "fp16"]
 Tell = Callable[[str], None]
 MAX_DROP: Final = 0.005
+SAME_SPACE_COSINE: Final = 0.98
+"""Least mean cosine to fp32: `edge_app.install` takes no build below it under the same id."""
+MOST_STRANGERS: Final = 1.5
+"""How many times the false-match rate asked for may come through where templates and probes are of two builds."""
 _IN_BYTES: Final = ("Conv", "Clip", "Relu", "Add", "MaxPool", "Concat")
 _RANGE_PICTURES: Final = 64
 """Pictures that channels' ranges are measured on."""
@@ -94,11 +100,14 @@ def build(
     """Make a lower precision of an exported graph, judge it, and write it when it is good enough.
 
     `fp32_model`: as `export.card.read_model` reads the exported file, so that the hash in the new card is that file's.
-    `max_drop`: largest loss of accuracy, or of TAR, in [0, 1]. An embedder must also stay in its space (mean cosine
-    0.98). Nothing is written when it is refused. Raises ModelError when the graph cannot be converted at all.
+    `max_drop`: largest loss of accuracy, or of TAR, in [0, 1]. An embedder must also keep it against templates of the
+    fp32 build, since both share a gallery (`export.space`). Nothing is written when it is refused.
     """
     progress(f"{precision}: converting")
-    model = to_int8(fp32_model, material.calibration) if precision == "int8" else to_fp16(fp32_model)
+    try:
+        model = to_int8(fp32_model, material.calibration) if precision == "int8" else to_fp16(fp32_model)
+    except ModelError as error:
+        return _refused(precision, 0, str(error))
     size = len(model_bytes(model))
     if len(material.held_out) == 0:
         return _refused(precision, size, "there are no held-out pictures to judge it on")
@@ -109,15 +118,18 @@ def build(
     try:
         scored = score(card, after, material.held_out_labels)
         lost = drop(card, before, after, material.held_out_labels)
+        space = mixed(before, after, material.held_out_labels, scored.rate) if card.family == "embedding" else None
     except ModelError as error:
         return _refused(precision, size, str(error))
     told = f"{scored.metric} {100 * scored.value:.2f} %, {100 * lost.value:.2f} points less than fp32"
     judged = replace(_refused(precision, size, told), score=scored, drop=lost.value, interval=lost, outputs=after)
     if not lost.value <= max_drop + 1e-9:
         return replace(judged, reason=f"{told}; at most {100 * max_drop:g} points are allowed")
-    rule = QUANTIZED_EMBEDDING if card.task.endswith("embedding") else Rule()
+    if space is not None and not _shares_gallery(space, max_drop):
+        least = f"at most {100 * max_drop:g} points, {MOST_STRANGERS:g} times and {SAME_SPACE_COSINE:g}"
+        return replace(judged, reason=f"{told}, but {space.words()}; {least} in a gallery that both share")
     try:
-        parity = compare(origin, candidate, [material.gate_inputs[:_BATCH], *_rest(material)], rule, path.name)
+        parity = compare(origin, candidate, [material.gate_inputs[:_BATCH], *_rest(material)], Rule(), path.name)
     except ModelError as error:
         return replace(judged, reason=str(error))
     progress(f"{precision}: timing")
@@ -129,6 +141,7 @@ def build(
         "fp32_sha256": hashlib.sha256(content).hexdigest(),
         "drop": f"{lost.value:.4f} ({lost.low:.4f} to {lost.high:.4f}) of {scored.metric}",
         "judged_on": scored.rests_on,
+        **({"shared_gallery": space.words()} if space is not None else {}),
     }
     card = with_score(replace(card, provenance=made), scored, lost.value)
     attach_card(model, card)
@@ -143,6 +156,11 @@ def build(
     )  # fmt: skip
 
 
+def _shares_gallery(space: Mixed, max_drop: float) -> bool:
+    kept = space.drop <= max_drop + 1e-9 and space.strangers <= MOST_STRANGERS
+    return kept and space.mean_cosine >= SAME_SPACE_COSINE
+
+
 def first_outputs(function: Function, inputs: Floats) -> Floats:
     """(M, K) of (M, 3, H, W), a few at a time."""
     return np.concatenate([function(inputs[i : i + _BATCH])[0] for i in range(0, len(inputs), _BATCH)])
@@ -150,7 +168,7 @@ def first_outputs(function: Function, inputs: Floats) -> Floats:
 
 def with_score(card: ModelCard, scored: Score, lost: float | None = None) -> ModelCard:
     """The card with what was measured on this very precision."""
-    metrics = {**card.metrics, scored.metric: scored.value}
+    metrics = {**card.metrics, **scored.metrics}
     if lost is not None:
         metrics["drop"] = lost
     return replace(card, metrics=metrics, operating_points=scored.points, unsure_below=scored.unsure_below)
@@ -192,8 +210,9 @@ def to_int8(model: onnx.ModelProto, calibration: Floats) -> onnx.ModelProto:
     graph, opset = Graph.of(model), _opset(model)
     if not any(node.op_type in ("Conv", "MatMul", "Gemm") for node in graph.nodes):
         raise ModelError("the graph has no layer with weights", expected="convolutions or matrices")
+    flatten_before_gemm(graph)
+    restore_prelu(graph)
     if any(node.op_type == "PRelu" for node in graph.nodes):
-        _flatten(graph)
         faces = calibration[np.arange(max(len(calibration), _PRELU_PICTURES)) % len(calibration)]
         return quantize(graph, faces)
     equalize(graph, calibration[:_RANGE_PICTURES], opset)
@@ -228,15 +247,6 @@ def _quantized(graph: Graph, opset: int, calibration: Floats) -> onnx.ModelProto
             raise ModelError(f"the graph cannot be quantized: {(str(error).splitlines() or [''])[0][:200]}") from error
         made = onnx.load(str(target))
     return Graph.of(made).to_model(_opset(made))
-
-
-def _flatten(graph: Graph) -> None:
-    """Write a reshape of maps to rows as Flatten, which is what the recipe for PReLU looks for."""
-    for node in graph.nodes:
-        shape: Array | None = graph.weights.get(node.input[1]) if node.op_type == "Reshape" else None
-        if shape is not None and len(shape) == 2 and graph.only_consumer(node.output[0], "Gemm") is not None:
-            flat = onnx.helper.make_node("Flatten", [node.input[0]], list(node.output), name=node.name, axis=1)
-            node.CopyFrom(flat)
 
 
 def _opset(model: onnx.ModelProto) -> int:

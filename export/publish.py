@@ -24,6 +24,7 @@ from export.card import read_card
 from export.faces import batches_of
 from export.gate import EXPORTED_EMBEDDING, EXPORTED_LOGITS, Candidate, Parity, Rule, admit, compare
 from export.material import Material
+from export.prelu import without_prelu
 from export.privacy import without_paths
 from export.session import as_function
 
@@ -77,6 +78,7 @@ def publish(material: Material, path: Path, tell: Tell = lambda what: None) -> E
 
     tell("exporting")
     model, exporter = torch_export.export(material.module, material.gate_inputs[:2], material.signature, judge)
+    model = without_prelu(model)  # what the gate lets through below is this one
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     made = {"exporter": exporter, "opset": str(opset), "precision": "fp32"}
     card = without_paths(replace(material.card, provenance=dict(material.card.provenance) | made))

@@ -17,8 +17,10 @@ from export.card import attach_card, model_bytes
 from export.equalize import equalize
 from export.graph import Graph
 from export.material import Material
+from export.prelu import restore_prelu, without_prelu
 from export.session import as_function
-from export.torch_export import Signature, _torchscript
+from export.space import mixed
+from export.torch_export import Signature, _torchscript, export
 
 LABELS = ("dark", "light")
 
@@ -206,3 +208,123 @@ def test_few_pairs_give_no_rate_that_they_cannot_show(material: Material) -> Non
 def test_a_card_that_names_other_classes_is_found_out(material: Material) -> None:
     with pytest.raises(ModelError, match="as the card says"):
         figures.score(material.card, np.zeros((4, 3), np.float32), np.zeros(4, np.intp))
+
+
+class Eyes(torch.nn.Module):
+    """An embedder that is accurate untrained: random projections keep distances. With PReLU, as face networks have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        nn = torch.nn
+        self.first = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.PReLU(8))
+        self.second = nn.Sequential(nn.Conv2d(8, 8, 3, 2, 1), nn.PReLU(8))
+        self.head = nn.Linear(8 * 64, 16)
+        with torch.no_grad():
+            for layers in (self.first, self.second):
+                layers[1].weight.copy_(torch.linspace(-0.3, 1.2, 8))  # some face networks have slopes above 1
+                layers[1].weight[5] = 1.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Embeddings (N, 16)."""
+        return self.head(self.second(self.first(x)).flatten(1))
+
+
+@pytest.fixture(scope="module")
+def people(material: Material) -> Material:
+    """Fourteen people, six noisy pictures each; one of the gate's pictures is nearly blank."""
+    rng = np.random.default_rng(5)
+    looks = rng.normal(0, 1, (14, 1, 3, 32, 32))
+    images = (looks + rng.normal(0, 0.3, (14, 6, 3, 32, 32))).reshape(-1, 3, 32, 32).astype(np.float32)
+    other = rng.normal(0, 1.3, (64, 3, 32, 32)).astype(np.float32)
+    gate = other[:32].copy()
+    gate[7] *= 1e-3
+    network = Eyes().eval()
+    with torch.no_grad():
+        for layers in (network.first, network.second):
+            layers[0].bias.zero_()
+        network.head.bias.zero_()
+    card = replace(embedder(material.card), embedding_size=16)
+    return Material(
+        card, network, Signature("input", ("batch", 3, 32, 32), ("embedding",), (("batch", 16),)), gate, other,
+        images, np.repeat(np.arange(14), 6).astype(np.intp), tuple(f"{i}.png" for i in range(84)), material.pictures,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def eyes(people: Material) -> onnx.ModelProto:
+    made, _ = export(people.module, people.gate_inputs[:2], people.signature, lambda model: None)
+    return attach_card(without_prelu(made), people.card)
+
+
+def test_prelu_is_written_anew_and_found_again(eyes: onnx.ModelProto, people: Material) -> None:
+    x = people.held_out[:4]
+    with torch.inference_mode():
+        wanted = people.module(torch.from_numpy(x)).numpy()
+    assert not [node for node in eyes.graph.node if node.op_type == "PRelu"], "ONNX Runtime's own is slow"
+    np.testing.assert_allclose(as_function(eyes)(x)[0], wanted, atol=1e-4)
+    graph = Graph.of(eyes)
+    assert restore_prelu(graph) == 2
+    assert [node.op_type for node in graph.nodes] == ["Conv", "PRelu", "Conv", "PRelu", "Flatten", "Gemm"]
+    np.testing.assert_allclose(as_function(graph.to_model(20))(x)[0], wanted, atol=1e-4)
+
+
+def test_one_slope_for_all_channels_is_left_as_it_is() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.PReLU(), torch.nn.Conv2d(4, 2, 3)).eval()
+    signature = Signature("input", ("batch", 3, 12, 12), ("y",), (("batch", 2, 8, 8),))
+    x = np.random.default_rng(0).normal(size=(2, 3, 12, 12)).astype(np.float32)
+    made, _ = export(network, x, signature, lambda model: None)
+    assert [n.op_type for n in without_prelu(made).graph.node] == ["Conv", "PRelu", "Conv"]
+
+
+def test_an_embedder_is_judged_by_its_metric_and_not_by_its_worst_picture(
+    eyes: onnx.ModelProto, people: Material, tmp_path: Path
+) -> None:
+    made = lower.build(people, eyes, "int8", 0.005, tmp_path / "eyes-int8.onnx")
+    assert made.kept, made.reason
+    card = made.card
+    assert card is not None and made.score is not None
+    # The nearly blank picture is lost in the steps of a byte, and no reason to refuse all others.
+    assert float(card.provenance["parity_min_cosine"]) < 0.9
+    assert card.operating_points == made.score.points and card.operating_points
+    full = figures.score(card, as_function(eyes)(people.held_out)[0], people.held_out_labels)
+    assert card.operating_points != full.points
+    assert "mixed with fp32" in card.provenance["shared_gallery"]
+    assert made.score.rate in {point.fmr for point in card.operating_points}
+
+
+def test_a_space_that_was_turned_is_refused_though_it_tells_people_apart(
+    eyes: onnx.ModelProto, people: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(16, 16)))
+
+    def turned(model: onnx.ModelProto, calibration: Floats) -> onnx.ModelProto:
+        graph = Graph.of(model)
+        gemm = next(node for node in graph.nodes if node.op_type == "Gemm")
+        graph.weights[gemm.input[1]] = (turn @ graph.weights[gemm.input[1]]).astype(np.float32)
+        return graph.to_model(20)
+
+    monkeypatch.setattr(lower, "to_int8", turned)
+    made = lower.build(people, eyes, "int8", 0.005, tmp_path / "eyes-int8.onnx")
+    assert abs(made.drop) < 0.005, "on its own it is as good as before"
+    assert not made.kept
+    assert "in a gallery that both share" in made.reason
+    assert not list(tmp_path.iterdir())
+
+
+def test_mixed_pairs_of_a_build_with_itself_lose_nothing(people: Material) -> None:
+    rows = np.random.default_rng(1).normal(size=(84, 16)).astype(np.float32)
+    same = mixed(rows, rows * 3, people.held_out_labels, 1e-2)
+    assert (same.drop, same.mean_cosine) == (0.0, pytest.approx(1.0))
+    assert same.strangers == pytest.approx(1.0, abs=0.05)
+
+
+def test_what_cannot_be_quantized_is_refused_and_no_failure(
+    exported: onnx.ModelProto, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(model: onnx.ModelProto, calibration: Floats) -> onnx.ModelProto:
+        raise ModelError("the graph cannot be quantized: so it is")
+
+    monkeypatch.setattr(lower, "to_int8", fails)
+    made = lower.build(material, exported, "int8", 0.005, tmp_path / "noise-int8.onnx")
+    assert (made.kept, made.reason) == (False, "the graph cannot be quantized: so it is")
