@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from edge_app.domain import ClassScore
-from edge_app.track import TrackInfo
+
+if TYPE_CHECKING:
+    from edge_app.track import TrackInfo
 
 EventName = Literal["appeared", "recognized", "unknown", "left", "source_lost", "source_back"]
 

@@ -351,10 +351,11 @@ def open_reader(
 
 def _wrong_task(model_id: str, task: str) -> UsageError:
     if task == "face-detection":
+        detector = "mtcnn" if model_id.startswith("mtcnn-") else model_id  # three networks, one detector
         return UsageError(
             f"{model_id} finds faces, it does not tell what it sees",
             expected="a classifier or an embedder",
-            remedy=f"use it with --detector {model_id}",
+            remedy=f"use it with --detector {detector}",
         )
     return UsageError(
         f"{model_id} is a model for {task}",

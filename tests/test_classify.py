@@ -267,7 +267,8 @@ def test_the_reader_of_an_installed_model_is_opened_by_its_id(home: Home):
 
 
 @pytest.mark.parametrize(
-    ("model_id", "words"), [("nobody", "no model"), ("yunet", "finds faces"), ("sface", "face-emb")]
+    ("model_id", "words"),
+    [("nobody", "no model"), ("yunet", "--detector yunet"), ("mtcnn-rnet", "--detector mtcnn$"), ("sface", "face-emb")],
 )
 def test_models_that_read_nothing_are_refused(home: Home, model_id, words):
     with pytest.raises(UsageError, match=words):

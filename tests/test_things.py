@@ -206,6 +206,23 @@ def test_from_a_folder_to_a_name_on_the_command_line(home, tmp_path, capsys):
     assert main(["calibrate", "--reset", "--model", "blocks", *end]) == 0
 
 
+def test_calibrate_takes_the_embedder_and_the_detector_in_use(home, tmp_path, capsys):
+    blocks(home.models_dir / "blocks-fp32.onnx", operating_points=())
+    for seed in range(12):
+        (tmp_path / "all" / f"thing {seed}").mkdir(parents=True)
+        for view in range(3):
+            write_picture(tmp_path / "all" / f"thing {seed}" / f"{view}.png", thing(seed, noise=view + 10 * seed))
+    end = ["--home", str(home.path)]
+    home.save_settings(Settings(model="blocks"))
+    assert main(["calibrate", str(tmp_path / "all"), *end, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == "blocks"
+    listed = home.models_dir / "installed.json"
+    [entry] = json.loads(listed.read_text())["models"]
+    listed.write_text(json.dumps({"models": [entry, entry | {"id": "my-yunet", "task": "face-detection"}]}))
+    assert main(["calibrate", str(tmp_path / "all"), *end, "--model", "sface", "--detector", "gone"]) == 2
+    assert "expected yunet or mtcnn or my-yunet" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("box", ["1,2,3", "5,5,1,9", "a,b,c,d", "nan,0,1,1", "0,0,inf,1"])
 def test_a_box_that_is_none_is_misuse(box, capsys):
     with pytest.raises(SystemExit) as left:

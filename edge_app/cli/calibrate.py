@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from edge_app.home import Home, Settings
     from edge_app.zoo import Entry
 
-_Embed = Callable[["Pixels"], "Floats | str"]
-"""A picture in, its unit vector out, or why there is none."""
+_Embed = Callable[["Pixels"], "list[Floats] | str"]
+"""A picture in, its unit vector by every build out, or why there is none."""
 
 
 def add_parser(commands: options.Commands) -> None:
@@ -49,8 +49,7 @@ def run(args: argparse.Namespace) -> int:
         return _reset(args, home, model_id)
     if args.folder is None:
         raise UsageError("no folder was given", expected="a folder with a sub-folder per thing or person")
-    embeds = [_embedder(args, settings, entry) for entry in entries]
-    vectors, names, left_out = _vectors(args.folder, embeds)
+    vectors, names, left_out = _vectors(args.folder, _embedder(args, home, settings, entries), len(entries))
     made = [
         calibration.calibrate(
             rows, names, model_id=model_id, sha256=entry.sha256, fpir=settings.fpir, margin=settings.margin
@@ -87,7 +86,7 @@ def _entries(home: Home, settings: Settings, given: str | None, precision: str |
     """The builds that are calibrated: all of the model, or the one of --precision."""
     from edge_app.store import builds
 
-    model_id = given or settings.embedder
+    model_id = given or _in_use(home, settings)
     found = [entry for entry in builds(home, model_id) if precision in (None, "auto", entry.precision)]
     if not found:
         raise UsageError(f"there is no {precision} build of {model_id}", expected="another --precision")
@@ -96,31 +95,40 @@ def _entries(home: Home, settings: Settings, given: str | None, precision: str |
     return model_id, found
 
 
-def _embedder(args: argparse.Namespace, settings: Settings, entry: Entry) -> _Embed:
+def _in_use(home: Home, settings: Settings) -> str:
+    """The embedder that recognize and watch use: of things where those are looked for, else of faces."""
+    from edge_app.store import catalogue
+
+    things = {entry.id for entry in catalogue(home) if entry.task == "image-embedding"}
+    return settings.model if settings.model in things else settings.embedder
+
+
+def _embedder(args: argparse.Namespace, home: Home, settings: Settings, entries: Sequence[Entry]) -> _Embed:
     from edge_app.embed import Embedder
     from edge_app.store import open_entry
 
-    embedder = Embedder(open_entry(entry, settings.threads))
-    if entry.task == "image-embedding":
-        from edge_app.gallery import Gallery, MatchRule
+    embedders = [Embedder(open_entry(entry, settings.threads)) for entry in entries]
+    if entries[0].task == "image-embedding":
+        from edge_app.gallery import NAMES_NOBODY, Gallery
         from edge_app.things import ThingReader
 
-        return ThingReader(embedder, Gallery.empty(entry.id), MatchRule(2.0, 0.0, 0.0, 0.0, "")).vector
+        readers = [ThingReader(one, Gallery.empty(one.model_id), NAMES_NOBODY) for one in embedders]
+        return lambda pixels: [reader.vector(pixels) for reader in readers]
     from edge_app.detect import Detector
     from edge_app.enroll import Refusal, choose_face
 
-    detector = Detector.open(settings.detector, options.detector_options(args), settings.threads)
+    detector = Detector.open(settings.detector, options.detector_options(args), settings.threads, home)
 
-    def face_vector(pixels: Pixels) -> Floats | str:
+    def face_vectors(pixels: Pixels) -> list[Floats] | str:
         face = choose_face(detector.detect(pixels), (pixels.shape[1], pixels.shape[0]), largest=False)
         if isinstance(face, Refusal):
             return face.message
-        return embedder.embed(embedder.crops(pixels, [face]))[0].vector
+        return [one.embed(one.crops(pixels, [face]))[0].vector for one in embedders]
 
-    return face_vector
+    return face_vectors
 
 
-def _vectors(folder: Path, embeds: Sequence[_Embed]) -> tuple[list[Floats], list[str], list[tuple[str, str]]]:
+def _vectors(folder: Path, embed: _Embed, builds: int) -> tuple[list[Floats], list[str], list[tuple[str, str]]]:
     """The vectors of every build, a name for each row, and the pictures that gave none with the reason."""
     import numpy as np
 
@@ -132,7 +140,7 @@ def _vectors(folder: Path, embeds: Sequence[_Embed]) -> tuple[list[Floats], list
     total = sum(len(images) for _, images in people)
     if total > MOST_PICTURES:
         raise UsageError(f"the folder holds {total:,} pictures", expected=f"at most {MOST_PICTURES:,}")
-    rows: list[list[Floats]] = [[] for _ in embeds]
+    rows: list[list[Floats]] = [[] for _ in range(builds)]
     names: list[str] = []
     left_out: list[tuple[str, str]] = []
     with options.progress() as bar:
@@ -145,10 +153,9 @@ def _vectors(folder: Path, embeds: Sequence[_Embed]) -> tuple[list[Floats], list
                 except MediaError as error:
                     left_out.append((str(image), str(error)))
                     continue
-                found = [embed(pixels) for embed in embeds]
-                vectors = [one for one in found if not isinstance(one, str)]
-                if len(vectors) < len(embeds):
-                    left_out.append((str(image), next(one for one in found if isinstance(one, str))))
+                vectors = embed(pixels)
+                if isinstance(vectors, str):
+                    left_out.append((str(image), vectors))
                     continue
                 names.append(name)
                 for kept, vector in zip(rows, vectors, strict=True):

@@ -58,7 +58,6 @@ def run(args: argparse.Namespace) -> int:
             reports.append(report)
             whole = whole and complete
             if not args.json:
-                bar.console.file.flush()
                 _tell(report)
     if args.json:
         options.print_json({"enrolled": reports})

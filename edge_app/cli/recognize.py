@@ -134,8 +134,8 @@ def _pictures(view: View, jobs: list[_Job], args: argparse.Namespace, namer: _Na
 
     namer.reserve([job.path for job in jobs], ".jpg")
     workers = min(cores(), max(1, len(jobs))) if args.threads == 1 else 1
-    with options.progress() as bar:
-        task = bar.add_task("recognizing", total=len(jobs), visible=len(jobs) > 1)
+    with options.progress(shown=len(jobs) > 1) as bar:
+        task = bar.add_task("recognizing", total=len(jobs))
         for job, seen in zip(jobs, ordered_map(look, jobs, workers), strict=True):
             bar.advance(task)
             if isinstance(seen, EdgeError):
