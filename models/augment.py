@@ -89,6 +89,8 @@ def _geometry(options: AugmentOptions, spec: InputSpec) -> v2.Transform:
 
 
 _BILINEAR: Final = v2.InterpolationMode.BILINEAR
+_ALPHA: Final = {"mixup": 0.2, "cutmix": 1.0}
+"""As their papers train on ImageNet."""
 
 
 def _colour(strength: float) -> v2.Transform:
@@ -145,14 +147,15 @@ def _jpeg(pixels: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
     return np.ascontiguousarray(decoded[..., ::-1])
 
 
-def mix(inputs: Tensor, targets: Tensor, mixing: Mixing, alpha: float = 0.2) -> tuple[Tensor, Tensor]:
+def mix(inputs: Tensor, targets: Tensor, mixing: Mixing, alpha: float | None = None) -> tuple[Tensor, Tensor]:
     """Mix every example of a batch with its neighbour; `targets` (N, C) are probabilities.
 
-    MixUp (Zhang et al. 2018) works on anything, CutMix (Yun et al. 2019) on (N, C, h, w) only. Draws from torch's
-    global generator.
+    MixUp (Zhang et al. 2018) works on anything, CutMix (Yun et al. 2019) on (N, C, h, w) only. The share of each is
+    drawn from Beta(alpha, alpha), once a batch, by torch's global generator; None is the alpha of either paper.
     """
     if mixing == "none" or len(inputs) < 2:
         return inputs, targets
+    alpha = _ALPHA[mixing] if alpha is None else alpha
     share = float(torch.distributions.Beta(alpha, alpha).sample())
     if mixing == "cutmix":
         inputs, share = _cutmix(inputs, share)

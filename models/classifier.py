@@ -24,8 +24,8 @@ from edge_app.pictures import read_picture
 from models.augment import Mixing, View, mix, seed_of
 from models.backbones import Backbone, create_backbone, learning_rates, normalize
 from models.checkpoint import Checkpoint, load
-from models.features import FeatureBank
-from models.losses import CROSS_ENTROPY_SHARE, LOSSES, LossName, cosine_loss, cross_entropy, penalty, smoothed
+from models.classifier_options import LOSSES
+from models.losses import CROSS_ENTROPY_SHARE, LossName, cosine_loss, cross_entropy, penalty, smoothed
 from models.training import BatchKey
 
 _SHARPNESS: Final = 10.0
@@ -41,7 +41,7 @@ class Head(nn.Module):
     """Features (N, D) to logits (N, C).
 
     Cross-entropy: a matrix. Cosine: the matrix's output made unit length. Cosine + cross-entropy: a second matrix on
-    top of that, as in Barz and Denzler 2020.
+    top of that, as in Barz and Denzler 2020 (whose code has a ReLU and a batch-norm between the two).
     """
 
     scale: Tensor
@@ -264,9 +264,9 @@ class PictureViews(Dataset[Any]):
         return normalize(images, self._spec), self._targets[torch.as_tensor(positions)]
 
 
-def feature_scale(bank: FeatureBank) -> float:
-    """Root mean square of the features: dividing by it makes one penalty fit every backbone."""
-    return max(float(bank.plain.square().mean().sqrt()), 1e-6)
+def feature_scale(features: Tensor) -> float:
+    """Root mean square of features (N, D): dividing by it makes one penalty fit every backbone."""
+    return max(float(features.square().mean().sqrt()), 1e-6)
 
 
 def load_classifier(path: Path, device: Literal["cpu", "cuda", "mps"] = "cpu") -> tuple[TransferClassifier, Checkpoint]:

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 LossName = Literal["cross-entropy", "cosine", "cosine+cross-entropy"]
-LOSSES: Final[tuple[LossName, ...]] = ("cross-entropy", "cosine", "cosine+cross-entropy")
+"""One of `models.classifier_options.LOSSES`."""
 
 CROSS_ENTROPY_SHARE: Final = 0.1
-"""Weight of the cross-entropy beside the cosine loss, as in the paper."""
+"""Weight of the cross-entropy beside the cosine loss, the paper's lambda."""
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:

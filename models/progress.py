@@ -24,7 +24,7 @@ class Progress(Protocol):
         """A piece of work begins, of `total` steps."""
 
     def advance(self, done: int, detail: str = "") -> None:
-        """So many steps of the piece of work are done."""
+        """So many steps of the piece of work are done; `detail` tells its figures, or "of N" a total found by now."""
 
 
 class Silence:

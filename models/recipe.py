@@ -35,7 +35,7 @@ from models.classifier import (
 from models.classifier_options import ClassifierOptions
 from models.data import PictureFolder, Split
 from models.features import FeatureBank
-from models.losses import LossName, cross_entropy, one_hot
+from models.losses import LossName, cross_entropy, one_hot, penalty
 from models.training import (
     EpochBatches,
     FitOptions,
@@ -140,16 +140,16 @@ def train(work: Workshop) -> Trained:
 
 
 def fit_head(
-    work: Workshop, train: Sequence[int], selection: Sequence[int] | None, stage: str, until: int | None = None
+    work: Workshop, train: Sequence[int], selection: Sequence[int] | None, stage: str
 ) -> tuple[Head, FitResult]:
     """Train a head on cached features: plain, mirrored and random views alike, the base frozen.
 
-    `until` stops after so many epochs of the same schedule; without `selection` nothing is watched.
+    Without `selection` nothing is watched and all epochs count.
     """
     options, bank = work.options, work.bank
     torch.manual_seed(options.seed)
     head = Head(bank.features.shape[2], work.classes, _loss(options), options.dropout)
-    head.scale.fill_(feature_scale(bank))
+    head.scale.fill_(feature_scale(bank.plain))
     how = Learning(
         options.learning_rate,
         options.epochs,
@@ -159,7 +159,7 @@ def fit_head(
     )
     module = ClassifierModule(nn.Identity(), head, [], how)
     make = _cached_loaders(work, bank.features, train, selection)
-    result = fit(module, make, _fit_options(options, stage, until or options.epochs), work.progress)
+    result = fit(module, make, _fit_options(options, stage, options.epochs), work.progress)
     return head, result
 
 
@@ -171,7 +171,10 @@ def fit_tune(
     stage: str,
     until: int | None = None,
 ) -> tuple[Head, FitResult]:
-    """Unfreeze the last groups of the backbone and go on from `head`; `work.backbone` is changed in place."""
+    """Unfreeze the last groups of the backbone and go on from `head`; `work.backbone` is changed in place.
+
+    `until` stops after so many epochs of the same schedule; without `selection` nothing is watched.
+    """
     options, backbone = work.options, work.backbone
     groups = backbone.unfreeze(options.unfreeze)
     net, make = _tuning(work, train, selection)
@@ -243,13 +246,13 @@ def solve_head(features: Tensor, targets: Tensor, ridge: float) -> Head:
     `features` (N, D), `targets` (N, C) soft, `ridge` as in the options.
     """
     head = Head(features.shape[1], targets.shape[1])
-    head.scale.fill_(max(float(features.square().mean().sqrt()), 1e-6))
+    head.scale.fill_(feature_scale(features))
     optimizer = torch.optim.LBFGS(head.parameters(), max_iter=60, line_search_fn="strong_wolfe")
     strength = ridge / len(features)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = cross_entropy(head(features), targets) + 0.5 * strength * head.linear.weight.square().sum()
+        loss = cross_entropy(head(features), targets) + penalty(head.linear.weight, strength)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 

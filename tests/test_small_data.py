@@ -17,6 +17,7 @@ import torch
 
 from edge_app.domain import UsageError
 from models import comparison
+from models.augment import mix
 from models.classifier import CachedViews, Head
 from models.classifier_options import ClassifierOptions
 from models.comparison import Plan, compare, keep_few
@@ -265,3 +266,12 @@ def test_an_unlabelled_folder_is_offered_and_told_in_a_sentence(options, tmp_pat
 def test_plans_that_make_no_sense_are_refused(methods, seeds, per_class, told):
     with pytest.raises(UsageError, match=told):
         Plan(methods, seeds, per_class)
+
+
+@pytest.mark.parametrize(("mixing", "even"), [("mixup", 0.2), ("cutmix", 0.6)])
+def test_mixing_draws_its_share_as_its_paper_does(mixing, even):
+    """Beta(0.2, 0.2) seldom mixes evenly, Beta(1, 1) draws every share alike."""
+    torch.manual_seed(0)
+    inputs, targets = torch.zeros(2, 1, 32, 32), torch.eye(2)
+    shares = np.array([float(mix(inputs, targets, mixing)[1][0, 0]) for _ in range(400)])
+    assert ((shares > 0.2) & (shares < 0.8)).mean() == pytest.approx(even, abs=0.08)
