@@ -86,6 +86,8 @@ class Stage:
     home: Home
     terminal: Terminal = field(default_factory=lambda: Terminal("truecolor"))
     settings: Settings = field(default_factory=lambda: Settings(precision="fp32"))
+    precision: Any = "fp32"
+    """What the embedder is loaded as, whatever the settings say: nothing is measured."""
     notices: tuple[str, ...] = ()
     recognizer: Any = None
     reels: list[Reel] = field(default_factory=list)
@@ -132,7 +134,7 @@ class Stage:
         )
 
     def _open(self, settings: Settings, source: str, sink: Sink) -> Worker:
-        bench = replace(open_workbench(self.home, replace(settings, precision="fp32")), settings=settings)
+        bench = replace(open_workbench(self.home, replace(settings, precision=self.precision)), settings=settings)
         options = WorkerOptions(notice_every_s=0.05)
         worker = Worker(bench, source, sink, options, camera=self._camera, recognizer=self.recognizer)
         self.workers.append(worker)

@@ -98,7 +98,7 @@ class PeopleScreen(EdgeScreen[None]):
             self.refresh_bindings()
             self._write_title(len(people), shelf.model_id)
             if not people:
-                none = "Nobody" if self._things is None else f"Nothing is known to {self._things}: nothing"
+                none = "Nobody" if self._things is None else "No thing"
                 await self._describe(Text(f"{none} is enrolled yet: press e.", "dim"), [])
 
     def _write_title(self, count: int, model_id: str) -> None:
@@ -106,7 +106,7 @@ class PeopleScreen(EdgeScreen[None]):
         one, many = ("thing", "things") if of_things else ("person", "people")
         text = Text.assemble((" Things " if of_things else " People ", "bold reverse"))
         text.append(f"  1 {one}" if count == 1 else f"  {count:,} {many}")
-        text.append(f" of {model_id}" if of_things else "")
+        text.append(f", known to {model_id}" if of_things else "")
         if self._missing:
             words = f"  ·  {self._missing} must be enrolled again for {model_id}: n tries their kept pictures"
             text.append(words, "yellow")
