@@ -102,7 +102,16 @@ class Gallery:
         ]
 
     def rule(self, points: Sequence[OperatingPoint], fpir: float, margin: float) -> MatchRule:
-        """Turn the share of strangers that may be called somebody into a threshold for this gallery."""
+        """Turn the share of strangers that may be called somebody into a threshold for this gallery.
+
+        Raises UsageError for a share outside (0, 1), GalleryError when there are no operating points.
+        """
+        if not any(_Curve([p for p in points if p.templates == count]).known for count in (1, 2)):
+            raise GalleryError(
+                f"{self.model_id} has no operating points: nobody knows how alike two strangers may be",
+                remedy=f"run `edge-app calibrate DIR --model {self.model_id}` over a folder with a sub-folder per "
+                "person or thing, or use another model",
+            )
         single = int((self.template_counts == 1).sum())
         return rule_for(points, single, len(self.names) - single, fpir, margin)
 
@@ -142,16 +151,14 @@ def rule_for(points: Sequence[OperatingPoint], single: int, averaged: int, fpir:
     `single` identities have one template, `averaged` have more. A stranger meets every identity once:
     FPIR(t) = 1 - (1 - FMR1(t))^single * (1 - FMR2(t))^averaged, the independence that ISO/IEC 19795-1 names as
     an approximation; the README gives what really happens at 10, 100 and 272 people. The false-match rates come
-    from measured operating points, log-linear between them and beyond them.
-    Raises UsageError for a share outside (0, 1), GalleryError when the model has no operating points.
+    from measured operating points, log-linear between them and beyond them; at least two of the same number of
+    templates are needed. Raises UsageError for a share outside (0, 1), GalleryError when there are none.
     """
     if not 0.0 < fpir < 1.0:
         raise UsageError(f"--fpir is {fpir}", expected="a share between 0 and 1, such as 0.01")
     curves = {count: _Curve([p for p in points if p.templates == count]) for count in (1, 2)}
     if not curves[1].known and not curves[2].known:
-        raise GalleryError(
-            "this model has no operating points", remedy="run `edge-app calibrate DIR --model ID`, or use another"
-        )
+        raise GalleryError("there are no operating points to draw a threshold from", expected="two at least")
     one = curves[1] if curves[1].known else curves[2]
     two = curves[2] if curves[2].known else curves[1]
     people = single + averaged

@@ -21,7 +21,6 @@ from edge_app.domain import (
     Embedding,
     Floats,
     Frame,
-    GalleryError,
     ModelCard,
     OperatingPoint,
     Pixels,
@@ -204,11 +203,6 @@ def open_thing_bench(home: Home, settings: Settings, model_id: str) -> ThingBenc
     embedder = Embedder(open_entry(choice.entry, settings.threads))
     reader = ThingReader(embedder, Gallery.empty(model_id), NAMES_NOBODY)
     points = points_of(home, embedder.card, choice.entry.sha256)
-    if not points:
-        raise GalleryError(
-            f"{model_id} has no operating points: nobody knows how alike two things may be",
-            remedy=f"run `edge-app calibrate DIR --model {model_id}` over a folder with a sub-folder per thing",
-        )
     return ThingBench(home, settings, Vault(home.gallery_path), reader, choice, points).refreshed()
 
 

@@ -123,6 +123,8 @@ def test_an_impossible_share_is_refused(fpir):
 def test_a_model_without_operating_points_has_no_threshold():
     with pytest.raises(GalleryError, match="operating points"):
         rule_for((), 1, 0, 0.01, 0.0)
+    with pytest.raises(GalleryError, match=r"faces-x has no operating points.*calibrate DIR --model faces-x"):
+        Gallery.empty("faces-x").rule((), 0.01, 0.0)
 
 
 @pytest.mark.parametrize("vector", [np.zeros(3), np.array([np.nan, 1.0]), np.array([np.inf, 1.0]), np.zeros((2, 2))])
