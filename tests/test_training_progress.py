@@ -5,6 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
+from edge_app.cli.train import _show_comparison
 from edge_app.cli.training_progress import TrainingProgress
 
 
@@ -85,3 +86,15 @@ def test_names_from_users_are_not_markup(name):
         progress.advance(1, name)
         progress._bars.refresh()
     assert out.getvalue().count(name) >= 2
+
+
+def test_a_comparison_fits_eighty_columns_and_leaves_the_plain_row_bare(capsys):
+    figures = {"with": 0.9, "without": 0.925, "gain": -0.025, "low": -0.119, "high": 0.069, "verdict": "not shown"}
+    rows = [{"method": name, "accuracy": figures, "recall": figures} for name in ("plain", "cosine+cross-entropy")]
+    found = {"rows": rows, "per_class": 10, "seeds": [0, 1, 2, 3, 4], "judged": 245, "unequal_classes": True}
+    _show_comparison(found | {"sentences": ["None of these is shown to be better than doing without."]})
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert "245 pictures judged, learning from 10 of each class" in f"{lines[0]} {lines[1]}"
+    assert [line.split() for line in lines if line.startswith("  plain")] == [["plain", "90.0"]] * 2
+    assert "cosine+cross-entropy   90.0   92.5      -2.5   -11.9 to +6.9   not shown" in " ".join(lines)

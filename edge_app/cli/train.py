@@ -163,11 +163,12 @@ def _show(report: Mapping[str, Any]) -> None:
 
 
 def _show_comparison(found: Mapping[str, Any]) -> None:
+    """Narrow enough for eighty columns."""
     rows = found["rows"]
-    few = "" if found["per_class"] is None else f", learning from {found['per_class']} pictures of each class"
-    seeds = f"{len(found['seeds'])} seeds, {found['judged']} pictures judged{few}"
-    columns = ("method", "with", "without", "gain", "95 % interval", "only with : without", "better?")
-    options.show(options.table(f"accuracy: mean of {seeds}", columns, _comparison_lines(rows, "accuracy")))
+    few = "" if found["per_class"] is None else f", learning from {found['per_class']} of each class"
+    columns = ("method", "with", "without", "gain", "95 % interval", "better?")
+    title = f"accuracy in %, mean of {len(found['seeds'])} seeds, {found['judged']} pictures judged{few}"
+    options.show(options.table(title, columns, _comparison_lines(rows, "accuracy")))
     if found["unequal_classes"]:
         title = "the same by mean recall of the classes, which are of unequal size"
         options.show(options.table(title, columns, _comparison_lines(rows, "recall")))
@@ -177,16 +178,11 @@ def _show_comparison(found: Mapping[str, Any]) -> None:
 def _comparison_lines(rows: Sequence[Mapping[str, Any]], measure: str) -> Iterator[tuple[str, ...]]:
     for row in rows:
         figures = row[measure]
-        value = f"{100 * figures['with']:.1f} %"
-        if row is rows[0]:
-            yield row["method"], value, "", "", "", "", ""
-            continue
-        yield (
-            row["method"],
-            value,
-            f"{100 * figures['without']:.1f} %",
-            f"{100 * figures['gain']:+.1f}",
-            f"{100 * figures['low']:+.1f} to {100 * figures['high']:+.1f}",
-            f"{row['only_with']} : {row['only_without']}",
+        points = {name: 100 * figures[name] for name in ("with", "without", "gain", "low", "high")}
+        compared = (
+            f"{points['without']:.1f}",
+            f"{points['gain']:+.1f}",
+            f"{points['low']:+.1f} to {points['high']:+.1f}",
             figures["verdict"],
         )
+        yield row["method"], f"{points['with']:.1f}", *(compared if row is not rows[0] else ("",) * 4)
