@@ -135,7 +135,7 @@ def run_reenroll(args: argparse.Namespace) -> int:
     from edge_app.enroll import EnrollOptions
     from edge_app.reenroll import reenroll
 
-    bench = options.workbench(args)
+    bench = options.workbench(args, tell_missing=False)
     done = []
     with bench.vault, options.progress() as bar:
         task = bar.add_task("enrolling again", total=len(bench.missing))

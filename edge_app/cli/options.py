@@ -73,14 +73,14 @@ def settings(args: argparse.Namespace) -> tuple[Home, Settings]:
     return home, replace(home.settings(), **{name: value for name, value in given.items() if value is not None})
 
 
-def workbench(args: argparse.Namespace) -> Workbench:
+def workbench(args: argparse.Namespace, *, tell_missing: bool = True) -> Workbench:
     """Load models and gallery for the options that were given; says on standard error whom this embedder lacks."""
     from edge_app.assembly import open_workbench
     from edge_app.reenroll import missing_line
 
     home, chosen = settings(args)
     bench = open_workbench(home, chosen, detector_options=detector_options(args))
-    if told := missing_line(bench):
+    if tell_missing and (told := missing_line(bench)):
         warn(told)
     return bench
 

@@ -112,7 +112,8 @@ def _view(args: argparse.Namespace, many: bool) -> View:
     bench = options.workbench(args)
     views.tell_licence(bench.recognizer.embedder.card)
     if len(bench.recognizer.gallery) == 0:
-        options.warn("nobody is enrolled yet, so every face is unknown; try: edge-app enroll NAME IMAGE IMAGE")
+        if not bench.missing:
+            options.warn("nobody is enrolled yet, so every face is unknown; try: edge-app enroll NAME IMAGE IMAGE")
     elif not args.json:
         options.warn(bench.recognizer.rule.words)
     return views.FaceView(bench)

@@ -111,7 +111,7 @@ def _bench(args: argparse.Namespace) -> Workbench | ReaderBench:
         return views.reader_bench(args, reader)
     bench = options.workbench(args)
     views.tell_licence(bench.recognizer.embedder.card)
-    if not len(bench.recognizer.gallery):
+    if not (len(bench.recognizer.gallery) or bench.missing):
         options.warn("nobody is enrolled: everybody will be unknown")
     return bench
 
