@@ -173,7 +173,9 @@ async def test_a_classifier_is_added_used_explained_and_removed_while_in_use(sta
         await shows(stage, plain((140, 100, 90), 480, 640), on_live(app, "? not sure"), "below the bar")
         await until(lambda: app.screen.looks_for("classification"), "its card is known")
         # Twice in haste is on and off, not on and on.
-        await pilot.press("x", "x", "x")
+        await pilot.press("x", "x")
+        await until(lambda: not app.explaining and not stage.workers[-1]._reads.explaining, "on and off")
+        await pilot.press("x")
         evidence = "where the network sees 'green'"
         await shows(stage, plain(GREEN, 480, 640), lambda: evidence in words(app, "#notice"), "the evidence")
         await app.apply(threads=1)

@@ -144,6 +144,23 @@ async def test_explain_warms_the_picture_where_the_evidence_lies_and_says_so(sta
         assert not np.ptp(shown(app).astype(int), axis=2).any()
 
 
+async def test_explain_ends_without_a_trace_while_nothing_new_is_looked_at(stage: Stage) -> None:
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await looking_for(stage, app, pilot, "halves")
+        stage.reel.feed([half(200, 40)])
+        await until(lambda: app.screen._shown is not None, "a picture")
+        await pilot.press("x")
+        await until(lambda: stage.workers[-1]._reads.explaining, "it explains")
+        stage.reel.feed([half(200, 40)])
+        await until(lambda: "where the network sees" in words(app, "#notice"), "what is shown")
+        await until(lambda: np.ptp(shown(app).astype(int), axis=2).max() > 60, "colours")
+        await pilot.press("space")
+        await until(lambda: "paused" in words(app, "#notice"), "the notice stays where it is")
+        await pilot.press("x")
+        await until(lambda: not np.ptp(shown(app).astype(int), axis=2).any(), "plain, to the faintest colour")
+
+
 async def test_a_chosen_model_is_used_again_at_the_next_start_and_faces_when_it_is_gone(stage: Stage) -> None:
     stage.settings = replace(stage.settings, model="halves")
     app = stage.app()
@@ -420,8 +437,11 @@ async def test_who_must_be_enrolled_again_is_listed_and_done_from_kept_pictures(
     app = stage.app()
     async with app.run_test(size=(120, 30), notifications=True) as pilot:
         await until(lambda: stage.reels, "the camera is opened")
+        await until(lambda: "2 people must be enrolled again for sface" in told(app), "it is told at the start")
         await pilot.press("p")
         await until(lambda: "must be enrolled again for sface" in words(app, "#title"), "the line")
+        await until(lambda: "Known to older only: a stranger to sface" in words(app, "#about"), "why, and what helps")
+        assert app.screen.query(Thumbnail) and "no template of" not in seen(app)
         assert "older" in seen(app) and "enroll again" in seen(app)
         await pilot.press("n")
         await until(lambda: "enrolled again from kept pictures" in told(app), "what was done", 30)
