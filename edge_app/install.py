@@ -24,6 +24,7 @@ from edge_app.describe import Description, check_card
 from edge_app.domain import Floats, ModelCard, ModelError, UsageError
 from edge_app.home import FILE_MODE, Home, Settings, make_private_folder, told_plainly
 from edge_app.onnxfile import SIZE_LIMIT_BYTES, OnnxFile, inspect_bytes, with_card
+from edge_app.proof import without_proof
 from edge_app.store import builds, installed, list_path
 from edge_app.vault import Vault
 from edge_app.zoo import Entry
@@ -49,7 +50,7 @@ def add(home: Home, path: Path, description: Description | None = None, replace:
     check_card(card, file)
     old = _place_for(home, card, replace)
     if description is not None:
-        content = with_card(content, card)
+        content = with_card(without_proof(content), card)
     with _candidate(home, content) as candidate:
         outputs = _tried(candidate, path.name)
         _check_siblings(home, card, outputs)

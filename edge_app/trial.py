@@ -2,7 +2,8 @@
 
 Hides the child process with its limits of memory and time, the sample material of each task, and what outputs must
 look like. A card that lies is found out here: other readings of the pictures (channels, normalization) are tried
-beside the card's. Flows in: a model file with a card. Flows out: its outputs on the sample, or a ModelError in words.
+beside the card's, and outputs are held to those that its maker measured where the file tells them (`edge_app.proof`).
+Flows in: a model file with a card. Flows out: its outputs on the sample, or a ModelError in words.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app import runtime, sample
+from edge_app import proof, runtime
 from edge_app.detect import Detector, decode_yunet
 from edge_app.domain import EdgeError, Face, Floats, InputSpec, ModelCard, ModelError, Pixels
+from edge_app.onnxfile import inspect
 from edge_app.pictures import read_picture
 from edge_app.runtime import Model
 from edge_app.vision import CROPS, align, box_iou, face_area, nms, prepare, resize, to_input
@@ -63,7 +65,8 @@ def run_apart(path: Path, memory_bytes: int = MEMORY_LIMIT_BYTES, time_s: float 
         )
     except subprocess.TimeoutExpired as error:
         raise ModelError(
-            f"{path.name} had not judged {len(_files())} pictures after {time_s:g} s", expected="a model for a laptop"
+            f"{path.name} had not judged {len(proof.files())} pictures after {time_s:g} s",
+            expected="a model for a laptop",
         ) from error
     try:
         told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -82,7 +85,10 @@ def main() -> None:
     path, memory_bytes = Path(sys.argv[1]), int(sys.argv[2])
     _limit(memory_bytes)
     try:
-        told: dict[str, Any] = {"outputs": judge(runtime.load(path, threads=1)).tolist()}
+        measured, model = proof.read(inspect(path).metadata, path.name), runtime.load(path, threads=1)
+        told: dict[str, Any] = {"outputs": judge(model).tolist()}
+        if measured is not None:
+            proof.check(measured, model)
     except EdgeError as error:
         found = error.found
         if any(sign in found for sign in _OUT_OF_MEMORY):
@@ -370,15 +376,9 @@ def _words(spec: InputSpec) -> str:
     return f"{spec.channels} mean {mean} std {std}"
 
 
-def _files() -> tuple[Path, ...]:
-    """Three pictures of one man, one of another, one of a woman."""
-    known = sample.people()
-    return (*known[sample.OBAMA], *sample.probes()[sample.OBAMA], *known[sample.BIDEN], sample.stranger())
-
-
 @cache
 def _sample() -> tuple[tuple[Pixels, ...], tuple[Face, ...]]:
     """The sample pictures and the largest face of each, as the shipped detector finds it."""
     detector = Detector.open("yunet", threads=1)
-    pictures = tuple(read_picture(path) for path in _files())
+    pictures = tuple(read_picture(path) for path in proof.files())
     return pictures, tuple(detector.detect(picture)[0] for picture in pictures)

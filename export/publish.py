@@ -26,6 +26,7 @@ from export.gate import EXPORTED_EMBEDDING, EXPORTED_LOGITS, Candidate, Parity, 
 from export.material import Material
 from export.prelu import without_prelu
 from export.privacy import without_paths
+from export.proving import prove
 from export.session import as_function
 
 Tell = Callable[[str], None]
@@ -85,6 +86,7 @@ def publish(material: Material, path: Path, tell: Tell = lambda what: None) -> E
     tell(f"comparing with torch on {len(material.gate_inputs)} pictures")
     try:
         parity = admit(Candidate(model, card, path), origin, batches, rule)
+        prove(path)
     except OSError as error:
         raise unwritable(path, error) from error
     return Exported(path, read_card(path), parity, model, path.stat().st_size)

@@ -301,8 +301,12 @@ def _lower(
         return []
     from export.card import read_model
 
-    # The card in the file knows its exporter and opset; its parity is the fp32 build's and is replaced.
-    known = replace(material, card=exported.card)
+    # The card in the file knows its exporter and opset; its parity is the fp32 build's and is replaced. What the fp32
+    # build's bar does says nothing of another build's.
+    card = exported.card
+    metrics = {name: value for name, value in card.metrics.items() if not name.startswith("answered_")}
+    provenance = {name: text for name, text in card.provenance.items() if name != "bar"}
+    known = replace(material, card=replace(card, metrics=metrics, provenance=provenance))
     model = read_model(exported.path)
     return [_lowered(known, model, precision, max_drop, path, tell) for precision, path in paths.items()]
 
@@ -311,10 +315,15 @@ def _lowered(
     known: Material, model: ModelProto, precision: Lower, max_drop: float, path: Path, tell: Callable[[str], None]
 ) -> Lowered:
     from export.lower import Lowered, build
+    from export.proving import prove
     from export.publish import unwritable
 
     try:
-        return build(known, model, precision, max_drop, path, tell)
+        made = build(known, model, precision, max_drop, path, tell)
+        if made.path is None:
+            return made
+        prove(made.path)
+        return replace(made, size_bytes=made.path.stat().st_size)
     except ModelError as error:  # the fp32 build is there all the same
         return Lowered(precision, False, None, None, None, math.nan, None, 0, {}, {}, None, str(error))
     except OSError as error:

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import edge_app
 from edge_app.cli import options
 from edge_app.domain import ModelCard, ModelError
 
@@ -130,7 +131,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    licence = "cannot be read" if row["problem"] else row["licence"] + _warning(row["commercial_use"])
+    licence = "cannot be read" if row["problem"] else _printable(row["licence"]) + _warning(row["commercial_use"])
     size = f"{row['bytes'] / 1e6:.1f} MB"
     return "*" if row["in_use"] else "", row["id"], row["precision"], row["task"], licence, size, row["sha256"][:12]
 
@@ -141,22 +142,25 @@ def _warning(commercial_use: bool) -> str:
 
 def run_show(args: argparse.Namespace) -> int:
     """Print one card per build; files are read, never run."""
-    cards = [_read(path) for path in _files(args)]
+    paths = _files(args)
+    cards = [(_read(path), _proven(path)) for path in paths]
     if args.json:
-        options.print_json([json.loads(card.to_json()) for card in cards])
+        options.print_json([json.loads(card.to_json()) | {"proven": proven} for card, proven in cards])
         return 0
-    for card in cards:
-        _print_card(card)
+    for card, proven in cards:
+        _print_card(card, proven)
+    for card in {card.id: card for card, _ in cards}.values():
+        _warn_of_licence(card)
     return 0
 
 
 def _files(args: argparse.Namespace) -> list[Path]:
-    from edge_app.home import Home
-    from edge_app.store import builds
-
     path = Path(args.id)
     if path.suffix == ".onnx" or path.exists():
         return [path]
+    from edge_app.home import Home
+    from edge_app.store import builds
+
     return [entry.path for entry in builds(Home.locate(args.home), args.id)]
 
 
@@ -177,7 +181,30 @@ def _read(path: Path) -> ModelCard:
     return card
 
 
-def _print_card(card: ModelCard) -> None:
+def _proven(path: Path) -> bool | None:
+    """Whether the file carries what its maker measured, for this very card; None for the shipped ones, pinned by hash.
+
+    Raises ModelError for a proof that cannot be read.
+    """
+    from edge_app.onnxfile import inspect
+    from edge_app.proof import changed_claims, read
+
+    # Not asked of `edge_app.zoo`, which loads ONNX Runtime: a card is shown without it.
+    if path.parent.resolve() == Path(edge_app.__file__).resolve().parent / "zoo":
+        return None
+    file = inspect(path)
+    proof = read(file.metadata, path.name)
+    return proof is not None and file.card is not None and not changed_claims(proof, file.card)
+
+
+_PROOF_WORDS = {
+    True: "its maker's outputs on the sample pictures are inside",
+    False: "none inside: the description can be checked only roughly",
+    None: "ships with edge-app, pinned by its hash",
+}
+
+
+def _print_card(card: ModelCard, proven: bool | None) -> None:
     use = "commercial use allowed" if card.commercial_use else "NO COMMERCIAL USE"
     spec = card.input
     size = f"{spec.width_px or 'any'}x{spec.height_px or 'any'} {spec.channels}"
@@ -190,8 +217,9 @@ def _print_card(card: ModelCard) -> None:
         ("input", f"{size}, mean {list(spec.mean)}, std {list(spec.std)}"),
         ("crop", card.crop),
         ("outputs", ", ".join(card.outputs)),
-        *((name, str(value)) for name, value in card.metrics.items()),
-        *(card.provenance.items()),
+        ("proof", _PROOF_WORDS[proven]),
+        *((name.replace("_", " "), f"{value:g}") for name, value in card.metrics.items()),
+        *((name.replace("_", " "), text) for name, text in card.provenance.items()),
     ]
     if card.embedding_size:
         facts.insert(2, ("embedding", f"{card.embedding_size} numbers"))
@@ -199,7 +227,8 @@ def _print_card(card: ModelCard) -> None:
         more = f" and {len(card.labels) - 20} more" if len(card.labels) > 20 else ""
         facts.insert(2, ("labels", ", ".join(card.labels[:20]) + more))
         facts.insert(3, ("calibration", f"temperature {card.temperature:g}, not sure below {card.unsure_below:g}"))
-    options.show(options.table(f"{card.id} ({card.precision})", ("", ""), facts))
+    plain = [(_printable(name), _printable(text)) for name, text in facts]
+    options.show(options.table(_printable(f"{card.id} ({card.precision})"), ("", ""), plain))
     if card.operating_points:
         rows = [
             (f"{p.fmr:g}", f"{p.threshold:.4f}", str(p.templates), f"{p.impostor_pairs:,}")
@@ -207,6 +236,11 @@ def _print_card(card: ModelCard) -> None:
         ]
         columns = ("false-match rate", "threshold", "templates", "impostor pairs")
         options.show(options.table("operating points", columns, rows))
+
+
+def _printable(text: str) -> str:
+    """A stranger's text without what would steer the terminal."""
+    return "".join(one if one.isprintable() else "\ufffd" for one in text)
 
 
 def run_verify(args: argparse.Namespace) -> int:
@@ -259,19 +293,22 @@ def _description(args: argparse.Namespace) -> Description | None:
 
 
 def _told_added(args: argparse.Namespace, entry: Entry, line: str) -> int:
-    card = _read(entry.path)
+    card, proven = _read(entry.path), _proven(entry.path)
     if args.json:
         told = {"id": entry.id, "precision": entry.precision, "task": entry.task, "sha256": entry.sha256}
-        options.print_json(told | {"licence": card.licence, "commercial_use": card.commercial_use})
+        licence = {"licence": card.licence, "commercial_use": card.commercial_use}
+        options.print_json(told | licence | {"proven": proven})
     else:
         print(f"{line}. Put it to use: edge-app models use {entry.id}")
+        if not proven:
+            print("It carries no outputs of its maker: that its description is right was checked only roughly.")
     _warn_of_licence(card)
     return 0
 
 
 def _warn_of_licence(card: ModelCard) -> None:
     if not card.commercial_use:
-        options.warn(f"{card.id}: NO COMMERCIAL USE; licence: {card.licence}")
+        options.warn(_printable(f"{card.id}: NO COMMERCIAL USE; licence: {card.licence}"))
 
 
 def run_remove(args: argparse.Namespace) -> int:
