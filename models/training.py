@@ -13,6 +13,7 @@ import contextlib
 import io
 import json
 import math
+import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -182,7 +183,7 @@ def find_learning_rate(module: pl.LightningModule, make: MakeLoaders, options: F
 
     Raises TrainingError when the loss never falls: too few batches, or nothing that learns.
     """
-    with quiet():
+    with quiet(), _stoppable():
         torch.manual_seed(seed_of(options.seed))
         alone = replace(options, machine=replace(options.machine, devices=1))
         trainer = pl.Trainer(**_trainer_options(alone, [], False), max_epochs=-1)
@@ -343,11 +344,22 @@ def _fit_once(
     begin = str(last) if resume and last.is_file() else None
     if begin is not None:
         _curve_of(load_state(last))  # Lightning would go on without it, and forget which epoch was best
-    with quiet():
+    with quiet(), _stoppable():
         trainer = pl.Trainer(**_trainer_options(options, callbacks, True), max_epochs=options.epochs)
         trainer.fit(module, loaders.train, loaders.validation, ckpt_path=begin)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C stays what it is: Lightning makes an exit without a word of it, and leaves the signal switched off."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as left:
+        if not isinstance(left.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, before)
+        raise KeyboardInterrupt from left
 
 
 def _trainer_options(options: FitOptions, callbacks: Sequence[Callback], logged: bool) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import shlex
+import signal
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -104,6 +105,19 @@ def test_a_resumed_run_ends_to_the_bit_as_if_it_had_not_been_interrupted(tmp_pat
     assert all(torch.equal(whole.state[name], cut.state[name]) for name in whole.state)
     assert [e["train_loss"] for e in whole.history] == [e["train_loss"] for e in cut.history]
     assert len(whole.history) == 6
+
+
+def test_ctrl_c_is_no_silent_exit_and_can_be_pressed_again(tmp_path):
+    class Stopped(Line):
+        def on_train_epoch_end(self):
+            if self.current_epoch == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(Stopped(), make, options(tmp_path), Silence())
+    assert signal.getsignal(signal.SIGINT) is before
+    assert len(fit(Line(), make, options(tmp_path, resume=True), Silence()).history) == 6
 
 
 def test_a_finished_stage_is_not_trained_again(tmp_path):
