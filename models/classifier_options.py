@@ -29,7 +29,7 @@ METHODS = (
     "pseudo-labels",
     "distillation",
 )
-"""What `--compare` can hold against plain cross-entropy on the plain views."""
+"""What `--compare` can hold against doing without."""
 
 
 @dataclass(frozen=True, slots=True)

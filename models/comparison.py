@@ -86,7 +86,7 @@ class _Ledger:
 
 
 def compare(options: ClassifierOptions, plan: Plan, progress: Progress, keep: Path | None = None) -> Comparison:
-    """Measure the plan's methods on cached features, each against doing without.
+    """Measure the plan's methods on cached features, each against doing without: the options as they are.
 
     `keep` is a folder for the trials and the result: with `options.resume` what is finished there is not run again,
     and methods and seeds may be added. Pseudo-labels come from `options.unlabelled`, else from the pictures whose
@@ -96,9 +96,10 @@ def compare(options: ClassifierOptions, plan: Plan, progress: Progress, keep: Pa
     options.machine.check()
     if options.unlabelled is not None:
         find_unlabelled(options.unlabelled)
+    # Named twice is measured once.
+    plan = replace(plan, methods=tuple(dict.fromkeys(plan.methods)), seeds=tuple(dict.fromkeys(plan.seeds)))
     folder = scan_told(options.directory, progress)
-    seeds = tuple(dict.fromkeys(plan.seeds))
-    splits = {seed: split_of(folder, replace(options, seed=seed)) for seed in seeds}
+    splits = {seed: split_of(folder, replace(options, seed=seed)) for seed in plan.seeds}
     with ExitStack() as stack:
         place = keep or stack.enter_context(make_scratch())
         wanted = replace(options, output=place, seed=0, unfreeze=0, log="none", cache=options.cache or place / _CACHE)
@@ -106,7 +107,7 @@ def compare(options: ClassifierOptions, plan: Plan, progress: Progress, keep: Pa
             told = {"what": "comparison", "per_class": plan.per_class, "data_sha256": folder.sha256}
             open_run(keep, wanted.configuration() | told, resume=options.resume)
         ledger = _Ledger(place / _TRIALS_NAME if keep else None)
-        missing = [(m, s) for s in seeds for m in (PLAIN, *plan.methods) if (m, s) not in ledger.trials]
+        missing = [(m, s) for s in plan.seeds for m in (PLAIN, *plan.methods) if (m, s) not in ledger.trials]
         if missing:
             # Every trial begins anew: what a stopped one left is not gone on with.
             _run_trials(replace(wanted, resume=False), plan, folder, missing, ledger, progress)

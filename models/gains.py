@@ -17,7 +17,7 @@ from models.data import PictureFolder, Split
 from models.intervals import CONFIDENCE, Estimate, over_repeats, paired, wider
 
 PLAIN: Final = "plain"
-"""Doing without: cross-entropy on all views."""
+"""Doing without any of the methods."""
 
 _UNEQUAL: Final = 1.5
 """From this ratio of the largest class to the smallest on, mean recall is told beside accuracy."""

@@ -241,9 +241,10 @@ def test_a_stopped_comparison_goes_on_and_ends_as_if_it_had_not_been_stopped(opt
     assert more["rows"][:-1] == whole["rows"]
 
 
-def test_trials_that_cannot_be_read_are_one_line(options, tmp_path):
+def test_what_is_named_twice_is_measured_once_and_trials_that_cannot_be_read_are_one_line(options, tmp_path):
     keep = tmp_path / "kept"
-    compare(options, Plan(("smoothing",), (0, 1)), Silence(), keep)
+    twice = compare(options, Plan(("smoothing", "smoothing"), (0, 1, 0)), Silence(), keep)
+    assert [row["method"] for row in twice["rows"]] == ["plain", "smoothing"] and twice["seeds"] == [0, 1]
     (keep / "trials.json").write_text('{"plain/0": {"right": "11')
     with pytest.raises(UsageError, match="holds no trials"):
         compare(replace(options, resume=True), Plan(("smoothing",), (0, 1)), Silence(), keep)
