@@ -1,6 +1,6 @@
 """What a report says about a trained classifier, as plain values.
 
-Hides the statistics: intervals, calibration, the curve over the number of pictures, probable label errors. Flows in:
+Hides the statistics: intervals, calibration, probable label errors. Flows in:
 logits, labels and cached features. Flows out: frozen values that are ready for JSON.
 """
 
@@ -24,9 +24,6 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.intp]
 
 CALIBRATION_BINS: Final = 10
-_CURVE_SHARES: Final = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
-_CURVE_REPEATS: Final = 8
-NEXT_PICTURES: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,32 +34,6 @@ class ClassFigures:
     pictures: int
     precision: Estimate
     recall: Estimate
-
-
-@dataclass(frozen=True, slots=True)
-class CurvePoint:
-    """Accuracy after learning from so many pictures."""
-
-    pictures: int
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Growth:
-    """Accuracy against the number of training pictures, and where it is likely to go."""
-
-    points: tuple[CurvePoint, ...]
-    more: int
-    """Pictures that the forecast adds."""
-    forecast: float
-    """Accuracy with them, on the fitted curve."""
-    fitted: float
-    """Accuracy with today's pictures, on the same curve: what the forecast is to be held against."""
-    low: float
-    high: float
-    sentence: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,84 +81,20 @@ def class_figures(table: NDArray[np.int64], names: Sequence[str]) -> tuple[Class
 
 
 def calibration(chances: Floats, labels: Labels) -> tuple[list[dict[str, float]], float]:
-    """Reliability bins {confidence, accuracy, count} and the expected calibration error (Guo et al. 2017)."""
+    """Reliability bins {confidence, accuracy, low, high, count} and the expected calibration error (Guo et al. 2017).
+
+    `low` and `high` are Wilson's interval of the bin's accuracy.
+    """
     confidence, right = chances.max(axis=1), chances.argmax(axis=1) == labels
     bin_of = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     bins: list[dict[str, float]] = []
     for number in np.unique(bin_of):
         inside = bin_of == number
-        means = {"confidence": float(confidence[inside].mean()), "accuracy": float(right[inside].mean())}
-        bins.append(means | {"count": float(inside.sum())})
+        share = wilson(int(right[inside].sum()), int(inside.sum()))
+        told = {"accuracy": share.value, "low": share.low, "high": share.high, "count": float(share.trials)}
+        bins.append({"confidence": float(confidence[inside].mean())} | told)
     error = sum(b["count"] * abs(b["confidence"] - b["accuracy"]) for b in bins) / len(labels)
     return bins, float(error)
-
-
-def growth(
-    features: Tensor, targets: Tensor, fit: Sequence[int], judged: Sequence[int], ridge: float, seed: int
-) -> Growth:
-    """Learn from growing parts of `fit` (plain views, frozen base), judge on `judged`, and extend the curve.
-
-    Forecast: error = a * n^-b through the points (power law, Hestness et al. 2017), its interval from refitting to
-    resampled repeats.
-    """
-    rng = np.random.default_rng([seed, 7])
-    labels = targets.argmax(1).numpy()
-    sizes = sorted({min(len(fit), max(2 * targets.shape[1], round(share * len(fit)))) for share in _CURVE_SHARES})
-
-    def once(size: int) -> float:
-        learn = _draw(fit, labels, size, rng)
-        head = solve_head(features[learn], targets[learn], ridge)
-        found = logits_of(head, features[list(judged)]).argmax(axis=1)
-        return float((found == labels[list(judged)]).mean())
-
-    # All pictures can be drawn in one way only.
-    rows = [[once(size) for _ in range(_CURVE_REPEATS if size < len(fit) else 1)] for size in sizes]
-    scores = np.array([row * (_CURVE_REPEATS // len(row)) for row in rows])
-    points = tuple(
-        CurvePoint(size, float(row.mean()), float(np.quantile(row, 0.05)), float(np.quantile(row, 0.95)))
-        for size, row in zip(sizes, scores, strict=True)
-    )
-    wanted = len(fit) + NEXT_PICTURES
-    draws = [scores[:, rng.integers(0, _CURVE_REPEATS, _CURVE_REPEATS)].mean(axis=1) for _ in range(200)]
-    low, high = (float(q) for q in np.quantile([_extend(sizes, d, wanted, len(judged)) for d in draws], [0.05, 0.95]))
-    middle, fitted = (_extend(sizes, scores.mean(axis=1), count, len(judged)) for count in (wanted, len(fit)))
-    sentence = _growth_sentence(len(fit), fitted, middle, (low, high), len(judged))
-    return Growth(points, NEXT_PICTURES, middle, fitted, low, high, sentence)
-
-
-def _draw(fit: Sequence[int], labels: Labels, size: int, rng: np.random.Generator) -> list[int]:
-    """A stratified draw: every class keeps its share, and at least one picture."""
-    at = rng.permutation(np.asarray(fit))
-    if size >= len(at):
-        return [int(i) for i in at]
-    order: list[tuple[float, int]] = []
-    for label in np.unique(labels[at]):
-        own = at[labels[at] == label]
-        order += [((rank + 0.5) / len(own) if rank else -1.0, int(i)) for rank, i in enumerate(own)]
-    return [i for _, i in sorted(order)[:size]]
-
-
-def _extend(sizes: Sequence[int], means: Floats, wanted: int, judged: int) -> float:
-    # No error at all cannot be put on a logarithm; half a picture is what so small a judgement could have missed.
-    errors = np.log(np.maximum(1 - means, 0.5 / judged))
-    slope, start = np.polyfit(np.log(sizes), errors, 1)
-    if slope > 0:  # more pictures do not hurt: what looks so is chance, and the best guess is a level line
-        slope, start = 0.0, errors.mean()
-    return float(1 - min(1.0, math.exp(start + slope * math.log(wanted))))
-
-
-def _growth_sentence(now: int, fitted: float, forecast: float, within: tuple[float, float], judged: int) -> str:
-    low, high = within
-    figures = (
-        f"the fitted curve goes from {fitted:.1%} with {now} to {forecast:.1%} with {now + NEXT_PICTURES} "
-        f"(90 % of resamples: {low:.1%} to {high:.1%}), and one of the {judged} judged pictures is {1 / judged:.1%}"
-    )
-    if forecast - fitted < 1 / judged:
-        return (
-            f"The next {NEXT_PICTURES} pictures would likely bring less than could be measured here: {figures}. "
-            "Look at the probable label errors and the worst mistakes first."
-        )
-    return f"The next {NEXT_PICTURES} pictures would likely bring {forecast - fitted:+.1%}: {figures}."
 
 
 def out_of_fold(folder: PictureFolder, features: Tensor, targets: Tensor, ridge: float, seed: int) -> Floats | None:
@@ -203,7 +110,7 @@ def out_of_fold(folder: PictureFolder, features: Tensor, targets: Tensor, ridge:
     return chances
 
 
-def label_suspects(folder: PictureFolder, chances: Floats, limit: int = 12) -> tuple[Suspect, ...]:
+def label_suspects(folder: PictureFolder, chances: Floats) -> tuple[Suspect, ...]:
     """Probable label errors, the most probable first (confident learning, Northcutt et al. 2021, by cleanlab)."""
     from cleanlab.filter import find_label_issues
 
@@ -213,7 +120,7 @@ def label_suspects(folder: PictureFolder, chances: Floats, limit: int = 12) -> t
         Suspect(
             int(i), folder.classes[labels[i]], folder.classes[int(chances[i].argmax())], float(chances[i, labels[i]])
         )
-        for i in order[:limit]
+        for i in order
     )
 
 

@@ -27,7 +27,6 @@ from models.analysis import (
     class_figures,
     confusion,
     group_figures,
-    growth,
     label_suspects,
     out_of_fold,
     plain_estimate,
@@ -38,10 +37,13 @@ from models.baseline import folder_features, forest_predictions
 from models.checkpoint import package_versions, write_atomic
 from models.classifier import TransferClassifier
 from models.data import Split
+from models.growth import curve_parts, growth
 from models.recipe import Trained, Workshop
 from models.report_parts import figure_of, render, svg
 
 MISTAKES: Final = 6
+SUSPECTS: Final = 12
+"""Most mistakes and probable label errors that the page shows."""
 JSON_NAME: Final = "report.json"
 HTML_NAME: Final = "report.html"
 Report = dict[str, Any]
@@ -73,7 +75,8 @@ def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
     work.progress.advance(1)
     plain = work.bank.plain[: len(folder.pictures)]
     targets = work.targets[: len(folder.pictures)]
-    curve = growth(plain, targets, split.fit, split.validation, options.ridge, options.seed)
+    parts = curve_parts(folder, split, options.seed)
+    curve = growth(plain, targets, parts, len(split.fit), options.ridge, options.seed)
     work.progress.advance(2)
     held_out = out_of_fold(folder, plain, targets, options.ridge, options.seed)
     suspects = label_suspects(folder, held_out) if held_out is not None else ()
@@ -84,6 +87,7 @@ def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
         "working_folder": str(Path.cwd()),
         "seed": options.seed,
         "seconds": round(about.seconds, 1),
+        "resumed": options.resume,
         "checkpoint": about.checkpoint.name,
         "base": {"name": work.backbone.name, **asdict(work.backbone.source)},
         "data": _data(work, split),
@@ -101,7 +105,8 @@ def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
         ],
         "calibration": {"bins": bins, "error": error, "raw_error": raw_error, "temperature": trained.temperature},
         "mistakes": _mistakes(names, labels, chances, folder.classes),
-        "suspects": [asdict(s) | {"file": folder.pictures[s.index].name} for s in suspects],
+        "suspects": [asdict(s) | {"file": folder.pictures[s.index].name} for s in suspects[:SUSPECTS]],
+        "suspects_found": len(suspects),
         "groups": group_figures([about.groups[i] for i in judged], predicted, labels) if about.groups else {},
         "notes": list(about.notes),
         "versions": package_versions(),
@@ -111,7 +116,7 @@ def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
 def write(folder: Path, report: Report, work: Workshop, trained: Trained) -> tuple[Path, Path]:
     """Write report.html and report.json; returns their paths. Raises ModelError when they cannot be written."""
     charts = {
-        "epochs": _epochs_chart(report["stages"]),
+        "epochs": _epochs_charts(report["stages"]),
         "growth": _growth_chart(report["growth"]),
         "calibration": _calibration_chart(report["calibration"]["bins"]),
     }
@@ -214,45 +219,57 @@ def _inline(pixels: Pixels) -> str:
 # --- charts ----------------------------------------------------------------------------------------------------------
 
 
-def _epochs_chart(stages: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    figure, (left, right) = figure_of(2, 9.6)
+def _epochs_charts(stages: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    """Loss and accuracy over the epochs of every stage that is watched, side by side."""
+    (losses, left), (shares, right) = figure_of(width=4.7), figure_of(width=4.7)
+    watched = {name: history for name, history in stages.items() if "validation_loss" in history[-1]}
     start = 0
-    for number, (name, history) in enumerate((n, h) for n, h in stages.items() if not n.startswith("refit")):
+    for number, (name, history) in enumerate(watched.items()):
         at = [start + int(entry["epoch"]) + 1 for entry in history]
         colour = f"C{number}"
-        left.plot(at, [entry["train_loss"] for entry in history], colour, alpha=0.5, label=f"{name}, training")
-        left.plot(at, [entry["validation_loss"] for entry in history], f"{colour}--", label=f"{name}, selection")
-        right.plot(at, [100 * entry["validation_accuracy"] for entry in history], colour, label=f"{name}, selection")
-        start = at[-1] if at else start
+        left.plot(at, [e["train_loss"] for e in history], f"{colour}.-", alpha=0.5, label=f"{name}, training")
+        left.plot(at, [e["validation_loss"] for e in history], f"{colour}.--", label=f"{name}, selection")
+        right.plot(at, [100 * e["validation_accuracy"] for e in history], f"{colour}.-", label=f"{name}, selection")
+        start = at[-1]
     left.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
-    shown = [100 * entry["validation_accuracy"] for history in stages.values() for entry in history
-             if "validation_accuracy" in entry]  # fmt: skip
-    right.set(xlabel="epoch", ylabel="accuracy, %", ylim=(max(0.0, min(shown, default=0.0) - 5), 101))
+    shown = [100 * entry["validation_accuracy"] for history in watched.values() for entry in history]
+    right.set(xlabel="epoch", ylabel="accuracy, %", ylim=(max(0.0, min(shown, default=0.0) - 10), 101))
     for axis in (left, right):
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.legend(fontsize=8, frameon=False)
-    return svg(figure)
+    left.legend(fontsize=8, frameon=False)
+    right.legend(fontsize=8, frameon=False, loc="lower right")
+    return svg(losses) + svg(shares)
 
 
 def _growth_chart(growth: Mapping[str, Any]) -> str:
+    """Measured points with their band, and the fitted curve from today's pictures to the next hundred."""
     figure, axis = figure_of()
     points = growth["points"]
     at, mean = [p["pictures"] for p in points], [100 * p["mean"] for p in points]
-    axis.fill_between(at, [100 * p["low"] for p in points], [100 * p["high"] for p in points], alpha=0.2)
+    low, high = ([100 * p[end] for p in points] for end in ("low", "high"))
+    axis.fill_between(at, low, high, alpha=0.2, label="90 % of resamples")
     axis.plot(at, mean, "o-", label="measured, frozen base")
-    end = at[-1] + growth["more"]
-    axis.plot([at[-1], end], [100 * growth["fitted"], 100 * growth["forecast"]], "C1:", label="fitted curve")
-    low, high, middle = 100 * growth["low"], 100 * growth["high"], 100 * growth["forecast"]
-    axis.errorbar([end], [middle], [[max(0, middle - low)], [max(0, high - middle)]], fmt="C1s", capsize=4)
+    end, forecast = growth["now"] + growth["more"], {name: 100 * v for name, v in growth["forecast"].items()}
+    axis.plot([growth["now"], end], [100 * growth["fitted"], forecast["value"]], "C1:", label="fitted curve")
+    axis.errorbar([end], [forecast["value"]], _whiskers([forecast]), fmt="C1s", capsize=4)
     axis.set(xlabel="training pictures", ylabel="accuracy, %")
     axis.legend(fontsize=8, frameon=False, loc="lower right")
     return svg(figure)
 
 
 def _calibration_chart(bins: Sequence[Mapping[str, float]]) -> str:
-    figure, axis = figure_of(width=4.2)
+    """Share that was right over the probability that was said."""
+    figure, axis = figure_of(width=4.7)
     axis.plot([0, 1], [0, 1], "0.6", linewidth=1)
-    sizes = [20 + 3 * b["count"] for b in bins]
-    axis.scatter([b["confidence"] for b in bins], [b["accuracy"] for b in bins], s=sizes, alpha=0.8)
+    said, right = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
+    axis.errorbar(said, right, _whiskers([b | {"value": b["accuracy"]} for b in map(dict, bins)]),
+        fmt="none", ecolor="C0", alpha=0.5, capsize=3)  # fmt: skip
+    axis.scatter(said, right, s=[20 + 3 * min(b["count"], 100) for b in bins], alpha=0.8)
     axis.set(xlabel="said probability", ylabel="share that was right", xlim=(0, 1.05), ylim=(0, 1.05))
     return svg(figure)
+
+
+def _whiskers(estimates: Sequence[Mapping[str, float]]) -> list[list[float]]:
+    """How far intervals reach below and above their values, as matplotlib wants it."""
+    down = [max(0.0, e["value"] - e["low"]) for e in estimates]
+    return [down, [max(0.0, e["high"] - e["value"]) for e in estimates]]

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edge_app.domain import ModelError
 
 
@@ -43,10 +41,11 @@ def percent(value: float | None) -> str:
 
 
 def interval(estimate: Mapping[str, float | None]) -> str:
-    """A share with its interval."""
+    """A share in per cent with its interval."""
     if estimate["value"] is None:
         return "–"
-    return f"{percent(estimate['value'])} ({percent(estimate['low'])} to {percent(estimate['high'])})"
+    low, high = (percent(estimate[end]).removesuffix(" %") for end in ("low", "high"))
+    return f"{percent(estimate['value'])} ({low} to {high})"
 
 
 def points(estimate: Mapping[str, float | None]) -> str:
@@ -63,15 +62,14 @@ def svg(figure: Any) -> str:
     return text[text.index("<svg") :]
 
 
-def figure_of(columns: int = 1, width: float = 6.2) -> tuple[Any, Any]:
+def figure_of(width: float = 6.2) -> tuple[Any, Any]:
     """An empty figure, `width` inches wide, and its axes."""
     import matplotlib
     from matplotlib.figure import Figure
 
     matplotlib.rcParams["svg.hashsalt"] = "edge-app"  # the same run draws the same file
     figure = Figure(figsize=(width, 3.0))
-    axes = figure.subplots(1, columns)
-    for axis in np.atleast_1d(axes):
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    axis = figure.subplots()
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure, axis

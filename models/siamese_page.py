@@ -12,6 +12,7 @@ import numpy as np
 
 from models.report_parts import figure_of, render, svg
 from models.siamese_report import SplitScores
+from models.siamese_training import MONITOR
 
 Sides = tuple[Sequence[SplitScores], Sequence[SplitScores]]
 """Every split as the base and as the tuned network see it."""
@@ -25,7 +26,7 @@ def page(report: Mapping[str, Any], sides: Sides) -> str:
     charts = {
         "gains": _gains_chart(report["figures"]),
         "errors": _errors_chart(sides),
-        "epochs": _epochs_chart(report["splits"]),
+        "epochs": _epochs_charts(report["splits"]),
     }
     return render("siamese.html.j2", r=report, charts=charts)
 
@@ -44,7 +45,7 @@ def _gains_chart(figures: Mapping[str, Any]) -> str:
     axis.set_yticks([-row for row in range(len(figures))], list(figures))
     axis.set(xlabel="%, with the 95 % interval over identities", ylim=(-len(figures) + 0.5, 0.5))
     if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=8, frameon=False, loc="lower left")
+        axis.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return svg(figure)
 
 
@@ -60,14 +61,21 @@ def _errors_chart(sides: Sides) -> str:
     return svg(figure)
 
 
-def _epochs_chart(splits: Sequence[Mapping[str, Any]]) -> str:
-    """Training loss of every split over its epochs."""
-    figure, axis = figure_of()
+def _epochs_charts(splits: Sequence[Mapping[str, Any]]) -> str:
+    """Training loss of every split over its epochs; beside it what epochs were chosen by, where anything was."""
+    charts = [_curves(splits, "train_loss", "training loss")]
+    if any(MONITOR in entry for split in splits for entry in split["history"]):
+        charts.append(_curves(splits, MONITOR, "pairs of the choosing identities in the right order"))
+    return "".join(charts)
+
+
+def _curves(splits: Sequence[Mapping[str, Any]], name: str, told: str) -> str:
+    figure, axis = figure_of(width=4.7)
     for number, split in enumerate(splits):
-        at = [int(entry["epoch"]) + 1 for entry in split["history"]]
-        losses = [entry["train_loss"] for entry in split["history"]]
-        axis.plot(at, losses, "o-", markersize=3, label=f"split {number + 1}")
+        known = [entry for entry in split["history"] if name in entry]
+        at = [int(entry["epoch"]) + 1 for entry in known]
+        axis.plot(at, [entry[name] for entry in known], "o-", markersize=3, label=f"split {number + 1}")
     axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
+    axis.set(xlabel="epoch", ylabel=told)
     axis.legend(fontsize=8, frameon=False)
     return svg(figure)

@@ -399,7 +399,7 @@ def test_the_page_tells_the_figures_and_needs_no_network(finished: siamese.Siame
     assert page.count("<svg") == 3 and "{{" not in page
     assert report["verdict"][1:].split(":")[0] in page
     for name, figure in report["figures"].items():
-        assert f"<td>{name}</td>" in page
+        assert f'<td class="c">{name}</td>' in page
         assert f"{100 * figure['after']['value']:.1f} %" in page
     assert f"<code>{html.escape(report['command'])}</code>" in page
     assert str(finished.checkpoint.parent) in report["command"]

@@ -17,7 +17,7 @@ pytest.importorskip("torch")
 import torch
 
 from edge_app.domain import ModelError, UsageError
-from models.analysis import _extend, calibration, class_figures, confusion, growth, probabilities
+from models.analysis import calibration, class_figures, confusion, probabilities
 from models.augment import AugmentOptions, mix, view_maker
 from models.backbones import create_backbone, learning_rates, normalize
 from models.checks import scan
@@ -26,6 +26,7 @@ from models.classifier_options import ClassifierOptions
 from models.classifier_run import train_classifier
 from models.data import split_pictures
 from models.features import FeatureBank
+from models.growth import _extend, _order, curve_parts, growth
 from models.losses import cosine_loss, cross_entropy, smoothed
 from models.recipe import Workshop, _tuning, fit_temperature, hard_targets, predict, solve_head
 from models.smalldata import distilled
@@ -93,6 +94,7 @@ def test_the_run_leaves_a_best_checkpoint_a_page_and_its_json(result, options):
         "data:image",
     ):
         assert told in page
+    assert f"judged on {report['growth']['judged']} pictures" in page and page.count("<svg") == 4
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""
     )
@@ -239,9 +241,41 @@ def test_growth_sees_that_more_pictures_help_where_they_do():
     rng = np.random.default_rng(0)
     labels = np.arange(400) % 2
     features = torch.from_numpy(rng.normal(0, 1, (400, 60)) + 0.35 * labels[:, None]).float()
-    curve = growth(features, torch.eye(2)[labels], range(200), range(200, 400), 3.0, 0)
+    targets, halves = torch.eye(2)[labels], (np.arange(200), np.arange(200, 400))
+    curve = growth(features, targets, [halves] * 4, 200, 3.0, 0)
     assert curve.points[-1].pictures == 200 and curve.points[0].mean < curve.points[-1].mean
-    assert curve.low <= curve.forecast <= curve.high <= 1
+    assert curve.forecast.low <= curve.forecast.value <= curve.forecast.high <= 1 and curve.judged == 200
+    assert curve.gain.low <= curve.gain.value == pytest.approx(curve.forecast.value - curve.fitted)
+    assert curve == growth(features, targets, [halves] * 4, 200, 3.0, 0)
+
+
+def test_the_interval_of_growth_knows_that_few_pictures_were_judged():
+    """Resampling the draws alone gave 1.1 points on 49 pictures, of which each is two."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 2
+    features = torch.from_numpy(rng.normal(0, 1, (400, 60)) + 0.2 * labels[:, None]).float()
+    learn = np.arange(200)
+    for judge in (np.arange(200, 225), np.arange(200, 400)):
+        last = growth(features, torch.eye(2)[labels], [(learn, judge)] * 4, 200, 3.0, 0).points[-1]
+        binomial = 2 * 1.645 * math.sqrt(last.mean * (1 - last.mean) / len(judge))
+        assert 0.8 * binomial < last.high - last.low < 1.25 * binomial
+
+
+def test_every_beginning_of_a_draw_holds_every_class_in_its_share():
+    labels = np.repeat([0, 1, 2], [80, 15, 5])
+    order = _order(np.arange(100), labels, np.random.default_rng(0))
+    assert sorted(order) == list(range(100)) and set(labels[order[:3]]) == {0, 1, 2}
+    assert np.bincount(labels[order[:50]]) == pytest.approx([40, 7.5, 2.5], abs=1.6)
+
+
+def test_the_curve_is_judged_on_all_pictures_unless_the_folder_came_divided(pictures):
+    folder = scan(pictures)
+    split = split_pictures(folder, seed=0)
+    parts = curve_parts(folder, split, 0)
+    assert len(parts) == 10 and all(not set(learn) & set(judge) for learn, judge in parts)
+    assert sorted(i for _, judge in parts[:5] for i in judge) == list(range(40))
+    divided = replace(folder, pictures=tuple(replace(p, part="train") for p in folder.pictures))
+    assert {tuple(judge) for _, judge in curve_parts(divided, split, 0)} == {split.validation}
 
 
 def test_a_curve_that_falls_by_chance_is_taken_as_level():
