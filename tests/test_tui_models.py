@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planted import colour_card, plain, write_colours
+from planted import colour_card, install, plain, write_colours
 from test_things import blocks, on_desk, thing
 from textual.widgets import DataTable, Input, Static
 from tui_stage import Stage, until
@@ -188,14 +188,12 @@ async def test_a_classifier_is_added_used_explained_and_removed_while_in_use(sta
     assert store.installed(stage.home) == () and stage.home.settings().model == app.settings.model == "faces"
 
 
-async def test_a_model_without_maps_says_so_when_it_is_asked_to_explain(stage: Stage, tmp_path: Path) -> None:
-    stage.cards = [replace(colour_card(), id="plain", outputs=("logits",))]
-    app = stage.app()
+async def test_a_model_without_maps_says_so_when_it_is_asked_to_explain(stage: Stage) -> None:
+    install(stage.home, colour_card(outputs=("logits",)))
+    stage.home.save_settings(replace(Settings(), model="colours"))
+    app = real_app(stage)
     async with app.run_test(size=SIZE, notifications=True) as pilot:
-        live = app.screen
-        await until(lambda: stage.reels, "the camera is opened")
-        live._change_model("plain")
-        await until(lambda: live.looks_for("classification"), "its card is known")
+        await until(lambda: app.screen.looks_for("classification"), "it is in use")
         await pilot.press("x")
         await until(lambda: "no class activation maps" in told(app), "the reason")
         assert not app.explaining

@@ -10,14 +10,14 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 from textual import work
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen, Screen
 
-from edge_app.domain import EdgeError
+from edge_app.domain import EdgeError, ModelCard
 from edge_app.home import Settings
 from edge_app.tui.area import Area
 from edge_app.tui.desk import Desk, LiveWorker
@@ -87,6 +87,8 @@ class EdgeApp(App[None]):
         self.latest: Update | None = None
         self.drawing: Drawing | None = None
         """Known once the app has closed."""
+        self.card: ModelCard | None = None
+        """Of the model that Live looks with; None while faces are looked for."""
         self.area: Area | None = None
         """The box in which things are looked for; None: the whole picture."""
         self.explaining = False
@@ -118,7 +120,7 @@ class EdgeApp(App[None]):
         if self.settings.model == FACES:
             return
         try:
-            await self.order(UseModel(self.settings.model))
+            await self._look_with(self.settings.model)
             # What a fresh worker or a fresh reader does not know.
             await self.order(Explain(self.explaining))
             if self.area is not None:
@@ -224,7 +226,7 @@ class EdgeApp(App[None]):
         before, settings = self.settings, replace(self.settings, **changes)
         other = settings.model != before.model
         if other:
-            await self.order(UseModel(settings.model))
+            await self._look_with(settings.model)
         renew = _models_of(settings) != _models_of(before)
         try:
             if renew:
@@ -233,7 +235,7 @@ class EdgeApp(App[None]):
                 await self.order(SetRule(settings.fpir, settings.margin))
         except EdgeError:
             if other:
-                await self.order(UseModel(before.model))
+                await self._look_with(before.model)
             raise
         if other:
             self.area = None
@@ -241,6 +243,9 @@ class EdgeApp(App[None]):
         if renew:
             self.resume_model()
             self._tell_missing()
+
+    async def _look_with(self, model_id: str) -> None:
+        self.card = cast("ModelCard | None", await self.order(UseModel(model_id)))
 
     async def _renew_worker(self, settings: Settings) -> None:
         fresh = await self.beside(lambda: self.desk.open_worker(settings, self.source, self.inbox.put))

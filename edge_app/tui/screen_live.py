@@ -22,6 +22,7 @@ from edge_app.camera import CameraState
 from edge_app.classify import MAPS
 from edge_app.domain import ModelCard, Observation, Pixels, Reading
 from edge_app.drawing import warmed
+from edge_app.events import LiveEvent
 from edge_app.tui.area import Area
 from edge_app.tui.dialogs import ChooseModel, ChooseRule, ChooseSource
 from edge_app.tui.frame import EdgeScreen, KeyBar, hidden, put
@@ -85,7 +86,7 @@ class LiveScreen(EdgeScreen[None]):
         self._greeting, self._greeting_until_s = "", 0.0
         self._shown: Observation | Reading | None = None
         self._model_id = FACES
-        self._card: ModelCard | None = None
+        self._told_card: ModelCard | None = None
         self._shown_explained = False
         self._paused = False
 
@@ -129,6 +130,8 @@ class LiveScreen(EdgeScreen[None]):
         self._paused = update.paused
         if update.model_id != self._model_id:
             self._change_model(update.model_id)
+        if self._told_card is not self.card:
+            self._tell_card()
         if update.reading is not None:
             self._draw_reading(update, update.reading)
         elif update.observation is not None and self._model_id == FACES:
@@ -143,31 +146,36 @@ class LiveScreen(EdgeScreen[None]):
         log = self.query_one("#log", RichLog)
         now_s = self.edge.desk.now_s()
         for event in update.events:
-            words, style = (event_words if update.model_id == FACES else reading_event_words)(event)
+            words, style = self._event_words(event, update.model_id)
             log.write(Text.assemble((clock_words(now_s) + " ", "dim"), (words, style)))
             if event.event == "recognized" and update.model_id == FACES:
                 self._greeting, self._greeting_until_s = f"Hello, {event.name}!", now_s + GREETING_S
 
+    def _event_words(self, event: LiveEvent, model_id: str) -> tuple[str, str]:
+        if model_id == FACES:
+            return event_words(event)
+        return reading_event_words(event, "unknown" if self.looks_for("image-embedding") else "not sure")
+
     def _change_model(self, model_id: str) -> None:
         """Another model answers: what was said and drawn for the last one is gone."""
-        self._model_id, self._card = model_id, None
+        self._model_id = model_id
         self._stages_ms.clear()
         here = self.query_one("#here", Static)
         here.border_title = "Here now" if model_id == FACES else model_id
-        here.border_subtitle = ""
         put(here, Text("looking…", "dim"))
         self.refresh_bindings()
-        if model_id != FACES:
-            self._learn_card(model_id)
 
-    @work(exclusive=True, group="card")
-    async def _learn_card(self, model_id: str) -> None:
-        with self.telling():
-            lines = await self.order(Run(self.edge.desk.catalogue))
-            self._card = next((line.card for line in lines if line.model_id == model_id), None)
-            if self._card is not None and self._model_id == model_id:
-                self.query_one("#here", Static).border_subtitle = licence_words(self._card)
-            self.refresh_bindings()
+    @property
+    def card(self) -> ModelCard | None:
+        """Of the model that reads; None for faces."""
+        card = self.edge.card
+        return card if card is not None and card.id == self._model_id else None
+
+    def _tell_card(self) -> None:
+        """The card comes a moment after the first answer, or before it: licence and keys follow it."""
+        self._told_card = card = self.card
+        self.query_one("#here", Static).border_subtitle = licence_words(card) if card else ""
+        self.refresh_bindings()
 
     def _draw_reading(self, update: Update, reading: Reading) -> None:
         self._show_reading(reading)
@@ -212,7 +220,7 @@ class LiveScreen(EdgeScreen[None]):
 
     def _title(self, update: Update) -> Text:
         fresh = self.edge.desk.now_s() < self._greeting_until_s
-        licence = licence_words(self._card) if self._card else ""
+        licence = licence_words(self.card) if self.card else ""
         return title_of(update, self._greeting if fresh else "", licence)
 
     def _show_notice(self, update: Update) -> None:
@@ -345,11 +353,11 @@ class LiveScreen(EdgeScreen[None]):
 
     @property
     def _has_maps(self) -> bool:
-        return self._card is not None and MAPS in self._card.outputs
+        return self.card is not None and MAPS in self.card.outputs
 
     def looks_for(self, *tasks: str) -> bool:
         """Whether the model in use is of one of these tasks; the face recognizer is of none."""
-        return self._card is not None and self._card.task in tasks
+        return self.card is not None and self.card.task in tasks
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer only the keys that do something now."""
