@@ -29,6 +29,9 @@ _NEAR_BITS: Final = 20
 _NEAR_CORRELATION: Final = 0.97
 """What two thumbnails must correlate by as well: flat pictures share gradient signs by chance."""
 
+_MOST_NAMED: Final = 3
+"""Files or classes that one line of an error tells by name."""
+
 _PARTS: Final[dict[str, Part]] = {
     "train": "train",
     "val": "validation",
@@ -57,14 +60,21 @@ def scan(
 ) -> PictureFolder:
     """Read and check every picture below `root`; `tell(done, total)` is called now and then.
 
-    Raises UsageError when fewer than `min_classes` classes are left, or two class names differ only by case.
+    Raises UsageError when fewer than `min_classes` classes are left, a folder cannot be listed, or a class's name is no
+    text or differs from another's only by case.
     """
     root = Path(root)
     if not root.is_dir():
-        raise UsageError(f"{root} is not a folder", expected="a folder with a sub-folder per class")
-    listing, findings = _list(root)
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise UsageError(f"{root} {what}", expected="a folder with a sub-folder per class")
+    try:
+        listing, findings = _list(root)
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename or root} cannot be listed ({error.strerror})", remedy="check its permissions"
+        ) from error
     names = sorted({name for name, _, _ in listing})
-    _refuse_case_twins(names)
+    _refuse_odd_names(names)
     pictures, unreadable = _read_all(root, listing, names, tell)
     findings += unreadable
     pictures, found = _drop_small_pictures(pictures, options.min_side_px)
@@ -119,9 +129,12 @@ def _name(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _refuse_case_twins(names: Sequence[str]) -> None:
+def _refuse_odd_names(names: Sequence[str]) -> None:
+    """Class names become labels: written into models and onto terminals, and folders on any file system."""
     seen: dict[str, str] = {}
     for name in names:
+        if not name.isprintable():
+            raise UsageError(f"the class {name!r} has no printable name", remedy="rename its folder")
         twin = seen.setdefault(name.casefold(), name)
         if twin != name:
             raise UsageError(
@@ -132,16 +145,35 @@ def _refuse_case_twins(names: Sequence[str]) -> None:
 
 
 def _too_few_classes(root: Path, classes: Sequence[str], findings: Sequence[Finding], needed: int) -> UsageError:
-    left_out = [f.files[0] for f in findings if f.kind in ("empty class", "small class")]
+    """Names what was left out and why: these are the only words that the user gets."""
+    left_out = [
+        f"{f.files[0]} ({f.detail})"
+        for f in findings
+        if f.kind in ("empty class", "small class") and f.action == "left out"
+    ]
+    unreadable = [f.files[0] for f in findings if f.kind == "unreadable"]
+    strays = [f.files[0] for f in findings if f.kind == "stray picture"]
     nested = any(f.kind == "nested folder" for f in findings)
-    remedy = f"left out: {', '.join(left_out[:5])}" if left_out else "add a sub-folder per class"
+    remedy = "add a sub-folder of pictures per class"
     if nested and len(classes) == 1:
         remedy = f"its classes lie deeper: did you mean {root / classes[0]}?"
+    elif left_out:
+        remedy = f"left out: {_some(left_out)}"
+    elif strays and not classes:
+        remedy = f"its {len(strays)} pictures lie in no class folder: {remedy}"
+    if unreadable:
+        remedy += f"; unreadable: {_some(unreadable)}"
     return UsageError(
-        f"{root} holds {len(classes)} usable class{'' if len(classes) == 1 else 'es'}",
+        f"{root} holds {len(classes)} usable class{'' if len(classes) == 1 else 'es'}"
+        + (f" ({classes[0]})" if len(classes) == 1 else ""),
         expected=f"at least {needed}",
         remedy=remedy,
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 # --- reading and checking --------------------------------------------------------------------------------------------
@@ -157,6 +189,8 @@ def _read_all(
 
     def read(entry: tuple[str, Path, Part | None]) -> Picture | Finding:
         name, path, part = entry
+        if not path.name.isprintable():
+            return Finding("unreadable", (ascii(_name(root, path)),), "its name is not printable text", "left out")
         try:
             pixels = read_picture(path)
         except MediaError as error:

@@ -171,15 +171,27 @@ def read_groups(path: Path, folder: PictureFolder) -> list[str]:
 
 def find_unlabelled(root: Path) -> list[Path]:
     """Every picture file below a folder, sorted; hidden ones left out. Raises UsageError when there is none."""
-    found = sorted(files_below(Path(root)))
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise UsageError(f"{root} {what}", expected="a folder of pictures")
+    try:
+        found = sorted(files_below(root))
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename or root} cannot be listed ({error.strerror})", remedy="check its permissions"
+        ) from error
     if not found:
         raise UsageError(f"no picture below {root}", expected="a folder of pictures")
     return found
 
 
 def files_below(folder: Path) -> Iterable[Path]:
-    """Every picture file below a folder, hidden ones left out."""
-    for here, folders, files in os.walk(folder):
+    """Every picture file below a folder, hidden ones left out. Raises OSError for a folder that cannot be listed."""
+
+    def refused(error: OSError) -> None:
+        raise error
+
+    for here, folders, files in os.walk(folder, onerror=refused):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (path for path in (Path(here, name) for name in files) if is_picture(path))
 

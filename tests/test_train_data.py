@@ -1,5 +1,9 @@
 """Folders of pictures: what the checks find, and that no split leaks."""
 
+import os
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,7 +13,7 @@ pytest.importorskip("torch")
 from edge_app.domain import InputSpec, UsageError
 from edge_app.vision import prepare
 from models.checks import CheckOptions, scan
-from models.data import read_groups, split_identities, split_pictures
+from models.data import find_unlabelled, read_groups, split_identities, split_pictures
 
 SPEC = InputSpec("input", 8, 8)
 
@@ -49,6 +53,65 @@ def test_one_class_is_refused_and_a_folder_too_deep_is_recognized(root):
         scan_only(root, "cat")
     with pytest.raises(UsageError, match="did you mean"):
         scan(root.parent)
+
+
+def test_too_few_classes_are_told_with_the_reason_of_each(root):
+    for path in (root / "dog").iterdir():
+        path.write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    (root / "bird").mkdir()
+    with pytest.raises(UsageError) as told:
+        scan(root)
+    assert "1 usable class (cat)" in str(told.value)
+    assert "left out: bird (holds no picture), dog (0 usable pictures, 3 needed)" in str(told.value)
+    assert "unreadable: dog/0.png, dog/1.png, dog/2.png and 7 more" in str(told.value)
+
+
+def test_a_class_that_was_kept_is_not_told_as_left_out(root):
+    shutil.rmtree(root / "dog")
+    with pytest.raises(
+        UsageError, match=r"1 usable class [(]cat[)]; expected at least 2; add a sub-folder of pictures"
+    ) as told:
+        scan(root)
+    assert "left out" not in str(told.value)
+
+
+def test_pictures_without_class_folders_are_told(root):
+    with pytest.raises(UsageError, match="its 10 pictures lie in no class folder"):
+        scan(root / "cat")
+
+
+def test_names_that_are_no_text_are_told_and_do_no_harm(root):
+    odd = os.fsdecode(b"caf\xe9.png")
+    paint(root / "cat" / odd, 77)
+    folder = scan(root)
+    assert kinds(folder)["unreadable"].files == ("'cat/caf\\udce9.png'",) and len(folder.pictures) == 20
+    assert len(folder.sha256) == 64
+    paint(root / os.fsdecode(b"caf\xe9") / "0.png", 78)
+    with pytest.raises(UsageError, match="no printable name") as told:
+        scan(root)
+    str(told.value).encode()
+
+
+@pytest.mark.parametrize("read", [scan, find_unlabelled])
+def test_a_folder_that_cannot_be_listed_is_no_empty_class(root, monkeypatch, read):
+    listed = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "dog":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UsageError, match=r"dog cannot be listed [(]Permission denied"):
+        read(root)
+
+
+@pytest.mark.parametrize("read", [scan, find_unlabelled])
+def test_what_is_no_folder_is_told(root, read):
+    with pytest.raises(UsageError, match=r"0[.]png is not a folder"):
+        read(root / "cat" / "0.png")
+    with pytest.raises(UsageError, match="nowhere does not exist"):
+        read(root / "nowhere")
 
 
 def scan_only(root, name):
