@@ -45,13 +45,7 @@ class Workbench:
     @property
     def missing(self) -> tuple[str, ...]:
         """People who were enrolled with other models only, and are strangers to the one in use; sorted."""
-        things = thing_models(self.home)
-        in_use = self.recognizer.embedder.model_id
-        return tuple(
-            one.name
-            for one in self.vault.roster()
-            if in_use not in one.templates and any(model not in things for model in one.templates)
-        )
+        return left_behind(self.home, self.vault, self.recognizer.embedder.model_id)
 
     def refreshed(self) -> Workbench:
         """The same over the gallery as it is now on disk."""
@@ -108,9 +102,25 @@ def load_gallery(vault: Vault, embedder: Embedder) -> Gallery:
     return gallery_of(vault.read(embedder.model_id))
 
 
-def thing_models(home: Home) -> frozenset[str]:
-    """Ids of the general image embedders at hand: what is enrolled with them are things, not people."""
-    return frozenset(entry.id for entry in catalogue(home) if entry.task == "image-embedding")
+def thing_models(home: Home, vault: Vault) -> frozenset[str]:
+    """Ids of general image embedders: what is enrolled with them are things, not people.
+
+    Of a model that was removed the gallery's own measurements tell which it was.
+    """
+    tasks = {entry.id: entry.task for entry in catalogue(home)}
+    own = {model for model, task in tasks.items() if task == "image-embedding"}
+    return frozenset(own | (vault.models_without_poses() - tasks.keys()))
+
+
+def left_behind(home: Home, vault: Vault, model_id: str) -> tuple[str, ...]:
+    """Names of the same kind, people or things, that were enrolled with other models only; sorted."""
+    things = thing_models(home, vault)
+    of_things = model_id in things
+    return tuple(
+        one.name
+        for one in vault.roster()
+        if model_id not in one.templates and any((model in things) == of_things for model in one.templates)
+    )
 
 
 def gallery_of(stored: Stored) -> Gallery:

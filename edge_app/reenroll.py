@@ -1,7 +1,7 @@
-"""People follow to another embedder: from the pictures that were kept, when the user kept them.
+"""People and things follow to another embedder: from the pictures that were kept, when the user kept them.
 
-Hides which kept picture serves which model. Flows in: a `Workbench` over the embedder in use. Flows out: new templates
-beside the old ones, which stay, and a `Reenrolled` line for everybody who had none.
+Hides which kept picture serves which model. Flows in: a `Workbench`, or a `ThingBench`, over the embedder in use. Flows
+out: new templates beside the old ones, which stay, and a `Reenrolled` line for everybody who had none.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from typing import Final
 
 import numpy as np
 
-from edge_app.assembly import Workbench, own_embeddings, same_person_floor, thing_models
-from edge_app.domain import Face, Floats, MediaError, Quality, Template
-from edge_app.enroll import EnrollOptions, Shot, judge_shots, template_of
+from edge_app.assembly import Workbench, left_behind, own_embeddings, same_person_floor, thing_models
+from edge_app.domain import Face, Floats, MediaError, ModelCard, Quality, Template
+from edge_app.enroll import EnrollOptions, Refusal, Shot, judge_shots, template_of
+from edge_app.home import Home
 from edge_app.keeping import kept_picture
 from edge_app.quality import measure
+from edge_app.things import ThingBench, ThingShot, enroll_things
+from edge_app.vault import Vault
 from edge_app.vision import CROPS
 
 _OLD_CROPS: Final = {crop.size_px: name for name, crop in CROPS.items()}
@@ -27,7 +30,7 @@ NO_PICTURE: Final = "no picture was kept"
 
 @dataclass(frozen=True, slots=True)
 class Reenrolled:
-    """What became of one person."""
+    """What became of one person or thing."""
 
     name: str
     templates: int
@@ -48,16 +51,29 @@ def reenroll(
         bench = bench.refreshed()
 
 
-def missing_line(bench: Workbench) -> str | None:
-    """One line that says who must be enrolled again and how; None when nobody must."""
-    missing = bench.missing
+def reenroll_things(
+    bench: ThingBench, options: EnrollOptions | None = None, clock: Callable[[], float] = time.time
+) -> Iterator[Reenrolled]:
+    """The same for things, over another general image embedder."""
+    bench = replace(bench, settings=replace(bench.settings, keep_pictures=True))
+    for name in bench.missing:
+        yield _thing(bench, name, options or EnrollOptions(), clock)
+        bench = bench.refreshed()
+
+
+def missing_line(home: Home, vault: Vault, card: ModelCard) -> str | None:
+    """One line that says who, or what, must be enrolled again for an embedder and how; None when nobody must."""
+    missing = left_behind(home, vault, card.id)
     if not missing:
         return None
-    people = "1 person" if len(missing) == 1 else f"{len(missing)} people"
+    of_things = card.task == "image-embedding"
+    one, many = ("thing", "things") if of_things else ("person", "people")
+    count = f"1 {one}" if len(missing) == 1 else f"{len(missing)} {many}"
     listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-    kept = sum(one.pictures > 0 for one in bench.vault.roster() if one.name in set(missing))
-    how = "enroll from new pictures" if not kept else f"`edge-app gallery reenroll` tries {kept} from kept pictures"
-    return f"{people} must be enrolled again for {bench.recognizer.embedder.model_id}: {listed}; {how}"
+    kept = sum(each.pictures > 0 for each in vault.roster() if each.name in set(missing))
+    command = "edge-app gallery reenroll" + (f" --model {card.id}" if of_things else "")
+    how = "enroll from new pictures" if not kept else f"`{command}` tries {kept} from kept pictures"
+    return f"{count} must be enrolled again for {card.id}: {listed}; {how}"
 
 
 def _one(bench: Workbench, name: str, options: EnrollOptions, now_s: float) -> Reenrolled:
@@ -79,13 +95,45 @@ def _one(bench: Workbench, name: str, options: EnrollOptions, now_s: float) -> R
     return Reenrolled(name, len(taken), tuple(reasons))
 
 
-def _pictures(bench: Workbench, name: str) -> list[tuple[Template, bytes | None]]:
+def _thing(bench: ThingBench, name: str, options: EnrollOptions, clock: Callable[[], float]) -> Reenrolled:
+    looks: list[tuple[str, ThingShot | Refusal]] = []
+    reasons: list[str] = []
+    for template, picture in _pictures(bench, name, of_things=True):
+        made = NO_PICTURE if picture is None else _thing_shot(bench, template, picture)
+        if isinstance(made, ThingShot):
+            looks.append((template.source, made))
+        else:
+            reasons.append(f"{template.source}: {made}")
+    verdicts = enroll_things(bench, name, looks, options, clock=clock)
+    reasons += [f"{v.source}: {v.refusal.message}" for v in verdicts if v.refusal]
+    return Reenrolled(name, sum(v.accepted for v in verdicts), tuple(reasons))
+
+
+def _thing_shot(bench: ThingBench, template: Template, picture: bytes) -> ThingShot | str:
+    """The shot that a kept area gives, or why it gives none."""
+    try:
+        kept = kept_picture(picture)
+    except MediaError as error:
+        return str(error)
+    if kept.face is not None or kept.upright_crop:
+        return "the kept picture is of a face"
+    height, width = kept.pixels.shape[:2]
+    shot = bench.reader.shot(kept.pixels, template.source, np.array([0, 0, width, height], np.float32))
+    if isinstance(shot, Refusal):
+        return shot.message
+    measured = replace(shot.quality, face_px=shot.quality.face_px / kept.scale)
+    return replace(shot, quality=measured, kept=picture)
+
+
+def _pictures(
+    bench: Workbench | ThingBench, name: str, *, of_things: bool = False
+) -> list[tuple[Template, bytes | None]]:
     """The templates of the model with the most kept pictures: the same picture must not count twice."""
-    things = thing_models(bench.home)
+    things = thing_models(bench.home, bench.vault)
     [line] = [one for one in bench.vault.roster() if one.name == name]
     best: list[tuple[Template, bytes | None]] = []
     for model in line.templates:
-        if model in things:
+        if (model in things) != of_things:
             continue
         found = list(zip(bench.vault.identity(name, model).templates, bench.vault.pictures(name, model), strict=True))
         if not best or _kept(found) > _kept(best):

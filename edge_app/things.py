@@ -15,7 +15,7 @@ from typing import Final, cast
 import cv2
 import numpy as np
 
-from edge_app.assembly import load_gallery, own_embeddings, same_person_floor
+from edge_app.assembly import left_behind, load_gallery, own_embeddings, same_person_floor
 from edge_app.calibration import points_of
 from edge_app.domain import (
     Embedding,
@@ -178,6 +178,11 @@ class ThingBench:
     """Which build of the embedder runs, and why."""
     points: tuple[OperatingPoint, ...]
     """Those that hold here: calibrated ones, else the card's."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Things that were enrolled with other models only, and are unknown to the one in use; sorted."""
+        return left_behind(self.home, self.vault, self.reader.card.id)
 
     def refreshed(self) -> ThingBench:
         """The same over the gallery as it is now on disk."""

@@ -179,6 +179,15 @@ class Vault:
         """All names, sorted; with `model_id`, those that have templates of that model."""
         return tuple(one.name for one in self.roster() if model_id is None or model_id in one.templates)
 
+    def models_without_poses(self) -> frozenset[str]:
+        """Models none of whose templates was measured to be turned or tilted, and all with the score 1: of things."""
+        with self._file.reading() as db:
+            rows = db.execute(
+                "SELECT model.name FROM template JOIN model ON model.id = model GROUP BY 1"
+                " HAVING min(score) = 1 AND max(abs(yaw) + abs(pitch) + abs(roll_deg)) = 0"
+            )
+            return frozenset(row[0] for row in rows)
+
     def roster(self) -> tuple[Enrolled, ...]:
         """All identities, a line each, sorted by name."""
         with self._file.reading() as db:

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edge_app import calibration
+from edge_app.assembly import open_workbench
 from edge_app.calibration import Calibration
 from edge_app.cli import main
 from edge_app.domain import Frame, GalleryError, InputSpec, ModelCard, OperatingPoint, UsageError
@@ -228,3 +229,32 @@ def test_a_box_that_is_none_is_misuse(box, capsys):
     with pytest.raises(SystemExit) as left:
         main(["enroll", "mug", "x.png", "--model", "blocks", "--box", box])
     assert left.value.code == 2 and "no box" in capsys.readouterr().err
+
+
+def test_things_follow_to_another_image_embedder_and_are_no_people(home, tmp_path, capsys):
+    end = ["--home", str(home.path)]
+    home.save_settings(Settings(keep_pictures=True, precision="fp32"))
+    blocks(home.models_dir / "old.onnx", id="old")
+    for number, name in enumerate(("mug", "saw")):
+        write_picture(tmp_path / f"{name}.png", thing(number))
+        assert main(["enroll", name, str(tmp_path / f"{name}.png"), "--model", "old", *end]) == 0
+    home.save_settings(Settings(precision="fp32"))
+    write_picture(tmp_path / "box.png", thing(7))
+    assert main(["enroll", "box", str(tmp_path / "box.png"), "--model", "old", *end]) == 0
+    blocks(home.models_dir / "new.onnx", id="new")  # the list names this one alone: the old one is gone
+    capsys.readouterr()
+    assert main(["recognize", str(tmp_path / "mug.png"), "--model", "new", *end]) == 0
+    told = capsys.readouterr()
+    assert "3 things must be enrolled again for new: box, mug, saw" in told.err
+    assert "`edge-app gallery reenroll --model new` tries 2 from kept pictures" in told.err and "unknown" in told.out
+    with (bench := open_workbench(home)).vault:
+        assert bench.missing == (), "things are nobody's face"
+    assert main(["gallery", "reenroll", "--model", "new", "--json", *end]) == 1
+    people = json.loads(capsys.readouterr().out)["people"]
+    assert [(one["name"], one["templates"]) for one in people] == [("box", 0), ("mug", 1), ("saw", 1)]
+    assert main(["recognize", str(tmp_path / "mug.png"), "--model", "new", *end]) == 0
+    assert "mug 1.00" in capsys.readouterr().out
+    with (bench := open_workbench(home)).vault as vault:
+        [old], [new] = vault.identity("mug", "old").templates, vault.identity("mug", "new").templates
+        assert new.quality.face_px == old.quality.face_px and all(vault.pictures("mug", "new"))
+    assert main(["gallery", "reenroll", "--model", "yunet", *end]) == 2

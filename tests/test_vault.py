@@ -297,7 +297,9 @@ def child(path: Path, name: str, count: int, kind: str) -> subprocess.Popen[byte
 def test_a_process_killed_at_any_moment_leaves_every_identity_whole_or_absent(home):
     rng = random.Random(7)
     journals = 0
-    for kill in range(30):
+    for kill in range(300):
+        if kill >= 30 and journals:  # a busy machine hits no transaction for long
+            break
         process = child(home.gallery_path, f"kill {kill}", 100_000, "churn")
         assert process.stdout is not None
         process.stdout.readline()

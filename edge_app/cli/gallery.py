@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from edge_app.cli import options
 
 if TYPE_CHECKING:
     from edge_app.home import Home
+    from edge_app.reenroll import Reenrolled
     from edge_app.vault import Vault
 
 
@@ -38,6 +40,9 @@ def add_parser(commands: options.Commands) -> None:
         "enroll everybody for the embedder in use, from the pictures that were kept",
         "edge-app gallery reenroll",
         run_reenroll,
+    )
+    again.add_argument(
+        "--model", metavar="ID", help="embedder to enroll for, of faces or of things (default: that of faces in use)"
     )
     again.add_argument("--allow-lookalike", action="store_true", help="accept people who look alike to this model")
     options.recognition(again)
@@ -132,24 +137,20 @@ def _measured(template: dict[str, Any]) -> tuple[str, ...]:
 
 def run_reenroll(args: argparse.Namespace) -> int:
     """Enroll again from kept pictures; 1 when somebody is left who needs new ones."""
-    from edge_app.enroll import EnrollOptions
-    from edge_app.reenroll import reenroll
-
-    bench = options.workbench(args, tell_missing=False)
+    vault, missing, model_id, following = _reenrolling(args)
     done = []
-    with bench.vault, options.progress() as bar:
-        task = bar.add_task("enrolling again", total=len(bench.missing))
-        for one in reenroll(bench, EnrollOptions(allow_lookalike=args.allow_lookalike)):
+    with vault, options.progress() as bar:
+        task = bar.add_task("enrolling again", total=missing)
+        for one in following:
             done.append(one)
             bar.advance(task)
-    model_id = bench.recognizer.embedder.model_id
     left = [one for one in done if not one.templates]
     if args.json:
         people = [{"name": one.name, "templates": one.templates, "reasons": list(one.reasons)} for one in done]
         options.print_json({"model": model_id, "people": people})
         return 1 if left else 0
     if not done:
-        print(f"everybody is enrolled for {model_id}")
+        print(f"all are enrolled for {model_id}")
     for one in done:
         if one.templates:
             print(f"{one.name}: enrolled for {model_id} from {one.templates} kept picture{_s(one.templates)}")
@@ -158,6 +159,29 @@ def run_reenroll(args: argparse.Namespace) -> int:
     if left:
         options.warn(f"{len(left)} of {len(done)} must be enrolled from new pictures: edge-app enroll NAME IMAGE IMAGE")
     return 1 if left else 0
+
+
+def _reenrolling(args: argparse.Namespace) -> tuple[Vault, int, str, Iterator[Reenrolled]]:
+    """The gallery, how many are missing, for which model, and what enrolls them again one by one."""
+    from edge_app.domain import UsageError
+    from edge_app.enroll import EnrollOptions
+    from edge_app.reenroll import reenroll, reenroll_things
+    from edge_app.store import builds
+
+    chosen = EnrollOptions(allow_lookalike=args.allow_lookalike)
+    if args.model is not None:
+        home, settings = options.settings(args)
+        task = builds(home, args.model)[0].task
+        if task == "image-embedding":
+            from edge_app.things import open_thing_bench
+
+            things = open_thing_bench(home, settings, args.model)
+            return things.vault, len(things.missing), args.model, reenroll_things(things, chosen)
+        if task != "face-embedding":
+            raise UsageError(f"{args.model} is a model for {task}", expected="an embedder; `edge-app models list`")
+        args.embedder = args.model
+    bench = options.workbench(args, tell_missing=False)
+    return bench.vault, len(bench.missing), bench.recognizer.embedder.model_id, reenroll(bench, chosen)
 
 
 def run_import(args: argparse.Namespace) -> int:

@@ -80,7 +80,7 @@ def workbench(args: argparse.Namespace, *, tell_missing: bool = True) -> Workben
 
     home, chosen = settings(args)
     bench = open_workbench(home, chosen, detector_options=detector_options(args))
-    if tell_missing and (told := missing_line(bench)):
+    if tell_missing and (told := missing_line(home, bench.vault, bench.recognizer.embedder.card)):
         warn(told)
     return bench
 

@@ -105,7 +105,7 @@ def _view(args: argparse.Namespace, many: bool) -> View:
         args.threads = 1
     reader = views.chosen_reader(args)
     if reader is not None:
-        views.tell_licence(reader.card)
+        views.tell_of(args, reader)
         return views.ModelView(reader, explain=args.explain, top=args.top)
     if args.explain or args.top is not None:
         raise UsageError("--explain and --top are for classifiers", expected="--model with the id of one")

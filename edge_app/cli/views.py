@@ -86,6 +86,20 @@ def reader_bench(args: argparse.Namespace, reader: Reader) -> ReaderBench:
     return ReaderBench(home, chosen, reader, Vault(home.gallery_path))
 
 
+def tell_of(args: argparse.Namespace, reader: Reader) -> None:
+    """Say on standard error what the user should know of a reader: its licence, and which things it does not know."""
+    tell_licence(reader.card)
+    if reader.card.task != "image-embedding":
+        return
+    from edge_app.reenroll import missing_line
+    from edge_app.vault import Vault
+
+    home, _ = options.settings(args)
+    with Vault(home.gallery_path) as vault:
+        if told := missing_line(home, vault, reader.card):
+            options.warn(told)
+
+
 def tell_licence(card: ModelCard) -> None:
     """Say on standard error, once a run, that a model may not be used for business."""
     from edge_app.reader import licence_note

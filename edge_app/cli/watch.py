@@ -107,7 +107,7 @@ def _bench(args: argparse.Namespace) -> Workbench | ReaderBench:
     """What is looked for; tells what the user should know of it. For a model neither detector nor gallery is opened."""
     reader = views.chosen_reader(args)
     if reader is not None:
-        views.tell_licence(reader.card)
+        views.tell_of(args, reader)
         return views.reader_bench(args, reader)
     bench = options.workbench(args)
     views.tell_licence(bench.recognizer.embedder.card)
