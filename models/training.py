@@ -13,7 +13,6 @@ import contextlib
 import io
 import json
 import math
-import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -351,14 +350,12 @@ def _fit_once(
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    """Ctrl-C stays what it is: Lightning makes an exit without a word of it, and leaves the signal switched off."""
-    before = signal.getsignal(signal.SIGINT)
+    """Ctrl-C stays what it is: Lightning makes an exit without a word of it."""
     try:
         yield
     except SystemExit as left:
         if not isinstance(left.__context__, KeyboardInterrupt):
             raise
-        signal.signal(signal.SIGINT, before)
         raise KeyboardInterrupt from left
 
 
