@@ -37,6 +37,9 @@ def add_parser(commands: options.Commands) -> None:
         help="measure builds of a classifier beside timm on torch instead",
     )
     parser.add_argument(
+        "--batches", type=Path, nargs="+", metavar="FILE", help="measure networks with 1 to 16 pictures a run instead"
+    )
+    parser.add_argument(
         "--embedder", dest="beside", metavar="ID|FILE", help="time this embedder against the peers as well"
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="write bench.json, bench.md and bench.png there")
@@ -56,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
         return _live(args)
     if args.classifier:
         return _classifier(args)
+    if args.batches:
+        return _batches(args)
     from edge_app import bench
 
     home, settings = options.settings(args)
@@ -103,6 +108,30 @@ def _classifier(args: argparse.Namespace) -> int:
     options.show(options.table(f"{threads} threads each, load before {load}", columns, told))
     for each in process:
         print(f"recognize one.jpg with {each['file']}: {each['recognize_s']:.2f} s, {each['peak_mb']:.0f} MB")
+    return 0
+
+
+def _batches(args: argparse.Namespace) -> int:
+    """What several pictures a run save, one network after the other."""
+    import os
+
+    from edge_app import batchbench, bench
+
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    rows = batchbench.measure(args.batches, args.rounds)
+    result = {"machine": bench.machine() | {"load before": load}, "batches": rows}
+    if args.output is not None:
+        _write_json(args.output / "batches.json", result)
+    if args.json:
+        options.print_json(result)
+        return 0
+    told: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        how = f"{row['workers']} at once, {row['threads']} thread{'s' if row['threads'] > 1 else ''} each"
+        told.setdefault((row["file"], how), []).append(f"{row['ms']:.1f} ({row['cpu_ms']:.1f})")
+    columns = ("network", "runs", *(f"{size} a run" for size in batchbench.SIZES))
+    title = f"milliseconds for one picture (of processor time), {args.rounds} rounds, load before {load}"
+    options.show(options.table(title, columns, ((*key, *cells) for key, cells in told.items())))
     return 0
 
 
