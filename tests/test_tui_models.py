@@ -24,7 +24,6 @@ from edge_app.home import Home, Settings
 from edge_app.onnxfile import inspect, with_card
 from edge_app.runtime import sha256_of
 from edge_app.tui.app import EdgeApp, compose_app
-from edge_app.tui.picture import Picture
 from edge_app.tui.screen_live import LiveScreen
 from edge_app.tui.screen_models import ModelsScreen
 from edge_app.tui.screen_people import PeopleScreen
@@ -253,21 +252,3 @@ async def test_the_title_of_the_models_is_whole_in_a_small_terminal(stage: Stage
         screen = await models_of(app, pilot, 6)
         said = words(app, "#title")
         await until(lambda: screen.query_one("#title").size.height * 80 >= len(said), "there is room for it")
-
-
-async def test_the_picture_goes_on_under_a_dialog(stage: Stage) -> None:
-    app = stage.app()
-    async with app.run_test(size=SIZE, notifications=True) as pilot:
-        await until(lambda: stage.reels, "the camera is opened")
-        live = app.screen.query_one(Picture)
-        stage.reel.feed([plain(RED, 480, 640)])
-        await until(lambda: live.drawn == 1, "a picture")
-        await pilot.press("c")
-        await until(lambda: app.screen.query("ChooseSource OptionList"), "a dialog")
-
-        def goes_on() -> bool:
-            stage.reel.feed([plain(GREEN, 480, 640)])
-            return bool(live._mosaic._shown[20, 30].tolist() == [0, 255, 0])
-
-        await until(goes_on, "a newer one")
-        assert "ChooseSource" in type(app.screen).__name__
