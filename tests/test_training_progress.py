@@ -4,6 +4,7 @@ import io
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from edge_app.cli.train import _show_comparison
 from edge_app.cli.training_progress import TrainingProgress
@@ -70,11 +71,13 @@ def test_eighty_columns_of_a_terminal_hold_stage_epoch_loss_and_validation():
     with progress:
         progress.stage("refit-head", 40)
         progress.advance(22)
-        progress.advance(23, "loss 0.041, validation 0.093, 97.4 % right")
+        progress.advance(23, "loss 0.041, validation 0.093, 100.0 % right")
         progress._bars.refresh()
-    shown = out.getvalue()
+        shown = Text.from_ansi(out.getvalue()).plain
     assert "refit-head" in shown and "23/40" in shown and " left" in shown
-    assert "loss 0.041, validation 0.093, 97.4 % right" in shown
+    assert "loss 0.041, validation 0.093, 100.0 % right" in shown
+    # The terminal's echo of ctrl-C must not break the line, or one bar more than there were would be left behind.
+    assert max(len(line.rstrip("\r")) for line in shown.splitlines() if "23/40" in line) <= 78
 
 
 @pytest.mark.parametrize("name", ["[bold]x", "[/]"])

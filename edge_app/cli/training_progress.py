@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.constrain import Constrain
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
@@ -52,7 +53,7 @@ class TrainingProgress:
         self._console = console or Console(file=sys.stderr)
         self._quiet, self._clock = quiet, clock
         self._now: _Stage | None = None
-        self._bars = None if quiet or not self._console.is_terminal else _bars(self._console)
+        self._bars = None if quiet or not self._console.is_terminal else _Bars(self._console)
 
     def __enter__(self) -> Self:
         if self._bars is not None:
@@ -122,17 +123,27 @@ class _Minutes(ProgressColumn):
         return Text(told if over else f"{told} left")
 
 
-def _bars(console: Console) -> Progress:
-    """Stage, bar, steps, seconds, and the latest figures, cut where the terminal ends."""
-    return Progress(
-        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-        BarColumn(bar_width=8),
-        MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        _Minutes(table_column=Column(no_wrap=True)),
-        TextColumn(
-            "{task.fields[detail]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
-        ),
-        console=console,
-        transient=True,
-        expand=True,
-    )
+class _Bars(Progress):
+    """Stage, bar, steps, minutes and the latest figures, cut where the terminal ends."""
+
+    def __init__(self, console: Console) -> None:
+        self._terminal = console  # asked for its width before Progress knows it
+        whole = Column(no_wrap=True)
+        super().__init__(
+            TextColumn("{task.description}", table_column=whole),
+            BarColumn(bar_width=5),
+            MofNCompleteColumn(table_column=whole),
+            _Minutes(table_column=whole),
+            TextColumn(
+                "{task.fields[detail]}",
+                markup=False,
+                table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+            ),
+            console=console,
+            transient=True,
+            expand=True,
+        )
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The bars, narrower than the terminal: a full line and the ^C of who stops it would make two."""
+        yield Constrain(self.make_tasks_table(self.tasks), max(1, self._terminal.width - len("^C") - 1))
