@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_app.classify import TASKS, Classifier, ranked
-from edge_app.detect import Detector, DetectorOptions
 from edge_app.domain import (
     Classified,
     ClassScore,
@@ -39,6 +38,7 @@ from edge_app.store import build, builds, open_entry
 from edge_app.vision import CROPS, align, box_iou, crop_named, face_area, seen_area, similarity_transform
 
 if TYPE_CHECKING:
+    from edge_app.detect import Detector, DetectorOptions
     from edge_app.vault import Vault
 
 FACES: Final = "faces"
@@ -346,6 +346,8 @@ def open_reader(
     classifier = Classifier(open_entry(entry, settings.threads), unsure_below)
     if not judges_faces(classifier.card.crop):
         return ClassifierReader(classifier)
+    from edge_app.detect import Detector  # most classifiers judge no faces, and then it is not loaded
+
     return ClassifierReader(classifier, Detector.open(settings.detector, detector_options, settings.threads, home))
 
 

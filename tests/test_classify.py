@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +17,7 @@ from edge_app.detect import Detector
 from edge_app.domain import Classified, Frame, InputSpec, Match, ModelError, Reading, Spotted, UsageError
 from edge_app.events import Answer, AnswerEvents
 from edge_app.home import Home, Settings
+from edge_app.pictures import write_picture
 from edge_app.reader import ClassifierReader, Steady, judges_faces, licence_note, open_reader
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
@@ -291,3 +294,17 @@ def test_only_a_non_commercial_model_has_a_note():
 def test_a_classified_area_keeps_its_heatmap_while_it_is_steadied(tmp_path):
     [one] = steady(tmp_path).read(Frame(plain(RED)), explain=True).classified
     assert isinstance(one, Classified) and one.heatmap is not None
+
+
+def test_a_classifier_is_served_without_what_only_faces_need(home: Home, tmp_path):
+    card = install(home)
+    path = tmp_path / "red.png"
+    write_picture(path, plain((250, 10, 10)))
+    arguments = ["recognize", str(path), "--model", card.id, "--home", str(home.path)]
+    script = (
+        f"import sys\nfrom edge_app.cli import main\nassert main({arguments!r}) == 0\nprint(*sys.modules, sep='\\n')"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert "edge_app.classify" in told
+    faces = {"assembly", "detect", "embed", "vault", "track", "gallery"}
+    assert not {f"edge_app.{name}" for name in faces} & set(told)

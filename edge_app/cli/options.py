@@ -85,14 +85,16 @@ def workbench(args: argparse.Namespace, *, tell_missing: bool = True) -> Workben
     return bench
 
 
-def detector_options(args: argparse.Namespace) -> DetectorOptions:
-    """What --min-face asks of the detector. Raises UsageError when it makes no sense."""
+def detector_options(args: argparse.Namespace) -> DetectorOptions | None:
+    """What --min-face asks of the detector, None for nothing. Raises UsageError when it makes no sense."""
+    smallest = getattr(args, "min_face", None)
+    if smallest is None:
+        return None
+    if not 12 <= smallest <= 10_000:
+        raise UsageError(f"--min-face is {smallest}", expected="12 to 10000 pixels")
     from edge_app.detect import DetectorOptions
 
-    smallest = getattr(args, "min_face", None)
-    if smallest is not None and not 12 <= smallest <= 10_000:
-        raise UsageError(f"--min-face is {smallest}", expected="12 to 10000 pixels")
-    return DetectorOptions() if smallest is None else DetectorOptions(min_face_px=smallest)
+    return DetectorOptions(min_face_px=smallest)
 
 
 class Bar(Protocol):
