@@ -144,7 +144,8 @@ def _run_trials(
     bank = compute_bank(options, backbone, folder, progress)
     work = Workshop(options, folder, split_of(folder, options), backbone, bank, hard_targets(folder), progress)
     unlabelled: tuple[int, ...] = ()
-    if options.unlabelled is not None and any(method == "pseudo-labels" for method, _ in missing):
+    # Also where no such trial is left: what all rows are scaled by must not depend on what was finished before.
+    if options.unlabelled is not None and "pseudo-labels" in plan.methods:
         work, unlabelled = with_unlabelled(work, options.unlabelled)
     if ledger.trials:
         progress.note(f"{len(ledger.trials)} trials are kept from before, {len(missing)} are left")
