@@ -12,11 +12,12 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from edge_app import runtime
+from edge_app import proof, runtime
 from edge_app.cli import export_words as words
 from edge_app.cli import main, parser
 from edge_app.domain import InputSpec, ModelCard, ModelError
-from export import torch_export
+from edge_app.onnxfile import inspect
+from export import timing, torch_export
 from export.bar import Answers, answers, unsure_below
 from export.classifier import classifier_material
 from export.embedder import embedder_material
@@ -115,15 +116,28 @@ def material(classifier):
 
 
 @pytest.fixture(scope="module")
-def graph(material):
-    """What torch's default exporter makes of it; taking seconds, it is made once."""
-    return torch_export._dynamo(material.module, torch.from_numpy(material.gate_inputs[:2]), material.signature)
+def through(material, tmp_path_factory):
+    """The whole way, exporter included, and the graph that torch's default exporter made; it takes seconds, once."""
+    made, default = [], torch_export._dynamo
+
+    def kept(*args):
+        made.append(default(*args))
+        return copy.deepcopy(made[0])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch_export, "_dynamo", kept)
+        exported = publish(material, tmp_path_factory.mktemp("out") / "flowers.onnx")
+    return exported, made[0]
 
 
 @pytest.fixture(scope="module")
-def exported(material, tmp_path_factory):
-    """Through the whole way, exporter included."""
-    return publish(material, tmp_path_factory.mktemp("out") / "flowers.onnx")
+def exported(through):
+    return through[0]
+
+
+@pytest.fixture(scope="module")
+def graph(through):
+    return through[1]
 
 
 def test_the_file_gives_torch_s_logits_and_class_maps_at_any_batch(exported, material, classifier):
@@ -155,6 +169,17 @@ def test_the_card_tells_all(exported, classifier):
     assert told["command"] == "edge-app export best-tune-50.0.safetensors -o flowers.onnx"
     assert told["trained_by"].startswith("edge-app train classifier things")
     assert str(Path.home()) not in card.to_json() and str(classifier.parent) not in card.to_json()
+
+
+def held_to_its_proof(path):
+    measured = proof.read(inspect(path).metadata, path.name)
+    proof.check(measured, runtime.load(path))
+    return measured
+
+
+def test_the_file_carries_what_it_gives_on_the_sample(exported):
+    assert held_to_its_proof(exported.path).outputs.shape == (5, 3)
+    assert exported.size_bytes == exported.path.stat().st_size
 
 
 def test_held_out_pictures_are_the_split_s_own_and_none_calibrates(material, things):
@@ -234,7 +259,8 @@ def test_the_other_exporter_is_tried_and_the_card_says_so(material, graph, monke
     assert runtime.load(made.path).card.provenance["exporter"] == torch_export.TORCHSCRIPT
 
 
-def test_an_embedder_carries_its_own_input_and_thresholds_of_held_out_identities(embedder, tmp_path):
+def test_an_embedder_carries_its_own_input_and_thresholds_of_held_out_identities(embedder, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch_export, "_dynamo", torch_export._torchscript)  # the quicker one; both pass the gate
     material = embedder_material(embedder, Request("mugs", "edge-app export it"), Silence())
     made = publish(material, tmp_path / "mugs.onnx")
     card = runtime.load(made.path).card
@@ -254,13 +280,18 @@ def test_identities_that_divide_otherwise_are_refused(embedder, tmp_path):
         embedder_material(other, Request("mugs", ""), Silence())
 
 
-def test_the_command_exports_and_tells_what_is_next(classifier, tmp_path, capsys):
+def test_the_command_exports_and_tells_what_is_next(classifier, graph, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch_export, "_dynamo", lambda *args: copy.deepcopy(graph))
+    monkeypatch.setattr(timing, "_ROUNDS", 2)
     path = tmp_path / "flowers-fp32.onnx"
     words = ["export", str(classifier.parent), "-o", str(path), "--json", "--int8", "--max-drop", "0.9"]
     assert main(words) == 0
     told = json.loads(capsys.readouterr().out)
     [build] = told["builds"]
-    assert build["precision"] == "int8" and build["kept"] == (tmp_path / "flowers-int8.onnx").exists()
+    assert build["precision"] == "int8" and build["kept"]
+    held_to_its_proof(tmp_path / "flowers-int8.onnx")
+    assert build["size_bytes"] == (tmp_path / "flowers-int8.onnx").stat().st_size
+    assert "bar" not in runtime.load(tmp_path / "flowers-int8.onnx").card.provenance  # that is of the fp32 build
     assert (told["id"], told["path"], told["parity"]["same_decisions"]) == ("flowers", str(path), 1.0)
     onnx.checker.check_model(onnx.load(path))
 
@@ -441,7 +472,9 @@ def test_dlib_s_layers_agree_after_export(monkeypatch, tmp_path):
     weights = tmp_path / "face.dat"
     weights.write_bytes(b"stands for the real file")
     monkeypatch.setattr("models.dlib_resnet.load_dlib", lambda path: DlibResNet().eval())
-    made = publish(dlib_material(weights, Request("dlib-face", "")), tmp_path / "dlib-face.onnx")
+    material = dlib_material(weights, Request("dlib-face", ""))
+    few = replace(material, gate_inputs=material.gate_inputs[:9])  # a batch of 8 and one alone show every layer
+    made = publish(few, tmp_path / "dlib-face.onnx")
     card = runtime.load(made.path).card
     assert (card.crop, card.embedding_size, card.commercial_use) == ("dlib-150", 128, False)
     assert made.parity.min_cosine >= 0.9999
