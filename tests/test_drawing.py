@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_app.domain import Face, Match, Sighting
-from edge_app.drawing import KNOWN, UNKNOWN, annotate, label_of
+from edge_app.domain import Classification, Classified, ClassScore, Face, Frame, Heatmap, Match, Reading, Sighting
+from edge_app.drawing import KNOWN, UNKNOWN, annotate, annotate_reading, label_of, strength, warmed
 
 GREY = np.full((240, 320, 3), 90, np.uint8)
 
@@ -81,3 +81,43 @@ def test_a_long_name_is_made_to_fit():
 @pytest.mark.parametrize("shape", [(1, 1, 3), (3, 500, 3), (500, 3, 3)])
 def test_a_tiny_picture_is_drawn_on_all_the_same(shape):
     assert annotate(np.zeros(shape, np.uint8), [sighting("Ann")]).shape == shape
+
+
+def explained(values, box=(0, 0, 320, 240)) -> Classified:
+    answer = Classification((ClassScore("left", 0.9), ClassScore("right", 0.1)), True)
+    return Classified(np.array(box), answer, Heatmap("left", np.array(values, np.float32)))
+
+
+def test_one_odd_place_does_not_pale_the_rest_of_a_map():
+    values = np.zeros((20, 20), np.float32)
+    values[:, :8] = 1.0
+    values[0, 19] = 1e6
+    found = strength(Heatmap("left", values))
+    assert found[5, 3] > 0.9 and found[5, 15] == 0.0
+
+
+def test_a_map_that_is_the_same_everywhere_or_only_noise_has_no_colours():
+    assert not strength(Heatmap("left", np.full((7, 7), 3.0))).any()
+    noise = np.random.default_rng(0).normal(5, 0.02, (7, 7))
+    assert strength(Heatmap("left", noise)).max() < 0.15
+
+
+def test_weak_evidence_leaves_the_picture_as_it_is_and_strong_covers_most_of_it():
+    drawn = warmed(GREY, [explained([[9.0, 0.0]] * 2)])
+    assert (drawn[:, 300:] == 90).all()
+    # The brightest colour of inferno over grey 90, 65 % of it.
+    assert drawn[120, 5].tolist() == pytest.approx([0.35 * 90 + 0.65 * c for c in (252, 255, 164)], abs=3)
+    assert (GREY == 90).all()
+
+
+def test_a_map_that_reaches_out_of_the_picture_is_cut_not_squeezed():
+    # Strong on the left half of a box of which only the right half lies in the picture.
+    assert (warmed(GREY, [explained([[9.0, 9.0, 0.0, 0.0]], (-320, -50, 320, 500))])[:, 100:] == 90).all()
+    assert (warmed(GREY, [explained([[9.0]], (500, 500, 600, 600))]) == 90).all()
+
+
+def test_a_saved_reading_shows_the_same_colours_as_live_and_says_for_what():
+    one = explained([[9.0, 0.0]] * 2)
+    drawn = annotate_reading(Reading(Frame(GREY), "halves", (one,), (), {}))
+    np.testing.assert_array_equal(drawn[60:200, 10:300], warmed(GREY, [one])[60:200, 10:300])
+    assert (drawn[-8:, 200:] != GREY[-8:, 200:]).any()  # the legend

@@ -14,7 +14,6 @@ from tui_stage import OBAMA_ALONE, HalfReader, Stage, ThingDouble, classifier_ca
 from edge_app import readloop, sample
 from edge_app.assembly import open_workbench
 from edge_app.domain import Classification, Classified, ClassScore, Embedding, Frame, Heatmap, ModelError, Reading
-from edge_app.drawing import strength, warmed
 from edge_app.enroll import EnrollOptions
 from edge_app.home import Home, Settings
 from edge_app.pictures import read_picture
@@ -382,24 +381,6 @@ def test_many_classes_are_cut_and_counted() -> None:
     lines = seen_words(found, unicode=True).plain.splitlines()
     assert len(lines) == 7 and lines[-1] == "and 5 less likely"
     assert all(len(line) <= 26 for line in lines)
-
-
-def test_one_odd_place_does_not_pale_the_rest_of_a_map() -> None:
-    values = np.zeros((20, 20), np.float32)
-    values[:, :8] = 1.0
-    values[0, 19] = 1e6
-    found = strength(Heatmap("left", values))
-    assert found[5, 3] > 0.9 and found[5, 15] == 0.0
-    assert not strength(Heatmap("left", np.full((7, 7), 3.0, np.float32))).any()
-
-
-def test_a_map_that_reaches_out_of_the_picture_is_cut() -> None:
-    heat = Heatmap("left", np.array([[1.0, 0.0], [1.0, 0.0]], np.float32))
-    area = Classified(np.array((-20, -20, 200, 90), np.float32), Classification((ClassScore("left", 1.0),), True), heat)
-    pixels = half(100, 100)
-    drawn = warmed(pixels, [area])
-    assert drawn.shape == pixels.shape and (drawn != pixels).any()
-    assert (pixels == 100).all()
 
 
 def test_what_the_colours_mean_is_said() -> None:

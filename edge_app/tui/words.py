@@ -120,7 +120,7 @@ def figures(update: Update, drawn_fps: float, timings_ms: Mapping[str, float]) -
     """Rates, and the milliseconds of each stage, two in a line; always as many lines."""
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(f"{update.status.fps:.0f} fps, {update.fps:.0f} seen, {drawn_fps:.0f} drawn\n")
-    stages = [f"{name:<6}{ms:5.1f}" for name, ms in timings_ms.items() if name != "total"]
+    stages = [f"{name:<6}{ms:6.1f}" for name, ms in timings_ms.items() if name != "total"]
     for left, right in zip_longest(stages[0::2], stages[1::2], fillvalue=""):
         text.append(f"{left}  {right}\n", "dim")
     text.append(f"{timings_ms.get('total', 0.0):.1f} ms a picture", "bold")
