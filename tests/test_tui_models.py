@@ -252,3 +252,15 @@ async def test_the_title_of_the_models_is_whole_in_a_small_terminal(stage: Stage
         screen = await models_of(app, pilot, 6)
         said = words(app, "#title")
         await until(lambda: screen.query_one("#title").size.height * 80 >= len(said), "there is room for it")
+
+
+async def test_an_embedder_that_nobody_calibrated_is_not_used_and_says_what_to_do(stage: Stage) -> None:
+    blocks(stage.home.models_dir / "blocks-fp32.onnx", operating_points=())
+    app = real_app(stage)
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        screen = await models_of(app, pilot, 7)
+        await put_cursor(app, screen, "blocks")
+        assert "no operating points" in words(app, "#plot")
+        await pilot.press("enter")
+        await until(lambda: "edge-app calibrate DIR --model blocks" in told(app), "what to do")
+    assert app.settings.model == stage.home.settings().model == "faces"
