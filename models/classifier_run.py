@@ -148,7 +148,7 @@ def compute_bank(
 
 
 def save_best(work: Workshop, trained: Trained) -> Path:
-    """Write the checkpoint; its name tells the validation accuracy."""
+    """Write the checkpoint; its name tells the validation accuracy, and no other of the run is left beside it."""
     folder, options, backbone = work.folder, work.options, work.backbone
     labels = folder.labels[list(work.split.validation)]
     right = float((trained.logits.argmax(axis=1) == labels).mean())
@@ -178,6 +178,9 @@ def save_best(work: Workshop, trained: Trained) -> Path:
     )
     path = options.output / f"best-{trained.chosen}-{100 * right:.1f}.safetensors"
     save(path, checkpoint)
+    # What a kill left may be called otherwise: a GPU does not come to the same figure to the bit.
+    for older in {*options.output.glob("best-*.safetensors")} - {path}:
+        older.unlink()
     return path
 
 

@@ -447,6 +447,25 @@ def test_a_run_goes_on_where_it_was_left(
         siamese.train(small(tmp_path / "run", resume=True, loss="contrastive"), Silence())
 
 
+def test_a_run_that_was_cut_off_while_its_report_was_written_tells_the_same(
+    small: Callable[..., SiameseOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    whole = siamese.train(small(tmp_path / "whole"), Silence())
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(siamese, "page", cut)
+        siamese.train(small(tmp_path / "run"), Silence())
+    assert (tmp_path / "run" / siamese.CHECKPOINT_NAME).is_file()
+    assert not (tmp_path / "run" / siamese.PAGE_NAME).exists()
+    again = siamese.train(small(tmp_path / "run", resume=True), Silence())
+    first, second = (checkpoint.load(run.checkpoint).tensors for run in (whole, again))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    told = [json.loads(run.report.read_text()) for run in (whole, again)]
+    assert told[0]["figures"] == told[1]["figures"] and told[0]["verdict"] == told[1]["verdict"]
+
+
 def test_nothing_is_chosen_that_is_worse_than_the_base(tmp_path: Path) -> None:
     base = embedder.create_embedder("sface")
     chosen = options(output=tmp_path, views=0, device="cpu")

@@ -130,6 +130,40 @@ def test_the_same_seed_gives_the_same_weights_and_a_used_folder_is_refused(resul
     assert not (options.output / "state").exists()
 
 
+class PowerCut(BaseException):
+    """As sudden as kill -9: nobody is asked to tidy up."""
+
+
+def test_a_run_that_was_cut_off_twice_ends_with_the_same_weights_and_figures(result, options, tmp_path, monkeypatch):
+    replace_file, wanted = Path.replace, replace(options, output=tmp_path / "run")
+    for name, times in (("refit-head-last.safetensors", 2), ("report.html", 1)):
+        seen = []
+
+        def cut(self, target, name=name, times=times, seen=seen):
+            seen.append(Path(target).name)
+            if seen.count(name) == times:
+                raise PowerCut
+            return replace_file(self, target)
+
+        with monkeypatch.context() as patched, pytest.raises(PowerCut):
+            patched.setattr(Path, "replace", cut)
+            train_classifier(wanted, Notes())
+        assert not (wanted.output / "report.html").exists() and (wanted.output / "state").is_dir()
+        wanted = replace(wanted, resume=True)
+    (wanted.output / "best-head-1.0.safetensors").write_bytes(b"of the run before, by another figure")
+    again = train_classifier(wanted, Notes())
+    assert [path.name for path in wanted.output.glob("best*")] == [again.checkpoint.name] == [result.checkpoint.name]
+    first, second = (load_classifier(one.checkpoint)[0].state_dict() for one in (result, again))
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    told = [json.loads(one.json.read_text()) for one in (result, again)]
+    for report in told:
+        assert report.pop("resumed") is (report is told[1])
+        del report["command"], report["seconds"]
+        for entry in (entry for history in report["stages"].values() for entry in history):
+            del entry["seconds"]
+    assert told[0] == told[1]
+
+
 def test_generations_keep_half_of_the_given_labels(options, pictures):
     folder = scan(pictures)
     features = torch.randn(1, 40, 8, generator=torch.Generator().manual_seed(0))
