@@ -30,6 +30,9 @@ Enrolling: press e, type a name, and do what the line under the picture says.
 Shots are taken by themselves. Two are enough; three are better, two of them
 turned to the sides.
 
+Press l to look for a classifier's classes or for things instead of faces. Things:
+draw a box with the mouse, or press b and the arrows; then e enrolls what is in it.
+
 A photograph or a replayed video can pass for the person: do not open doors with this.
 """
 
