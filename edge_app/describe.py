@@ -86,7 +86,7 @@ class Description:
             precision=self._precision(file),
             licence=self.licence or "not stated",
             commercial_use=bool(self.commercial_use),
-            origin=self.origin or f"brought by the user as {file.name}",
+            origin=self.origin or f"a file that the user brought, {file.name}",
             origin_sha256=sha256,
             crop=self.crop or _DEFAULT_CROP[task],
             embedding_size=self.embedding_size or (_last_extent(file) if embeds else None),

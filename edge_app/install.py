@@ -40,6 +40,7 @@ _NAMES_OF_OTHERS: Final = frozenset({"faces", "auto", "mtcnn"})
 def add(home: Home, path: Path, description: Description | None = None, replace: bool = False) -> Entry:
     """Check a model file and install it; `description` stands for the card of a file that carries none.
 
+    One that says no more than an id gives a file with a card another name: proof and measurements stay.
     `replace` allows to put it in place of an installed build of the same id and precision. Nothing of the file is run
     before it was looked into, and then in a process of its own first. Raises ModelError or UsageError in one line;
     then nothing was installed.
@@ -50,7 +51,7 @@ def add(home: Home, path: Path, description: Description | None = None, replace:
     check_card(card, file)
     old = _place_for(home, card, replace)
     if description is not None:
-        content = with_card(without_proof(content), card)
+        content = with_card(content if _only_renames(file, description) else without_proof(content), card)
     with _candidate(home, content) as candidate:
         outputs = _tried(candidate, path.name)
         _check_siblings(home, card, outputs)
@@ -71,9 +72,11 @@ def _read(path: Path) -> bytes:
 
 
 def _card(file: OnnxFile, content: bytes, description: Description | None) -> ModelCard:
+    card = file.card
+    if card is not None and description is not None and description.id and _only_renames(file, description):
+        return changed_copy(card, id=description.id)
     if description is not None:
         return description.card(file, hashlib.sha256(content).hexdigest())
-    card = file.card
     if card is None:
         raise ModelError(
             f"{file.name} carries no card",
@@ -81,6 +84,11 @@ def _card(file: OnnxFile, content: bytes, description: Description | None) -> Mo
             remedy="describe it: see `edge-app models add --help`",
         )
     return card
+
+
+def _only_renames(file: OnnxFile, description: Description) -> bool:
+    """Whether a file keeps its own card, and its proof, under another id."""
+    return file.card is not None and description == Description(id=description.id)
 
 
 def _place_for(home: Home, card: ModelCard, replace_: bool) -> Entry | None:

@@ -151,6 +151,15 @@ def test_a_description_of_one_s_own_stands_for_the_card_and_drops_the_proof(expo
     assert proof.KEY not in inspect(entry.path).metadata
 
 
+def test_an_id_of_one_s_own_keeps_card_and_proof(exported, home, capsys):
+    at = ["--home", str(home.path)]
+    assert main(["models", "add", str(exported), "--id", "mine", "--json", *at]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["id"], told["proven"]) == ("mine", True)
+    [entry] = store.installed(home)
+    assert inspect(entry.path).card == replace(COLOURS, id="mine")
+
+
 def test_a_proof_on_other_pictures_is_not_compared_but_its_claims_are(exported):
     measured = proof.read(inspect(exported).metadata, "colours.onnx")
     older = replace(measured, sample="another", outputs=measured.outputs + 9)
