@@ -39,6 +39,15 @@ def test_every_way_gives_the_same_pictures_to_the_network(tmp_path: Path, monkey
     assert sum(v for _, v in seen) == pytest.approx(total * 3 * len(ways) * len(batchbench.SIZES), rel=1e-4)
 
 
+def test_the_first_round_warms_up_and_medians_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_colours(tmp_path / "colours.onnx")
+    cells = len({(1, 1), (1, cores()), (cores(), 1)}) * len(batchbench.SIZES)
+    laps = iter([(1e6, 1e6)] * cells + [(ms, 2 * ms) for ms in (1.0, 5.0, 30.0) for _ in range(cells)])
+    monkeypatch.setattr(batchbench, "_lap", lambda *_: next(laps))
+    rows = batchbench.measure([path], 3)
+    assert {(row["ms"], row["cpu_ms"]) for row in rows} == {(5.0, 10.0)} and len(rows) == cells
+
+
 def test_inputs_are_normalized_as_the_card_says(tmp_path: Path) -> None:
     from edge_app import runtime
 
