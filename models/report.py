@@ -164,8 +164,10 @@ def _mistakes(
     names: Sequence[str], labels: NDArray[np.intp], chances: NDArray[np.float64], classes: Sequence[str]
 ) -> list[dict[str, Any]]:
     """The surest wrong answers; behind them, where there are few, the least sure right ones."""
-    own = chances[np.arange(len(labels)), labels]
-    order = np.argsort(own, kind="stable")[:MISTAKES]
+    own, said = chances[np.arange(len(labels)), labels], chances.max(axis=1)
+    wrong = chances.argmax(axis=1) != labels
+    # Of many classes, a right answer can have been given less than a wrong one left for the truth.
+    order = np.lexsort((np.where(wrong, -said, own), ~wrong))[:MISTAKES]
     found = []
     for i in order:
         ranked = np.argsort(-chances[i], kind="stable")

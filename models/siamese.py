@@ -1,13 +1,12 @@
 """`edge-app train siamese`: fine-tunes an embedder on a folder of identities and tells what that was worth.
 
-Hides how identities are divided and what is written where. Flows in: parsed arguments and a `Progress`.
+Hides how identities are divided and what is written where. Flows in: `SiameseOptions` and a `Progress`.
 Flows out: a checkpoint (OUTPUT/embedder-best.safetensors), figures before and after on held-out identities
 (OUTPUT/siamese.html and siamese.json), and a `SiameseResult` to print. Identities are split, never pictures.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Sequence
@@ -19,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_app.domain import UsageError
-from models import siamese_options
 from models.backbones import Backbone
 from models.checkpoint import Base, Checkpoint, package_versions, save, write_atomic
 from models.checks import CheckOptions, scan
@@ -27,7 +25,7 @@ from models.command import absolute, passed_on
 from models.data import PictureFolder
 from models.embedder import SFACE, Crops, check_served_alike, create_embedder, crops_of
 from models.report_parts import read_report
-from models.siamese_options import SiameseOptions, from_namespace
+from models.siamese_options import SiameseOptions
 from models.siamese_page import page
 from models.siamese_report import (
     Judgement,
@@ -79,21 +77,6 @@ class SiameseResult:
     def summary(self) -> list[str]:
         """The figures and the verdict as lines of text."""
         return [*table(self.judgements), self.verdict, f"checkpoint: {self.checkpoint}", f"report: {self.html}"]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options; `models.siamese_options` does the same without importing torch."""
-    siamese_options.add_arguments(parser)
-
-
-def run(namespace: argparse.Namespace, progress: Progress) -> int:
-    """Fine-tune, judge, write, and note the figures; returns the exit code 0.
-
-    Raises what `train` raises.
-    """
-    for line in train(from_namespace(namespace), progress).summary():
-        progress.note(line)
-    return 0
 
 
 def train(options: SiameseOptions, progress: Progress) -> SiameseResult:

@@ -541,12 +541,3 @@ def test_the_command_line_reaches_every_option_without_torch(things: Path, tmp_p
     assert (found.held_out, found.loss, found.aligned) == (3, "arcface", True)
     code = "import sys, models.siamese_options; assert not {'torch', 'numpy', 'cv2'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_run_notes_its_figures(things: Path, weights: Path, tmp_path: Path) -> None:
-    listening = Listening()
-    given = {"directory": things, "output": tmp_path / "run", "base": TINY, "weights": weights, "views": 0}
-    namespace = argparse.Namespace(**given, epochs=1, device="cpu", loss="triplet")
-    assert siamese.run(namespace, listening) == 0
-    assert any("2-shot accuracy" in note for note in listening.notes)
-    assert any("its base" in note for note in listening.notes)

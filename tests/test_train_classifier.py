@@ -29,6 +29,7 @@ from models.features import FeatureBank
 from models.growth import _extend, _order, curve_parts, growth
 from models.losses import cosine_loss, cross_entropy, smoothed
 from models.recipe import Workshop, _tuning, fit_temperature, hard_targets, predict, solve_head
+from models.report import _mistakes
 from models.smalldata import distilled
 from models.training import Silence
 
@@ -269,6 +270,13 @@ def test_confusion_and_class_figures_count_by_row_and_column():
     ant, bee = class_figures(table, ("ant", "bee"))
     assert (ant.precision.value, ant.recall.value) == (1.0, 0.5)
     assert bee.precision.value == pytest.approx(2 / 3) and bee.recall.value == 1.0
+
+
+def test_the_surest_mistakes_come_first_and_right_answers_last_however_unsure():
+    chances = np.array([[0.36, 0.33, 0.31], [0.45, 0.40, 0.15], [0.90, 0.06, 0.04], [0.99, 0.005, 0.005]])
+    found = _mistakes(["unsure", "close", "sure", "easy"], np.array([0, 1, 1, 0]), chances, ("a", "b", "c"))
+    assert [one["file"] for one in found] == ["sure", "close", "unsure", "easy"]
+    assert [one["wrong"] for one in found] == [True, True, False, False]
 
 
 def test_growth_sees_that_more_pictures_help_where_they_do():
