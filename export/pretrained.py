@@ -76,7 +76,7 @@ def dlib_material(weights: Path | None, request: Request) -> Material:
     Raises ModelError when its file is not at hand, is cut short, or holds another network.
     """
     path = weights or dlib_file()
-    network = dlib_resnet.load_dlib(path)
+    network = dlib_resnet.folded(dlib_resnet.load_dlib(path))
     sha256 = file_sha256(path)
     source = Source(dlib_resnet.LICENCE, True, f"dlib, {DLIB_FILE}", sha256)
     if sha256 != dlib_resnet.SHA256:
@@ -151,7 +151,14 @@ def _look(folder: Path, base: Base) -> _Seen:
 def _named_pictures(folder: Path, needs_names: bool) -> list[tuple[str, Path]]:
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder", expected="a folder with a sub-folder per person or thing")
-    if needs_names or any(p.is_dir() and not p.name.startswith(".") for p in folder.iterdir()):
+    below = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    if len(below) == 1 and any(p.is_dir() for p in below[0].iterdir()):
+        raise UsageError(
+            f"{folder} holds one sub-folder, {below[0].name}, with sub-folders of its own",
+            expected="a folder with a sub-folder per person or thing",
+            remedy=f"say {below[0]}",
+        )
+    if needs_names or below:
         return people_in(folder)
     return [("", path) for path in find_pictures(folder)]
 

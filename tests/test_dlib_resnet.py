@@ -117,6 +117,21 @@ def test_a_halving_block_pads_at_the_bottom_the_right_and_in_the_channels() -> N
     assert torch.equal(out, expected)
 
 
+def test_folding_keeps_the_function_and_leaves_convolutions_alone(
+    network: dlib_resnet.DlibResNet, content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "face.dat").write_bytes(content)
+    images = torch.randn(2, 3, 150, 150)
+    made = dlib_resnet.folded(dlib_resnet.load_dlib(tmp_path / "face.dat"))
+    with torch.inference_mode():
+        wanted, found = network(images), made(images)
+    assert torch.allclose(found, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
+    assert not [module for module in made.modules() if isinstance(module, dlib_resnet.Affine)]
+    assert sum(weight.numel() for weight in made.parameters()) == 5_614_592 - 2 * sum(
+        conv.out_channels for conv in made.modules() if isinstance(conv, torch.nn.Conv2d)
+    )
+
+
 def test_shapes_and_batches(network: dlib_resnet.DlibResNet) -> None:
     images = torch.randn(3, 3, 150, 150)
     with torch.inference_mode():
