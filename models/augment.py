@@ -27,6 +27,10 @@ View = Callable[[Pixels, int], Pixels]
 
 MAX_STRENGTH: Final = 2.0
 
+_GAP_PX: Final = 4
+"""Between two views of a contact sheet."""
+_PAPER: Final = 255
+
 
 @dataclass(frozen=True, slots=True)
 class AugmentOptions:
@@ -181,10 +185,12 @@ def seed_of(*parts: int) -> int:
     return int(np.random.SeedSequence([abs(part) for part in parts]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def contact_sheet(pictures: Sequence[Pixels], view: View, *, views: int = 8, seed: int = 0) -> Pixels:
-    """A row per picture of what the network sees of it; (rows * h, views * w, 3) uint8."""
-    rows = [
-        np.concatenate([view(pixels, seed_of(seed, column, row)) for column in range(views)], axis=1)
-        for row, pixels in enumerate(pictures)
-    ]
-    return cast(Pixels, np.concatenate(rows, axis=0))
+def contact_sheet(pictures: Sequence[Pixels], plain: View, view: View, *, views: int = 8, seed: int = 0) -> Pixels:
+    """A row per picture: what serving sees of it, a gap, and `views` random views; (H, W, 3) uint8."""
+    rows = []
+    for row, pixels in enumerate(pictures):
+        seen = [plain(pixels, seed), *(view(pixels, seed_of(seed, column, row)) for column in range(views))]
+        gaps = [np.pad(seen[0], ((0, _GAP_PX), (0, 4 * _GAP_PX), (0, 0)), constant_values=_PAPER)]
+        gaps += [np.pad(one, ((0, _GAP_PX), (0, _GAP_PX), (0, 0)), constant_values=_PAPER) for one in seen[1:]]
+        rows.append(np.concatenate(gaps, axis=1))
+    return cast(Pixels, np.concatenate(rows, axis=0)[:-_GAP_PX, :-_GAP_PX])

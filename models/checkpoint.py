@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from edge_app.domain import EdgeError, InputSpec, ModelError
+from edge_app.domain import EdgeError, InputSpec, ModelError, UsageError
 
 FORMAT: Final = 1
 """Version of the checkpoint's header. A reader refuses any other."""
@@ -188,10 +188,16 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and those above it; the last with mode 0700. Raises ModelError when that cannot be."""
+    """Create a folder and those above it; the last with mode 0700.
+
+    Raises UsageError where a file stands in its place or above it, ModelError when it cannot be made otherwise.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next((one for one in (path, *path.parents) if one.exists() and not one.is_dir()), path)
+        raise UsageError(f"{file} is a file", expected="a folder to write to", remedy="name another") from error
     except OSError as error:
         raise ModelError(f"{path} cannot be made ({error.strerror})", expected="a folder to write to") from error
 

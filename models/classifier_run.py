@@ -18,7 +18,7 @@ import torch
 from edge_app.domain import UsageError
 from edge_app.pictures import read_picture, write_picture
 from models.analysis import probabilities
-from models.augment import contact_sheet, view_maker
+from models.augment import AugmentOptions, contact_sheet, view_maker
 from models.backbones import Backbone, create_backbone
 from models.checkpoint import Base, Checkpoint, package_versions, save
 from models.checks import scan
@@ -185,16 +185,20 @@ def save_best(work: Workshop, trained: Trained) -> Path:
 
 
 def show_augmentation(namespace: argparse.Namespace, path: Path) -> Path:
-    """Write a sheet of what the network sees of a few pictures: the plain view is not on it, eight random ones are."""
+    """Write a sheet of what the network sees of a few pictures: the plain view that serving sees, and random ones.
+
+    Raises UsageError for options or a file name that make no sense, MediaError when it cannot be written.
+    """
     options = from_namespace(namespace)
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise UsageError(f"{path} has no picture's ending", expected=".png, .jpg or .webp")
     folder = scan(options.directory)
     backbone = create_backbone(options.backbone, weights=options.weights)
+    plain = view_maker(AugmentOptions(strength=0.0), backbone.input, backbone.crop)
     view = view_maker(options.augment, backbone.input, backbone.crop)
     chosen = np.linspace(0, len(folder.pictures) - 1, min(_SHEET_PICTURES, len(folder.pictures))).astype(int)
     pictures = [read_picture(folder.pictures[i].path) for i in chosen]
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise UsageError(f"{path} has no picture's ending", expected=".png, .jpg or .webp")
-    write_picture(path, contact_sheet(pictures, view, seed=options.seed))
+    write_picture(path, contact_sheet(pictures, plain, view, seed=options.seed))
     return path
 
 

@@ -159,7 +159,8 @@ def read_groups(path: Path, folder: PictureFolder) -> list[str]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} cannot be read ({error})", expected="a CSV with the columns file, group") from error
+        why = error.strerror if isinstance(error, OSError) else "no CSV of UTF-8 text"
+        raise UsageError(f"{path} cannot be read ({why})", expected="a CSV with the columns file, group") from error
     if not rows or not {"file", "group"} <= set(rows[0]):
         raise UsageError(f"{path} lacks a column", expected="the columns file, group in its first line")
     table = {str(row["file"]): str(row["group"] or "") for row in rows}
