@@ -1,0 +1,103 @@
+"""`edge-app train` with what makes no sense: one line, the right exit code, and nothing written."""
+
+import pytest
+
+pytest.importorskip("torch")
+
+from PIL import Image
+from test_train_data import paint
+
+from edge_app.cli import main
+from edge_app.domain import UsageError
+from models.augment import contact_sheet
+from models.checkpoint import make_folder
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    for label, name in enumerate(("cat", "dog")):
+        for number in range(4):
+            paint(tmp_path / "pictures" / name / f"{number}.png", 100 * label + number)
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "mine.txt").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def told(capsys):
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("edge-app: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize("kind", ["classifier", "siamese"])
+@pytest.mark.parametrize(
+    ("directory", "words"),
+    [
+        ("nowhere", "nowhere does not exist; expected a folder with a sub-folder per class"),
+        ("notes.txt", "notes.txt is not a folder"),
+        ("empty", "empty holds 0 usable classes; expected at least"),
+        ("pictures/cat", "its 4 pictures lie in no class folder"),
+    ],
+)
+def test_folders_that_teach_nothing(pictures, capsys, kind, directory, words):
+    assert main(["train", kind, directory, "--output", "run"]) == 2
+    assert words in told(capsys) and not (pictures / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--output", "notes.txt"], "notes.txt is a file; expected a folder to write to"),
+        (["--output", "notes.txt/run"], "notes.txt is a file"),
+        (["--output", "used"], "used is not empty; expected a new folder"),
+        (["--output", "run", "--resume"], "run holds no run to go on with"),
+        (["--output", "run", "--groups", "none.csv"], "none.csv cannot be read (No such file or directory)"),
+        (["--output", "run", "--groups", "empty"], "empty cannot be read (Is a directory)"),
+        (["--output", "run", "--unlabelled", "empty"], "no picture below empty"),
+        (["--output", "run", "--unlabelled", "none"], "none does not exist"),
+        (["--output", "run", "--backbone", "efficentnet-lite0"], "expected efficientnet-lite0"),
+        (["--output", "run", "--learning-rate", "nan"], "found nan as learning rate"),
+        ([], "--output is missing"),
+    ],
+)
+def test_options_of_the_classifier_that_make_no_sense(pictures, capsys, options, words):
+    before = sorted(pictures.rglob("*"))
+    assert main(["train", "classifier", "pictures", *options]) == 2
+    assert words in told(capsys) and sorted(pictures.rglob("*")) == before
+
+
+def test_a_weight_file_that_is_absent_is_a_failure(pictures, capsys):
+    assert main(["train", "classifier", "pictures", "--output", "run", "--weights", "none.pth"]) == 1
+    assert "none.pth does not exist; expected a weight file" in told(capsys) and not (pictures / "run").exists()
+
+
+def test_the_benchmark_refuses_as_training_does(pictures, capsys):
+    assert main(["train", "bench", "pictures", "--epochs", "0"]) == 2
+    assert "found 0 epochs" in told(capsys)
+
+
+def test_a_file_above_the_folder_is_named(pictures):
+    with pytest.raises(UsageError, match=r"notes[.]txt is a file"):
+        make_folder(pictures / "notes.txt" / "a" / "b")
+    make_folder(pictures / "new" / "b")
+    assert (pictures / "new" / "b").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_augmentation_is_shown_beside_the_plain_view(pictures, capsys):
+    assert main(["train", "classifier", "pictures", "--show-augmentation", "sheet.txt"]) == 2
+    assert "no picture's ending" in told(capsys)
+    assert main(["train", "classifier", "pictures", "--show-augmentation", "sheet.png"]) == 0
+    # Six pictures; a plain view and eight random ones of 224 px, gaps of 4 px and one of 16.
+    assert Image.open("sheet.png").size == (9 * 224 + 16 + 7 * 4, 6 * 224 + 5 * 4)
+
+
+def test_a_contact_sheet_begins_with_the_plain_view():
+    import numpy as np
+
+    grey = np.full((8, 8, 3), 100, np.uint8)
+    sheet = contact_sheet([grey, grey], lambda pixels, seed: pixels, lambda pixels, seed: pixels // 2, views=2)
+    assert sheet.shape == (8 + 4 + 8, 8 + 16 + 8 + 4 + 8, 3)
+    assert (sheet[:8, :8] == 100).all() and (sheet[:8, 8:24] == 255).all() and (sheet[12:, -8:] == 50).all()
