@@ -65,9 +65,10 @@ def open_run(folder: Path, configuration: Mapping[str, Any], *, resume: bool) ->
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the half-written files that a kill -9 left under their temporary names."""
-    for part in folder.rglob(".*.part"):
-        part.unlink(missing_ok=True)
+    """Remove what a kill -9 left: half-written files under their temporary names, the range test's own copy."""
+    for pattern in (".*.part", ".lr_find_*.ckpt"):
+        for left in folder.rglob(pattern):
+            left.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

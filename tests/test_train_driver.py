@@ -330,7 +330,8 @@ def test_what_a_machine_lacks_is_refused_before_anything_is_written():
 
 
 def test_half_written_files_of_a_kill_are_swept_and_do_not_block_a_new_run(tmp_path):
-    (tmp_path / ".abc.part").write_bytes(b"half")
+    for name in (".abc.part", ".lr_find_12.ckpt"):
+        (tmp_path / name).write_bytes(b"half")
     open_run(tmp_path, {"seed": 1}, resume=False)
     for folder in ("state", "logs/head"):
         (tmp_path / folder).mkdir(parents=True)
