@@ -61,8 +61,7 @@ def unsure_below(chances: Chances, labels: Labels) -> float:
 def answers(chances: Chances, labels: Labels) -> Answers:
     """Judge every picture at the bar that all other pictures set; arrays as for `unsure_below`.
 
-    On ants_bees (49 held-out pictures) the bar of all of them answers the ones it was set by without a mistake; see
-    the card for what this leaves of that.
+    On ants_bees the bar of all 49 held-out pictures answers 48 of them, all right; so judged it is 47 of 48.
     """
     count = len(labels)
     fold = np.arange(count) % min(_FOLDS, max(count, 1))

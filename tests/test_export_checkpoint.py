@@ -182,6 +182,17 @@ def test_the_file_carries_what_it_gives_on_the_sample(exported):
     assert exported.size_bytes == exported.path.stat().st_size
 
 
+def test_what_the_bar_does_is_told(exported):
+    measured = replace(
+        exported, card=replace(exported.card, metrics={"accuracy": 0.9, "answered_share": 0.8, "answered_right": 0.75})
+    )
+    told = "3 classes, 90.0 % right on held-out pictures; not sure below"
+    assert words.told(measured, [], [])[2].startswith(told)
+    assert words.told(measured, [], [])[2].endswith("then 80.0 % are answered, 75.0 % of these rightly")
+    measured = replace(exported, card=replace(exported.card, metrics={"accuracy": 0.9}))
+    assert words.told(measured, [], [])[2].endswith(" %")
+
+
 def test_held_out_pictures_are_the_split_s_own_and_none_calibrates(material, things):
     rows = {row.tobytes() for row in material.held_out}
     assert len(rows) == len(material.held_out_names) == len(material.held_out_labels)

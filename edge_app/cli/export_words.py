@@ -88,10 +88,12 @@ def _of_fp32(exported: Exported) -> list[str]:
 
 def _measured(card: ModelCard) -> str:
     if card.labels:
-        return (
-            f"{len(card.labels)} classes, {100 * card.metrics.get('accuracy', 0.0):.1f} % right on held-out pictures; "
-            f"not sure below {100 * card.unsure_below:.0f} %"
-        )
+        shown = {name: f"{100 * value:.1f} %" for name, value in card.metrics.items()}
+        bar = f"{100 * card.unsure_below:.0f} %"
+        told = f"{len(card.labels)} classes, {shown['accuracy']} right on held-out pictures; not sure below {bar}"
+        if "answered_right" not in shown:
+            return told
+        return f"{told}: then {shown['answered_share']} are answered, {shown['answered_right']} of these rightly"
     if card.operating_points:
         pairs = max(point.impostor_pairs for point in card.operating_points)
         return f"{len(card.operating_points)} thresholds, from up to {pairs} pairs of held-out identities"
