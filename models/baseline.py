@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from os import cpu_count
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from edge_app.domain import Pixels
 from edge_app.pictures import read_picture
+from models.features import default_threads
 
 _SIDE_PX: Final = 128
 _HUES, _SATURATIONS, _VALUES, _DIRECTIONS = 12, 4, 4, 9
@@ -34,7 +34,7 @@ def plain_features(pixels: Pixels) -> Floats:
 
 def folder_features(paths: Sequence[Path]) -> Floats:
     """(N, D) features of picture files. Raises MediaError when one cannot be read."""
-    with ThreadPoolExecutor(cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(default_threads()) as pool:
         return np.stack(list(pool.map(lambda path: plain_features(read_picture(path)), paths)))
 
 

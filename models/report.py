@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,7 +59,8 @@ class Circumstances:
     """A group per picture of the folder, from the user's CSV."""
     notes: Sequence[str]
     """What was told while training."""
-    seconds: float
+    started_s: float
+    """When the run began, or was gone on with, on the clock of `time.perf_counter`."""
 
 
 def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
@@ -86,7 +88,7 @@ def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
         "command": options.command(),
         "working_folder": str(Path.cwd()),
         "seed": options.seed,
-        "seconds": round(about.seconds, 1),
+        "seconds": round(time.perf_counter() - about.started_s, 1),
         "resumed": options.resume,
         "checkpoint": about.checkpoint.name,
         "base": {"name": work.backbone.name, **asdict(work.backbone.source)},
