@@ -96,7 +96,8 @@ def _view(args: argparse.Namespace, many: bool) -> View:
 
     With many pictures each gets one thread: all cores stay busy on different pictures. Batches would save nothing:
     measured with 1, 2, 4, 8 and 16 pictures a run, a picture costs EfficientNet-Lite0 15.6 to 16.0 ms of processor
-    time in each case, and a face costs SFace 18.7 to 24.0 ms, most in the largest batch.
+    time in each case, and a face costs SFace 18.7 to 24.0 ms, most in the largest batch; `edge-app bench --batches`
+    measures it on any machine.
     """
     if many and args.threads is None:
         import cv2
