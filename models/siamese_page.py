@@ -65,17 +65,19 @@ def _epochs_charts(splits: Sequence[Mapping[str, Any]]) -> str:
     """Training loss of every split over its epochs; beside it what epochs were chosen by, where anything was."""
     charts = [_curves(splits, "train_loss", "training loss")]
     if any(MONITOR in entry for split in splits for entry in split["history"]):
-        charts.append(_curves(splits, MONITOR, "pairs of the choosing identities in the right order"))
+        charts.append(_curves(splits, MONITOR, "pairs in the right order, %", 100))
     return "".join(charts)
 
 
-def _curves(splits: Sequence[Mapping[str, Any]], name: str, told: str) -> str:
+def _curves(splits: Sequence[Mapping[str, Any]], name: str, told: str, scale: float = 1) -> str:
     figure, axis = figure_of(width=4.7)
     for number, split in enumerate(splits):
         known = [entry for entry in split["history"] if name in entry]
         at = [int(entry["epoch"]) + 1 for entry in known]
-        axis.plot(at, [entry[name] for entry in known], "o-", markersize=3, label=f"split {number + 1}")
+        axis.plot(at, [scale * entry[name] for entry in known], "o-", markersize=3, label=f"split {number + 1}")
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set(xlabel="epoch", ylabel=told)
+    if name != MONITOR:
+        axis.set_ylim(bottom=0)
     axis.legend(fontsize=8, frameon=False)
     return svg(figure)
