@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -123,13 +124,16 @@ def load(path: Path) -> Checkpoint:
             )
         del plain["format"]
         spec = plain["input"]
+        if plain["kind"] not in ("classifier", "embedder") or not 0 < float(plain["temperature"]) < math.inf:
+            raise ValueError(f"{plain['kind']!r} of temperature {plain['temperature']!r}")
         return Checkpoint(
             **plain
             | {
                 "tensors": tensors,
                 "base": Base(**plain["base"]),
                 "input": InputSpec(**spec | {"mean": tuple(spec["mean"]), "std": tuple(spec["std"])}),
-                "classes": tuple(plain["classes"]),
+                "classes": tuple(str(name) for name in plain["classes"]),
+                "temperature": float(plain["temperature"]),
             }
         )
     except (json.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:

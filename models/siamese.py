@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_app.domain import UsageError
+from models.augment import AugmentOptions
 from models.backbones import Backbone
 from models.checkpoint import Base, Checkpoint, package_versions, save, write_atomic
 from models.checks import CheckOptions, scan
@@ -156,6 +157,10 @@ def _refuse_nonsense(options: SiameseOptions) -> None:
     for name, minimum in least.items():
         if getattr(options, name) < minimum:
             raise UsageError(f"--{name.replace('_', '-')} is {getattr(options, name)}", expected=f"at least {minimum}")
+    if not 0 < options.learning_rate < math.inf:
+        raise UsageError(f"found {options.learning_rate} as learning rate", expected="above 0")
+    # It refuses what it cannot draw; here, before a folder is made.
+    AugmentOptions("face", options.augmentation, options.webcam)
 
 
 def _usable(crops: Crops) -> Crops:

@@ -1,16 +1,20 @@
 """`edge-app train` with what makes no sense: one line, the right exit code, and nothing written."""
 
+import json
+
 import pytest
 
 pytest.importorskip("torch")
 
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 from test_train_data import paint
 
 from edge_app.cli import main
-from edge_app.domain import UsageError
+from edge_app.domain import ModelError, UsageError
 from models.augment import contact_sheet
-from models.checkpoint import make_folder
+from models.checkpoint import FORMAT, load, make_folder
 
 
 @pytest.fixture
@@ -67,6 +71,34 @@ def test_options_of_the_classifier_that_make_no_sense(pictures, capsys, options,
     before = sorted(pictures.rglob("*"))
     assert main(["train", "classifier", "pictures", *options]) == 2
     assert words in told(capsys) and sorted(pictures.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--learning-rate", "0"], "found 0.0 as learning rate"),
+        (["--learning-rate", "nan"], "found nan as learning rate"),
+        (["--augmentation", "9"], "found an augmentation strength of 9.0"),
+        (["--webcam", "nan"], "found a webcam share of nan"),
+        (["--epochs", "0"], "--epochs is 0"),
+    ],
+)
+def test_options_of_the_embedder_that_make_no_sense(pictures, capsys, options, words):
+    assert main(["train", "siamese", "pictures", "--output", "run", "--aligned", *options]) == 2
+    assert words in told(capsys) and not (pictures / "run").exists()
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": "hot"}, {"temperature": 0}, {"kind": "detector"}, {"classes": None}])
+def test_a_header_that_makes_no_sense_is_one_line(tmp_path, wrong):
+    spec = {"name": "input", "width_px": 8, "height_px": 8, "mean": [0, 0, 0], "std": [1, 1, 1]}
+    base = {"name": "n", "features": 1, "licence": "", "commercial_use": True, "origin": "", "origin_sha256": ""}
+    plain = {"format": FORMAT, "kind": "classifier", "base": base, "input": spec, "crop": "centre-1", "head": {}}
+    plain |= {"classes": ["a", "b"], "temperature": 1.5}
+    save_file({"w": torch.ones(1)}, tmp_path / "good.safetensors", {"edge_app.checkpoint": json.dumps(plain)})
+    assert load(tmp_path / "good.safetensors").classes == ("a", "b")
+    save_file({"w": torch.ones(1)}, tmp_path / "odd.safetensors", {"edge_app.checkpoint": json.dumps(plain | wrong)})
+    with pytest.raises(ModelError, match="cannot be read"):
+        load(tmp_path / "odd.safetensors")
 
 
 def test_a_weight_file_that_is_absent_is_a_failure(pictures, capsys):
