@@ -117,8 +117,8 @@ def _figures(
         "with": float(by_seed[:, 0].mean()),
         "without": float(by_seed[:, 1].mean()),
         "gain": gain.value,
-        "low": gain.low,
-        "high": gain.high,
+        "low": max(-1.0, gain.low),  # two seeds let Student's interval leave what shares can differ by
+        "high": min(1.0, gain.high),
         "verdict": _verdict(gain),
         "by_seed": means,
     }

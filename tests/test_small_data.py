@@ -96,6 +96,7 @@ def test_a_gain_counts_only_where_pictures_and_seeds_both_show_it():
     found = summary(["cosine"], folder, splits, trials_of([everything, none], [none, none]))
     assert found["rows"][1]["accuracy"]["verdict"] == "not shown"
     assert found["rows"][1]["accuracy"]["gain"] == pytest.approx(0.5)
+    assert [found["rows"][1]["accuracy"][end] for end in ("low", "high")] == [-1, 1]
     assert "None of these is shown to be better" in found["sentences"][0]
 
 
