@@ -32,7 +32,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class DecisionOptions:
-    """How many looks a name needs, and how much it takes to lose it."""
+    """How many looks a name needs, and how much it takes to lose it; differences of cosines as in SFace's space."""
 
     looks_kept: int = 8
     """Newest looks that are averaged."""
@@ -83,14 +83,14 @@ class Decision:
         """What the looks are worth together."""
         return sum(look.weight for look in self._looks)
 
-    def agreement(self, look: Look, floor: float) -> Agreement:
-        """Whether a look is of the person seen so far: at least `floor` alike is, far below is somebody else."""
+    def agreement(self, look: Look, rule: MatchRule) -> Agreement:
+        """Whether a look is of the person seen so far: alike as the rule asks is, far below is somebody else."""
         if self.average is None:
             return "first"
         similarity = self.average.similarity(look.embedding)
-        if similarity >= floor:
+        if similarity >= rule.threshold:
             return "agrees"
-        return "unsure" if similarity >= floor - 0.15 else "contradicts"
+        return "unsure" if similarity >= rule.threshold - 0.15 * rule.scale else "contradicts"
 
     def add(self, look: Look, gallery: Gallery, rule: MatchRule) -> None:
         """Take in one look and decide anew. Raises GalleryError when the gallery is of another model."""
@@ -124,7 +124,7 @@ class Decision:
             self.again(gallery, rule)
             return
         similarity = gallery.similarity_to(name, self.average)
-        holds = similarity >= rule.threshold - self._options.band and found.name in (None, name)
+        holds = similarity >= rule.threshold - self._options.band * rule.scale and found.name in (None, name)
         self._against = 0 if holds else self._against + 1
         self.match = Match(name, similarity, found.margin)
         if self._against >= self._options.strikes:
@@ -141,11 +141,11 @@ class Decision:
         cast = [name for name in votes if name is not None]
         if 2 * cast.count(found.name or "") <= len(cast) or not cast:
             return False
-        sure = count >= 2 and found.similarity >= rule.threshold + options.sure_lead
+        sure = count >= 2 and found.similarity >= rule.threshold + options.sure_lead * rule.scale
         return (sure or count >= options.looks_to_know) and self._weighty()
 
     def _enough_to_reject(self, found: Match, rule: MatchRule) -> bool:
-        clear = found.similarity < rule.threshold - self._options.band
+        clear = found.similarity < rule.threshold - self._options.band * rule.scale
         settled = len(self._looks) >= self._options.looks_to_settle
         return settled or (clear and len(self._looks) >= self._options.looks_to_reject and self._weighty())
 

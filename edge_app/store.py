@@ -67,7 +67,7 @@ def builds(home: Home | None, model_id: str) -> tuple[Entry, ...]:
         raise UsageError(
             f"there is no model called {model_id!r}",
             expected=f"one of {known}",
-            remedy="add it with `edge-app models add`",
+            remedy="export one and add it with `edge-app models add FILE`",
         )
     return found
 

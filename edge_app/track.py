@@ -25,7 +25,7 @@ _GATE: Final = 1.2
 _MINGLE: Final = 0.9
 """Two faces whose centres are nearer than this many face sizes may be taken for one another."""
 _SWAP_LEAD: Final = 0.08
-"""How much more alike two faces must be to each other's tracks than to their own to change places."""
+"""How much more alike two faces must be to each other's tracks than to their own to change places, in SFace's space."""
 
 
 class Eyes(Protocol):
@@ -290,7 +290,7 @@ class Tracker:
         if not chosen:
             return
         looks = dict(zip((track.number for track in chosen), eyes.look([t.face for t in chosen]), strict=True))
-        self._put_right(looks, rule.threshold, time_s)
+        self._put_right(looks, rule, time_s)
         self._bring_back(looks, rule.threshold, time_s)
         for track in list(self._tracks):
             if track.number in looks:
@@ -310,7 +310,7 @@ class Tracker:
         known = track.decision.state == "known"
         return self.options.recheck_s if known else self.options.unknown_recheck_s
 
-    def _put_right(self, looks: dict[int, Look], floor: float, time_s: float) -> None:
+    def _put_right(self, looks: dict[int, Look], rule: MatchRule, time_s: float) -> None:
         """Exchange faces between doubtful tracks that look more like one another's past than like their own."""
         doubtful = [track for track in self._tracks if track.doubtful and track.decision.average is not None]
         for i, one in enumerate(doubtful):
@@ -320,7 +320,8 @@ class Tracker:
                 here, there = looks.get(one.number), looks.get(other.number)
                 stay = _alike(one, here) + _alike(other, there)
                 swap = _alike(one, there) + _alike(other, here)
-                if swap > stay + _SWAP_LEAD and max(_alike(one, there), _alike(other, here)) >= floor - 0.1:
+                nearly = rule.threshold - 0.1 * rule.scale
+                if swap > stay + _SWAP_LEAD * rule.scale and max(_alike(one, there), _alike(other, here)) >= nearly:
                     _exchange(one, other, looks)
 
     def _bring_back(self, looks: dict[int, Look], floor: float, time_s: float) -> None:
@@ -340,7 +341,7 @@ class Tracker:
                 self._tracks.remove(track)
 
     def _take_in(self, track: _Track, look: Look, time_s: float, gallery: Gallery, rule: MatchRule) -> None:
-        agreement = track.decision.agreement(look, rule.threshold)
+        agreement = track.decision.agreement(look, rule)
         track.looked_s = time_s
         if agreement in ("agrees", "first"):
             track.doubtful, track.strikes = False, 0

@@ -138,3 +138,15 @@ def test_an_identity_has_one_model():
     templates = tuple(Template(at(0, m), quality, "x", 0.0) for m in ("a", "b"))
     with pytest.raises(ValueError, match="one model"):
         Identity("Ada", templates)
+
+
+def test_a_narrow_space_asks_for_a_lead_in_its_own_scale():
+    # The same measurements in a space where everything lies ten times nearer to 1, as in dlib's.
+    narrow = tuple(
+        OperatingPoint(p.fmr, 1.0 - (1.0 - p.threshold) / 10.0, p.impostor_pairs, p.templates) for p in POINTS
+    )
+    wide_rule, narrow_rule = (rule_for(points, 0, 100, 0.01, 0.05) for points in (POINTS, narrow))
+    assert wide_rule.scale == pytest.approx(0.70 / 0.708, abs=1e-4)
+    assert narrow_rule.scale == pytest.approx(wide_rule.scale / 10, abs=1e-5)
+    assert narrow_rule.margin == pytest.approx(0.05 * narrow_rule.scale)
+    assert (1 - narrow_rule.threshold) == pytest.approx((1 - wide_rule.threshold) / 10, abs=1e-5)

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from edge_app import __version__
 from edge_app.domain import EdgeError, UsageError
@@ -36,9 +36,16 @@ GROUPS: Final = (
 """Modules of this package that add commands, in the order of the help."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Misuse is one line too: a page of usage above it hides what was wrong. Commands inherit this class."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="edge-app",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Teach this laptop to recognize anyone from two pictures: offline, on its CPU.\n"

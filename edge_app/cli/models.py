@@ -156,7 +156,7 @@ def run_show(args: argparse.Namespace) -> int:
 
 def _files(args: argparse.Namespace) -> list[Path]:
     path = Path(args.id)
-    if path.suffix == ".onnx" or path.exists():
+    if path.suffix == ".onnx" or path.is_file():  # a folder is never meant: it may well be called like the model
         return [path]
     from edge_app.home import Home
     from edge_app.store import builds
@@ -299,11 +299,24 @@ def _told_added(args: argparse.Namespace, entry: Entry, line: str) -> int:
         licence = {"licence": card.licence, "commercial_use": card.commercial_use}
         options.print_json(told | licence | {"proven": proven})
     else:
-        print(f"{line}. Put it to use: edge-app models use {entry.id}")
+        print(f"{line}. {_next(entry.id, card)}")
         if not proven:
             print("It carries no outputs of its maker: that its description is right was checked only roughly.")
     _warn_of_licence(card)
     return 0
+
+
+def _next(model_id: str, card: ModelCard) -> str:
+    """What one would do with a model that has just come."""
+    if card.task == "classification":
+        use = f"edge-app recognize PICTURE --model {model_id}, or for everything: edge-app models use {model_id}"
+    elif card.task == "image-embedding" and not card.operating_points:
+        use = f"edge-app calibrate DIR --model {model_id}, for it has no thresholds yet"
+    elif card.task == "image-embedding":
+        use = f"edge-app enroll NAME PICTURE... --model {model_id}"
+    else:
+        use = f"edge-app models use {model_id}"
+    return f"Next: {use}"
 
 
 def _warn_of_licence(card: ModelCard) -> None:

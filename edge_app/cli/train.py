@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import importlib.util
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -82,7 +83,7 @@ def run_classifier(args: argparse.Namespace) -> int:
         options.print_json(result.report | {"checkpoint_path": str(result.checkpoint), "html": str(result.html)})
     else:
         _show(result.report)
-        print(f"checkpoint: {result.checkpoint}\nreport: {result.html}")
+        print(f"checkpoint: {result.checkpoint}\nreport: {result.html}\n{_next(result.checkpoint)}")
     return 0
 
 
@@ -114,8 +115,13 @@ def run_siamese(args: argparse.Namespace) -> int:
     if args.json:
         print(result.report.read_text(encoding="utf-8"))
     else:
-        print("\n".join(result.summary()))
+        print("\n".join([*result.summary(), _next(result.checkpoint)]))
     return 0
+
+
+def _next(checkpoint: Path) -> str:
+    """The line that makes a model of it; the run's folder names the model."""
+    return shlex.join(["next:", "edge-app", "export", str(checkpoint), "-o", f"{checkpoint.parent.name}.onnx"])
 
 
 def run_bench(args: argparse.Namespace) -> int:
