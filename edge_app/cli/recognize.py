@@ -94,10 +94,10 @@ def _jobs(args: argparse.Namespace, failed: Any) -> Iterator[_Job]:
 def _view(args: argparse.Namespace, many: bool) -> View:
     """What is looked for; tells what the user should know of it.
 
-    With many pictures each gets one thread: all cores stay busy on different pictures. Batches would save nothing:
-    measured with 1, 2, 4, 8 and 16 pictures a run, a picture costs EfficientNet-Lite0 15.6 to 16.0 ms of processor
-    time in each case, and a face costs SFace 18.7 to 24.0 ms, most in the largest batch; `edge-app bench --batches`
-    measures it on any machine.
+    With many pictures each gets one thread: all cores stay busy on different pictures, and batches save nothing more.
+    `edge-app bench --batches` on two cores, ms for one picture, alone / in the best batch / on both threads in the best
+    batch: EfficientNet-Lite0 8.8 / 8.4 / 10.1, as INT8 6.3 / 6.1 / 7.4; SFace 11.2 / 11.1 / 12.9, as INT8 8.0 / 6.3 /
+    7.2. Larger batches than the best lose, and the last gain, of a fifth, would have faces of several pictures wait.
     """
     if many and args.threads is None:
         import cv2
