@@ -11,7 +11,7 @@ import pytest
 from planted import colour_card, install, plain
 
 from edge_app import sample
-from edge_app.cli import main, parser
+from edge_app.cli import GROUPS, main, parser
 from edge_app.home import Home, Settings
 from edge_app.pictures import read_picture, write_picture
 from edge_app.video import VideoWriter
@@ -33,6 +33,19 @@ def walk(top, path=()):
             for name, child in action._name_parser_map.items():
                 yield (*path, name), child
                 yield from walk(child, (*path, name))
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_module_adds_the_commands_that_it_is_listed_with(group):
+    [actions] = [action for action in parser(group)._actions if action.dest == "command"]
+    assert tuple(actions._name_parser_map) == GROUPS[group]
+
+
+@pytest.mark.parametrize("words", [["cameras", "--help"], ["--home", "watch", "cameras", "--help"]])
+def test_a_command_loads_its_own_module_alone(words):
+    script = f"import sys\nfrom edge_app.cli import main\ntry: main({words!r})\nexcept SystemExit: print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert "edge_app.cli.watch" in told and "edge_app.cli.train" not in told and "rich" not in told
 
 
 @pytest.mark.parametrize(("path", "child"), walk(parser()), ids=lambda v: " ".join(v) if isinstance(v, tuple) else "")
