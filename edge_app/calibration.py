@@ -32,6 +32,8 @@ LEAST_PICTURES: Final = 3
 MOST_PICTURES: Final = 20_000
 """200 million pairs; the tenth of them that is kept takes 80 MB."""
 SPLITS: Final = 20
+HOPELESS_FNIR: Final = 0.5
+"""An embedder that misses or misnames more than this share in the trial is of little use for these pictures."""
 _BLOCK_ROWS: Final = 256
 _SAME_PICTURE: Final = 0.99999
 """Two things this alike are one picture filed twice: it would push every threshold to 1."""
@@ -79,6 +81,11 @@ class Calibration:
     """Share of those pairs at or above the threshold, by false-match rate."""
     trial: Trial | None
     """None when half of the pictures is too little to draw a line through."""
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the trial says that this model can hardly tell these things or people apart."""
+        return self.trial is not None and self.trial.fnir.value > HOPELESS_FNIR
 
 
 def operating_points(vectors: Floats, labels: Numbers, templates: int = 1) -> tuple[OperatingPoint, ...]:

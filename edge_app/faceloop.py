@@ -18,6 +18,7 @@ from edge_app.follow import LiveRecognizer
 from edge_app.gallery import MatchRule
 from edge_app.pictures import read_picture
 from edge_app.track import TrackInfo
+from edge_app.vault import Vault
 
 
 class FaceLoop:
@@ -55,8 +56,7 @@ class FaceLoop:
 
     def touch(self, events: Sequence[LiveEvent]) -> None:
         """Note in the vault who was just recognized. Raises EdgeError when it cannot be written."""
-        for name in [event.name for event in events if event.event == "recognized" and event.name is not None]:
-            self.workbench.vault.touch(name, time.time())
+        touch_recognized(self.workbench.vault, events)
 
     def reset(self) -> None:
         """End all tracks: the next frame has nothing to do with the last."""
@@ -92,3 +92,9 @@ class FaceLoop:
         """
         self._live.with_gallery(workbench.recognizer.gallery, workbench.recognizer.rule)
         self.workbench = workbench
+
+
+def touch_recognized(vault: Vault, events: Sequence[LiveEvent]) -> None:
+    """Note in the vault who, or what, was just recognized. Raises EdgeError when it cannot be written."""
+    for name in [event.name for event in events if event.event == "recognized" and event.name is not None]:
+        vault.touch(name, time.time())

@@ -17,7 +17,7 @@ from typing import IO, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.domain import Embedding, GalleryError, MediaError, Quality, Template, UsageError, valid_name
+from edge_app.domain import Embedding, GalleryError, MediaError, ModelCard, Quality, Template, UsageError, valid_name
 from edge_app.vault import Vault
 
 MOST_BYTES: Final = 256 * 2**20
@@ -29,15 +29,27 @@ NOT_MEASURED: Final = Quality(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 Encodings = dict[str, NDArray[np.float64]]
 """(n, D) of each name, as they stand in the file."""
 
+_DLIB_CROP: Final = "dlib-150"
+_MODEL_KEY: Final = "model"
 
-def read_encodings(path: Path, size: int) -> Encodings:
-    """Read a file of encodings, `size` numbers each.
 
-    .npz: arrays `encodings` (N, size) and `names` (N,), or one array (n, size) or (size,) per name. .json:
-    {"name": [[numbers], ...]} or [{"name": ..., "encoding": [numbers]}, ...]. Raises MediaError, or UsageError for an
-    unfit name: a pickle or an array of objects, another length, a number that is not finite, a vector of zeros, the
+def read_encodings(path: Path, card: ModelCard) -> Encodings:
+    """Read a file of encodings for an embedder.
+
+    .npz: arrays `encodings` (N, D) and `names` (N,), or one array (n, D) or (D,) per name. .json:
+    {"name": [[numbers], ...]} or [{"name": ..., "encoding": [numbers]}, ...]. A text under the key "model" is the id of
+    the embedder that made them; without it they are face_recognition's, of dlib's network. Raises MediaError, or
+    UsageError for an unfit name and for encodings of another model, since equal length does not make them comparable: a
+    pickle or an array of objects, another length than the model's, a number that is not finite, a vector of zeros, the
     same encoding twice, one name in two spellings, or a file that is too large.
     """
+    pairs, model_id = _read(path)
+    _check_origin(path, model_id, card)
+    return _checked(path, pairs, card.embedding_size or 0)
+
+
+def _read(path: Path) -> tuple[list[tuple[str, Any]], str | None]:
+    """Names with encodings as they stand in the file, and the model that it names, None for none."""
     try:
         size_bytes = path.stat().st_size
         with path.open("rb") as file:
@@ -47,13 +59,26 @@ def read_encodings(path: Path, size: int) -> Encodings:
     if size_bytes > MOST_BYTES:
         raise _too_large(path, size_bytes)
     if start[:2] == b"PK":
-        pairs = _from_npz(path, size)
-    elif start[:1] == b"\x80" or start[:6] == b"\x93NUMPY":
+        return _from_npz(path)
+    if start[:1] == b"\x80" or start[:6] == b"\x93NUMPY":
         what = "a pickle, which could run anything" if start[:1] == b"\x80" else "a single array without names"
         raise MediaError(f"{path} is {what}", expected="an .npz or .json file", remedy=_HOW)
-    else:
-        pairs = _from_json(path)
-    return _checked(path, pairs, size)
+    return _from_json(path)
+
+
+def _check_origin(path: Path, model_id: str | None, card: ModelCard) -> None:
+    """Refuse encodings of another network: they would lie in the gallery and never be matched."""
+    if model_id is not None and model_id != card.id:
+        raise UsageError(
+            f"{path} says that its encodings come from {model_id!r}", expected=f"{card.id!r}, as --model says"
+        )
+    if model_id is None and card.crop != _DLIB_CROP:
+        raise UsageError(
+            f"{path} does not say which model made its encodings: they are taken for face_recognition's, which mean "
+            f"nothing to {card.id}",
+            expected=f'dlib\'s network for --model, or the key "model" with {card.id!r} in the file',
+            remedy="`edge-app export dlib`, `edge-app models add FILE.onnx`, then --model with its id",
+        )
 
 
 _HOW: Final = "save it with numpy.savez(FILE, names=NAMES, encodings=ENCODINGS)"
@@ -93,7 +118,7 @@ def _floats(row: NDArray[np.float64]) -> NDArray[np.float32]:
     return row.astype(np.float32)
 
 
-def _from_npz(path: Path, size: int) -> list[tuple[str, Any]]:
+def _from_npz(path: Path) -> tuple[list[tuple[str, Any]], str | None]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
@@ -107,9 +132,14 @@ def _from_npz(path: Path, size: int) -> list[tuple[str, Any]]:
             held = {name: np.asarray(arrays[name]) for name in arrays.files}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise MediaError(f"{path} is no sound .npz file: {error}", expected="arrays of numbers", remedy=_HOW) from error
+    model_id = None
+    # An array of numbers under this key is somebody of that name.
+    if _MODEL_KEY in held and held[_MODEL_KEY].dtype.kind == "U" and held[_MODEL_KEY].size == 1:
+        model_id = str(held.pop(_MODEL_KEY).item())
     if "encodings" in held or "names" in held:
-        return _paired(path, held)
-    return [(name, row) for name, array in held.items() for row in (array[None] if array.ndim == 1 else array)]
+        return _paired(path, held), model_id
+    pairs = [(name, row) for name, array in held.items() for row in (array[None] if array.ndim == 1 else array)]
+    return pairs, model_id
 
 
 def _check_header(path: Path, name: str, member: IO[bytes], size_bytes: int) -> None:
@@ -143,7 +173,7 @@ def _paired(path: Path, held: dict[str, NDArray[Any]]) -> list[tuple[str, Any]]:
     return list(zip((str(name) for name in names), encodings, strict=True))
 
 
-def _from_json(path: Path) -> list[tuple[str, Any]]:
+def _from_json(path: Path) -> tuple[list[tuple[str, Any]], str | None]:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
         if twice:
@@ -157,12 +187,17 @@ def _from_json(path: Path) -> list[tuple[str, Any]]:
     except OSError as error:
         raise MediaError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
     if isinstance(plain, dict):
+        # A list under this key is somebody of that name.
+        model_id = plain.pop(_MODEL_KEY) if isinstance(plain.get(_MODEL_KEY), str) else None
         lists = [(name, rows if isinstance(rows, list) else [rows]) for name, rows in plain.items()]
         # One encoding may stand without the list around it.
         flat = [(n, [rows] if rows and not isinstance(rows[0], list) else rows) for n, rows in lists]
-        return [(name, row) for name, rows in flat for row in rows]
+        return [(name, row) for name, rows in flat for row in rows], model_id
     if isinstance(plain, list) and all(isinstance(one, dict) and {"name", "encoding"} <= one.keys() for one in plain):
-        return [(one["name"], one["encoding"]) for one in plain]
+        models = {one[_MODEL_KEY] for one in plain if isinstance(one.get(_MODEL_KEY), str)}
+        if len(models) > 1 or (models and not all(_MODEL_KEY in one for one in plain)):
+            raise MediaError(f"{path} holds encodings of several models", expected="one model in all entries")
+        return [(one["name"], one["encoding"]) for one in plain], next(iter(models), None)
     raise MediaError(
         f"{path} is JSON of another kind",
         expected='{"name": [[numbers], ...]} or [{"name": ..., "encoding": [numbers]}, ...]',

@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from edge_app import runtime, trial, zoo
+from edge_app.assembly import left_behind
 from edge_app.describe import Description, check_card
 from edge_app.domain import Floats, ModelCard, ModelError, UsageError
 from edge_app.home import FILE_MODE, Home, Settings, make_private_folder, told_plainly
@@ -268,8 +269,11 @@ def use(home: Home, model_id: str) -> Settings:
 
 
 def unenrolled(home: Home, model_id: str) -> tuple[str, ...]:
-    """People of the gallery without a template of this embedder: they must be enrolled again to be recognized."""
+    """People of the gallery without a template of this embedder: they must be enrolled again to be recognized.
+
+    Things are not among them: an embedder of faces has nothing to do with those.
+    """
     if not home.gallery_path.exists():
         return ()
     with Vault(home.gallery_path) as vault:
-        return tuple(one.name for one in vault.roster() if not one.templates.get(model_id))
+        return left_behind(home, vault, model_id)

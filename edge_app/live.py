@@ -39,7 +39,7 @@ from edge_app.commands import (
 from edge_app.domain import EdgeError, Frame, MediaError, ModelCard, Observation, Reading, UsageError
 from edge_app.enroll import Refusal, Shot
 from edge_app.events import LiveEvent, SourceEvents
-from edge_app.faceloop import FaceLoop
+from edge_app.faceloop import FaceLoop, touch_recognized
 from edge_app.faults import Faults
 from edge_app.follow import LiveRecognizer
 from edge_app.gallery import NAMES_NOBODY, MatchRule
@@ -242,6 +242,7 @@ class Worker:
     def _read(self, frame: Frame) -> _News:
         reading, events = self._reads.read(frame)
         self._pending += events
+        self._note_things(events)
         look = self._reads.shot(frame, self._name) if self._capturing else None
         return _News(reading=reading, look=cast("ThingShot | Refusal | None", look))
 
@@ -249,7 +250,18 @@ class Worker:
         """What comes next has nothing to do with what was: everybody has left."""
         if self._faces:
             self._pending += self._faces.finish(self._frame_time_s)
-        self._pending += self._reads.finish(self._frame_time_s)
+        events = self._reads.finish(self._frame_time_s)
+        self._pending += events
+        self._note_things(events)
+
+    def _note_things(self, events: tuple[LiveEvent, ...]) -> None:
+        """Note in the vault which things were just recognized; a classifier's labels are nobody's names."""
+        if not (self._options.touch and self._vault and self._reads.is_of_things):
+            return
+        try:
+            touch_recognized(self._vault, events)
+        except EdgeError as error:  # seen all the same; the disk may be full or read-only
+            self._gallery_trouble = self._report(error)
 
     def _tell(self, news: _News | None, status: CameraStatus) -> None:
         news = news or _News()

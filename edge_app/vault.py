@@ -180,11 +180,15 @@ class Vault:
         return tuple(one.name for one in self.roster() if model_id is None or model_id in one.templates)
 
     def models_without_poses(self) -> frozenset[str]:
-        """Models none of whose templates was measured to be turned or tilted, and all with the score 1: of things."""
+        """Models none of whose templates was measured to be turned or tilted, and all with the score 1: of things.
+
+        Imported templates, of which nothing was measured, tell nothing.
+        """
         with self._file.reading() as db:
             rows = db.execute(
                 "SELECT model.name FROM template JOIN model ON model.id = model GROUP BY 1"
-                " HAVING min(score) = 1 AND max(abs(yaw) + abs(pitch) + abs(roll_deg)) = 0"
+                " HAVING max(score) = 1 AND min(score = 1 OR face_px = 0)"
+                " AND max(abs(yaw) + abs(pitch) + abs(roll_deg)) = 0"
             )
             return frozenset(row[0] for row in rows)
 

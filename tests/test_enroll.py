@@ -1,5 +1,6 @@
 """The enrollment gate: every reason, with the picture or the angle that brings it about."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 
 from edge_app import sample
 from edge_app.assembly import open_workbench
+from edge_app.cli import main
 from edge_app.domain import Embedding, Face, Frame, Quality
 from edge_app.enroll import EnrollOptions, Refusal, Shot, choose_face, judge_quality, judge_shots
 from edge_app.gallery import Gallery, MatchRule
@@ -90,6 +92,16 @@ def test_of_two_that_differ_the_first_stays():
 
 def test_what_is_enrolled_outvotes_new_shots():
     assert reasons([shot(100), shot(105)], own=[shot(0), shot(10)]) == ["unlike-the-others"] * 2
+
+
+def test_a_picture_counts_once_within_a_call_and_against_what_is_enrolled():
+    assert reasons([shot(0), shot(0.5), shot(20)]) == [None, "enrolled-already", None]
+    assert reasons([shot(0), shot(20)], own=[shot(0)]) == ["enrolled-already", None]
+    assert reasons([shot(0), shot(2)], own=[shot(4)]) == [None, None]
+
+
+def test_a_refused_picture_may_come_again_in_a_better_shot():
+    assert reasons([shot(0, quality=replace(GOOD, sharpness=0.01)), shot(0)]) == ["blurred", None]
 
 
 def test_a_bad_shot_does_not_vote():
@@ -178,6 +190,19 @@ def test_two_pictures_in_a_name_out(bench):
     stored = ready.vault.identity("Barack Obama").templates
     assert [t.source for t in stored] == ["obama_1.jpg", "obama_2.jpg"]
     assert all(t.embedding.model_id == "sface" and t.quality.face_px > 40 for t in stored)
+
+
+def test_enrolling_a_picture_again_says_so_and_adds_nothing(home, capsys):
+    first, second = (str(path) for path in sample.people()["Barack Obama"])
+    end = ["--home", str(home.path), "--json"]
+    assert main(["enroll", "Barack Obama", first, *end]) == 0
+    capsys.readouterr()
+    assert main(["enroll", "Barack Obama", first, *end]) == 1
+    [told] = json.loads(capsys.readouterr().out)["enrolled"]
+    assert told["shots"][0]["reason"] == "enrolled-already" and "enrolled already" in told["shots"][0]["message"]
+    assert told["templates"] == 1 and told["warning"] == "nothing new: Barack Obama stays enrolled with 1 picture"
+    assert main(["enroll", "Barack Obama", first, second, *end]) == 1
+    assert json.loads(capsys.readouterr().out)["enrolled"][0]["templates"] == 2
 
 
 @pytest.mark.parametrize("keep", [False, True])

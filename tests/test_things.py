@@ -65,10 +65,11 @@ def blocks(path, **changes):
 
 
 def thing(seed, size_px=160, noise=0):
-    """A picture of 4x4 random colours with a little grain; `noise` seeds another view of it."""
+    """A picture of 4x4 random colours with a little grain; `noise` seeds another view of it, in other light."""
     colours = np.random.default_rng(seed).choice([30, 220], (4, 4, 3))
-    large = np.kron(colours, np.ones((size_px // 4, size_px // 4, 1)))
-    grain = np.random.default_rng(1000 + noise).normal(0, 12, large.shape)
+    view = np.random.default_rng(1000 + noise)
+    large = np.kron(colours + view.normal(0, 6, colours.shape), np.ones((size_px // 4, size_px // 4, 1)))
+    grain = view.normal(0, 12, large.shape)
     return np.clip(large + grain, 0, 255).astype(np.uint8)
 
 
@@ -133,6 +134,14 @@ def test_an_area_that_a_smaller_source_lacks_means_the_whole_picture(bench):
     assert isinstance(refused, Refusal) and "outside the picture of 160x160" in refused.message
 
 
+@pytest.mark.parametrize("box", [(0, 0, 9000, 9000), (-5, 0, 160, 160), (0, 0, 160, 163), (158, 0, 400, 160)])
+def test_a_box_that_reaches_over_the_edge_is_refused(bench, box):
+    refused = bench.reader.shot(thing(1), "x", np.array(box, np.float32))
+    assert isinstance(refused, Refusal) and refused.reason == "outside" and "160x160 px" in refused.message
+    # A box in a huge picture that was shrunk may be half a pixel beyond.
+    assert isinstance(bench.reader.shot(thing(1), "x", np.array((0, 0, 160.5, 160), np.float32)), ThingShot)
+
+
 @pytest.mark.parametrize(
     ("pixels", "reason"),
     [
@@ -154,6 +163,14 @@ def test_the_odd_one_out_and_the_double_are_refused(bench):
     bench, reasons = enroll(bench, "cup", 1, noise=9)
     assert reasons == ["looks-like-somebody-else"]
     assert bench.vault.names() == ("mug",)
+
+
+def test_a_picture_counts_once(bench):
+    bench, reasons = enroll(bench, "mug", 1)
+    assert reasons == [None]
+    bench, reasons = enroll(bench, "mug", 1, 1)
+    assert reasons == ["enrolled-already", None]
+    assert len(bench.vault.identity("mug").templates) == 2
 
 
 def test_what_is_kept_is_the_area(bench):
@@ -194,6 +211,7 @@ def test_from_a_folder_to_a_name_on_the_command_line(home, tmp_path, capsys):
     assert main(["calibrate", str(tmp_path / "all"), "--model", "blocks", *end]) == 0
     [report] = json.loads(capsys.readouterr().out)["builds"]
     assert report["identities"] == 12 and report["pictures"] == 36 and len(report["points"]) >= 4
+    assert report["warning"] is None
     scene, box = on_desk(thing(3, noise=99))
     write_picture(tmp_path / "desk.png", scene)
     where = ",".join(str(int(v)) for v in box)
@@ -258,3 +276,46 @@ def test_things_follow_to_another_image_embedder_and_are_no_people(home, tmp_pat
         [old], [new] = vault.identity("mug", "old").templates, vault.identity("mug", "new").templates
         assert new.quality.face_px == old.quality.face_px and all(vault.pictures("mug", "new"))
     assert main(["gallery", "reenroll", "--model", "yunet", *end]) == 2
+
+
+def test_a_removed_model_takes_its_things_out_of_use_and_people_are_not_asked_for(home, tmp_path, capsys):
+    end = ["--home", str(home.path)]
+    home.save_settings(Settings(precision="fp32"))
+    blocks(home.models_dir / "things.onnx", id="things")
+    assert main(["models", "use", "things", *end]) == 0
+    for number, name in enumerate(("mug", "mug3")):
+        write_picture(tmp_path / f"{name}.png", thing(number))
+        assert main(["enroll", name, str(tmp_path / f"{name}.png"), "--model", "things", *end]) == 0
+    rows = np.random.default_rng(0).normal(size=(1, 48))
+    np.savez(tmp_path / "more.npz", names=np.array(["saw"]), encodings=rows, model=np.array("things"))
+    assert main(["gallery", "import", str(tmp_path / "more.npz"), "--model", "things", *end]) == 0
+    capsys.readouterr()
+    assert main(["models", "remove", "things", *end]) == 0
+    assert "3 things stay in the gallery" in (told := capsys.readouterr().out) and "mug, mug3, saw" in told
+    home.save_settings(Settings(embedder="other", precision="fp32"))
+    for command in (["models", "use", "sface"], ["recognize", str(tmp_path / "mug.png")]):
+        assert main([*command, *end]) == 0
+        told = capsys.readouterr()
+        assert "enrolled again" not in told.out + told.err and "mug, mug3" not in told.out + told.err
+
+
+def test_an_embedder_that_cannot_tell_things_apart_says_so(home, tmp_path, capsys):
+    blocks(home.models_dir / "blocks-fp32.onnx", operating_points=())
+    for name in range(12):
+        (tmp_path / "all" / f"thing {name}").mkdir(parents=True)
+        for view in range(4):  # no two pictures of a thing have anything in common
+            write_picture(tmp_path / "all" / f"thing {name}" / f"{view}.png", thing(10 * name + view))
+    command = ["calibrate", str(tmp_path / "all"), "--model", "blocks", "--home", str(home.path)]
+    assert main([*command, "--json"]) == 0
+    [report] = json.loads(capsys.readouterr().out)["builds"]
+    assert report["trial"]["fnir"]["value"] > 0.5 and "blocks (fp32) can hardly tell" in report["warning"]
+    assert main(command) == 0
+    assert "can hardly tell these things apart" in (told := capsys.readouterr().err) and "train siamese" in told
+
+
+@pytest.mark.parametrize("command", ["calibrate", "enroll"])
+def test_the_help_says_what_calibration_wants(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "at least 10 sub-folders" in told and "3 or more pictures each" in told and "once before the first" in told

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from edge_app.home import Home, Settings
     from edge_app.zoo import Entry
 
+_WANTED = """\
+DIR wants at least 10 sub-folders, one per thing or person, with 3 or more
+pictures each. They need not be those that you will enroll, only of the same
+kind. A general image embedder that has no thresholds wants this once before
+the first `enroll`; with another file of it, or on other kinds of pictures, do
+it again."""
+
 _Embed = Callable[["Pixels"], "list[Floats] | str"]
 """A picture in, its unit vector by every build out, or why there is none."""
 
@@ -30,6 +37,7 @@ def add_parser(commands: options.Commands) -> None:
         "edge-app calibrate things/ --model ID",
         run,
     )
+    parser.description = f"{parser.description}\n\n{_WANTED}"
     parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="a sub-folder per thing or person")
     parser.add_argument("--model", metavar="ID", help="embedder to calibrate (default: the one in use)")
     parser.add_argument("--reset", action="store_true", help="go back to the thresholds that the model brought")
@@ -65,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
         options.warn(f"left out {source}: {why}")
     for one, entry in zip(made, entries, strict=True):
         _tell(one, entry, settings.fpir)
+        if warning := _warning(one, entry):
+            options.warn(warning)
     print(f"kept in {calibration.path_of(home)}; `edge-app calibrate --reset --model {model_id}` goes back")
     return 0
 
@@ -179,7 +189,20 @@ def _report(made: Calibration, entry: Entry, settings: Settings) -> dict[str, An
         "points": [asdict(point) for point in made.points],
         "tar": {f"{fmr:g}": round(share, 4) for fmr, share in made.tar.items()},
         "trial": trial,
+        "warning": _warning(made, entry),
     }
+
+
+def _warning(made: Calibration, entry: Entry) -> str | None:
+    """What to do when the thresholds are as good as can be, and that is not good; None when all is well."""
+    if made.trial is None or not made.hopeless:
+        return None
+    what = "things" if entry.task == "image-embedding" else "people"
+    share = f"{made.trial.fnir.value:.0%} were missed or misnamed"
+    return (
+        f"{made.model_id} ({entry.precision}) can hardly tell these {what} apart: {share}. Try another embedder, train "
+        "one on such pictures (edge-app train siamese DIR), or use more and clearer pictures"
+    )
 
 
 def _tell(made: Calibration, entry: Entry, fpir: float) -> None:

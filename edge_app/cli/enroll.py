@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from edge_app.enroll import EnrollOptions, Refusal, Shot, Verdict
     from edge_app.things import ThingBench, ThingShot, ThingVerdict
 
+_THINGS = """\
+Things are enrolled with --model and a general image embedder. One that has no
+thresholds wants `edge-app calibrate DIR --model ID` once before the first
+enrollment: at least 10 sub-folders of things, with 3 or more pictures each."""
+
 
 def add_parser(commands: options.Commands) -> None:
     """Add `enroll`."""
@@ -26,6 +31,7 @@ def add_parser(commands: options.Commands) -> None:
         "         edge-app enroll 'blue mug' mug1.jpg mug2.jpg --model ID --box 40,60,300,320",
         run,
     )
+    parser.description = f"{parser.description}\n\n{_THINGS}"
     parser.add_argument("name", nargs="?", metavar="NAME", help="who it is")
     parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="pictures of that person; two are enough")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="a sub-folder of pictures per person")
@@ -189,20 +195,25 @@ def people_in(folder: Path) -> Iterator[tuple[str, Sequence[Path]]]:
 def _report(
     name: str, verdicts: Sequence[Verdict | ThingVerdict], bench: Workbench | ThingBench, model_id: str
 ) -> tuple[dict[str, Any], bool]:
+    from edge_app.assembly import own_embeddings
+
     accepted = sum(verdict.accepted for verdict in verdicts)
-    total = len(bench.vault.identity(name, model_id).templates) if accepted else 0
+    total = len(own_embeddings(bench.vault, name, model_id))
+    warning = _warning(name, accepted, total)
     report = {
         "name": name,
         "model": model_id,
         "accepted": accepted,
         "templates": total,
-        "warning": _warning(name, accepted, total),
+        "warning": warning,
         "shots": [_shot_report(verdict) for verdict in verdicts],
     }
     return report, bool(verdicts) and accepted == len(verdicts)
 
 
 def _warning(name: str, accepted: int, total: int) -> str | None:
+    if accepted == 0 and total:
+        return f"nothing new: {name} stays enrolled with {total} picture{'s' if total != 1 else ''}"
     if accepted == 0:
         return f"{name} was not enrolled: no picture was accepted"
     if total == 1:

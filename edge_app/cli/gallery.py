@@ -23,6 +23,7 @@ def add_parser(commands: options.Commands) -> None:
     )
     actions = top.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = options.command(actions, "list", "list everybody enrolled", "edge-app gallery list", run_list)
+    listing.description = f"{listing.description}\n\n{_LAST_SEEN}"
     options.json_flag(listing)
     show = options.command(actions, "show", "show one person's templates", "edge-app gallery show Ada", run_show)
     show.add_argument("name", metavar="NAME")
@@ -54,11 +55,27 @@ def add_parser(commands: options.Commands) -> None:
         "edge-app gallery import encodings.npz --model dlib-face",
         run_import,
     )
+    taken.description = f"{taken.description}\n\n{_FORMATS}"
     taken.add_argument("file", type=Path, metavar="FILE", help=".npz or .json; a pickle is never opened")
     taken.add_argument("--model", metavar="ID", required=True, help="the embedder that the encodings come from")
     options.json_flag(taken)
 
 
+_LAST_SEEN = """\
+"Last seen" is when the live picture, or `edge-app watch`, last recognized a
+person or a thing; `edge-app recognize` does not count."""
+_FORMATS = """\
+FILE is one of
+  .npz   arrays `names` (N texts) and `encodings` (N x numbers), or one array
+         of encodings per name
+  .json  {"Ada": [[numbers], ...], ...}, or
+         [{"name": "Ada", "encoding": [numbers]}, ...]
+Besides, the key `model` may hold the id of the embedder that made them: a text
+in .npz, {"model": "ID", "Ada": ...} or in every entry in .json. Without it the
+encodings are taken for face_recognition's, which belong to dlib's network:
+  edge-app export dlib --faces DIR -o dlib-face.onnx
+  edge-app models add dlib-face.onnx
+  edge-app gallery import FILE --model dlib-face"""
 _EXAMPLE = "example: edge-app gallery list"
 _FORGET = "edge-app gallery forget Ada"
 
@@ -192,8 +209,7 @@ def run_import(args: argparse.Namespace) -> int:
     home, vault = _open(args)
     entry = builds(home, args.model)[0]
     check_model(entry.task, entry.id)
-    size = open_entry(entry, 1).card.embedding_size or 0
-    encodings = read_encodings(args.file, size)
+    encodings = read_encodings(args.file, open_entry(entry, 1).card)
     with vault:
         added = import_encodings(vault, entry.id, encodings, f"imported from {args.file.name}")
     total = sum(added.values())

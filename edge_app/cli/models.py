@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import edge_app
 from edge_app.cli import options
-from edge_app.domain import ModelCard, ModelError
+from edge_app.domain import ModelCard, ModelError, size_words
 
 if TYPE_CHECKING:
     from edge_app.describe import Description
     from edge_app.home import Home, Settings
     from edge_app.zoo import Entry
+
+
+_MTCNN_PARTS = "mtcnn-"
+"""How the ids of the three networks begin that are one detector together, called mtcnn."""
 
 
 def add_parser(commands: options.Commands) -> None:
@@ -108,7 +112,7 @@ def run_list(args: argparse.Namespace) -> int:
 
 
 def _used(entry: Entry, settings: Settings, embedder: Entry) -> bool:
-    detects = entry.id == settings.detector or (settings.detector == "mtcnn" and entry.id.startswith("mtcnn-"))
+    detects = entry.id == settings.detector or (settings.detector == "mtcnn" and entry.id.startswith(_MTCNN_PARTS))
     return entry == embedder or detects or entry.id == settings.model
 
 
@@ -132,7 +136,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     licence = "cannot be read" if row["problem"] else _printable(row["licence"]) + _warning(row["commercial_use"])
-    size = f"{row['bytes'] / 1e6:.1f} MB"
+    size = size_words(row["bytes"])
     return "*" if row["in_use"] else "", row["id"], row["precision"], row["task"], licence, size, row["sha256"][:12]
 
 
@@ -159,9 +163,12 @@ def _files(args: argparse.Namespace) -> list[Path]:
     if path.suffix == ".onnx" or path.is_file():  # a folder is never meant: it may well be called like the model
         return [path]
     from edge_app.home import Home
-    from edge_app.store import builds
+    from edge_app.store import builds, catalogue
 
-    return [entry.path for entry in builds(Home.locate(args.home), args.id)]
+    home = Home.locate(args.home)
+    if args.id == "mtcnn":
+        return [entry.path for entry in catalogue(home) if entry.id.startswith(_MTCNN_PARTS)]
+    return [entry.path for entry in builds(home, args.id)]
 
 
 def _read(path: Path) -> ModelCard:
@@ -328,19 +335,33 @@ def run_remove(args: argparse.Namespace) -> int:
     """Take one model out."""
     from edge_app.home import Home
     from edge_app.install import in_use, remove
+    from edge_app.vault import Vault
 
     home = Home.locate(args.home)
     named = in_use(home.settings(), args.id)
+    with Vault(home.gallery_path) as vault:
+        held = vault.names(args.id)
     gone = remove(home, args.id)
     after = home.settings()
     fallen = {name: getattr(after, name) for name in named}
     if args.json:
-        options.print_json({"id": args.id, "removed": [entry.path.name for entry in gone], "settings": fallen})
+        removed = [entry.path.name for entry in gone]
+        options.print_json({"id": args.id, "removed": removed, "settings": fallen, "unusable": list(held)})
         return 0
     print(f"{args.id} is removed ({', '.join(entry.precision for entry in gone)}).")
     for name, value in fallen.items():
         print(f"It was in use: the {name} is {value} again.")
+    if held:
+        print(_unusable(args.id, gone[0].task, held))
     return 0
+
+
+def _unusable(model_id: str, task: str, names: tuple[str, ...]) -> str:
+    """What becomes of those that are enrolled with a model that is removed."""
+    one, many = ("thing", "things") if task == "image-embedding" else ("person", "people")
+    who = f"1 {one} stays" if len(names) == 1 else f"{len(names)} {many} stay"
+    listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"{who} in the gallery, but what was learned with {model_id} is of no use until it is added again: {listed}"
 
 
 def run_use(args: argparse.Namespace) -> int:

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from edge_app.cli.views import Seen, View
     from edge_app.sources import SourceSpec
 
+_NOT_SEEN = """\
+Pictures and clips may be old: who or what is named here does not count as
+seen. "Last seen" in `edge-app gallery list` is noted by the live picture and
+by `edge-app watch`."""
+
+
+_EXPECTED = "a picture, a folder or a video file"
+
 
 def add_parser(commands: options.Commands) -> None:
     """Add `recognize`."""
@@ -25,6 +33,7 @@ def add_parser(commands: options.Commands) -> None:
         "edge-app recognize party.jpg holiday/ clip.mp4 --save marked/",
         run,
     )
+    parser.description = f"{parser.description}\n\n{_NOT_SEEN}"
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="picture, folder or video file")
     parser.add_argument("--save", type=Path, metavar="DIR", help="write annotated copies there")
     parser.add_argument("--recursive", action="store_true", help="look into the sub-folders of folders too")
@@ -57,6 +66,9 @@ def run(args: argparse.Namespace) -> int:
     for job in jobs:
         if job.spec.kind == "video":
             _video(view, job, args, namer, failed)
+    if args.save is not None and not args.json:
+        copies = "1 annotated copy" if namer.written == 1 else f"{namer.written} annotated copies"
+        options.warn(f"{copies} in {args.save}")
     return 1 if failures else 0
 
 
@@ -73,11 +85,11 @@ def _jobs(args: argparse.Namespace, failed: Any) -> Iterator[_Job]:
 
     for text in args.sources:
         try:
-            spec = parse_source(text)
+            spec = _parsed(text)
             if spec.kind not in ("picture", "video", "folder"):
                 raise UsageError(
                     f"{spec.name} is a {spec.kind}",
-                    expected="a picture, a folder or a video file",
+                    expected=_EXPECTED,
                     remedy="cameras and streams are for `edge-app watch`",
                 )
             if spec.kind == "folder":
@@ -89,6 +101,16 @@ def _jobs(args: argparse.Namespace, failed: Any) -> Iterator[_Job]:
             raise
         except EdgeError as error:
             failed(error)
+
+
+def _parsed(text: str) -> SourceSpec:
+    """What a text names. Raises MediaError that offers what this command takes, which is less than others do."""
+    from edge_app.sources import parse_source
+
+    try:
+        return parse_source(text)
+    except MediaError as error:
+        raise MediaError(error.found, expected=_EXPECTED, remedy="check the path") from error
 
 
 def _view(args: argparse.Namespace, many: bool) -> View:
@@ -106,7 +128,7 @@ def _view(args: argparse.Namespace, many: bool) -> View:
         args.threads = 1
     reader = views.chosen_reader(args)
     if reader is not None:
-        views.tell_of(args, reader)
+        views.tell_of(args, reader, rule=not args.json)
         return views.ModelView(reader, explain=args.explain, top=args.top)
     if args.explain or args.top is not None:
         raise UsageError("--explain and --top are for classifiers", expected="--model with the id of one")
@@ -143,6 +165,7 @@ def _pictures(view: View, jobs: list[_Job], args: argparse.Namespace, namer: _Na
             if isinstance(seen, EdgeError):
                 failed(seen)
             else:
+                namer.written += args.save is not None
                 _report(view, str(job.path), seen, args)
 
 
@@ -170,7 +193,7 @@ def _video(view: View, job: _Job, args: argparse.Namespace, namer: _Namer, faile
                     writer.abandon()
                 raise
             if writer is not None:
-                writer.close()
+                namer.written += writer.close()
     except EdgeError as error:
         failed(error)
     if not args.json and timeline.frames:
@@ -205,6 +228,8 @@ class _Namer:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._names: dict[Path, Path] = {}
+        self.written = 0
+        """Copies that lie there by now."""
 
     def reserve(self, sources: list[Path], suffix: str) -> None:
         """Fix the names in the sources' order, before threads ask for them."""
@@ -245,10 +270,12 @@ class _Marked:
             self._writer = VideoWriter(self._path, (pixels.shape[1], pixels.shape[0]), self._fps)
         self._writer.write(pixels)
 
-    def close(self) -> None:
-        """Give the video its name."""
-        if self._writer is not None:
-            self._writer.close()
+    def close(self) -> bool:
+        """Give the video its name; False when there was no frame, and so no video."""
+        if self._writer is None:
+            return False
+        self._writer.close()
+        return True
 
     def abandon(self) -> None:
         """Leave nothing."""
