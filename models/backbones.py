@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self, cast
@@ -21,7 +21,16 @@ from torch import Tensor, nn
 
 from edge_app.domain import InputSpec, ModelError, UsageError
 from edge_app.pull import REGISTRY
-from models.weights import create_timm, file_sha256, first_line, is_reachable, load_into, read_state
+from models.checkpoint import Base
+from models.weights import (
+    create_timm,
+    file_sha256,
+    first_line,
+    is_reachable,
+    load_into,
+    read_state,
+    refuse_unknown,
+)
 
 DEFAULT: Final = "efficientnet-lite0"
 """Its ImageNet weights lie in a Python package: training works without a network."""
@@ -32,7 +41,9 @@ FACENET_FILES: Final = {
 }
 """Weight files of facenet-pytorch 2.5.3, as its release v2.2.9 names them."""
 
-NAMES: Final = (DEFAULT, *(f"inception-resnet-v1:{data}" for data in FACENET_FILES))
+_INCEPTION: Final = "inception-resnet-v1"
+
+NAMES: Final = (DEFAULT, *(f"{_INCEPTION}:{data}" for data in FACENET_FILES))
 """Backbones that are not timm's, by name."""
 
 _FACENET_URL: Final = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/"
@@ -202,9 +213,33 @@ def create_backbone(name: str = DEFAULT, *, weights: Path | None = None, pretrai
     """
     if name == DEFAULT:
         return _efficientnet_lite0(weights, pretrained)
-    if name.startswith("inception-resnet-v1"):
+    if name.startswith(_INCEPTION):
         return _inception_resnet(name, weights, pretrained)
     return _timm(name, weights, pretrained)
+
+
+def check_name(name: str, others: Sequence[str] = NAMES) -> None:
+    """Raise UsageError for a name that `create_backbone` does not know; nothing is built, read or fetched.
+
+    `others` are the names that are meant perhaps, beside timm's.
+    """
+    if name.startswith(_INCEPTION):
+        _inception_data(name)
+    elif name not in others:
+        refuse_unknown(name.removeprefix("timm:"), others)
+
+
+def base_of(backbone: Backbone) -> Base:
+    """What a checkpoint remembers of the network that was trained on."""
+    source = backbone.source
+    return Base(
+        backbone.name,
+        backbone.features,
+        source.licence,
+        source.commercial_use,
+        source.origin,
+        source.origin_sha256,
+    )
 
 
 def normalize(images: Tensor, spec: InputSpec) -> Tensor:
@@ -319,18 +354,24 @@ def _is_chain(layers: tuple[nn.Module, ...], probe: Tensor, expected: Tensor) ->
 def _inception_resnet(name: str, weights: Path | None, pretrained: bool) -> Backbone:
     from facenet_pytorch import InceptionResnetV1
 
-    data = name.removeprefix("inception-resnet-v1").removeprefix(":") or "vggface2"
-    if data not in FACENET_FILES:
-        raise UsageError(f"there is no backbone called {name!r}", expected=" or ".join(NAMES[1:]))
+    data = _inception_data(name)
     body = InceptionResnetV1(pretrained=None, classify=False)
     sha256 = ""
     if pretrained:
-        path = weights or facenet_file(cast(Literal["vggface2", "casia-webface"], data))
+        path = weights or facenet_file(data)
         load_into(body, read_state(path), str(path))
         sha256 = file_sha256(path)
     source = Source("MIT code; weights trained on research-only pictures", False, f"facenet-pytorch, {data}", sha256)
     spec = InputSpec("input", 160, 160, "RGB", (127.5,) * 3, (128.0,) * 3)
     return InceptionBackbone(f"inception-resnet-v1:{data}", body, spec, "arcface-160", source)
+
+
+def _inception_data(name: str) -> Literal["vggface2", "casia-webface"]:
+    """What the named network was trained on."""
+    data = name.removeprefix(_INCEPTION).removeprefix(":") or "vggface2"
+    if data not in FACENET_FILES:
+        raise UsageError(f"there is no backbone called {name!r}", expected=" or ".join(NAMES[1:]))
+    return cast(Literal["vggface2", "casia-webface"], data)
 
 
 def facenet_file(data: Literal["vggface2", "casia-webface"]) -> Path:
@@ -373,6 +414,8 @@ __all__ = [
     "InceptionBackbone",
     "Source",
     "TimmBackbone",
+    "base_of",
+    "check_name",
     "create_backbone",
     "facenet_file",
     "file_sha256",

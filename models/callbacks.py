@@ -127,7 +127,7 @@ class Watch(Callback):
             return
         loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
         if loss is not None and not bool(torch.isfinite(loss).all()):
-            raise _not_a_number(self._stage, trainer.current_epoch)
+            raise not_a_number(self._stage, trainer.current_epoch)
         now_s = time.perf_counter()
         if loss is not None and trainer.is_global_zero and now_s - self._told_s >= _TELL_EVERY_S:
             self._told_s = now_s
@@ -140,7 +140,10 @@ class Watch(Callback):
             self._record(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add the training loss and tell the epoch's figures."""
+        """Refuse weights that are not numbers, add the training loss and tell the epoch's figures."""
+        # The loss is of the weights before the last step; what that step made of them is seen here, before it is saved.
+        if not _is_finite(pl_module):
+            raise not_a_number(self._stage, trainer.current_epoch, "a weight")
         if not trainer.enable_validation:
             self._record(trainer)
         # The training loss is known only now; validation ran before the epoch's end.
@@ -155,7 +158,7 @@ class Watch(Callback):
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         watched = values.get(self._monitor, 0.0)
         if not math.isfinite(watched):
-            raise _not_a_number(self._stage, trainer.current_epoch)
+            raise not_a_number(self._stage, trainer.current_epoch)
         epoch = trainer.current_epoch
         self.history = [entry for entry in self.history if entry["epoch"] < epoch]
         self.history.append({"epoch": float(epoch), "seconds": time.perf_counter() - self._started_s, **values})
@@ -183,11 +186,19 @@ def _csv(history: Sequence[Mapping[str, float]]) -> str:
     return out.getvalue()
 
 
-def _not_a_number(stage: str, epoch: int) -> TrainingError:
+def not_a_number(stage: str, epoch: int, what: str = "the loss") -> TrainingError:
+    """The error of a stage in which `what` became NaN or infinite; it names the rate that the stage learns at."""
+    rate = "--tune-rate" if stage.endswith("tune") else "--learning-rate"
     return TrainingError(
-        f"the loss of stage {stage} is not a number in epoch {epoch}",
-        remedy="lower --learning-rate, or use --precision 32; the epochs before are kept for --resume",
+        f"{what} of stage {stage} is not a number in epoch {epoch}",
+        remedy=f"train into a new folder with a lower {rate}, or with --precision 32",
     )
+
+
+def _is_finite(module: torch.nn.Module) -> bool:
+    """Whether every weight that learns is a number; one answer, for an accelerator is waited for once."""
+    told = [parameter.detach().isfinite().all() for parameter in module.parameters() if parameter.requires_grad]
+    return not told or bool(torch.stack(told).all())
 
 
 def _reseed(seed: int) -> None:

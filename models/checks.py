@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import cv2
 import numpy as np
@@ -53,6 +53,13 @@ class CheckOptions:
     imbalance: float = 5.0
     """Largest class over smallest from which on the imbalance is named."""
     min_classes: int = 2
+    noun: Literal["class", "identity"] = "class"
+    """What a sub-folder is called to the user."""
+
+    @property
+    def nouns(self) -> str:
+        """Several of them."""
+        return {"class": "classes", "identity": "identities"}[self.noun]
 
 
 def scan(
@@ -66,7 +73,7 @@ def scan(
     root = Path(root)
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
-        raise UsageError(f"{root} {what}", expected="a folder with a sub-folder per class")
+        raise UsageError(f"{root} {what}", expected=f"a folder with a sub-folder per {options.noun}")
     try:
         listing, findings = _list(root)
     except OSError as error:
@@ -87,7 +94,7 @@ def scan(
     folder, found = _drop_small_classes(root, names, pictures, groups, options)
     findings += found
     if len(folder.classes) < options.min_classes:
-        raise _too_few_classes(root, folder.classes, findings, options.min_classes)
+        raise _too_few_classes(root, folder.classes, findings, options)
     return replace(folder, findings=tuple(findings + _imbalance(folder, options.imbalance)))
 
 
@@ -144,7 +151,9 @@ def _refuse_odd_names(names: Sequence[str]) -> None:
             )
 
 
-def _too_few_classes(root: Path, classes: Sequence[str], findings: Sequence[Finding], needed: int) -> UsageError:
+def _too_few_classes(
+    root: Path, classes: Sequence[str], findings: Sequence[Finding], options: CheckOptions
+) -> UsageError:
     """Names what was left out and why: these are the only words that the user gets."""
     left_out = [
         f"{f.files[0]} ({f.detail})"
@@ -154,19 +163,23 @@ def _too_few_classes(root: Path, classes: Sequence[str], findings: Sequence[Find
     unreadable = [f.files[0] for f in findings if f.kind == "unreadable"]
     strays = [f.files[0] for f in findings if f.kind == "stray picture"]
     nested = any(f.kind == "nested folder" for f in findings)
-    remedy = "add a sub-folder of pictures per class"
+    remedy = f"add a sub-folder of pictures per {options.noun}"
     if nested and len(classes) == 1:
-        remedy = f"its classes lie deeper: did you mean {root / classes[0]}?"
+        remedy = f"its {options.nouns} lie deeper: did you mean {root / classes[0]}?"
     elif left_out:
         remedy = f"left out: {_some(left_out)}"
     elif strays and not classes:
-        remedy = f"its {len(strays)} pictures lie in no class folder: {remedy}"
+        return UsageError(
+            f"{root} holds {len(strays)} pictures that lie loose in it and no sub-folder of pictures",
+            expected=f"at least {options.min_classes} sub-folders, one per {options.noun}",
+            remedy=f"sort the pictures into a sub-folder per {options.noun}",
+        )
     if unreadable:
         remedy += f"; unreadable: {_some(unreadable)}"
     return UsageError(
-        f"{root} holds {len(classes)} usable class{'' if len(classes) == 1 else 'es'}"
+        f"{root} holds {len(classes)} usable {options.noun if len(classes) == 1 else options.nouns}"
         + (f" ({classes[0]})" if len(classes) == 1 else ""),
-        expected=f"at least {needed}",
+        expected=f"at least {options.min_classes}",
         remedy=remedy,
     )
 

@@ -6,13 +6,12 @@ Flows in: an argparse parser, later its namespace. Flows out: `ClassifierOptions
 from __future__ import annotations
 
 import argparse
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from edge_app.domain import UsageError
-from models.command import FIND, NEVER, PathTeller, command_of, plain
+from models.command import FIND, LARGEST, NEVER, PathTeller, command_of, plain
 
 if TYPE_CHECKING:
     from models.augment import AugmentOptions, Mixing
@@ -30,6 +29,8 @@ METHODS = (
     "distillation",
 )
 """What `--compare` can hold against doing without."""
+
+_RATE = f"above 0, to {LARGEST:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +110,12 @@ class ClassifierOptions:
             (0.5 <= self.confidence < 1, "confidence bar", self.confidence, "0.5 to below 1"),
             (self.generations >= 0, "number of generations", self.generations, "0 or more"),
             (0 <= self.dropout < 1, "dropout", self.dropout, "0 to below 1"),
-            (self.ridge >= 0, "ridge", self.ridge, "0 or more"),
+            (0 <= self.ridge <= LARGEST, "ridge", self.ridge, f"0 to {LARGEST:g}"),
             (0 < self.decay <= 1, "decay", self.decay, "above 0, to 1"),
             (self.loss in LOSSES, "loss", self.loss, ", ".join(LOSSES)),
             (self.seed >= 0, "seed", self.seed, "0 or more"),
-            (0 < self.learning_rate < math.inf, "learning rate", self.learning_rate, "above 0"),
-            (self.tune_rate is None or 0 < self.tune_rate < math.inf, "tuning rate", self.tune_rate, "above 0"),
+            (0 < self.learning_rate <= LARGEST, "learning rate", self.learning_rate, _RATE),
+            (self.tune_rate is None or 0 < self.tune_rate <= LARGEST, "tuning rate", self.tune_rate, _RATE),
             (self.patience is None or self.patience >= 1, "patience", self.patience, "1 or more epochs"),
             (0 < self.validation_share < 1, "validation share", self.validation_share, "between 0 and 1"),
             (0 < self.selection_share < 1, "selection share", self.selection_share, "between 0 and 1"),

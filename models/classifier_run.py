@@ -19,8 +19,8 @@ from edge_app.domain import UsageError
 from edge_app.pictures import read_picture, write_picture
 from models.analysis import probabilities
 from models.augment import AugmentOptions, contact_sheet, view_maker
-from models.backbones import Backbone, create_backbone
-from models.checkpoint import Base, Checkpoint, package_versions, save
+from models.backbones import Backbone, base_of, check_name, create_backbone
+from models.checkpoint import Checkpoint, package_versions, save
 from models.checks import scan
 from models.classifier_options import ClassifierOptions, from_namespace
 from models.command import absolute, passed_on
@@ -29,7 +29,7 @@ from models.features import FeatureBank, ViewPlan, default_threads, feature_bank
 from models.recipe import Trained, Workshop, hard_targets, train
 from models.report import HTML_NAME, JSON_NAME, Circumstances, Report, collect, write
 from models.report_parts import read_report
-from models.training import Progress, finish_run, open_run
+from models.training import Progress, finish_run, open_run, refuse_folder
 
 _SHEET_PICTURES: Final = 6
 _CACHE: Final = "cache"
@@ -103,6 +103,8 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
 def _refuse_early(options: ClassifierOptions) -> None:
     """What can be told to be wrong before pictures are read and a folder is made."""
     options.machine.check()
+    check_name(options.backbone)
+    refuse_folder(options.output, resume=options.resume)
     _ = options.augment
     if options.unlabelled is not None:
         find_unlabelled(options.unlabelled)
@@ -152,18 +154,10 @@ def save_best(work: Workshop, trained: Trained) -> Path:
     right = float((trained.logits.argmax(axis=1) == labels).mean())
     chances = probabilities(trained.logits, trained.temperature)
     loss = float(-np.log(np.maximum(chances[np.arange(len(labels)), labels], 1e-12)).mean())
-    source = backbone.source
     checkpoint = Checkpoint(
         "classifier",
         trained.model.state_dict(),
-        Base(
-            backbone.name,
-            backbone.features,
-            source.licence,
-            source.commercial_use,
-            source.origin,
-            source.origin_sha256,
-        ),
+        base_of(backbone),
         backbone.input,
         backbone.crop,
         trained.model.head.described,

@@ -20,6 +20,9 @@ FIND: Final = "find"
 WORDS_OF_NONE: Final[Mapping[str, str]] = {"patience": NEVER, "tune_rate": FIND}
 """What an option is given on the command line to become None, where None is not what it is by default."""
 
+LARGEST: Final = 1e30
+"""No rate or penalty is larger: from about 3e38 on it is no number of single precision."""
+
 _ALWAYS: Final = ("seed", "output")
 """Told even where they are the default."""
 _LEFT_OUT: Final = ("resume", "command")

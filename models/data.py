@@ -122,17 +122,6 @@ def split_pictures(
     return Split(*parts)
 
 
-def split_identities(folder: PictureFolder, *, seed: int, held_out: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Class indices to train on and to hold out. Raises UsageError unless at least two remain on each side."""
-    total = len(folder.classes)
-    if not 2 <= held_out <= total - 2:
-        raise UsageError(
-            f"{held_out} of {total} identities held out", expected="at least two to train on and two held out"
-        )
-    order = np.random.default_rng([seed, 2]).permutation(total)
-    return tuple(sorted(int(i) for i in order[held_out:])), tuple(sorted(int(i) for i in order[:held_out]))
-
-
 def folds(
     folder: PictureFolder, indices: Sequence[int], count: int, seed: int
 ) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:

@@ -24,7 +24,7 @@ from edge_app.embed import Embedder
 from edge_app.pictures import read_picture
 from edge_app.vision import CROPS, align, prepare
 from models import sface
-from models.backbones import Backbone, Source, create_backbone, normalize
+from models.backbones import NAMES, Backbone, Source, check_name, create_backbone, normalize
 from models.checkpoint import Checkpoint
 from models.data import PictureFolder
 from models.training import Progress
@@ -65,8 +65,14 @@ def create_embedder(name: str = SFACE, *, weights: Path | None = None, pretraine
     return _create(name, weights, pretrained).eval().to(memory_format=torch.channels_last)
 
 
+def check_base(name: str) -> None:
+    """Raise UsageError for a name that `create_embedder` does not know; nothing is built, read or fetched."""
+    check_name(name, (SFACE, *NAMES))
+
+
 def _create(name: str, weights: Path | None, pretrained: bool) -> Backbone:
     if name != SFACE:
+        check_base(name)
         return create_backbone(name, weights=weights, pretrained=pretrained)
     if not pretrained:
         return SFaceBackbone(sface.SFace(), Source(sface.LICENCE, True, "random weights", ""))

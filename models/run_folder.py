@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -37,24 +38,14 @@ def open_run(folder: Path, configuration: Mapping[str, Any], *, resume: bool) ->
     Raises UsageError when the folder holds a run and `resume` is not set, holds none and it is, or was begun
     otherwise; the options that differ are named.
     """
+    refuse_folder(folder, resume=resume)
     path = folder / _RUN_FILE
     wanted = json.loads(json.dumps(configuration))
-    if folder.is_dir():
-        _sweep(folder)
     if not resume:
-        if path.exists() or (folder.is_dir() and any(folder.iterdir())):
-            raise UsageError(
-                f"{folder} is not empty", expected="a new folder", remedy="name another, or go on with --resume"
-            )
         make_folder(folder)
         write_atomic(path, json.dumps(wanted, indent=1, ensure_ascii=False))
         return
-    try:
-        begun = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise UsageError(f"{folder} holds no run to go on with", remedy="leave --resume out") from error
-    if not isinstance(begun, dict):
-        raise UsageError(f"{path} holds no run's options", remedy="train into another folder")
+    begun = _begun(folder)
     differing = sorted(_WORDS.get(key, key) for key in {*begun, *wanted} if begun.get(key) != wanted.get(key))
     if differing:
         raise UsageError(
@@ -62,6 +53,35 @@ def open_run(folder: Path, configuration: Mapping[str, Any], *, resume: bool) ->
             expected="the same command",
             remedy="train into another folder",
         )
+
+
+def refuse_folder(folder: Path, *, resume: bool) -> None:
+    """Raise what `open_run` would raise without knowing the options: before pictures are read, and nothing is made.
+
+    What a kill left half-written is removed: it is no reason to refuse.
+    """
+    if os.path.isfile(folder):  # noqa: PTH113 (a folder above that may not be entered is told when it is made)
+        raise UsageError(f"{folder} is a file", expected="a folder to write to", remedy="name another")
+    if folder.is_dir():
+        _sweep(folder)
+    if resume:
+        _begun(folder)
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(
+            f"{folder} is not empty", expected="a new folder", remedy="name another, or go on with --resume"
+        )
+
+
+def _begun(folder: Path) -> dict[str, Any]:
+    """The options of the run that was begun in a folder."""
+    path = folder / _RUN_FILE
+    try:
+        begun = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder} holds no run to go on with", remedy="leave --resume out") from error
+    if not isinstance(begun, dict):
+        raise UsageError(f"{path} holds no run's options", remedy="train into another folder")
+    return begun
 
 
 def _sweep(folder: Path) -> None:

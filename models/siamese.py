@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from edge_app.domain import UsageError
 from models.augment import AugmentOptions
-from models.backbones import Backbone
-from models.checkpoint import Base, Checkpoint, package_versions, save, write_atomic
+from models.backbones import Backbone, base_of
+from models.callbacks import not_a_number
+from models.checkpoint import Checkpoint, package_versions, save, write_atomic
 from models.checks import CheckOptions, scan
-from models.command import absolute, passed_on
+from models.command import LARGEST, absolute, passed_on
 from models.data import PictureFolder
-from models.embedder import SFACE, Crops, check_served_alike, create_embedder, crops_of
+from models.embedder import SFACE, Crops, check_base, check_served_alike, create_embedder, crops_of
 from models.report_parts import read_report
 from models.siamese_options import SiameseOptions
 from models.siamese_page import page
@@ -39,8 +40,8 @@ from models.siamese_report import (
     table,
     verdict,
 )
-from models.siamese_training import BANK_FOLDER, MONITOR, FeatureBank, Tuned, embed_cached, tune
-from models.training import FitOptions, Progress, finish_run, open_run
+from models.siamese_training import BANK_FOLDER, MONITOR, FeatureBank, Tuned, embed_cached, is_whole, tune
+from models.training import FitOptions, Progress, finish_run, open_run, refuse_folder
 
 CHECKPOINT_NAME: Final = "embedder-best.safetensors"
 REPORT_NAME: Final = "siamese.json"
@@ -49,8 +50,11 @@ MIN_IDENTITIES: Final = 4
 """Two to learn from and two held out: with fewer there is no pair of two identities on each side."""
 FEW_PICTURES: Final = 5
 """Identities with fewer pictures are named: 5-shot accuracy leaves them out."""
+CHECKS: Final = CheckOptions(min_classes=MIN_IDENTITIES, few_per_class=FEW_PICTURES, noun="identity")
 CHOOSING_FROM: Final = 10
 """From so many identities to train on, a fifth of them is kept to stop and mix by; below, none can be spared."""
+
+_STAGE: Final = "split"
 
 Ints = NDArray[np.intp]
 
@@ -84,11 +88,13 @@ def train(options: SiameseOptions, progress: Progress) -> SiameseResult:
     """Fine-tune once per split, judge all, keep the first split's network.
 
     Raises UsageError for a folder or options that make no sense, ModelError for a base that cannot be had,
-    TrainingError when the loss is not a number.
+    TrainingError when the loss, a weight or an embedding is not a number.
     """
     _refuse_nonsense(options)
     options.machine.check()
-    folder = scan(options.directory, CheckOptions(min_classes=MIN_IDENTITIES, few_per_class=FEW_PICTURES))
+    check_base(options.base)
+    refuse_folder(options.output, resume=options.resume)
+    folder = scan(options.directory, CHECKS)
     for finding in folder.findings:
         progress.note(f"{finding.kind}: {', '.join(finding.files[:3])} {finding.detail}; {finding.action}")
     base = create_embedder(options.base, weights=options.weights)
@@ -109,7 +115,10 @@ def train(options: SiameseOptions, progress: Progress) -> SiameseResult:
     bank = FeatureBank.build(base, crops.images, options, progress)
     tuned = [_tune(base, bank, crops, division, options, k, progress) for k, division in enumerate(divisions)]
     before = [_score(base, bank, crops, division, options) for division in divisions]
-    after = [_score(one.network, bank, crops, part, options) for one, part in zip(tuned, divisions, strict=True)]
+    after = [
+        _score(one.network, bank, crops, division, options, f"{_STAGE}{k}")
+        for k, (one, division) in enumerate(zip(tuned, divisions, strict=True))
+    ]
     judgements = judge(before, after)
     result = _write(options, folder, base, tuned, divisions, judgements, (before, after))
     finish_run(options.output, options.output / BANK_FOLDER)
@@ -157,8 +166,8 @@ def _refuse_nonsense(options: SiameseOptions) -> None:
     for name, minimum in least.items():
         if getattr(options, name) < minimum:
             raise UsageError(f"--{name.replace('_', '-')} is {getattr(options, name)}", expected=f"at least {minimum}")
-    if not 0 < options.learning_rate < math.inf:
-        raise UsageError(f"found {options.learning_rate} as learning rate", expected="above 0")
+    if not 0 < options.learning_rate <= LARGEST:
+        raise UsageError(f"found {options.learning_rate} as learning rate", expected=f"above 0, to {LARGEST:g}")
     # It refuses what it cannot draw; here, before a folder is made.
     AugmentOptions("face", options.augmentation, options.webcam)
 
@@ -193,7 +202,7 @@ def _tune(
 ) -> Tuned:
     fitting = FitOptions(
         folder=options.output,
-        stage=f"split{number}",
+        stage=f"{_STAGE}{number}",
         epochs=options.epochs,
         seed=options.seed,
         batch_size=options.identities_per_batch * options.pictures_per_batch,
@@ -208,10 +217,19 @@ def _tune(
 
 
 def _score(
-    network: Backbone, bank: FeatureBank, crops: Crops, division: Division, options: SiameseOptions
+    network: Backbone,
+    bank: FeatureBank,
+    crops: Crops,
+    division: Division,
+    options: SiameseOptions,
+    stage: str = "",
 ) -> SplitScores:
+    """Judge on the held-out identities; `stage` is the one that a tuned network comes from, for the error it raises."""
     positions = np.flatnonzero(np.isin(crops.labels, division.held_out))
     embeddings = embed_cached(network, bank, positions, options.unfreeze)
+    # Weights can be numbers so large that what they make of a picture is none.
+    if stage and not is_whole(embeddings):
+        raise not_a_number(stage, options.epochs - 1, "an embedding")
     return score(embeddings, crops.labels[positions].astype(np.int64))
 
 
@@ -227,7 +245,6 @@ def _write(
     told = verdict(judgements)
     output = options.output
     result = SiameseResult(output / CHECKPOINT_NAME, output / REPORT_NAME, output / PAGE_NAME, judgements, told)
-    source = base.source
     names = [[folder.classes[i] for i in part] for part in (divisions[0].learning, divisions[0].choosing)]
     chosen = {"chosen_by": names[1], "verdict": told, "mixture": tuned[0].mixture}
     save(
@@ -235,9 +252,7 @@ def _write(
         Checkpoint(
             kind="embedder",
             tensors=tuned[0].network.state_dict(),
-            base=Base(
-                base.name, base.features, source.licence, source.commercial_use, source.origin, source.origin_sha256
-            ),
+            base=base_of(base),
             input=base.input,
             crop=base.crop,
             head={},
@@ -269,7 +284,7 @@ def _write(
         "figures": plain(judgements),
         "splits": splits,
         "few": few_identities(judgements),
-        "base": {"name": base.name, **asdict(source)},
+        "base": {"name": base.name, **asdict(base.source)},
         "pictures": {"folder": str(folder.root), "count": len(folder.pictures), "identities": len(folder.classes)},
         "findings": [asdict(finding) for finding in folder.findings],
         "checkpoint": CHECKPOINT_NAME,

@@ -190,15 +190,16 @@ def _best_mixture(
     for share in MIXTURES:
         network = mixed_with(base, tuned, share)
         embeddings = embed_cached(network, bank, choose, options.unfreeze)
-        reached = separation(embeddings, labels[choose].astype(np.int64)) if _whole(embeddings) else -math.inf
+        reached = separation(embeddings, labels[choose].astype(np.int64)) if is_whole(embeddings) else -math.inf
         tried.append((-reached, share, network))
     _loss, share, network = min(tried, key=lambda one: one[:2])
     return share, network
 
 
-def _whole(embeddings: Floats) -> bool:
-    """Whether every embedding has a direction; a network that collapsed gives zeros or NaN."""
-    return bool(np.isfinite(embeddings).all() and (np.linalg.norm(embeddings, axis=1) > 0).all())
+def is_whole(embeddings: Floats) -> bool:
+    """Whether every embedding has a direction; a network that collapsed gives zeros, NaN or what overflows."""
+    lengths = np.linalg.norm(embeddings, axis=1)
+    return bool(np.isfinite(lengths).all() and (lengths > 0).all())
 
 
 def _tensor(positions: Ints) -> Tensor:
@@ -288,7 +289,7 @@ class _Siamese(pl.LightningModule):
         labels = torch.cat([label for _, label in self._seen]).numpy()
         self._seen.clear()
         # NaN is told as training going wrong.
-        self.log(MONITOR, separation(embeddings, labels) if _whole(embeddings) else math.nan, sync_dist=True)
+        self.log(MONITOR, separation(embeddings, labels) if is_whole(embeddings) else math.nan, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW with a rate per group and one cycle over all steps."""

@@ -35,7 +35,7 @@ from models.augment import seed_of
 from models.callbacks import Best, Last, SafetensorsIO, Watch, quiet
 from models.checkpoint import load_state, make_folder, write_atomic
 from models.progress import Progress, Silence, TrainingError
-from models.run_folder import STATE_FOLDER, finish_run, make_scratch, open_run
+from models.run_folder import STATE_FOLDER, finish_run, make_scratch, open_run, refuse_folder
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "32", "16", "bf16"]
@@ -151,8 +151,8 @@ def fit(module: pl.LightningModule, make: MakeLoaders, options: FitOptions, prog
 
     The best epoch is by `monitor`; without validation loader it is the last. State is saved after every epoch; with
     `resume` a stage goes on from there and ends as if it had not been interrupted (on a CPU: to the bit).
-    Raises TrainingError when the loss is not a number or memory does not suffice for a batch of one, ModelError when
-    state cannot be written or read.
+    Raises TrainingError when the loss or a weight is not a number or memory does not suffice for a batch of one,
+    ModelError when state cannot be written or read.
     """
     state = options.folder / STATE_FOLDER
     make_folder(options.folder)
@@ -200,7 +200,7 @@ def find_learning_rate(module: pl.LightningModule, make: MakeLoaders, options: F
             )
     suggestion = found.suggestion(skip_begin=5, skip_end=5) if found else None
     if suggestion is None or not math.isfinite(suggestion):
-        raise TrainingError("no learning rate makes the loss fall", remedy="give one with --learning-rate")
+        raise TrainingError("no learning rate makes the loss fall", remedy="give one with --tune-rate")
     return float(suggestion)
 
 
@@ -428,4 +428,5 @@ __all__ = [
     "loader",
     "make_scratch",
     "open_run",
+    "refuse_folder",
 ]

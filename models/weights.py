@@ -106,14 +106,8 @@ def create_timm(name: str, *, fetch: bool, others: Sequence[str] = ()) -> Any:
     """
     import timm
 
+    refuse_unknown(name, others)
     architecture = name.split(".")[0]
-    if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, [*others, *timm.list_models()], _MOST_NAMED)
-        raise UsageError(
-            f"there is no backbone called {name!r}",
-            expected=", ".join(near) if near else f"{' or '.join(others)}, or a timm name such as resnet18",
-            remedy="did you mean one of these?" if near else "",
-        )
     tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
     if "." in name and name.partition(".")[2] not in tags:
         raise UsageError(
@@ -128,6 +122,20 @@ def create_timm(name: str, *, fetch: bool, others: Sequence[str] = ()) -> Any:
             remedy="name a weight file with --weights",
         )
     return _fetched(name)
+
+
+def refuse_unknown(name: str, others: Sequence[str] = ()) -> None:
+    """Raise UsageError for a name that timm does not know, with those of it and of `others` that are near."""
+    import timm
+
+    architecture = name.split(".")[0]
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, [*others, *timm.list_models()], _MOST_NAMED)
+        raise UsageError(
+            f"there is no backbone called {name!r}",
+            expected=", ".join(near) if near else f"{' or '.join(others)}, or a timm name such as resnet18",
+            remedy="did you mean one of these?" if near else "",
+        )
 
 
 def is_reachable(url: str, patience_s: float = PATIENCE_S) -> bool:

@@ -27,7 +27,7 @@ from models.evaluate import unit_rows
 from models.intervals import Estimate
 from models.metric_losses import metric_loss, start_at_means
 from models.siamese_options import SiameseOptions
-from models.training import Silence
+from models.training import Silence, TrainingError
 
 REPOSITORY = Path(__file__).parent.parent
 SAMPLE = REPOSITORY / "edge_app" / "sample"
@@ -502,7 +502,7 @@ def test_features_of_an_interrupted_run_are_used_again_and_others_are_not(
 def test_folders_that_cannot_work_are_told_in_words(
     small: Callable[..., SiameseOptions], tmp_path: Path, things: Path
 ) -> None:
-    with pytest.raises(UsageError, match="holds 3 usable classes; expected at least 4"):
+    with pytest.raises(UsageError, match="holds 3 usable identities; expected at least 4"):
         siamese.train(small(tmp_path / "run", directory=draw_things(tmp_path / "three", kinds=3)), Silence())
     faceless = options(things, tmp_path / "run", device="cpu")
     with pytest.raises(UsageError, match=r"0 identities have two pictures with a face.*--aligned"):
@@ -510,6 +510,19 @@ def test_folders_that_cannot_work_are_told_in_words(
     with pytest.raises(UsageError, match="--views is -1; expected at least 0"):
         siamese.train(options(things, tmp_path / "run", views=-1), Silence())
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_make_no_embedding_any_more_are_told_as_training_going_wrong(
+    small: Callable[..., SiameseOptions], tmp_path: Path
+) -> None:
+    # One batch: its loss is of the weights before the only step, and what that step makes of them is finite.
+    with pytest.raises(TrainingError, match=r"stage split0 is not a number in epoch 0.*lower --learning-rate"):
+        siamese.train(small(tmp_path / "run", epochs=1, learning_rate=1e30, identities_per_batch=16), Silence())
+
+
+def test_a_base_that_was_misspelt_is_told_the_right_one() -> None:
+    with pytest.raises(UsageError, match="no backbone called 'sfac'; expected sface"):
+        embedder.create_embedder("sfac")
 
 
 def test_a_checkpoint_of_another_kind_is_refused(finished: siamese.SiameseResult) -> None:

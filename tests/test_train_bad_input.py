@@ -14,6 +14,7 @@ from test_train_data import paint
 from edge_app.cli import main
 from edge_app.domain import ModelError, UsageError
 from models.augment import contact_sheet
+from models.backbones import create_backbone
 from models.checkpoint import FORMAT, load, make_folder
 
 
@@ -40,13 +41,15 @@ def told(capsys):
 @pytest.mark.parametrize(
     ("directory", "words"),
     [
-        ("nowhere", "nowhere does not exist; expected a folder with a sub-folder per class"),
+        ("nowhere", "nowhere does not exist; expected a folder with a sub-folder per {noun}"),
         ("notes.txt", "notes.txt is not a folder"),
-        ("empty", "empty holds 0 usable classes; expected at least"),
-        ("pictures/cat", "its 4 pictures lie in no class folder"),
+        ("empty", "empty holds 0 usable {nouns}; expected at least"),
+        ("pictures/cat", "holds 4 pictures that lie loose in it and no sub-folder of pictures; expected at least"),
     ],
 )
 def test_folders_that_teach_nothing(pictures, capsys, kind, directory, words):
+    nouns = {"classifier": ("class", "classes"), "siamese": ("identity", "identities")}
+    words = words.format(noun=nouns[kind][0], nouns=nouns[kind][1])
     assert main(["train", kind, directory, "--output", "run"]) == 2
     assert words in told(capsys) and not (pictures / "run").exists()
 
@@ -64,6 +67,10 @@ def test_folders_that_teach_nothing(pictures, capsys, kind, directory, words):
         (["--output", "run", "--unlabelled", "none"], "none does not exist"),
         (["--output", "run", "--backbone", "efficentnet-lite0"], "expected efficientnet-lite0"),
         (["--output", "run", "--learning-rate", "nan"], "found nan as learning rate"),
+        (["--output", "run", "--learning-rate", "1e39"], "found 1e+39 as learning rate"),
+        (["--output", "run", "--tune-rate", "inf"], "found inf as tuning rate"),
+        (["--output", "run", "--ridge", "inf"], "found inf as ridge"),
+        (["--output", "run", "--ridge", "nan"], "found nan as ridge"),
         ([], "--output is missing"),
     ],
 )
@@ -73,10 +80,37 @@ def test_options_of_the_classifier_that_make_no_sense(pictures, capsys, options,
     assert words in told(capsys) and sorted(pictures.rglob("*")) == before
 
 
+@pytest.mark.parametrize("kind", ["classifier", "siamese"])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--output", "notes.txt"], "notes.txt is a file"),
+        (["--output", "used"], "used is not empty; expected a new folder"),
+        (["--output", "used", "--resume"], "used holds no run to go on with"),
+        (["--output", "run", "--resume"], "run holds no run to go on with"),
+        (["--output", "run", "--NETWORK", "inception-resnet-v1:vgg"], "no backbone called 'inception-resnet-v1:vgg'"),
+        (["--output", "run", "--NETWORK", "resnet81"], "no backbone called 'resnet81'"),
+    ],
+)
+def test_what_is_known_to_be_wrong_is_told_before_pictures_are_read(
+    pictures, capsys, monkeypatch, kind, options, words
+):
+    def read(*_, **__):
+        raise AssertionError("pictures were read")
+
+    monkeypatch.setattr("models.siamese.scan", read)
+    monkeypatch.setattr("models.classifier_run.scan", read)
+    network = {"classifier": "--backbone", "siamese": "--base"}[kind]
+    before = sorted(pictures.rglob("*"))
+    assert main(["train", kind, "pictures", *(word.replace("--NETWORK", network) for word in options)]) == 2
+    assert words in told(capsys) and sorted(pictures.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--learning-rate", "0"], "found 0.0 as learning rate"),
+        (["--learning-rate", "inf"], "found inf as learning rate"),
         (["--learning-rate", "nan"], "found nan as learning rate"),
         (["--augmentation", "9"], "found an augmentation strength of 9.0"),
         (["--webcam", "nan"], "found a webcam share of nan"),
@@ -118,12 +152,16 @@ def test_a_file_above_the_folder_is_named(pictures):
     assert (pictures / "new" / "b").stat().st_mode & 0o777 == 0o700
 
 
-def test_the_augmentation_is_shown_beside_the_plain_view(pictures, capsys):
+def test_the_augmentation_is_shown_beside_the_plain_view(pictures, capsys, monkeypatch):
+    # 0.4 million weights of timm's own test network, 96 pixels: what is tried is the sheet, not the network.
+    tiny = create_backbone("timm:test_efficientnet", pretrained=False)
+    monkeypatch.setattr("models.classifier_run.create_backbone", lambda *_, **__: tiny)
+    side = tiny.input.width_px
     assert main(["train", "classifier", "pictures", "--show-augmentation", "sheet.txt"]) == 2
     assert "no picture's ending" in told(capsys)
     assert main(["train", "classifier", "pictures", "--show-augmentation", "sheet.png"]) == 0
-    # Six pictures; a plain view and eight random ones of 224 px, gaps of 4 px and one of 16.
-    assert Image.open("sheet.png").size == (9 * 224 + 16 + 7 * 4, 6 * 224 + 5 * 4)
+    # Six pictures; a plain view and eight random ones, gaps of 4 px and one of 16.
+    assert Image.open("sheet.png").size == (9 * side + 16 + 7 * 4, 6 * side + 5 * 4)
 
 
 def test_a_contact_sheet_begins_with_the_plain_view():

@@ -24,6 +24,7 @@ from torch.utils.data import Dataset
 from edge_app.domain import InputSpec, ModelError, UsageError
 from models import classifier_options, siamese_options, training
 from models.backbones import read_state
+from models.callbacks import not_a_number
 from models.checkpoint import Base, Checkpoint, load, load_state, save, save_state, write_atomic
 from models.classifier_options import ClassifierOptions
 from models.command import absolute, own_name, passed_on
@@ -143,6 +144,26 @@ def test_a_loss_that_is_not_a_number_is_one_line_and_loses_nothing(tmp_path):
         fit(Line(poison_epoch=2), make, options(tmp_path), Silence())
     assert load_state(tmp_path / "state" / "line-last.safetensors")["epoch"] == 1
     assert len(fit(Line(), make, options(tmp_path, resume=True), Silence()).history) == 6
+
+
+def test_weights_that_are_no_numbers_after_the_last_step_are_refused(tmp_path):
+    class Overshoots(Line):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=math.inf)
+
+    def unwatched(size):
+        return Loaders(loader(Points(24), EpochBatches(24, 24, 7), CPU))
+
+    with pytest.raises(TrainingError, match="a weight of stage line is not a number in epoch 0"):
+        fit(Overshoots(), unwatched, options(tmp_path, epochs=1), Silence())
+    assert not (tmp_path / "state" / "line-last.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "rate"), [("head", "--learning-rate,"), ("tune", "--tune-rate,"), ("refit-tune", "--tune-rate,")]
+)
+def test_the_rate_that_was_too_high_is_named(stage, rate):
+    assert f"train into a new folder with a lower {rate}" in str(not_a_number(stage, 0))
 
 
 def test_out_of_memory_halves_the_batch_and_says_so(tmp_path):

@@ -1,5 +1,7 @@
 """The training contest: what is compared with what, and that both sides do the same work."""
 
+from functools import partial
+
 import pytest
 
 pytest.importorskip("torch")
@@ -7,7 +9,9 @@ pytest.importorskip("torch")
 from test_train_data import paint
 
 from edge_app.domain import UsageError
+from models import speed
 from models.backbones import create_backbone
+from models.classifier_options import ClassifierOptions
 from models.progress import Silence
 from models.speed import _LEARNING, TARGETS, Cost, _hand_network, measure, rows
 
@@ -37,12 +41,15 @@ def test_the_layers_that_learn_by_hand_are_those_that_the_default_unfreezes():
     assert names and names == {name for name, _ in _hand_network().named_parameters() if name.startswith(_LEARNING)}
 
 
-def test_the_contest_runs_to_its_end_on_files(tmp_path):
+def test_the_contest_runs_to_its_end_on_files(tmp_path, monkeypatch):
+    # Fewer epochs of the unfrozen layers, and one worker process: each imports torch.
+    monkeypatch.setattr(speed, "ClassifierOptions", partial(ClassifierOptions, tune_epochs=1))
+    monkeypatch.setattr(speed, "_MOST_WORKERS", 1)
     for label, name in enumerate(("cat", "dog")):
-        for number in range(4):
+        for number in range(3):
             paint(tmp_path / name / f"{number}.png", 100 * label + number)
     found = measure(tmp_path, 2, 1, Silence())
-    assert found["pictures"] == 8 and [row["target"] for row in found["rows"]] == list(TARGETS.values())
+    assert found["pictures"] == 6 and [row["target"] for row in found["rows"]] == list(TARGETS.values())
     assert all(row["hand_s"] > 0 and row["ours_s"] > 0 and row["times_less_cpu"] > 0 for row in found["rows"])
 
 
