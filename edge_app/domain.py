@@ -84,6 +84,11 @@ def frozen_array(values: Any, dtype: type[np.generic], shape: tuple[int | None, 
     return array
 
 
+def size_words(size_bytes: int) -> str:
+    """A file's size as people say it, of small ones in kB."""
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes / 1e3:.1f} kB"
+
+
 def valid_name(name: str) -> str:
     """Return the name of an identity in its stored form (NFC, outer blanks removed).
 

@@ -121,10 +121,10 @@ def build(
         space = mixed(before, after, material.held_out_labels, scored.rate) if card.family == "embedding" else None
     except ModelError as error:
         return _refused(precision, size, str(error))
-    told = f"{scored.metric} {100 * scored.value:.2f} %, {100 * lost.value:.2f} points less than fp32"
+    told = f"{scored.metric} {100 * scored.value:.2f} % (fp32: {100 * (scored.value + lost.value):.2f} %)"
     judged = replace(_refused(precision, size, told), score=scored, drop=lost.value, interval=lost, outputs=after)
     if not lost.value <= max_drop + 1e-9:
-        return replace(judged, reason=f"{told}; at most {100 * max_drop:g} points are allowed")
+        return replace(judged, reason=f"{told}; at most {100 * max_drop:g} points less are allowed")
     if space is not None and not _shares_gallery(space, max_drop):
         least = f"at most {100 * max_drop:g} points, {MOST_STRANGERS:g} times and {SAME_SPACE_COSINE:g}"
         return replace(judged, reason=f"{told}, but {space.words()}; {least} in a gallery that both share")

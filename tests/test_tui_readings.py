@@ -15,12 +15,13 @@ from edge_app import readloop, sample
 from edge_app.assembly import open_workbench
 from edge_app.domain import Classification, Classified, ClassScore, Embedding, Frame, Heatmap, ModelError, Reading
 from edge_app.enroll import EnrollOptions
+from edge_app.events import LiveEvent
 from edge_app.home import Home, Settings
 from edge_app.pictures import read_picture
 from edge_app.tui.app import EdgeApp
 from edge_app.tui.area import Area
 from edge_app.tui.picture import Picture, Thumbnail
-from edge_app.tui.readings import bar, heat_words, marks_of_reading, seen_words
+from edge_app.tui.readings import bar, heat_words, marks_of_reading, reading_event_words, seen_words
 from edge_app.tui.screen_enroll import EnrollScreen
 from edge_app.tui.screen_live import LiveScreen
 from edge_app.tui.screen_models import ModelsScreen
@@ -276,6 +277,66 @@ async def test_a_thing_is_enrolled_from_two_captures(stage: Stage) -> None:
     [(model_id, name, shots)] = stage.things
     assert (model_id, name) == ("objects", "lamp")
     assert [shot[1] for shot in shots] == [(25, 15, 55, 45)] * 2
+
+
+async def test_the_box_is_put_around_a_thing_with_keys_while_it_is_enrolled(stage: Stage) -> None:
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await looking_for(stage, app, pilot, "objects")
+        await pilot.press("e")
+        await until(lambda: isinstance(app.screen, ThingScreen), "the screen of things")
+        # A name may have a b in it.
+        await pilot.press(*"bulb", "enter")
+        await until(lambda: stage.workers[-1]._capturing, "it captures")
+        stage.reel.feed([half(250, 0)])
+        await until(lambda: app.screen._look is not None, "a look")
+        assert "b and the arrows" in words(app, "#advice")
+        assert "arrows" not in words(app, "KeyBar")
+        await pilot.press("b", "left", "up", "plus", "shift+down")
+        assert app.area is not None
+        box = app.area.box
+        assert box == pytest.approx((21.4, 10.2, 53.8, 45.0))
+        await until(lambda: "arrows\u00a0Move\u00a0the\u00a0box" in words(app, "KeyBar"), "the keys of the box")
+        await pilot.press("space")
+        await until(lambda: "has just moved" in words(app, "#caution"), "that this answer is for another box")
+        assert app.screen.captures == 0
+        await until(lambda: area_of(stage) is not None and area_of(stage).tolist() == pytest.approx(box), "the box")
+        stage.reel.feed([half(250, 0)])
+        await until(lambda: not app.screen.is_behind(app.screen._reading), "its answer")
+        await pilot.press("space")
+        await until(lambda: app.screen.captures == 1, "a capture")
+        assert app.screen._captures[0].shot[1] == pytest.approx(box, abs=1e-3)
+        await pilot.press("w")
+        assert app.area is None
+
+
+async def test_the_bar_and_the_facts_of_a_thing_agree_on_enter(stage: Stage) -> None:
+    stage.things_refused = ("it looks like mug",)
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await looking_for(stage, app, pilot, "objects")
+        await pilot.press("e")
+        await until(lambda: isinstance(app.screen, ThingScreen), "the screen of things")
+        await pilot.press(*"lamp", "enter")
+        await until(lambda: stage.workers[-1]._capturing, "it captures")
+        stage.reel.feed([half(250, 0)])
+        await until(lambda: app.screen._look is not None, "a look")
+        await pilot.press("space", "space")
+        await until(lambda: "enter\u00a0Save" in words(app, "KeyBar"), "enter saves")
+        await pilot.press("enter")
+        await until(lambda: "lamp is enrolled with 1 capture\n" in words(app, "#facts"), "the facts")
+        assert "Press enter for the live picture" in words(app, "#facts")
+        await until(lambda: "enter\u00a0Live\u00a0picture" in words(app, "KeyBar"), "the bar says the same")
+        assert "Save" not in words(app, "KeyBar") and "arrows" not in words(app, "KeyBar")
+        await pilot.press("enter")
+        await until(lambda: isinstance(app.screen, LiveScreen), "the live picture")
+
+
+@pytest.mark.parametrize(
+    ("classes", "told"), [(None, "? unknown"), ((ClassScore("cat", 0.4), ClassScore("dog", 0.3)), "? not sure")]
+)
+def test_no_name_is_told_as_over_the_picture(classes: tuple[ClassScore, ...] | None, told: str) -> None:
+    assert reading_event_words(LiveEvent("unknown", 1.0, classes=classes))[0] == told
 
 
 async def test_captures_that_are_refused_are_told(stage: Stage) -> None:

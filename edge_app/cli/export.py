@@ -270,7 +270,7 @@ def _export(args: argparse.Namespace, name: str, make: Make) -> int:
     if args.json:
         options.print_json(words.plain(exported, lowered, reports))
     else:
-        print("\n".join(words.told(exported, lowered, reports)))
+        print("\n".join(words.told(exported, lowered, reports, request.data)))
     return 0
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_app.domain import size_words
+
 if TYPE_CHECKING:
     from edge_app.domain import ModelCard
     from export.lower import Lowered
@@ -57,18 +59,20 @@ def _plain_build(build: Lowered) -> dict[str, Any]:
     }
 
 
-def told(exported: Exported, lowered: Sequence[Lowered], reports: Sequence[Path]) -> list[str]:
-    """All of it as lines, what to do next at the end."""
+def told(
+    exported: Exported, lowered: Sequence[Lowered], reports: Sequence[Path], data: Path | None = None
+) -> list[str]:
+    """All of it as lines, what to do next at the end; `data` is the folder of pictures that the user named."""
     kept = [exported.path, *(build.path for build in lowered if build.path)]
     return [
-        *_of_fp32(exported),
+        *_of_fp32(exported, data),
         *(_of_build(build) for build in lowered),
         *(f"report: {each}" for each in reports),
         *(f"next: edge-app models add {shlex.quote(str(file))}" for file in kept),
     ]
 
 
-def _of_fp32(exported: Exported) -> list[str]:
+def _of_fp32(exported: Exported, data: Path | None) -> list[str]:
     card, parity = exported.card, exported.parity
     near = (
         f"cosine at least {parity.min_cosine:.7f}"
@@ -77,13 +81,20 @@ def _of_fp32(exported: Exported) -> list[str]:
     )
     made = f"{card.provenance['exporter']}, opset {card.provenance['opset']}"
     lines = [
-        f"{exported.path}: {card.task}, id {card.id}, fp32, {exported.size_bytes / 1e6:.1f} MB ({made})",
-        f"agrees with torch on {parity.inputs} pictures at batch 1 and 8: {near}",
+        f"{exported.path}: {card.task}, id {card.id}, fp32, {size_words(exported.size_bytes)} ({made})",
+        f"agrees with torch on {parity.inputs} {_whose(card, data)} at batch 1 and 8: {near}",
         _measured(card),
     ]
     if not card.commercial_use:
         lines.append(f"NO COMMERCIAL USE; licence: {card.licence}")
     return lines
+
+
+def _whose(card: ModelCard, data: Path | None) -> str:
+    """Which pictures it was compared on; what learned from a folder is compared on that one, or on the one named."""
+    if data is not None:
+        return f"pictures of {data}"
+    return "pictures of the training folder" if "data_sha256" in card.provenance else "views of the sample pictures"
 
 
 def _measured(card: ModelCard) -> str:
@@ -103,4 +114,4 @@ def _measured(card: ModelCard) -> str:
 def _of_build(build: Lowered) -> str:
     if not build.kept:
         return f"{build.precision}: not kept: {build.reason}"
-    return f"{build.path}: {build.precision}, {build.size_bytes / 1e6:.1f} MB; {build.reason}"
+    return f"{build.path}: {build.precision}, {size_words(build.size_bytes)}; {build.reason}"

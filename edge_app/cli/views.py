@@ -86,18 +86,31 @@ def reader_bench(args: argparse.Namespace, reader: Reader) -> ReaderBench:
     return ReaderBench(home, chosen, reader, Vault(home.gallery_path))
 
 
-def tell_of(args: argparse.Namespace, reader: Reader) -> None:
-    """Say on standard error what the user should know of a reader: its licence, and which things it does not know."""
+def tell_of(args: argparse.Namespace, reader: Reader, *, rule: bool = False) -> None:
+    """Say on standard error what the user should know of a reader: its licence, and which things it does not know.
+
+    With `rule` also how alike a thing must be to be named, where any is enrolled.
+    """
     tell_licence(reader.card)
     if reader.card.task != "image-embedding":
         return
     from edge_app.reenroll import missing_line
+    from edge_app.things import ThingReader
     from edge_app.vault import Vault
 
+    if rule and isinstance(reader, ThingReader) and len(reader.gallery):
+        options.warn(_of_things(reader.rule.words))
     home, _ = options.settings(args)
     with Vault(home.gallery_path) as vault:
         if told := missing_line(home, vault, reader.card):
             options.warn(told)
+
+
+def _of_things(words: str) -> str:
+    """What a rule says of people, said of things."""
+    for person, thing in (("1 person", "1 thing"), ("people", "things"), ("called somebody", "called by its name")):
+        words = words.replace(person, thing)
+    return words
 
 
 def tell_licence(card: ModelCard) -> None:

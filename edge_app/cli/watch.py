@@ -139,13 +139,14 @@ def run_cameras(args: argparse.Namespace) -> int:
     if args.json:
         options.print_json({"cameras": [asdict(camera) for camera in cameras], "source": _shown(settings.source)})
         return 0
-    used = _source(None, settings)
+    used = settings.source or next((camera.spec for camera in cameras if not camera.problem), "")
     if cameras:
         columns = ("", "use", "name", "measured", "formats")
         options.show(options.table("", columns, (_row(camera, used) for camera in cameras)))
     else:
         print("no camera was found; plug one in, or use another source: a video, a folder, an address, or 'sample'")
-    print(f"* {_shown(used)} is what live commands open; choose another with: edge-app cameras --use N")
+    if used:
+        print(f"* {_shown(used)} is what live commands open; choose another with: edge-app cameras --use N")
     return 0
 
 

@@ -124,6 +124,10 @@ class CaptureScreen(EdgeScreen[None]):
         self.edge.keep_mirror(self.picture.mirror)
         self.picture.redraw()
 
+    def action_done(self) -> None:
+        """Go back to the live picture: all is stored."""
+        self.dismiss()
+
     def action_leave(self) -> None:
         """Go back; what was not saved is gone."""
         self.dismiss()

@@ -108,10 +108,12 @@ def heat_words(reading: Reading | None) -> str:
     return f"colours: where the network sees {named}, from dark to bright (class activation map); x hides them"
 
 
-def reading_event_words(event: LiveEvent, none: str = "not sure") -> tuple[str, str]:
-    """An event as one short line, and its style, where it is about no person; `none` stands for no name."""
+def reading_event_words(event: LiveEvent) -> tuple[str, str]:
+    """An event as one short line, and its style, where it is about no person."""
     if event.event == "recognized":
         return f"{SYMBOLS['known']} {event.name}", STYLES["known"]
     if event.event == "unknown":
+        # Not asked of the card: the first events come before it. Only a classifier's events bring classes.
+        none = "unknown" if event.classes is None else "not sure"
         return f"{SYMBOLS['unknown']} {none}", STYLES["unknown"]
     return event_words(event)

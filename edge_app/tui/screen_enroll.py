@@ -32,6 +32,7 @@ class EnrollScreen(CaptureScreen):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "save", "Save"),
+        Binding("enter", "done", "Live picture"),
         Binding("f", "files", "From files"),
         Binding("1", "drop(1)", "Drop a shot", key_display="1-9"),
         *(hidden(str(number), f"drop({number})", f"Drop shot {number}") for number in range(2, 10)),
@@ -140,9 +141,7 @@ class EnrollScreen(CaptureScreen):
 
     def action_save(self) -> None:
         """Store the shots; after that, leave."""
-        if self._saved:
-            self.dismiss()
-        elif not self._saving:
+        if not self._saving:
             self._store(allow_lookalike=False)
 
     def action_insist(self) -> None:
@@ -188,11 +187,13 @@ class EnrollScreen(CaptureScreen):
         text.append("What could be better\n", "bold")
         for fact in records.worst_facts(found):
             text.append(f"  • {fact}\n")
-        text.append("\nPress enter: you will be greeted by name.", "dim")
+        text.append("\nPress enter for the live picture: you will be greeted by name.", "dim")
         self.show_facts(text)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer only the keys that do something now."""
+        if action in {"save", "done"}:
+            return self._saved == (action == "done")
         if action == "insist":
             return self._lookalike and not self._saved
         if action in {"files", "drop", "mirror"}:

@@ -10,7 +10,6 @@ from collections import deque
 from functools import partial
 from typing import ClassVar
 
-import numpy as np
 from rich.text import Text
 from textual import work
 from textual.app import ComposeResult
@@ -24,8 +23,9 @@ from edge_app.domain import ModelCard, Observation, Pixels, Reading
 from edge_app.drawing import warmed
 from edge_app.events import LiveEvent
 from edge_app.tui.area import Area
+from edge_app.tui.box_keys import BOX_ACTIONS, BOX_KEYS, BoxScreen
 from edge_app.tui.dialogs import ChooseModel, ChooseRule, ChooseSource
-from edge_app.tui.frame import EdgeScreen, KeyBar, hidden, put
+from edge_app.tui.frame import KeyBar, put
 from edge_app.tui.messages import Pause, Run, SetRule, Switch, Update
 from edge_app.tui.mosaic import Mark
 from edge_app.tui.picture import Picture
@@ -46,10 +46,7 @@ _NEW_SHARE = 0.07
 """Share of the newest picture in the averages."""
 
 
-_ARROWS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
-
-
-class LiveScreen(EdgeScreen[None]):
+class LiveScreen(BoxScreen):
     """What the camera sees."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -60,12 +57,8 @@ class LiveScreen(EdgeScreen[None]):
         Binding("t", "threshold", "Threshold"),
         Binding("l", "look_for", "Look for"),
         Binding("x", "explain", "Explain"),
-        Binding("b", "box", "Box"),
+        *BOX_KEYS,
         Binding("escape", "whole", "Whole picture"),
-        *(hidden(key, f"nudge({x}, {y})", "Move the box") for key, (x, y) in _ARROWS.items()),
-        *(hidden(f"shift+{key}", f"grow({x}, {y})", "Stretch the box") for key, (x, y) in _ARROWS.items()),
-        hidden("plus", "grow(1, 1)", "Larger box"),
-        hidden("minus", "grow(-1, -1)", "Smaller box"),
         Binding("e", "app.enroll", "Enroll"),
         Binding("p", "app.people", "People"),
         Binding("o", "app.models", "Models"),
@@ -152,7 +145,7 @@ class LiveScreen(EdgeScreen[None]):
     def _event_words(self, event: LiveEvent, model_id: str) -> tuple[str, str]:
         if model_id == FACES:
             return event_words(event)
-        return reading_event_words(event, "unknown" if self.looks_for("image-embedding") else "not sure")
+        return reading_event_words(event)
 
     def _change_model(self, model_id: str) -> None:
         """Another model answers: what was said and drawn for the last one is gone."""
@@ -183,7 +176,7 @@ class LiveScreen(EdgeScreen[None]):
     def _show_reading(self, reading: Reading) -> None:
         """The picture with what was said of it, and its evidence while that is wanted."""
         marks = marks_of_reading(reading)
-        if self.area is not None and not _is_about(reading, self.area):
+        if self.area is not None and self.is_behind(reading):
             # The answer to a box that has just moved is still on its way.
             marks = [Mark(self.area.box, "", "new")]
         pixels = reading.frame.pixels
@@ -304,41 +297,11 @@ class LiveScreen(EdgeScreen[None]):
 
     def on_picture_dragged(self, event: Picture.Dragged) -> None:
         """A box is drawn with the mouse."""
-        size = self._size_px
+        size = self.size_px
         if self.looks_for("image-embedding") and size is not None:
             self.edge.area = Area(event.box, *size)
             if event.done:
-                self._look_at(self.edge.area)
-
-    def action_box(self) -> None:
-        """A box in the middle, to be moved with the arrow keys."""
-        if self._size_px is not None:
-            self._look_at(Area.middle(*self._size_px))
-
-    def action_nudge(self, across: int, down: int) -> None:
-        """Move the box."""
-        if self.area is not None:
-            self._look_at(self.area.moved(across, down))
-
-    def action_grow(self, across: int, down: int) -> None:
-        """Make the box larger or smaller."""
-        if self.area is not None:
-            self._look_at(self.area.grown(across, down))
-
-    def action_whole(self) -> None:
-        """Look at the whole picture again."""
-        self._look_at(None)
-
-    def _look_at(self, area: Area | None) -> None:
-        # At once: the next key moves the box from where it is now.
-        self.edge.area = area
-        self.refresh_bindings()
-        self._send_area(area)
-
-    @work(exclusive=True, group="area")
-    async def _send_area(self, area: Area | None) -> None:
-        with self.telling():
-            await self.edge.look_at(area)
+                self.look_at(self.edge.area)
 
     @property
     def area(self) -> Area | None:
@@ -346,7 +309,8 @@ class LiveScreen(EdgeScreen[None]):
         return self.edge.area if self.looks_for("image-embedding") else None
 
     @property
-    def _size_px(self) -> tuple[int, int] | None:
+    def size_px(self) -> tuple[int, int] | None:
+        """Width and height of the picture that is shown; None before the first."""
         return self._shown.frame.size_px if self._shown is not None else None
 
     @property
@@ -363,13 +327,6 @@ class LiveScreen(EdgeScreen[None]):
             return self._model_id == FACES
         if action == "explain":
             return self.looks_for("classification", "liveness")
-        if action == "box":
-            return self.looks_for("image-embedding")
-        if action in {"whole", "nudge", "grow"}:
-            return self.area is not None
+        if action in BOX_ACTIONS:
+            return self.looks_for("image-embedding") and self.offers(action)
         return True
-
-
-def _is_about(reading: Reading, area: Area) -> bool:
-    """Whether the answer is for this box; boxes cross to the worker as float32."""
-    return bool(reading.spotted) and bool(np.allclose(reading.spotted[0].box, area.box, atol=1.0))

@@ -18,7 +18,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import DataTable, Static
 
-from edge_app.domain import EdgeError, ModelCard, OperatingPoint
+from edge_app.domain import EdgeError, ModelCard, OperatingPoint, size_words
 from edge_app.tui.desk import ModelLine
 from edge_app.tui.dialogs import Confirm
 from edge_app.tui.frame import Ask, EdgeScreen, KeyBar, back
@@ -92,7 +92,7 @@ class ModelsScreen(EdgeScreen[None]):
                 Text(line.precision),
                 Text(line.task),
                 _licence(line),
-                Text(f"{line.size_bytes / 1e6:.1f} MB", justify="right"),
+                Text(size_words(line.size_bytes), justify="right"),
                 Text("" if ms is None else f"{ms:.1f} ms", justify="right"),
                 key=f"{line.model_id} {line.precision}",
             )

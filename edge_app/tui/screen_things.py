@@ -17,6 +17,7 @@ from textual.binding import Binding, BindingType
 from edge_app.domain import Pixels, Reading
 from edge_app.enroll import Refusal
 from edge_app.tui.area import Area
+from edge_app.tui.box_keys import BOX_ACTIONS, BOX_KEYS, BoxScreen
 from edge_app.tui.capture import CaptureScreen
 from edge_app.tui.messages import Capture, Pause, Run, Update
 from edge_app.tui.mosaic import Mark
@@ -36,7 +37,7 @@ class _Capture:
     pixels: Pixels
 
 
-class ThingScreen(CaptureScreen):
+class ThingScreen(BoxScreen, CaptureScreen):
     """Learns one thing."""
 
     WHAT = "Enroll a thing"
@@ -46,7 +47,9 @@ class ThingScreen(CaptureScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "capture", "Capture"),
         Binding("enter", "save", "Save"),
+        Binding("enter", "done", "Live picture"),
         Binding("backspace", "drop", "Drop the last"),
+        *BOX_KEYS,
         Binding("w", "whole", "Whole picture"),
         Binding("m", "mirror", "Mirror"),
         Binding("escape", "leave", "Leave", priority=True),
@@ -82,29 +85,39 @@ class ThingScreen(CaptureScreen):
         if self._saved or update.reading is None:
             return
         self._reading, self._look = update.reading, update.look
-        self.picture.show(update.reading.frame.pixels, marks_of_reading(update.reading))
+        self._draw(update.reading)
+
+    def _draw(self, reading: Reading) -> None:
+        marks = marks_of_reading(reading)
+        if self.area is not None and self.is_behind(reading):
+            marks = [Mark(self.area.box, "", "new")]
+        self.picture.show(reading.frame.pixels, marks)
+
+    @property
+    def size_px(self) -> tuple[int, int] | None:
+        """Width and height of the picture that is shown; None before the first."""
+        return self._reading.frame.size_px if self._reading is not None else None
+
+    def look_at(self, area: Area | None) -> None:
+        """Look for the thing in this box from now on, and show it before there is an answer."""
+        super().look_at(area)
+        if self._reading is not None:
+            self._draw(self._reading)
 
     def on_picture_dragged(self, event: Picture.Dragged) -> None:
         """A box is drawn with the mouse."""
         if self._reading is not None and not event.done:
             self.picture.show(self._reading.frame.pixels, [Mark(event.box, "", "new")])
         elif self._reading is not None:
-            self._look_at(Area(event.box, *self._reading.frame.size_px))
-
-    def action_whole(self) -> None:
-        """Look at the whole picture."""
-        self._look_at(None)
-
-    @work(exclusive=True, group="area")
-    async def _look_at(self, area: Area | None) -> None:
-        with self.telling():
-            await self.edge.look_at(area)
+            self.look_at(Area(event.box, *self._reading.frame.size_px))
 
     def action_capture(self) -> None:
         """Keep what lies in the box now."""
         look, reading = self._look, self._reading
         if look is None or reading is None or not reading.spotted:
             self.edge.tell("there is no picture yet", severity="warning")
+        elif self.is_behind(reading):
+            self.caution("The box has just moved: wait for the next picture, then press space")
         elif isinstance(look, Refusal):
             self.caution(f"Not taken: {look.message}")
         elif len(self._captures) >= _MOST:
@@ -127,16 +140,14 @@ class ThingScreen(CaptureScreen):
 
     def _advise(self) -> None:
         words = {
-            0: "Show it, draw a box around it with the mouse, and press space",
+            0: "Show it, put a box around it (mouse, or b and the arrows), and press space",
             1: "Turn it or move it a little, and press space again",
         }.get(len(self._captures), "Enter saves; another side makes it surer")
         self.advise(words, well=len(self._captures) >= _ENOUGH)
 
     def action_save(self) -> None:
         """Store the captures; after that, leave."""
-        if self._saved:
-            self.dismiss()
-        elif len(self._captures) < _ENOUGH:
+        if len(self._captures) < _ENOUGH:
             self.caution(f"{len(self._captures)} of {_ENOUGH} captures: one more side is needed")
         elif not self._saving:
             self._store()
@@ -161,16 +172,20 @@ class ThingScreen(CaptureScreen):
             self._saving = False
 
     def _show_facts(self, stored: int, refusals: tuple[str, ...]) -> None:
-        text = Text.assemble((f"● {self._who} is enrolled with {stored} captures\n\n", "bold green"))
+        text = Text.assemble((f"● {self._who} is enrolled with {_captures(stored)}\n\n", "bold green"))
         for words in refusals:
             text.append(f"not taken: {words}\n\n", "yellow")
-        text.append("Press enter: it will be named when it is seen.", "dim")
+        text.append("Press enter for the live picture: it will be named when it is seen.", "dim")
         self.show_facts(text)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer only the keys that do something now."""
-        if action in {"capture", "whole", "mirror"}:
+        if action in {"save", "done"}:
+            return self._saved == (action == "done")
+        if action in {"capture", "mirror"}:
             return self._begun and not self._saved
+        if action in BOX_ACTIONS:
+            return self._begun and not self._saved and self.offers(action)
         if action == "drop":
             return bool(self._captures) and not self._saved
         return True
@@ -179,6 +194,10 @@ class ThingScreen(CaptureScreen):
 def _label(number: int, one: _Capture) -> str:
     height, width = one.pixels.shape[:2]
     return f"{number} {width}x{height}"
+
+
+def _captures(count: int) -> str:
+    return "1 capture" if count == 1 else f"{count} captures"
 
 
 def _cut(reading: Reading) -> Pixels:
