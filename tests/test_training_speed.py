@@ -1,11 +1,13 @@
 """The training contest: what is compared with what, and that both sides do the same work."""
 
+import copy
 from functools import partial
 
 import pytest
 
 pytest.importorskip("torch")
 
+import torch
 from test_train_data import paint
 
 from edge_app.domain import UsageError
@@ -14,6 +16,14 @@ from models.backbones import create_backbone
 from models.classifier_options import ClassifierOptions
 from models.progress import Silence
 from models.speed import _LEARNING, TARGETS, Cost, _hand_network, measure, rows
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_an_epoch_by_hand_counts_as_often_as_there_are_epochs_and_ratios_are_of_one_round():
@@ -42,9 +52,11 @@ def test_the_layers_that_learn_by_hand_are_those_that_the_default_unfreezes():
 
 
 def test_the_contest_runs_to_its_end_on_files(tmp_path, monkeypatch):
-    # Fewer epochs of the unfrozen layers, and one worker process: each imports torch.
+    # Not the figures count here, so one thread, few epochs, and networks that are copied and not built each time.
     monkeypatch.setattr(speed, "ClassifierOptions", partial(ClassifierOptions, tune_epochs=1))
-    monkeypatch.setattr(speed, "_MOST_WORKERS", 1)
+    monkeypatch.setattr(speed, "default_threads", lambda: 1)
+    for build in ("create_backbone", "_hand_network"):
+        monkeypatch.setattr(speed, build, partial(copy.deepcopy, getattr(speed, build)()))
     for label, name in enumerate(("cat", "dog")):
         for number in range(3):
             paint(tmp_path / name / f"{number}.png", 100 * label + number)
