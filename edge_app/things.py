@@ -44,6 +44,8 @@ from edge_app.vision import resize, seen_area
 _OUTSIDE: Final = (128, 128, 128)
 """What lies past the picture's edge: grey, near the mean of what networks were trained on."""
 
+_LEAST_BOX_PX: Final = 8
+
 
 @dataclass(frozen=True, slots=True)
 class ThingLimits:
@@ -133,13 +135,10 @@ class ThingReader:
     def shot(self, pixels: Pixels, source: str, box: Floats | None = None) -> ThingShot | Refusal:
         """Cut out, measure and embed the area of `box`, or of the whole picture.
 
-        Returns a `Refusal` when the box does not lie within the picture.
+        Returns a `Refusal` when the box does not lie within the picture, or is a few pixels only.
         """
-        if box is not None and not _lies_within(pixels, box):
-            height, width = pixels.shape[:2]
-            area = ", ".join(f"{v:.0f}" for v in box)
-            message = f"the box {area} lies outside the picture of {width}x{height} px, at least in part: draw it anew"
-            return Refusal("outside", message)
+        if box is not None and (refusal := judge_box((pixels.shape[1], pixels.shape[0]), box)):
+            return refusal
         where, crop = self._cut(pixels, box)
         measured, region = _measured(pixels, where, crop)
         return ThingShot(source, where, crop, measured, self.embedder.embed(crop[None])[0], keep_area(region))
@@ -290,17 +289,33 @@ def _measured(pixels: Pixels, box: Floats, crop: Pixels) -> tuple[Quality, Pixel
     return Quality(side, detail(grey), float(np.median(grey)), clipped, 0.0, 0.0, 0.0, 1.0), region
 
 
-def _lies_within(pixels: Pixels, box: Floats) -> bool:
-    """Whether a box is inside the picture, but for a pixel of rounding where a huge one was shrunk."""
-    inside = _clipped(pixels, box)
-    return inside is not None and float(np.abs(inside - box).max()) <= 1.0
+def judge_box(size_px: tuple[int, int], box: Floats) -> Refusal | None:
+    """Refuse a box (4,) that reaches over the edge of a picture of (width, height), or has less than 8 px of a side."""
+    width, height = size_px
+    inside = _inside(size_px, box)
+    area = ", ".join(f"{v:.0f}" for v in box)
+    # A pixel is rounding, where a huge picture was shrunk.
+    if float(np.abs(inside - box).max()) > 1.0:
+        message = f"the box {area} lies outside the picture of {width}x{height} px, at least in part: draw it anew"
+        return Refusal("outside", message)
+    if _shorter_side(inside) < _LEAST_BOX_PX:
+        return Refusal("too-small", f"the box {area} has less than {_LEAST_BOX_PX} px of a side: draw it larger")
+    return None
+
+
+def _shorter_side(box: Floats) -> float:
+    return float(min(box[2] - box[0], box[3] - box[1]))
+
+
+def _inside(size_px: tuple[int, int], box: Floats) -> Floats:
+    width, height = size_px
+    return np.clip(np.asarray(box, np.float32), 0, np.array([width, height, width, height], np.float32))
 
 
 def _clipped(pixels: Pixels, box: Floats) -> Floats | None:
     """The part of a box inside the picture, None when less than 8 px of a side are left."""
-    height, width = pixels.shape[:2]
-    inside = np.clip(np.asarray(box, np.float32), 0, np.array([width, height, width, height], np.float32))
-    return inside if min(inside[2] - inside[0], inside[3] - inside[1]) >= 8 else None
+    inside = _inside((pixels.shape[1], pixels.shape[0]), box)
+    return inside if _shorter_side(inside) >= _LEAST_BOX_PX else None
 
 
 def _whole(pixels: Pixels, box: Floats) -> tuple[int, int, int, int]:

@@ -138,6 +138,8 @@ def test_an_area_that_a_smaller_source_lacks_means_the_whole_picture(bench):
 def test_a_box_that_reaches_over_the_edge_is_refused(bench, box):
     refused = bench.reader.shot(thing(1), "x", np.array(box, np.float32))
     assert isinstance(refused, Refusal) and refused.reason == "outside" and "160x160 px" in refused.message
+    small = bench.reader.shot(thing(1), "x", np.array((10, 10, 15, 90), np.float32))
+    assert isinstance(small, Refusal) and small.reason == "too-small" and "less than 8 px" in small.message
     # A box in a huge picture that was shrunk may be half a pixel beyond.
     assert isinstance(bench.reader.shot(thing(1), "x", np.array((0, 0, 160.5, 160), np.float32)), ThingShot)
 
@@ -220,6 +222,10 @@ def test_from_a_folder_to_a_name_on_the_command_line(home, tmp_path, capsys):
     assert told["model"] == "blocks" and told["shots"][0]["quality"]["face_px"] == 160
     assert main(["gallery", "list", *end]) == 0
     assert json.loads(capsys.readouterr().out)["people"][0]["templates"] == {"blocks": 1}
+    write_picture(tmp_path / "huge.png", np.zeros((60, 5000, 3), np.uint8))
+    assert main(["enroll", "saw", str(tmp_path / "huge.png"), "--model", "blocks", "--box", "0,0,9000,60", *end]) == 1
+    [told] = json.loads(capsys.readouterr().out)["enrolled"]
+    assert "the box 0, 0, 9000, 60 lies outside the picture of 5000x60 px" in told["shots"][0]["message"]
     assert main(["enroll", "Ada", str(tmp_path / "desk.png"), "--box", where, *end]) == 2
     assert main(["calibrate", str(tmp_path / "all" / "thing 1"), "--model", "blocks", *end]) == 1
     assert main(["calibrate", "--reset", "--model", "blocks", *end]) == 0

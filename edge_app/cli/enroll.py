@@ -141,13 +141,18 @@ class _Things:
 
         from edge_app.enroll import Refusal
         from edge_app.pictures import open_picture
+        from edge_app.things import judge_box
 
         try:
             picture = open_picture(image)
         except MediaError as error:
             return Refusal("unreadable", str(error))
-        # A huge picture was shrunk while it was read; the box is in the pixels of the file.
-        box = None if self._box is None else np.asarray(self._box, np.float32) * picture.scale
+        # A huge picture was shrunk while it was read; the box is in the pixels of the file, and judged there.
+        box = None if self._box is None else np.asarray(self._box, np.float32)
+        if box is not None:
+            if refusal := judge_box(picture.original_size_px, box):
+                return refusal
+            box = box * picture.scale
         return self._bench.reader.shot(picture.pixels, str(image.name), box)
 
     def enroll(self, name: str, looks: Sequence[tuple[str, Any]], chosen: EnrollOptions) -> tuple[dict[str, Any], bool]:
