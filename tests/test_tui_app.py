@@ -189,11 +189,13 @@ async def test_somebody_is_enrolled_from_the_live_picture_and_then_greeted(stage
         stage.reel.feed(clip_frame(index) for index in OBAMA_ALONE)
         await until(lambda: screen.guide.shots, "a shot is taken by itself")
         await until(lambda: len(screen.query(Thumbnail)) == 1, "its thumbnail")
-        await until(lambda: "Turn your head" in words(app, "#advice"), "it asks for another angle")
+        # A busy machine skips pictures: the first that is taken may be from the front, or turned a little.
+        asked = ("Turn your head", "Look at the camera")
+        await until(lambda: any(one in words(app, "#advice") for one in asked), "it asks for another angle")
         await pilot.press("enter")
         await until(lambda: "Ada is enrolled with 1 shot" in words(app, "#facts"), "the facts")
         assert "No other person is enrolled" in words(app, "#facts")
-        assert "no shot is turned to their left" in words(app, "#facts")
+        assert "Missing: no shot" in words(app, "#facts")
         await pilot.press("enter")
         await until(lambda: isinstance(app.screen, LiveScreen), "the live picture")
         stage.reel.feed(clip_frame(index) for index in OBAMA_ALONE)
@@ -355,7 +357,7 @@ async def test_settings_are_applied_and_saved_or_refused_with_words(stage: Stage
         await pilot.press("ctrl+s")
         await until(lambda: stage.saved, "they are saved")
         assert stage.saved[-1].margin == 0.2
-        await until(lambda: app.latest.rule.margin == 0.2, "they are used")
+        await until(lambda: app.latest.rule.margin == pytest.approx(0.2 * app.latest.rule.scale), "they are used")
         await until(lambda: stage.looks.get("theme") == "nord", "the theme is remembered")
         assert len(stage.workers) == 1
 
