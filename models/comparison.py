@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from edge_app.domain import UsageError
-from models.backbones import create_backbone
+from models.backbones import check_name, create_backbone
 from models.checkpoint import write_atomic
 from models.classifier_options import METHODS, ClassifierOptions
 from models.classifier_run import compute_bank, scan_told, split_of
@@ -29,7 +29,7 @@ from models.features import FeatureBank, default_threads
 from models.gains import PLAIN, Bools, Comparison, Trial, summary
 from models.progress import Progress, Silence
 from models.recipe import Workshop, fit_head, hard_targets, logits_of
-from models.run_folder import finish_run, make_scratch, open_run
+from models.run_folder import finish_run, make_scratch, open_run, refuse_folder
 from models.smalldata import add_pseudo_labels, distilled, with_unlabelled
 
 RESULT_NAME: Final = "comparison.json"
@@ -94,6 +94,9 @@ def compare(options: ClassifierOptions, plan: Plan, progress: Progress, keep: Pa
     """
     torch.set_num_threads(default_threads())
     options.machine.check()
+    check_name(options.backbone)
+    if keep is not None:
+        refuse_folder(keep, resume=options.resume)
     if options.unlabelled is not None:
         find_unlabelled(options.unlabelled)
     # Named twice is measured once.
