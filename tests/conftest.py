@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from edge_app.home import Home
+
+# As `edge-app train` does, before torch is imported: threads that spin while they wait made tests of training take ten
+# times as long beside other work.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

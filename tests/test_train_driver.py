@@ -108,6 +108,15 @@ def test_a_resumed_run_ends_to_the_bit_as_if_it_had_not_been_interrupted(tmp_pat
     assert len(whole.history) == 6
 
 
+@pytest.fixture
+def listening_to_ctrl_c():
+    """A process begun in a shell's background ignores ctrl-C from birth, and so would pytest there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening_to_ctrl_c")
 def test_ctrl_c_is_no_silent_exit_and_can_be_pressed_again(tmp_path):
     class Stopped(Line):
         def on_train_epoch_end(self):
