@@ -182,17 +182,23 @@ def _outputs(model: Model) -> Floats:
 
 
 def _crops(card: ModelCard) -> Pixels:
-    return np.stack([_cut(card, picture, face) for picture, face in zip(_pictures(), _faces(), strict=True)])
+    return np.stack([_prepared(card, picture, face) for picture, face in zip(_pictures(), _faces(), strict=True)])
 
 
-def _cut(card: ModelCard, picture: Pixels, face: Face) -> Pixels:
+def _prepared(card: ModelCard, picture: Pixels, face: Face) -> Pixels:
+    part = crop_of(card, picture, face)
+    return part if card.crop in CROPS else prepare(part, card.input, card.crop)
+
+
+def crop_of(card: ModelCard, picture: Pixels, face: Face) -> Pixels:
+    """The part of a sample picture that the card's crop speaks of."""
     if card.crop in CROPS:
         return align(picture, face.landmarks, card.crop)
     if card.crop.startswith("face-"):
         scale = float(card.crop.removeprefix("face-"))
         x1, y1, x2, y2 = face_area(face.box, scale, picture.shape[1], picture.shape[0])
-        picture = picture[y1:y2, x1:x2]
-    return prepare(picture, card.input, card.crop)
+        return picture[y1:y2, x1:x2]
+    return picture
 
 
 def _faces() -> tuple[Face, ...]:

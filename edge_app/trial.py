@@ -29,7 +29,7 @@ from edge_app.domain import EdgeError, Face, Floats, InputSpec, ModelCard, Model
 from edge_app.onnxfile import inspect
 from edge_app.pictures import read_picture
 from edge_app.runtime import Model
-from edge_app.vision import CROPS, align, box_iou, face_area, nms, prepare, resize, to_input
+from edge_app.vision import CROPS, align, box_iou, nms, prepare, resize, to_input
 
 MEMORY_LIMIT_BYTES: Final = 6 << 30
 """Address space of the trial: ONNX Runtime's arenas and thread stacks reserve far more than they use."""
@@ -140,7 +140,7 @@ def _embedder_material(card: ModelCard) -> tuple[Pixels, NDArray[np.intp]]:
 
 def _views(card: ModelCard) -> tuple[Pixels, NDArray[np.intp]]:
     """Each sample picture as it is, mirrored, closer and dimmer, and the number of its picture."""
-    cut = [_cut(card, picture, face) for picture, face in zip(*_sample(), strict=True)]
+    cut = [proof.crop_of(card, picture, face) for picture, face in zip(*_sample(), strict=True)]
     made = [_prepared(card, view) for area in cut for view in _looks(area)]
     return np.stack(made), np.repeat(np.arange(len(cut)), len(made) // len(cut))
 
@@ -153,17 +153,6 @@ def _looks(pixels: Pixels) -> Iterator[Pixels]:
     yield (pixels * 0.8).astype(np.uint8)
 
 
-def _cut(card: ModelCard, picture: Pixels, face: Face) -> Pixels:
-    """The part of a sample picture that the card's crop speaks of."""
-    if card.crop in CROPS:
-        return align(picture, face.landmarks, card.crop)
-    if card.crop.startswith("face-"):
-        scale = float(card.crop.removeprefix("face-"))
-        x1, y1, x2, y2 = face_area(face.box, scale, picture.shape[1], picture.shape[0])
-        return picture[y1:y2, x1:x2]
-    return picture
-
-
 def _prepared(card: ModelCard, pixels: Pixels) -> Pixels:
     """A picture, already cut where the crop is one of faces, at the network's size."""
     return prepare(pixels, card.input, card.crop if card.crop.startswith("centre-") else "none")
@@ -171,7 +160,7 @@ def _prepared(card: ModelCard, pixels: Pixels) -> Pixels:
 
 def _liveness(model: Model) -> Floats:
     card = model.card
-    crops = np.stack([_prepared(card, _cut(card, p, f)) for p, f in zip(*_sample(), strict=True)])
+    crops = np.stack([_prepared(card, proof.crop_of(card, p, f)) for p, f in zip(*_sample(), strict=True)])
     outputs = _checked(model, crops, card.input, len(card.labels), "labels")
     live = card.labels.index("live")
 
