@@ -169,11 +169,11 @@ def _stopped(args: argparse.Namespace, told: TrainingProgress) -> Iterator[None]
 def _require() -> None:
     """Refuse when torch is absent; before it is imported, settle what it reads from the environment.
 
-    Its threads do not spin while they wait. Spinning costs whatever else runs on the machine: beside two other busy
+    Its threads hardly spin while they wait. Spinning costs whatever else runs on the machine: beside two other busy
     processes on two cores one run of ants_bees took 208 s and 171 s of CPU time, and 51 s and 56 s of CPU time
-    without it. A moment of spinning stays: on two idle cores a run took 60 s without any, 52 s with this, 49 s with no end
-    of it. Its tensors lie on large pages, where Linux gives them: with small ones 40 % of the CPU time of
-    computing features was the kernel's, with large ones 14 %.
+    without it. A moment of it stays: on two idle cores a run took 60 s without any, 52 s with this, 49 s with no end
+    of it. Its tensors lie on large pages, where Linux gives them: with small ones 40 % of the CPU time of computing
+    features was the kernel's, with large ones 14 %.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
