@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,13 @@ def shared_data() -> Path:
 def home(tmp_path: Path) -> Home:
     """A data folder that does not exist yet."""
     return Home(tmp_path / "home")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Pictures of 64 pixels lose more by being handed between threads than they gain."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

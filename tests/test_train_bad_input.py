@@ -17,14 +17,7 @@ from models.augment import contact_sheet
 from models.backbones import create_backbone
 from models.checkpoint import FORMAT, load, make_folder
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Pictures of 64 pixels lose more by being handed between threads than they gain."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

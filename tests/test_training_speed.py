@@ -7,7 +7,6 @@ import pytest
 
 pytest.importorskip("torch")
 
-import torch
 from test_train_data import paint
 
 from edge_app.domain import UsageError
@@ -17,13 +16,7 @@ from models.classifier_options import ClassifierOptions
 from models.progress import Silence
 from models.speed import _LEARNING, TARGETS, Cost, _hand_network, measure, rows
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_an_epoch_by_hand_counts_as_often_as_there_are_epochs_and_ratios_are_of_one_round():
