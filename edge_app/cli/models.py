@@ -15,6 +15,7 @@ from edge_app.domain import ModelCard, ModelError, size_words
 if TYPE_CHECKING:
     from edge_app.describe import Description
     from edge_app.home import Home, Settings
+    from edge_app.onnxfile import OnnxFile
     from edge_app.zoo import Entry
 
 
@@ -147,7 +148,7 @@ def _warning(commercial_use: bool) -> str:
 def run_show(args: argparse.Namespace) -> int:
     """Print one card per build; files are read, never run."""
     paths = _files(args)
-    cards = [(_read(path), _proven(path)) for path in paths]
+    cards = [_read_with_proof(path) for path in paths]
     if args.json:
         options.print_json([json.loads(card.to_json()) | {"proven": proven} for card, proven in cards])
         return 0
@@ -175,7 +176,10 @@ def _read(path: Path) -> ModelCard:
     """The card in a file, which must fit the graph's ends; nothing is run."""
     from edge_app.onnxfile import inspect
 
-    file = inspect(path)
+    return _fitting_card(inspect(path), path)
+
+
+def _fitting_card(file: OnnxFile, path: Path) -> ModelCard:
     card = file.card
     if card is None:
         raise ModelError(f"{path.name} carries no card", expected="a file that `edge-app export` wrote")
@@ -188,20 +192,21 @@ def _read(path: Path) -> ModelCard:
     return card
 
 
-def _proven(path: Path) -> bool | None:
-    """Whether the file carries what its maker measured, for this very card; None for the shipped ones, pinned by hash.
+def _read_with_proof(path: Path) -> tuple[ModelCard, bool | None]:
+    """The card in a file, and whether the file carries what its maker measured, for this very card.
 
-    Raises ModelError for a proof that cannot be read.
+    None for the shipped ones, pinned by hash. Raises ModelError for a card or a proof that cannot be read.
     """
     from edge_app.onnxfile import inspect
     from edge_app.proof import changed_claims, read
 
+    file = inspect(path)
+    card = _fitting_card(file, path)
     # Not asked of `edge_app.zoo`, which loads ONNX Runtime: a card is shown without it.
     if path.parent.resolve() == Path(edge_app.__file__).resolve().parent / "zoo":
-        return None
-    file = inspect(path)
+        return card, None
     proof = read(file.metadata, path.name)
-    return proof is not None and file.card is not None and not changed_claims(proof, file.card)
+    return card, proof is not None and not changed_claims(proof, card)
 
 
 _PROOF_WORDS = {
@@ -300,7 +305,7 @@ def _description(args: argparse.Namespace) -> Description | None:
 
 
 def _told_added(args: argparse.Namespace, entry: Entry, line: str) -> int:
-    card, proven = _read(entry.path), _proven(entry.path)
+    card, proven = _read_with_proof(entry.path)
     if args.json:
         told = {"id": entry.id, "precision": entry.precision, "task": entry.task, "sha256": entry.sha256}
         licence = {"licence": card.licence, "commercial_use": card.commercial_use}
