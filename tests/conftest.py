@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_app.home import Home
+from edge_app.system.data_folder import Home
 
 # As `edge-app train` does, before torch is imported: threads that spin while they wait made tests of training take ten
 # times as long beside other work.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from edge_app import __version__
-from edge_app.domain import EdgeError, UsageError
+from edge_app.core.types import EdgeError, UsageError
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "tui": ("tui",),
@@ -30,10 +30,13 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "doctor": ("doctor",),
     "bench": ("bench",),
     "evaluate": ("evaluate",),
-    "train": ("train",),
-    "export": ("export",),
 }
 """Modules of this package and the commands that each adds, in the order of the help."""
+ELSEWHERE: Final[Mapping[str, str]] = {
+    "train": "train a classifier or an embedder on a folder of pictures",
+    "export": "write ONNX models that were proven to agree with what they were made from",
+}
+"""Commands that the training side brings, as entry points of the group `edge_app.commands`."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -58,6 +61,19 @@ def parser(group: str | None = None) -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for name in GROUPS if group is None else (group,):
         importlib.import_module(f"edge_app.cli.{name}").add_parser(commands)
+    for name, does in ELSEWHERE.items() if group is None else ():
+        commands.add_parser(name, help=does, epilog=f"example: edge-app {name} --help")
+    return top
+
+
+def elsewhere(name: str) -> argparse.ArgumentParser:
+    """The command line with one command of the training side. Raises UsageError where that is not installed."""
+    from edge_app.cli import training_side
+
+    command = training_side.find(training_side.COMMANDS, name, name)
+    top = _Parser(prog="edge-app")
+    top.add_argument("--home", dest="home_of_all", metavar="DIR")
+    command.add_parser(top.add_subparsers(metavar="COMMAND", dest="command", required=True))
     return top
 
 
@@ -71,6 +87,8 @@ def _group(words: Sequence[str]) -> str | None:
         if word == "--home":
             next(rest, None)
         elif not word.startswith("--home="):
+            if word in ELSEWHERE:
+                return word
             return next((group for group, commands in GROUPS.items() if word in commands), None)
     return None
 
@@ -82,7 +100,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if argv is None else argv
-    top = parser(_group(words))
+    group = _group(words)
+    try:
+        top = elsewhere(group) if group is not None and group in ELSEWHERE else parser(group)
+    except UsageError as error:
+        return _told(error, 2)
     args = top.parse_args(words)
     if args.command is None:
         if not (sys.stdin.isatty() and sys.stdout.isatty()):

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_app import livebench
+from edge_app.bench import live_loop
 from edge_app.cli import options
-from edge_app.domain import UsageError
+from edge_app.core.types import UsageError
 
 if TYPE_CHECKING:
-    from edge_app.home import Home, Settings
+    from edge_app.system.data_folder import Home, Settings
 
 
 def add_parser(commands: options.Commands) -> None:
@@ -44,7 +44,7 @@ def add_parser(commands: options.Commands) -> None:
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="write bench.json, bench.md and bench.png there")
     parser.add_argument("--live", action="store_true", help="measure the live loop instead: cost and tracking")
-    livebench.add_arguments(parser)
+    live_loop.add_arguments(parser)
     parser.add_argument("--precision", choices=("auto", "fp32", "int8"), help="build of the embedder (default auto)")
     parser.add_argument("--detector", metavar="NAME", help="yunet, mtcnn, or a YuNet that you added (default yunet)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads for each model (default: one per core)")
@@ -58,17 +58,20 @@ def run(args: argparse.Namespace) -> int:
     if args.live:
         return _live(args)
     if args.classifier:
-        return _classifier(args)
+        from edge_app.cli import training_side
+
+        measure = training_side.find(training_side.MEASUREMENTS, "bench --classifier", "train")
+        return int(measure(args))
     if args.batches:
         return _batches(args)
-    from edge_app import bench
+    from edge_app.bench import recognizer
 
     home, settings = options.settings(args)
     beside = None if args.beside is None else _embedder_file(home, args.beside, settings)
-    chosen = bench.BenchOptions(
+    chosen = recognizer.BenchOptions(
         settings, args.rounds, args.pictures, args.original, args.peers, args.peer_python, beside
     )
-    result = bench.run(chosen, lambda part: options.warn(f"measuring {part}"))
+    result = recognizer.run(chosen, lambda part: options.warn(f"measuring {part}"))
     text = markdown(result)
     if args.output is not None:
         _write(args.output, result, text)
@@ -79,49 +82,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _classifier(args: argparse.Namespace) -> int:
-    """One picture by each build and by timm, in turns; then `recognize` from start to end in a fresh process."""
-    import os
-
-    from edge_app import bench
-    from edge_app.batch import cores
-    from models import classifier_speed
-
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    threads = args.threads or cores()
-    try:
-        rows = classifier_speed.measure(args.classifier, threads, args.rounds)
-    except ImportError as error:
-        raise UsageError(
-            f"{error.name} is not installed", expected="torch and timm", remedy="pip install 'edge-app[train]'"
-        ) from error
-    process = [{"file": file.name} | classifier_speed.process_cost(file) for file in args.classifier]
-    result = {"machine": bench.machine() | {"threads": threads, "load before": load}, "one picture": rows}
-    result |= {"process": process}
-    if args.output is not None:
-        _write_json(args.output / "classifier.json", result)
-    if args.json:
-        options.print_json(result)
-        return 0
-    told = [(row["who"], f"{row['ms']:.2f}", f"{row['times faster']:.2f}" if "met" in row else "") for row in rows]
-    columns = ("one picture, in turns", "median ms", "times as fast as timm (3 wanted)")
-    options.show(options.table(f"{threads} threads each, load before {load}", columns, told))
-    for each in process:
-        print(f"recognize one.jpg with {each['file']}: {each['recognize_s']:.2f} s, {each['peak_mb']:.0f} MB")
-    return 0
-
-
 def _batches(args: argparse.Namespace) -> int:
     """What several pictures a run save, one network after the other."""
     import os
 
-    from edge_app import batchbench, bench
+    from edge_app.bench import batches as batchbench
+    from edge_app.bench import recognizer
 
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     rows = batchbench.measure(args.batches, args.rounds)
-    result = {"machine": bench.machine() | {"load before": load}, "batches": rows}
+    result = {"machine": recognizer.machine() | {"load before": load}, "batches": rows}
     if args.output is not None:
-        _write_json(args.output / "batches.json", result)
+        write_json(args.output / "batches.json", result)
     if args.json:
         options.print_json(result)
         return 0
@@ -137,7 +109,7 @@ def _batches(args: argparse.Namespace) -> int:
 
 def _embedder_file(home: Home, named: str, settings: Settings) -> Path:
     """The file of an installed embedder, or the file itself."""
-    from edge_app.precision import choose
+    from edge_app.model_store.choose_build import choose
 
     if named.endswith(".onnx"):
         return Path(named)
@@ -146,9 +118,9 @@ def _embedder_file(home: Home, named: str, settings: Settings) -> Path:
 
 def _live(args: argparse.Namespace) -> int:
     _, settings = options.settings(args)
-    result = livebench.run(livebench.options_of(args, settings), lambda part: options.warn(f"measuring {part}"))
+    result = live_loop.run(live_loop.options_of(args, settings), lambda part: options.warn(f"measuring {part}"))
     if args.output is not None:
-        _write_json(args.output / "live.json", result)
+        write_json(args.output / "live.json", result)
     if args.json:
         options.print_json(result)
         return 0
@@ -207,7 +179,7 @@ def _rest(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _write(folder: Path, result: Mapping[str, Any], text: str) -> None:
-    _write_json(folder / "bench.json", result)
+    write_json(folder / "bench.json", result)
     (folder / "bench.md").write_text(text + "\n", encoding="utf-8")
     try:
         _plot(folder / "bench.png", result)
@@ -215,10 +187,10 @@ def _write(folder: Path, result: Mapping[str, Any], text: str) -> None:
         options.warn("no plot: matplotlib is not installed; try: pip install 'edge-app[bench]'")
 
 
-def _write_json(path: Path, result: Mapping[str, Any]) -> None:
+def write_json(path: Path, result: Mapping[str, Any]) -> None:
     import json
 
-    from edge_app.home import make_private_folder, told_plainly
+    from edge_app.system.data_folder import make_private_folder, told_plainly
 
     with told_plainly(path):
         make_private_folder(path.parent)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options
-from edge_app.domain import MediaError, UsageError
+from edge_app.core.types import MediaError, UsageError
 
 if TYPE_CHECKING:
-    from edge_app.calibration import Calibration, Share
-    from edge_app.domain import Floats, Pixels
-    from edge_app.home import Home, Settings
-    from edge_app.zoo import Entry
+    from edge_app.core.types import Floats, Pixels
+    from edge_app.gallery.calibration import Calibration, Share
+    from edge_app.model_store.shipped import Entry
+    from edge_app.system.data_folder import Home, Settings
 
 _WANTED = """\
 DIR wants at least 10 sub-folders, one per thing or person, with 3 or more
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure every build of the model, and keep the thresholds; or let them go."""
     import time
 
-    from edge_app import calibration
+    from edge_app.gallery import calibration
 
     home, settings = options.settings(args)
     model_id, entries = _entries(home, settings, args.model, args.precision)
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _reset(args: argparse.Namespace, home: Home, model_id: str) -> int:
-    from edge_app import calibration
+    from edge_app.gallery import calibration
 
     if args.folder is not None:
         raise UsageError("both a folder and --reset were given", expected="one of them")
@@ -94,7 +94,7 @@ def _reset(args: argparse.Namespace, home: Home, model_id: str) -> int:
 
 def _entries(home: Home, settings: Settings, given: str | None, precision: str | None) -> tuple[str, list[Entry]]:
     """The builds that are calibrated: all of the model, or the one of --precision."""
-    from edge_app.store import builds
+    from edge_app.model_store.catalogue import builds
 
     model_id = given or _in_use(home, settings)
     found = [entry for entry in builds(home, model_id) if precision in (None, "auto", entry.precision)]
@@ -107,27 +107,27 @@ def _entries(home: Home, settings: Settings, given: str | None, precision: str |
 
 def _in_use(home: Home, settings: Settings) -> str:
     """The embedder that recognize and watch use: of things where those are looked for, else of faces."""
-    from edge_app.store import catalogue
+    from edge_app.model_store.catalogue import catalogue
 
     things = {entry.id for entry in catalogue(home) if entry.task == "image-embedding"}
     return settings.model if settings.model in things else settings.embedder
 
 
 def _embedder(args: argparse.Namespace, home: Home, settings: Settings, entries: Sequence[Entry]) -> _Embed:
-    from edge_app.embed import Embedder
-    from edge_app.store import open_entry
+    from edge_app.inference.embedder import Embedder
+    from edge_app.model_store.catalogue import open_entry
 
     embedders = [Embedder(open_entry(entry, settings.threads)) for entry in entries]
     if entries[0].task == "image-embedding":
-        from edge_app.gallery import NAMES_NOBODY, Gallery
-        from edge_app.things import ThingReader
+        from edge_app.gallery.matching import NAMES_NOBODY, Gallery
+        from edge_app.recognition.things import ThingReader
 
         readers = [ThingReader(one, Gallery.empty(one.model_id), NAMES_NOBODY) for one in embedders]
         return lambda pixels: [reader.vector(pixels) for reader in readers]
-    from edge_app.detect import Detector
-    from edge_app.enroll import Refusal, choose_face
+    from edge_app.gallery.enrollment import Refusal, choose_face
+    from edge_app.model_store.open_detector import open_detector
 
-    detector = Detector.open(settings.detector, options.detector_options(args), settings.threads, home)
+    detector = open_detector(settings.detector, options.detector_options(args), settings.threads, home)
 
     def face_vectors(pixels: Pixels) -> list[Floats] | str:
         face = choose_face(detector.detect(pixels), (pixels.shape[1], pixels.shape[0]), largest=False)
@@ -142,9 +142,9 @@ def _vectors(folder: Path, embed: _Embed, builds: int) -> tuple[list[Floats], li
     """The vectors of every build, a name for each row, and the pictures that gave none with the reason."""
     import numpy as np
 
-    from edge_app.calibration import MOST_PICTURES
     from edge_app.cli.enroll import people_in
-    from edge_app.pictures import read_picture
+    from edge_app.gallery.calibration import MOST_PICTURES
+    from edge_app.media.pictures import read_picture
 
     people = list(people_in(folder))
     total = sum(len(images) for _, images in people)
@@ -206,7 +206,7 @@ def _warning(made: Calibration, entry: Entry) -> str | None:
 
 
 def _tell(made: Calibration, entry: Entry, fpir: float) -> None:
-    from edge_app.gallery import share_words
+    from edge_app.gallery.matching import share_words
 
     rows = []
     for point in (p for p in made.points if p.templates == 1):

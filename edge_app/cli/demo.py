@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options
-from edge_app.domain import EdgeError
+from edge_app.core.types import EdgeError
 
 if TYPE_CHECKING:
-    from edge_app.assembly import Workbench
-    from edge_app.domain import Frame, Observation, Sighting
-    from edge_app.sample.scene import Truth
+    from edge_app.core.types import Frame, Observation, Sighting
+    from edge_app.media.sample.scene import Truth
+    from edge_app.recognition.face_session import Workbench
 
 
 def add_parser(commands: options.Commands) -> None:
@@ -38,7 +38,7 @@ def add_parser(commands: options.Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo in a data folder of its own, which vanishes; 1 when somebody was taken for somebody else."""
-    from edge_app.home import make_private_folder, told_plainly
+    from edge_app.system.data_folder import make_private_folder, told_plainly
 
     with told_plainly(args.output):
         make_private_folder(args.output)
@@ -59,9 +59,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _enroll(bench: Workbench, args: argparse.Namespace) -> list[dict[str, Any]]:
-    from edge_app import sample
-    from edge_app.enroll import EnrollOptions
-    from edge_app.pictures import read_picture
+    from edge_app.gallery.enrollment import EnrollOptions
+    from edge_app.media import sample
+    from edge_app.media.pictures import read_picture
 
     reports = []
     for name, paths in sample.people().items():
@@ -93,7 +93,7 @@ class _Result:
     @property
     def well(self) -> bool:
         """Everybody enrolled was recognized, nobody was taken for another."""
-        from edge_app import sample
+        from edge_app.media import sample
 
         return self.wrong == 0 and all(self.named[name] > 0 for name in sample.people())
 
@@ -114,12 +114,12 @@ def _walk(bench: Workbench, args: argparse.Namespace) -> _Result:
     """The sample clip through the pipeline of any video, judged by what is known about it."""
     from dataclasses import asdict
 
-    from edge_app import sample
-    from edge_app.batch import cores, ordered_map
-    from edge_app.drawing import annotate
-    from edge_app.pictures import write_picture
-    from edge_app.timeline import Timeline
-    from edge_app.video import VideoWriter
+    from edge_app.media import sample
+    from edge_app.media.drawing import annotate
+    from edge_app.media.pictures import write_picture
+    from edge_app.media.video import VideoWriter
+    from edge_app.recognition.timeline import Timeline
+    from edge_app.system.parallel import cores, ordered_map
 
     result = _Result((args.output / "demo.jpg").absolute(), (args.output / "demo.mp4").absolute())
     timeline, best, poster = Timeline(), (0, 0.0), None
@@ -160,7 +160,7 @@ def _judge(result: _Result, seen: Observation, truth: tuple[Truth, ...]) -> None
     """Hold what was seen against who was really there."""
     import numpy as np
 
-    from edge_app.vision import box_iou
+    from edge_app.inference.geometry import box_iou
 
     if not truth:
         result.wrong += sum(s.match.name is not None for s in seen.sightings)

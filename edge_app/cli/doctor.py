@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from edge_app.cli import options
-from edge_app.domain import EdgeError
+from edge_app.core.types import EdgeError
 
 _FLAGS: Final = ("avx", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "asimd", "asimddp")
 """Processor features that decide how fast the networks run."""
@@ -69,8 +69,8 @@ def _python(_: argparse.Namespace) -> Iterator[Finding]:
 
 
 def _processor(_: argparse.Namespace) -> Iterator[Finding]:
-    from edge_app.batch import cores
-    from edge_app.precision import processor
+    from edge_app.model_store.choose_build import processor
+    from edge_app.system.parallel import cores
 
     words = set(processor().split())
     flags = [flag for flag in _FLAGS if flag in words]
@@ -86,14 +86,16 @@ def _processor(_: argparse.Namespace) -> Iterator[Finding]:
 def _runtime(_: argparse.Namespace) -> Iterator[Finding]:
     import cv2
 
-    from edge_app import runtime
+    from edge_app.inference import onnx_model
 
-    yield Finding("ONNX Runtime", "well", f"{runtime.version()}, {', '.join(runtime.providers())}; runs on the CPU")
+    yield Finding(
+        "ONNX Runtime", "well", f"{onnx_model.version()}, {', '.join(onnx_model.providers())}; runs on the CPU"
+    )
     yield Finding("OpenCV", "well", cv2.__version__)
 
 
 def _cameras(_: argparse.Namespace) -> Iterator[Finding]:
-    from edge_app.devices import list_cameras
+    from edge_app.media.cameras import list_cameras
 
     cameras = list_cameras()
     if not cameras:
@@ -103,7 +105,7 @@ def _cameras(_: argparse.Namespace) -> Iterator[Finding]:
 
 
 def _data_folder(args: argparse.Namespace) -> Iterator[Finding]:
-    from edge_app.home import Home
+    from edge_app.system.data_folder import Home
 
     home = Home.locate(args.home)
     exists = home.path.exists()
@@ -123,8 +125,8 @@ def _data_folder(args: argparse.Namespace) -> Iterator[Finding]:
 
 
 def _gallery(args: argparse.Namespace) -> Iterator[Finding]:
-    from edge_app.home import Home
-    from edge_app.vault import Vault
+    from edge_app.gallery.storage import Vault
+    from edge_app.system.data_folder import Home
 
     with Vault(Home.locate(args.home).gallery_path) as vault:
         vault.verify()
@@ -134,12 +136,12 @@ def _gallery(args: argparse.Namespace) -> Iterator[Finding]:
 
 
 def _models(_: argparse.Namespace) -> Iterator[Finding]:
-    from edge_app import runtime
-    from edge_app.zoo import entries
+    from edge_app.inference import onnx_model
+    from edge_app.model_store.shipped import entries
 
     for entry in entries():
         try:
-            card = runtime.load(entry.path, threads=1, sha256=entry.sha256).card
+            card = onnx_model.load(entry.path, threads=1, sha256=entry.sha256).card
             yield Finding("model", "well", f"{entry.id} {entry.precision}, {card.licence}")
         except EdgeError as error:
             yield Finding("model", "ill", error.found, error.remedy)

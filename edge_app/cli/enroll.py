@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options
-from edge_app.domain import MediaError, UsageError, valid_name
+from edge_app.core.types import MediaError, UsageError, valid_name
 
 if TYPE_CHECKING:
-    from edge_app.assembly import Workbench
-    from edge_app.enroll import EnrollOptions, Refusal, Shot, Verdict
-    from edge_app.things import ThingBench, ThingShot, ThingVerdict
+    from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot, Verdict
+    from edge_app.recognition.face_session import Workbench
+    from edge_app.recognition.things import ThingBench, ThingShot, ThingVerdict
 
 _THINGS = """\
 Things are enrolled with --model and a general image embedder. One that has no
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     batches = list(_batches(args))
     for name, _ in batches:
         valid_name(name)
-    from edge_app.enroll import EnrollOptions
+    from edge_app.gallery.enrollment import EnrollOptions
 
     chosen = EnrollOptions(largest=args.largest, allow_lookalike=args.allow_lookalike)
     desk = _desk(args)
@@ -74,14 +74,14 @@ def _desk(args: argparse.Namespace) -> _Faces | _Things:
     """What enrolls: people, or things when --model names a general image embedder."""
     model = args.model
     if model is not None:
-        from edge_app.store import builds
+        from edge_app.model_store.catalogue import builds
 
         home, settings = options.settings(args)
         task = builds(home, model)[0].task
         if task == "image-embedding":
             if args.largest:
                 raise UsageError("--largest is for faces", expected="--box to say where the thing is")
-            from edge_app.things import open_thing_bench
+            from edge_app.recognition.things import open_thing_bench
 
             return _Things(open_thing_bench(home, settings, model), args.box)
         if task != "face-embedding":
@@ -112,8 +112,8 @@ class _Faces:
 
     def look(self, image: Path) -> Shot | Refusal:
         """The face that a picture is about."""
-        from edge_app.enroll import Refusal
-        from edge_app.pictures import read_picture
+        from edge_app.gallery.enrollment import Refusal
+        from edge_app.media.pictures import read_picture
 
         try:
             return self._bench.recognizer.shot(read_picture(image), str(image.name), largest=self._largest)
@@ -139,9 +139,9 @@ class _Things:
         """The area that a picture is about."""
         import numpy as np
 
-        from edge_app.enroll import Refusal
-        from edge_app.pictures import open_picture
-        from edge_app.things import judge_box
+        from edge_app.gallery.enrollment import Refusal
+        from edge_app.media.pictures import open_picture
+        from edge_app.recognition.things import judge_box
 
         try:
             picture = open_picture(image)
@@ -157,7 +157,7 @@ class _Things:
 
     def enroll(self, name: str, looks: Sequence[tuple[str, Any]], chosen: EnrollOptions) -> tuple[dict[str, Any], bool]:
         """Judge and store one thing; the report, and whether every picture was taken."""
-        from edge_app.things import enroll_things
+        from edge_app.recognition.things import enroll_things
 
         verdicts = enroll_things(self._bench, name, looks, chosen)
         self._bench = self._bench.refreshed()
@@ -182,7 +182,7 @@ def _batches(args: argparse.Namespace) -> Iterator[tuple[str, Sequence[Path]]]:
 
 def people_in(folder: Path) -> Iterator[tuple[str, Sequence[Path]]]:
     """Every sub-folder of `folder` as a name with its pictures. Raises MediaError when there is none."""
-    from edge_app.pictures import find_pictures
+    from edge_app.media.pictures import find_pictures
 
     if not folder.is_dir():
         raise MediaError(f"{folder} is not a folder", expected="a folder with a sub-folder per person")
@@ -200,7 +200,7 @@ def people_in(folder: Path) -> Iterator[tuple[str, Sequence[Path]]]:
 def _report(
     name: str, verdicts: Sequence[Verdict | ThingVerdict], bench: Workbench | ThingBench, model_id: str
 ) -> tuple[dict[str, Any], bool]:
-    from edge_app.assembly import own_embeddings
+    from edge_app.recognition.face_session import own_embeddings
 
     accepted = sum(verdict.accepted for verdict in verdicts)
     total = len(own_embeddings(bench.vault, name, model_id))

@@ -7,15 +7,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from edge_app.cli import options
-from edge_app.domain import UsageError
+from edge_app.core.types import UsageError
 
 if TYPE_CHECKING:
-    from edge_app.embed import Embedder
-    from models.pairs import LfwPairs
-    from models.protocol import Figures, Looks
+    from edge_app.accuracy.lfw_pairs import LfwPairs
+    from edge_app.accuracy.people_folder import Figures, Looks
+    from edge_app.inference.embedder import Embedder
 
 _SPOILED_PICTURES = 300
 
@@ -56,10 +56,10 @@ def run(args: argparse.Namespace) -> int:
 
     cv2.setNumThreads(1)  # one picture per core, one thread per picture
     if args.detectors:
-        from edge_app.cli import detectors
+        from edge_app.cli import evaluate_detectors
 
-        return detectors.run(args)
-    report = _encodings(args) if args.encodings else _cards(args) if args.write_cards else _ours(args)
+        return evaluate_detectors.run(args)
+    report = _encodings(args) if args.encodings else _written_cards(args) if args.write_cards else _ours(args)
     if args.output is not None:
         write_json(args.output / "report.json", report)
     if args.json:
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 def pairs_of(args: argparse.Namespace) -> LfwPairs | None:
     """The list of pairs that was given."""
-    from models.pairs import lfw_pairs
+    from edge_app.accuracy.lfw_pairs import lfw_pairs
 
     return None if args.pairs is None else lfw_pairs(args.pairs, args.folder)
 
@@ -86,25 +86,27 @@ def settings_of(args: argparse.Namespace) -> tuple[Any, Any]:
 
 def _ours(args: argparse.Namespace) -> dict[str, Any]:
     """The runtime's own parts on the folder."""
-    from models import protocol
+    from edge_app.accuracy import people_folder
 
     home, chosen = settings_of(args)
     embedder, why = open_embedder(home, chosen)
-    people, pairs = protocol.people_in(args.folder), pairs_of(args)
+    people, pairs = people_folder.people_in(args.folder), pairs_of(args)
     detector = _detector(args, home, chosen.detector)
     with options.progress() as bar:
         task = bar.add_task("finding faces", total=len(people))
-        looks = protocol.look_at(people, detector, embedder.crop, lambda: bar.advance(task))
+        looks = people_folder.look_at(people, detector, embedder.crop, lambda: bar.advance(task))
         task = bar.add_task("embedding", total=len(looks.crops))
-        vectors = protocol.embed_crops(embedder, looks.crops, lambda: bar.advance(task))
+        vectors = people_folder.embed_crops(embedder, looks.crops, lambda: bar.advance(task))
         points = embedder.card.operating_points
-        figures = protocol.figures_of(looks, vectors, pairs, points, fpir=chosen.fpir, margin=chosen.margin)
+        figures = people_folder.figures_of(looks, vectors, pairs, points, fpir=chosen.fpir, margin=chosen.margin)
         spoiled = None
         if not args.no_spoil:
             step = max(1, len(people) // _SPOILED_PICTURES)
             task = bar.add_task("spoiling", total=len(people[::step]))
-            spoiled = protocol.refused_when_spoiled(people[::step], detector, embedder.crop, lambda: bar.advance(task))
-    report = _report(figures, chosen.fpir) | _gate(looks, spoiled)
+            spoiled = people_folder.refused_when_spoiled(
+                people[::step], detector, embedder.crop, lambda: bar.advance(task)
+            )
+    report = figures_report(figures, chosen.fpir) | _gate(looks, spoiled)
     report |= {
         "model": embedder.model_id,
         "precision": embedder.card.precision,
@@ -119,48 +121,40 @@ def _ours(args: argparse.Namespace) -> dict[str, Any]:
 
 def open_embedder(home: Any, chosen: Any) -> tuple[Embedder, str]:
     """The embedder of the settings with one thread, and why that build."""
-    from edge_app import runtime
-    from edge_app.embed import Embedder
-    from edge_app.precision import choose
+    from edge_app.inference import onnx_model
+    from edge_app.inference.embedder import Embedder
+    from edge_app.model_store.choose_build import choose
 
     choice = choose(chosen.embedder, chosen.precision, home, 1)
-    return Embedder(runtime.load(choice.entry.path, threads=1, sha256=choice.entry.sha256)), choice.why
+    return Embedder(onnx_model.load(choice.entry.path, threads=1, sha256=choice.entry.sha256)), choice.why
 
 
 def _detector(args: argparse.Namespace, home: Any, name: str) -> Any:
-    from edge_app.detect import Detector, DetectorOptions
+    from edge_app.inference.detector import DetectorOptions
+    from edge_app.model_store.open_detector import open_detector
 
     chosen = DetectorOptions() if args.min_face is None else DetectorOptions(min_face_px=args.min_face)
-    return Detector.open(name, chosen, threads=1, home=home)
+    return open_detector(name, chosen, threads=1, home=home)
 
 
-def _cards(args: argparse.Namespace) -> dict[str, Any]:
-    """Every shipped build measured, its card rewritten."""
-    from export import calibrate
-    from models import protocol
+def _written_cards(args: argparse.Namespace) -> dict[str, Any]:
+    from edge_app.cli import training_side
 
-    with options.progress() as bar:
-        task = bar.add_task("measuring", total=None)
-        filled = calibrate.fill_cards(args.folder, args.pairs, tick=lambda: bar.advance(task))
-    return {
-        "written": [
-            {"file": each.entry.path.name, "precision": each.entry.precision} | _report(each.figures, protocol.FPIR)
-            for each in filled
-        ]
-    }
+    write = training_side.find(training_side.MEASUREMENTS, "evaluate --write-cards", "export")
+    return cast(dict[str, Any], write(args))
 
 
 def _encodings(args: argparse.Namespace) -> dict[str, Any]:
     """face_recognition's encodings under the same protocol, by distance as that library does."""
-    from models import peer_judge
-    from models.peer_accuracy import load
+    from edge_app.accuracy import face_recognition_judge
+    from edge_app.accuracy.face_recognition_encode import load
 
     encodings = load(args.encodings)
-    judged = peer_judge.judge(encodings, args.folder, pairs_of(args))
+    judged = face_recognition_judge.judge(encodings, args.folder, pairs_of(args))
     return {"made": encodings.made, "peer": plain(asdict(judged))}
 
 
-def _report(figures: Figures, fpir: float) -> dict[str, Any]:
+def figures_report(figures: Figures, fpir: float) -> dict[str, Any]:
     pairs = figures.pairs
     return {
         "pictures": figures.pictures,
@@ -192,8 +186,8 @@ def plain(value: Any) -> Any:
 
 
 def _plots(folder: Path, vectors: Any, looks: Looks) -> None:
-    from models.charts import det_curve, score_histogram
-    from models.evaluate import histograms
+    from edge_app.accuracy.pair_scores import histograms
+    from edge_app.accuracy.plots import det_curve, score_histogram
 
     counted = histograms(vectors, looks.labels, bins=4000)
     try:
@@ -207,7 +201,7 @@ def write_json(path: Path, report: Mapping[str, Any]) -> None:
     """Write a report, its folder made private."""
     import json
 
-    from edge_app.home import make_private_folder, told_plainly
+    from edge_app.system.data_folder import make_private_folder, told_plainly
 
     with told_plainly(path):
         make_private_folder(path.parent)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from edge_app.cli import options
 
 if TYPE_CHECKING:
-    from edge_app.home import Home
-    from edge_app.reenroll import Reenrolled
-    from edge_app.vault import Vault
+    from edge_app.gallery.storage import Vault
+    from edge_app.recognition.reenroll import Reenrolled
+    from edge_app.system.data_folder import Home
 
 
 def add_parser(commands: options.Commands) -> None:
@@ -180,17 +180,17 @@ def run_reenroll(args: argparse.Namespace) -> int:
 
 def _reenrolling(args: argparse.Namespace) -> tuple[Vault, int, str, Iterator[Reenrolled]]:
     """The gallery, how many are missing, for which model, and what enrolls them again one by one."""
-    from edge_app.domain import UsageError
-    from edge_app.enroll import EnrollOptions
-    from edge_app.reenroll import reenroll, reenroll_things
-    from edge_app.store import builds
+    from edge_app.core.types import UsageError
+    from edge_app.gallery.enrollment import EnrollOptions
+    from edge_app.model_store.catalogue import builds
+    from edge_app.recognition.reenroll import reenroll, reenroll_things
 
     chosen = EnrollOptions(allow_lookalike=args.allow_lookalike)
     if args.model is not None:
         home, settings = options.settings(args)
         task = builds(home, args.model)[0].task
         if task == "image-embedding":
-            from edge_app.things import open_thing_bench
+            from edge_app.recognition.things import open_thing_bench
 
             things = open_thing_bench(home, settings, args.model)
             return things.vault, len(things.missing), args.model, reenroll_things(things, chosen)
@@ -203,8 +203,8 @@ def _reenrolling(args: argparse.Namespace) -> tuple[Vault, int, str, Iterator[Re
 
 def run_import(args: argparse.Namespace) -> int:
     """Take in a file of encodings."""
-    from edge_app.importing import check_model, import_encodings, read_encodings
-    from edge_app.store import builds, open_entry
+    from edge_app.gallery.import_encodings import check_model, import_encodings, read_encodings
+    from edge_app.model_store.catalogue import builds, open_entry
 
     home, vault = _open(args)
     entry = builds(home, args.model)[0]
@@ -246,8 +246,8 @@ def run_forget(args: argparse.Namespace) -> int:
 
 
 def _open(args: argparse.Namespace) -> tuple[Home, Vault]:
-    from edge_app.home import Home
-    from edge_app.vault import Vault
+    from edge_app.gallery.storage import Vault
+    from edge_app.system.data_folder import Home
 
     home = Home.locate(args.home)
     return home, Vault(home.gallery_path)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import edge_app
 from edge_app.cli import options
-from edge_app.domain import ModelCard, ModelError, size_words
+from edge_app.core.types import ModelCard, ModelError, size_words
 
 if TYPE_CHECKING:
-    from edge_app.describe import Description
-    from edge_app.home import Home, Settings
-    from edge_app.onnxfile import OnnxFile
-    from edge_app.zoo import Entry
+    from edge_app.model_store.describe import Description
+    from edge_app.model_store.onnx_inspect import OnnxFile
+    from edge_app.model_store.shipped import Entry
+    from edge_app.system.data_folder import Home, Settings
 
 
 _MTCNN_PARTS = "mtcnn-"
@@ -94,8 +94,8 @@ def _add_add(actions: options.Commands) -> argparse.ArgumentParser:
 
 def run_list(args: argparse.Namespace) -> int:
     """Print every build, its licence, and which ones are in use."""
-    from edge_app.precision import choose
-    from edge_app.store import catalogue
+    from edge_app.model_store.catalogue import catalogue
+    from edge_app.model_store.choose_build import choose
 
     home, settings = options.settings(args)
     choice = choose(settings.embedder, settings.precision, home, settings.threads)
@@ -163,8 +163,8 @@ def _files(args: argparse.Namespace) -> list[Path]:
     path = Path(args.id)
     if path.suffix == ".onnx" or path.is_file():  # a folder is never meant: it may well be called like the model
         return [path]
-    from edge_app.home import Home
-    from edge_app.store import builds, catalogue
+    from edge_app.model_store.catalogue import builds, catalogue
+    from edge_app.system.data_folder import Home
 
     home = Home.locate(args.home)
     if args.id == "mtcnn":
@@ -174,7 +174,7 @@ def _files(args: argparse.Namespace) -> list[Path]:
 
 def _read(path: Path) -> ModelCard:
     """The card in a file, which must fit the graph's ends; nothing is run."""
-    from edge_app.onnxfile import inspect
+    from edge_app.model_store.onnx_inspect import inspect
 
     return _fitting_card(inspect(path), path)
 
@@ -197,12 +197,12 @@ def _read_with_proof(path: Path) -> tuple[ModelCard, bool | None]:
 
     None for the shipped ones, pinned by hash. Raises ModelError for a card or a proof that cannot be read.
     """
-    from edge_app.onnxfile import inspect
-    from edge_app.proof import changed_claims, read
+    from edge_app.model_store.fingerprint import changed_claims, read
+    from edge_app.model_store.onnx_inspect import inspect
 
     file = inspect(path)
     card = _fitting_card(file, path)
-    # Not asked of `edge_app.zoo`, which loads ONNX Runtime: a card is shown without it.
+    # Not asked of `edge_app.model_store.shipped`, which loads ONNX Runtime: a card is shown without it.
     if path.parent.resolve() == Path(edge_app.__file__).resolve().parent / "zoo":
         return card, None
     proof = read(file.metadata, path.name)
@@ -257,8 +257,8 @@ def _printable(text: str) -> str:
 
 def run_verify(args: argparse.Namespace) -> int:
     """Check every shipped and installed file; 1 when one is wrong."""
-    from edge_app.home import Home
-    from edge_app.store import catalogue, open_entry
+    from edge_app.model_store.catalogue import catalogue, open_entry
+    from edge_app.system.data_folder import Home
 
     results: list[dict[str, Any]] = []
     for entry in catalogue(Home.locate(args.home)):
@@ -278,8 +278,8 @@ def run_verify(args: argparse.Namespace) -> int:
 
 def run_add(args: argparse.Namespace) -> int:
     """Install one file."""
-    from edge_app.home import Home
-    from edge_app.install import add
+    from edge_app.model_store.install import add
+    from edge_app.system.data_folder import Home
 
     entry = add(Home.locate(args.home), args.file, _description(args), replace=args.replace)
     return _told_added(args, entry, f"{entry.id} ({entry.precision}) is installed for {entry.task}")
@@ -287,7 +287,7 @@ def run_add(args: argparse.Namespace) -> int:
 
 def _description(args: argparse.Namespace) -> Description | None:
     """What the options and the TOML file say; None when they say nothing: then the file's own card speaks."""
-    from edge_app.describe import Description, preset, read_description, read_labels
+    from edge_app.model_store.describe import Description, preset, read_description, read_labels
 
     given = {name: getattr(args, name) for name in (f.name for f in fields(Description)) if hasattr(args, name)}
     given |= {
@@ -338,9 +338,9 @@ def _warn_of_licence(card: ModelCard) -> None:
 
 def run_remove(args: argparse.Namespace) -> int:
     """Take one model out."""
-    from edge_app.home import Home
-    from edge_app.install import in_use, remove
-    from edge_app.vault import Vault
+    from edge_app.gallery.storage import Vault
+    from edge_app.model_store.install import in_use, remove
+    from edge_app.system.data_folder import Home
 
     home = Home.locate(args.home)
     named = in_use(home.settings(), args.id)
@@ -371,8 +371,9 @@ def _unusable(model_id: str, task: str, names: tuple[str, ...]) -> str:
 
 def run_use(args: argparse.Namespace) -> int:
     """Choose one model, and say what follows from it."""
-    from edge_app.home import Home
-    from edge_app.install import in_use, unenrolled, use
+    from edge_app.model_store.install import in_use, use
+    from edge_app.recognition.face_session import unenrolled
+    from edge_app.system.data_folder import Home
 
     home = Home.locate(args.home)
     before = home.settings()
@@ -396,7 +397,7 @@ def run_use(args: argparse.Namespace) -> int:
 
 def _card_in_use(home: Home, model_id: str) -> ModelCard | None:
     """The card of what is to be used, None for words that stand for several models."""
-    from edge_app.store import builds
+    from edge_app.model_store.catalogue import builds
 
     if model_id in ("faces", "mtcnn"):
         return None
@@ -405,9 +406,9 @@ def _card_in_use(home: Home, model_id: str) -> ModelCard | None:
 
 def run_pull(args: argparse.Namespace) -> int:
     """Fetch one known file; a model is installed at once."""
-    from edge_app.home import Home
-    from edge_app.install import add
-    from edge_app.pull import known, pull
+    from edge_app.model_store.download import known, pull
+    from edge_app.model_store.install import add
+    from edge_app.system.data_folder import Home
 
     if args.name is None:
         return _list_known(args)
@@ -428,7 +429,7 @@ def run_pull(args: argparse.Namespace) -> int:
 
 
 def _list_known(args: argparse.Namespace) -> int:
-    from edge_app.pull import REGISTRY
+    from edge_app.model_store.download import REGISTRY
 
     if args.json:
         options.print_json(

@@ -14,14 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edge_app.domain import UsageError
+from edge_app.core.types import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from edge_app.assembly import Workbench
-    from edge_app.detect import DetectorOptions
-    from edge_app.home import Home, Settings
+    from edge_app.inference.detector import DetectorOptions
+    from edge_app.recognition.face_session import Workbench
+    from edge_app.system.data_folder import Home, Settings
 
 Commands = Any
 """What `add_subparsers` returns; argparse keeps its class private."""
@@ -66,7 +66,7 @@ _OVERRIDES = ("fpir", "margin", "precision", "detector", "threads", "embedder")
 
 def settings(args: argparse.Namespace) -> tuple[Home, Settings]:
     """The data folder and its settings, overridden by the options that were given."""
-    from edge_app.home import Home
+    from edge_app.system.data_folder import Home
 
     home = Home.locate(args.home)
     given = {name: getattr(args, name, None) for name in _OVERRIDES}
@@ -75,8 +75,8 @@ def settings(args: argparse.Namespace) -> tuple[Home, Settings]:
 
 def workbench(args: argparse.Namespace, *, tell_missing: bool = True) -> Workbench:
     """Load models and gallery for the options that were given; says on standard error whom this embedder lacks."""
-    from edge_app.assembly import open_workbench
-    from edge_app.reenroll import missing_line
+    from edge_app.recognition.face_session import open_workbench
+    from edge_app.recognition.reenroll import missing_line
 
     home, chosen = settings(args)
     bench = open_workbench(home, chosen, detector_options=detector_options(args))
@@ -92,7 +92,7 @@ def detector_options(args: argparse.Namespace) -> DetectorOptions | None:
         return None
     if not 12 <= smallest <= 10_000:
         raise UsageError(f"--min-face is {smallest}", expected="12 to 10000 pixels")
-    from edge_app.detect import DetectorOptions
+    from edge_app.inference.detector import DetectorOptions
 
     return DetectorOptions(min_face_px=smallest)
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_app.cli import options, views
-from edge_app.domain import EdgeError, Frame, MediaError, Pixels, UsageError
+from edge_app.cli import options, output
+from edge_app.core.types import EdgeError, Frame, MediaError, Pixels, UsageError
 
 if TYPE_CHECKING:
-    from edge_app.cli.views import Seen, View
-    from edge_app.sources import SourceSpec
+    from edge_app.cli.output import Seen, View
+    from edge_app.media.sources import SourceSpec
 
 _NOT_SEEN = """\
 Pictures and clips may be old: who or what is named here does not count as
@@ -37,7 +37,7 @@ def add_parser(commands: options.Commands) -> None:
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="picture, folder or video file")
     parser.add_argument("--save", type=Path, metavar="DIR", help="write annotated copies there")
     parser.add_argument("--recursive", action="store_true", help="look into the sub-folders of folders too")
-    views.model_options(parser)
+    output.model_options(parser)
     parser.add_argument("--explain", action="store_true", help="with --save: show where a classifier saw its answer")
     parser.add_argument("--top", type=int, metavar="N", help="tell the N best labels (default: 3, in JSON all)")
     options.recognition(parser)
@@ -80,8 +80,8 @@ class _Job:
 
 def _jobs(args: argparse.Namespace, failed: Any) -> Iterator[_Job]:
     """Every picture and video that the sources name."""
-    from edge_app.pictures import find_pictures
-    from edge_app.sources import parse_source
+    from edge_app.media.pictures import find_pictures
+    from edge_app.media.sources import parse_source
 
     for text in args.sources:
         try:
@@ -105,7 +105,7 @@ def _jobs(args: argparse.Namespace, failed: Any) -> Iterator[_Job]:
 
 def _parsed(text: str) -> SourceSpec:
     """What a text names. Raises MediaError that offers what this command takes, which is less than others do."""
-    from edge_app.sources import parse_source
+    from edge_app.media.sources import parse_source
 
     try:
         return parse_source(text)
@@ -126,25 +126,25 @@ def _view(args: argparse.Namespace, many: bool) -> View:
 
         cv2.setNumThreads(1)
         args.threads = 1
-    reader = views.chosen_reader(args)
+    reader = output.chosen_reader(args)
     if reader is not None:
-        views.tell_of(args, reader, rule=not args.json)
-        return views.ModelView(reader, explain=args.explain, top=args.top)
+        output.tell_of(args, reader, rule=not args.json)
+        return output.ModelView(reader, explain=args.explain, top=args.top)
     if args.explain or args.top is not None:
         raise UsageError("--explain and --top are for classifiers", expected="--model with the id of one")
     bench = options.workbench(args)
-    views.tell_licence(bench.recognizer.embedder.card)
+    output.tell_licence(bench.recognizer.embedder.card)
     if len(bench.recognizer.gallery) == 0:
         if not bench.missing:
             options.warn("nobody is enrolled yet, so every face is unknown; try: edge-app enroll NAME IMAGE IMAGE")
     elif not args.json:
         options.warn(bench.recognizer.rule.words)
-    return views.FaceView(bench)
+    return output.FaceView(bench)
 
 
 def _pictures(view: View, jobs: list[_Job], args: argparse.Namespace, namer: _Namer, failed: Any) -> None:
-    from edge_app.batch import cores, ordered_map
-    from edge_app.pictures import read_picture, write_picture
+    from edge_app.media.pictures import read_picture, write_picture
+    from edge_app.system.parallel import cores, ordered_map
 
     def look(job: _Job) -> Seen | EdgeError:
         try:
@@ -170,8 +170,8 @@ def _pictures(view: View, jobs: list[_Job], args: argparse.Namespace, namer: _Na
 
 
 def _video(view: View, job: _Job, args: argparse.Namespace, namer: _Namer, failed: Any) -> None:
-    from edge_app.batch import cores, ordered_map
-    from edge_app.sources import open_source
+    from edge_app.media.sources import open_source
+    from edge_app.system.parallel import cores, ordered_map
 
     timeline = view.timeline()
     try:
@@ -264,7 +264,7 @@ class _Marked:
 
     def write(self, pixels: Pixels) -> None:
         """Append one annotated frame."""
-        from edge_app.video import VideoWriter
+        from edge_app.media.video import VideoWriter
 
         if self._writer is None:
             self._writer = VideoWriter(self._path, (pixels.shape[1], pixels.shape[0]), self._fps)
@@ -284,7 +284,7 @@ class _Marked:
 
 
 def _make_folder(folder: Path) -> None:
-    from edge_app.home import make_private_folder, told_plainly
+    from edge_app.system.data_folder import make_private_folder, told_plainly
 
     with told_plainly(folder):
         make_private_folder(folder)

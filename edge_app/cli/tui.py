@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options
-from edge_app.domain import EdgeError, MediaError, ModelError, UsageError
+from edge_app.core.types import EdgeError, MediaError, ModelError, UsageError
 
 if TYPE_CHECKING:
-    from edge_app.assembly import Workbench
-    from edge_app.devices import CameraInfo
-    from edge_app.domain import Observation, Pixels, Reading
-    from edge_app.home import Home, Settings
-    from edge_app.things import ThingShot
+    from edge_app.core.types import Observation, Pixels, Reading
+    from edge_app.media.cameras import CameraInfo
+    from edge_app.model_store.shipped import Entry
+    from edge_app.recognition.face_session import Workbench
+    from edge_app.recognition.things import ThingShot
+    from edge_app.system.data_folder import Home, Settings
     from edge_app.tui.app import EdgeApp
-    from edge_app.tui.desk import Desk, LiveWorker, ModelLine, Sink
-    from edge_app.zoo import Entry
+    from edge_app.tui.services import Desk, LiveWorker, ModelLine, Sink
 
 _THUMBNAIL_PX = 160
 _MEASURE_ROUNDS = 15
@@ -77,8 +77,8 @@ def run(args: argparse.Namespace) -> int:
 
 def desk_of(args: argparse.Namespace) -> Desk:
     """Everything outside the app, for these arguments. Raises EdgeError for a broken settings file."""
-    from edge_app.tui.desk import Desk
-    from edge_app.tui.terminal import Terminal
+    from edge_app.tui.picture.terminal import Terminal
+    from edge_app.tui.services import Desk
 
     home, settings = options.settings(args)
     smallest = getattr(args, "min_face", None)
@@ -111,7 +111,7 @@ def _source(option: str | None, settings: Settings) -> tuple[str, str]:
     if option is not None:
         return option, ""
     if settings.source is not None:
-        from edge_app.sources import parse_source
+        from edge_app.media.sources import parse_source
 
         try:
             parse_source(settings.source)
@@ -125,16 +125,16 @@ def _source(option: str | None, settings: Settings) -> tuple[str, str]:
 
 
 def _cameras() -> Sequence[CameraInfo]:
-    from edge_app.devices import list_cameras
+    from edge_app.media.cameras import list_cameras
 
     return list_cameras()
 
 
 def _open_worker(home: Home, settings: Settings, source: str, sink: Sink, min_face_px: float | None) -> LiveWorker:
-    from edge_app.assembly import open_workbench
-    from edge_app.camera import LiveOptions
-    from edge_app.detect import DetectorOptions
-    from edge_app.live import Worker, WorkerOptions
+    from edge_app.inference.detector import DetectorOptions
+    from edge_app.live.worker import Worker, WorkerOptions
+    from edge_app.media.live_camera import LiveOptions
+    from edge_app.recognition.face_session import open_workbench
 
     detector = DetectorOptions() if min_face_px is None else DetectorOptions(min_face_px=min_face_px)
     bench = open_workbench(home, settings, detector_options=detector)
@@ -145,8 +145,8 @@ def _snapshot(home: Home, shown: Observation | Reading) -> Path:
     """Write the picture with what was made of it as a private file in the data folder."""
     import cv2
 
-    from edge_app.domain import Reading
-    from edge_app.drawing import annotate, annotate_reading
+    from edge_app.core.types import Reading
+    from edge_app.media.drawing import annotate, annotate_reading
 
     drawn = annotate_reading(shown) if isinstance(shown, Reading) else annotate(shown.frame.pixels, shown.sightings)
     done, data = cv2.imencode(".png", drawn[..., ::-1])
@@ -160,7 +160,7 @@ def _snapshot(home: Home, shown: Observation | Reading) -> Path:
 
 def pictures_named(text: str) -> tuple[Path, ...]:
     """Picture files by what was typed, quoted as in a shell; folders stand for the pictures in them."""
-    from edge_app.pictures import find_pictures
+    from edge_app.media.pictures import find_pictures
 
     try:
         words = shlex.split(text)
@@ -189,7 +189,7 @@ def _decode(data: bytes) -> Pixels:
 
 
 def _catalogue(bench: Workbench) -> tuple[ModelLine, ...]:
-    from edge_app.store import catalogue
+    from edge_app.model_store.catalogue import catalogue
 
     looked_for = bench.home.settings().model
     lines = [_model_line(bench, entry, looked_for) for entry in catalogue(bench.home)]
@@ -199,9 +199,9 @@ def _catalogue(bench: Workbench) -> tuple[ModelLine, ...]:
 
 def _model_line(bench: Workbench, entry: Entry, looked_for: str) -> ModelLine:
     """One build; a file that is gone or damaged is a line that says so, for it must be possible to remove it."""
-    from edge_app.calibration import points_of
-    from edge_app.onnxfile import inspect
-    from edge_app.tui.desk import ModelLine
+    from edge_app.gallery.calibration import points_of
+    from edge_app.model_store.onnx_inspect import inspect
+    from edge_app.tui.services import ModelLine
 
     detector = bench.settings.detector
     used = entry == bench.choice.entry or entry.id in (detector, looked_for)
@@ -222,7 +222,7 @@ def _model_line(bench: Workbench, entry: Entry, looked_for: str) -> ModelLine:
 
 def _threshold(bench: Workbench, entry: Entry) -> float | None:
     """The similarity from which somebody, or something, is named; None for what names nobody."""
-    from edge_app.tui.records import thing_threshold
+    from edge_app.tui.gallery_queries import thing_threshold
 
     if entry == bench.choice.entry:
         return bench.recognizer.rule.threshold
@@ -231,8 +231,8 @@ def _threshold(bench: Workbench, entry: Entry) -> float | None:
 
 def _enroll_things(bench: Workbench, model_id: str, name: str, shots: Sequence[ThingShot]) -> tuple[str, ...]:
     """Judge and store captures of a thing; returns why each refused one was refused."""
-    from edge_app.enroll import EnrollOptions
-    from edge_app.things import enroll_things, open_thing_bench
+    from edge_app.gallery.enrollment import EnrollOptions
+    from edge_app.recognition.things import enroll_things, open_thing_bench
 
     things = open_thing_bench(bench.home, bench.settings, model_id)
     try:
@@ -243,19 +243,19 @@ def _enroll_things(bench: Workbench, model_id: str, name: str, shots: Sequence[T
 
 
 def _add_model(home: Home, path: Path) -> str:
-    from edge_app.install import add
+    from edge_app.model_store.install import add
 
     return add(home, path).id
 
 
 def _remove_model(home: Home, model_id: str) -> None:
-    from edge_app.install import remove
+    from edge_app.model_store.install import remove
 
     remove(home, model_id)
 
 
 def _use_model(home: Home, model_id: str) -> Settings:
-    from edge_app.install import use
+    from edge_app.model_store.install import use
 
     return use(home, model_id)
 
@@ -264,13 +264,13 @@ def _measure(bench: Workbench, model_id: str, precision: str) -> float:
     """Median milliseconds of one run; models of any size of picture get 320 x 240."""
     import numpy as np
 
-    from edge_app import runtime
-    from edge_app.store import catalogue
+    from edge_app.inference import onnx_model
+    from edge_app.model_store.catalogue import catalogue
 
     entry = next((one for one in catalogue(bench.home) if (one.id, one.precision) == (model_id, precision)), None)
     if entry is None:
         raise UsageError(f"{model_id} is not installed as {precision}")
-    model = runtime.load(entry.path, threads=bench.settings.threads, sha256=entry.sha256)
+    model = onnx_model.load(entry.path, threads=bench.settings.threads, sha256=entry.sha256)
     spec = model.card.input
     shape = (1, 3, spec.height_px or 240, spec.width_px or 320)
     picture = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)

@@ -10,16 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_app.cli import options, views
-from edge_app.domain import CameraError
+from edge_app.cli import options, output
+from edge_app.core.types import CameraError
 
 if TYPE_CHECKING:
-    from edge_app.assembly import Workbench
-    from edge_app.devices import CameraInfo
-    from edge_app.events import LiveEvent
-    from edge_app.home import Settings
-    from edge_app.reader import ReaderBench
-    from edge_app.watch import OutletOptions
+    from edge_app.live.events import LiveEvent
+    from edge_app.media.cameras import CameraInfo
+    from edge_app.notify.watcher import OutletOptions
+    from edge_app.recognition.classes import ReaderBench
+    from edge_app.recognition.face_session import Workbench
+    from edge_app.system.data_folder import Settings
 
 _SOURCE_HELP = "camera number or device, video, folder, http or rtsp address, or 'sample'"
 _FIRST = "first"
@@ -42,7 +42,7 @@ def _add_watch(commands: options.Commands) -> None:
     )
     parser.add_argument("source", nargs="?", metavar="SOURCE", help=f"{_SOURCE_HELP} (default: see `cameras --use`)")
     options.json_flag(parser)
-    views.model_options(parser)
+    output.model_options(parser)
     parser.add_argument("--realtime", action="store_true", help="play a video at its own speed, not as fast as it goes")
     group = parser.add_argument_group("hooks", "programs run without a shell; may be given more than once")
     for event, whom in (
@@ -91,7 +91,7 @@ def _add_cameras(commands: options.Commands) -> None:
 
 def run_watch(args: argparse.Namespace) -> int:
     """Print events until the source is over or a signal comes."""
-    from edge_app.watch import Outlets, Stop, as_json, watch
+    from edge_app.notify.watcher import Outlets, Stop, as_json, watch
 
     with Stop() as stop, Outlets(_outlets(args), options.warn) as outlets:
         bench = _bench(args)
@@ -105,12 +105,12 @@ def run_watch(args: argparse.Namespace) -> int:
 
 def _bench(args: argparse.Namespace) -> Workbench | ReaderBench:
     """What is looked for; tells what the user should know of it. For a model neither detector nor gallery is opened."""
-    reader = views.chosen_reader(args)
+    reader = output.chosen_reader(args)
     if reader is not None:
-        views.tell_of(args, reader)
-        return views.reader_bench(args, reader)
+        output.tell_of(args, reader)
+        return output.reader_bench(args, reader)
     bench = options.workbench(args)
-    views.tell_licence(bench.recognizer.embedder.card)
+    output.tell_licence(bench.recognizer.embedder.card)
     if not (len(bench.recognizer.gallery) or bench.missing):
         options.warn("nobody is enrolled: everybody will be unknown")
     return bench
@@ -118,7 +118,7 @@ def _bench(args: argparse.Namespace) -> Workbench | ReaderBench:
 
 def run_verify(args: argparse.Namespace) -> int:
     """Answer by exit code alone."""
-    from edge_app.watch import is_seen
+    from edge_app.notify.watcher import is_seen
 
     bench = options.workbench(args)
     source = _source(args.source, bench.settings)
@@ -127,7 +127,7 @@ def run_verify(args: argparse.Namespace) -> int:
 
 def run_cameras(args: argparse.Namespace) -> int:
     """List the cameras, or remember one."""
-    from edge_app.camera import list_cameras
+    from edge_app.media.live_camera import list_cameras
 
     home, settings = options.settings(args)
     if args.use is not None:
@@ -152,9 +152,9 @@ def run_cameras(args: argparse.Namespace) -> int:
 
 def _outlets(args: argparse.Namespace) -> OutletOptions:
     """Who is to be told; refuses programs and limits that cannot work before anything is loaded."""
-    from edge_app.deliver import Broker, Webhook
-    from edge_app.hooks import Command, HookOptions
-    from edge_app.watch import OutletOptions
+    from edge_app.notify.delivery import Broker, Webhook
+    from edge_app.notify.hooks import Command, HookOptions
+    from edge_app.notify.watcher import OutletOptions
 
     # A command line can be read by every user of the machine; the environment cannot.
     webhook = args.webhook or os.environ.get("EDGE_APP_WEBHOOK")
@@ -172,7 +172,7 @@ def _outlets(args: argparse.Namespace) -> OutletOptions:
 
 def _source(given: str | None, settings: Settings) -> str:
     """What to open: the argument, the remembered choice, or the first camera."""
-    from edge_app.camera import list_cameras
+    from edge_app.media.live_camera import list_cameras
 
     chosen = given or settings.source
     return chosen or next((camera.spec for camera in list_cameras() if not camera.problem), "0")
@@ -180,7 +180,7 @@ def _source(given: str | None, settings: Settings) -> str:
 
 def _chosen(text: str) -> str | None:
     """What to remember for --use; None for the first camera. Raises an error when it is not there."""
-    from edge_app.camera import list_cameras, parse_source
+    from edge_app.media.live_camera import list_cameras, parse_source
 
     if text == _FIRST:
         return None
@@ -206,7 +206,7 @@ def _tell_choice(source: str | None, *, as_json: bool) -> None:
 
 def _shown(source: str | None) -> str | None:
     """A source without its password."""
-    from edge_app.camera import without_secrets
+    from edge_app.media.live_camera import without_secrets
 
     return without_secrets(source) if source and "://" in source else source
 

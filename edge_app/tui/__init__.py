@@ -1,1 +1,1 @@
-"""The terminal app: messages, widgets, screens. No inference, no files."""
+"""The terminal app."""

@@ -17,21 +17,21 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen, Screen
 
-from edge_app.domain import EdgeError, ModelCard
-from edge_app.home import Settings
-from edge_app.tui.area import Area
-from edge_app.tui.desk import Desk, LiveWorker
-from edge_app.tui.frame import EdgeScreen
-from edge_app.tui.messages import Explain, Inbox, LookArea, Run, SetRule, Update, UseModel
-from edge_app.tui.readings import FACES
-from edge_app.tui.records import Forgotten, missing_words
-from edge_app.tui.screen_enroll import EnrollScreen
-from edge_app.tui.screen_help import HelpScreen
-from edge_app.tui.screen_live import LiveScreen
-from edge_app.tui.screen_models import ModelsScreen
-from edge_app.tui.screen_people import PeopleScreen
-from edge_app.tui.screen_settings import SettingsScreen
-from edge_app.tui.screen_things import ThingScreen
+from edge_app.core.types import EdgeError, ModelCard
+from edge_app.system.data_folder import Settings
+from edge_app.tui.gallery_queries import Forgotten, missing_words
+from edge_app.tui.inbox import Explain, Inbox, LookArea, Run, SetRule, Update, UseModel
+from edge_app.tui.model_text import FACES
+from edge_app.tui.picture.area import Area
+from edge_app.tui.screens.base import EdgeScreen
+from edge_app.tui.screens.enroll_person import EnrollScreen
+from edge_app.tui.screens.enroll_thing import ThingScreen
+from edge_app.tui.screens.help import HelpScreen
+from edge_app.tui.screens.live import LiveScreen
+from edge_app.tui.screens.models import ModelsScreen
+from edge_app.tui.screens.people import PeopleScreen
+from edge_app.tui.screens.settings import SettingsScreen
+from edge_app.tui.services import Desk, LiveWorker
 
 Severity = Literal["information", "warning", "error"]
 

@@ -1,0 +1,1 @@
+"""The nouns, the model card and the errors; imports numpy only."""

@@ -1,0 +1,410 @@
+"""Every noun and every error of the application; imports numpy only.
+
+Hides nothing but validation: what is built here is valid, immutable, and has read-only arrays. The errors and the
+model's card have files of their own and are given on: this is where everybody imports from.
+Flows in: raw arrays and strings. Flows out: the vocabulary that all other modules speak.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_app.core.errors import CameraError, EdgeError, GalleryError, MediaError, ModelError, UsageError
+from edge_app.core.model_card import PRECISIONS, TASKS, InputSpec, ModelCard, OperatingPoint, Precision, Task
+
+__all__ = [
+    "LANDMARK_NAMES",
+    "NAME_MAX_CHARS",
+    "PRECISIONS",
+    "TASKS",
+    "CameraError",
+    "ClassScore",
+    "Classification",
+    "Classified",
+    "EdgeError",
+    "Embedding",
+    "Face",
+    "Floats",
+    "Frame",
+    "GalleryError",
+    "Heatmap",
+    "Identity",
+    "InputSpec",
+    "Match",
+    "MediaError",
+    "ModelCard",
+    "ModelError",
+    "Observation",
+    "OperatingPoint",
+    "Pixels",
+    "Precision",
+    "Quality",
+    "Reading",
+    "Sighting",
+    "Spotted",
+    "Task",
+    "Template",
+    "UsageError",
+    "frozen_array",
+    "valid_area",
+    "valid_name",
+]
+
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+LANDMARK_NAMES: Final = ("left eye", "right eye", "nose", "left mouth", "right mouth")
+"""Order of the five landmarks; left and right as seen in the picture."""
+
+NAME_MAX_CHARS: Final = 80
+
+
+def frozen_array(values: Any, dtype: type[np.generic], shape: tuple[int | None, ...], what: str) -> Any:
+    """Return `values` as a read-only, contiguous array of `dtype`.
+
+    `shape` gives the expected extent of every axis, None for any. Raises ValueError when it differs.
+    """
+    array = np.ascontiguousarray(values, dtype=dtype)
+    fits = array.ndim == len(shape) and all(
+        want is None or want == have for want, have in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{what}: found shape {array.shape}, expected {shape}")
+    if array.flags.writeable:
+        if array is values or array.base is not None:
+            array = array.copy()
+        array.setflags(write=False)
+    return array
+
+
+def size_words(size_bytes: int) -> str:
+    """A file's size as people say it, of small ones in kB."""
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes / 1e3:.1f} kB"
+
+
+def valid_name(name: str) -> str:
+    """Return the name of an identity in its stored form (NFC, outer blanks removed).
+
+    Raises UsageError for an empty name, one of more than 80 characters, or one that holds a slash,
+    a backslash or a control character: names become file names and terminal lines.
+    """
+    cleaned = unicodedata.normalize("NFC", name).strip()
+    if not cleaned:
+        raise UsageError("the name is empty", expected="at least one visible character")
+    if len(cleaned) > NAME_MAX_CHARS:
+        raise UsageError(
+            f"the name has {len(cleaned)} characters",
+            expected=f"at most {NAME_MAX_CHARS}",
+            remedy="shorten it",
+        )
+    bad = sorted({c for c in cleaned if c in "/\\" or unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"}})
+    if bad or cleaned in {".", ".."}:
+        listed = " ".join(repr(c) for c in bad) or cleaned
+        raise UsageError(
+            f"the name {cleaned!r} holds {listed}",
+            expected="no slashes, no control or invisible characters",
+            remedy="choose a plain name",
+        )
+    return cleaned
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One picture in time."""
+
+    pixels: Pixels
+    """(H, W, 3) uint8, RGB."""
+    index: int = 0
+    """Position in its source, from 0."""
+    time_s: float = 0.0
+    """Seconds on the source's own monotonic clock."""
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != np.uint8:
+            raise ValueError(f"frame: found dtype {self.pixels.dtype}, expected uint8")
+        object.__setattr__(self, "pixels", _read_only_view(self.pixels))
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(width, height)."""
+        return int(self.pixels.shape[1]), int(self.pixels.shape[0])
+
+
+def _read_only_view(pixels: Pixels) -> Pixels:
+    """A view, not a copy: a 12-megapixel frame is 36 MB and its source gives it away anyway."""
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ValueError(f"frame: found shape {pixels.shape}, expected (H, W, 3) with H, W >= 1")
+    view = pixels.view()
+    view.setflags(write=False)
+    return view
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Face:
+    """One detected face, in the pixels of its frame."""
+
+    box: Floats
+    """(4,) x1, y1, x2, y2; may reach past the frame's edge."""
+    landmarks: Floats
+    """(5, 2) x, y in the order of LANDMARK_NAMES."""
+    score: float
+    """Detector's confidence in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "box", frozen_array(self.box, np.float32, (4,), "box"))
+        object.__setattr__(self, "landmarks", frozen_array(self.landmarks, np.float32, (5, 2), "landmarks"))
+        if not (self.box[2] > self.box[0] and self.box[3] > self.box[1]):
+            raise ValueError(f"box: found {self.box.tolist()}, expected x1 < x2 and y1 < y2")
+        if not 0.0 <= self.score <= 1.0:
+            raise ValueError(f"score: found {self.score}, expected [0, 1]")
+
+    @property
+    def width_px(self) -> float:
+        """Width of the box."""
+        return float(self.box[2] - self.box[0])
+
+    @property
+    def height_px(self) -> float:
+        """Height of the box."""
+        return float(self.box[3] - self.box[1])
+
+    @property
+    def size_px(self) -> float:
+        """Shorter side of the box."""
+        return min(self.width_px, self.height_px)
+
+    @property
+    def area_px2(self) -> float:
+        """Area of the box."""
+        return self.width_px * self.height_px
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedding:
+    """A point on the unit sphere of one model's space."""
+
+    vector: Floats
+    """(D,) float32, unit length by construction."""
+    model_id: str
+    """Id of the model whose space this is; builds of one model in other precisions share it."""
+
+    def __post_init__(self) -> None:
+        raw = np.asarray(self.vector, dtype=np.float64)
+        if raw.ndim != 1 or raw.size == 0:
+            raise ValueError(f"embedding: found shape {raw.shape}, expected (D,)")
+        length = float(np.linalg.norm(raw))
+        if not math.isfinite(length) or length < 1e-12:
+            raise ValueError(f"embedding: found length {length}, expected a finite vector that is not zero")
+        unit = (raw / length).astype(np.float32)
+        unit.setflags(write=False)
+        object.__setattr__(self, "vector", unit)
+
+    def similarity(self, other: Embedding) -> float:
+        """Cosine in [-1, 1]. Raises GalleryError when the two come from different models."""
+        if self.model_id != other.model_id:
+            raise GalleryError(
+                f"an embedding of {other.model_id} was compared with one of {self.model_id}",
+                expected="one model on both sides",
+                remedy="enroll again with the model in use",
+            )
+        return float(self.vector @ other.vector)
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What was measured on one face before it was trusted."""
+
+    face_px: float
+    """Shorter side of the face box, pixels."""
+    sharpness: float
+    """Share of fine detail in the aligned crop, >= 0; see `edge_app.inference.face_quality`."""
+    brightness: float
+    """Median luminance of the aligned crop, 0-255."""
+    clipped: float
+    """Share of the crop's pixels that are black or blown out, [0, 1]."""
+    yaw: float
+    """Turn to the side in [-1, 1]: 0 frontal, +1 the nose over the right eye as seen in the picture."""
+    pitch: float
+    """Nose height between eyes (0) and mouth (1)."""
+    roll_deg: float
+    """In-plane rotation of the eye line, degrees, clockwise in the picture."""
+    score: float
+    """Detector's confidence in [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Template:
+    """One accepted shot of one identity."""
+
+    embedding: Embedding
+    """What matching uses."""
+    quality: Quality
+    """What was measured when it was accepted."""
+    source: str
+    """Where the shot came from: a file name or a camera; never the picture itself."""
+    created_s: float
+    """Unix time of enrollment."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Identity:
+    """A name and its templates, all of one model."""
+
+    name: str
+    templates: tuple[Template, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", valid_name(self.name))
+        if not self.templates:
+            raise ValueError(f"identity {self.name!r}: found no template, expected at least one")
+        models = {template.embedding.model_id for template in self.templates}
+        if len(models) > 1:
+            raise ValueError(f"identity {self.name!r}: found templates of {sorted(models)}, expected one model")
+
+    @property
+    def model_id(self) -> str:
+        """The model all templates belong to."""
+        return self.templates[0].embedding.model_id
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A name, or nobody."""
+
+    name: str | None
+    """The identity, or None when nobody is near enough or two are too near to tell."""
+    similarity: float
+    """Cosine to the nearest identity; -1 against an empty gallery."""
+    margin: float
+    """Similarity less the runner-up identity's; 2 when there is no runner-up."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sighting:
+    """A face and who it is."""
+
+    face: Face
+    match: Match
+    track: int | None = None
+    """Number of the track that the face belongs to, None outside video."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """All that was seen in one frame."""
+
+    frame: Frame
+    sightings: tuple[Sighting, ...]
+    timings_ms: Mapping[str, float]
+    """Milliseconds of each stage by name: detect, align, embed, match, total."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScore:
+    """One label and how likely it is."""
+
+    label: str
+    probability: float
+    """Calibrated, [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """What a classifier says of one area of a picture."""
+
+    scores: tuple[ClassScore, ...]
+    """Every label, best first; the probabilities sum to 1."""
+    sure: bool
+    """False: the best is not likely enough to be named."""
+
+    def __post_init__(self) -> None:
+        if not self.scores:
+            raise ValueError("classification: found no score, expected one per label")
+
+    @property
+    def label(self) -> str | None:
+        """The best label, None when not sure."""
+        return self.scores[0].label if self.sure else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heatmap:
+    """Where in an area a classifier sees a label: a class activation map (Zhou et al. 2016, arXiv 1512.04150)."""
+
+    label: str
+    values: Floats
+    """(h, w) float32: the logit that each place alone would give this label."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", frozen_array(self.values, np.float32, (None, None), "heatmap"))
+
+
+def valid_area(box: Any) -> Floats:
+    """Return x1, y1, x2, y2 as a read-only (4,) float32 array. Raises ValueError unless x1 < x2 and y1 < y2."""
+    area: Floats = frozen_array(box, np.float32, (4,), "area")
+    if not (np.isfinite(area).all() and area[2] > area[0] and area[3] > area[1]):
+        raise ValueError(f"area: found {area.tolist()}, expected x1 < x2 and y1 < y2")
+    return area
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Classified:
+    """An area of a frame, and what a classifier says of it."""
+
+    box: Floats
+    """(4,) x1, y1, x2, y2 in frame pixels: what the network saw, or the face that was judged."""
+    classification: Classification
+    heatmap: Heatmap | None = None
+    """Covers `box`; only where it was asked for."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "box", valid_area(self.box))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spotted:
+    """An area of a frame, and which enrolled thing it shows."""
+
+    box: Floats
+    """(4,) x1, y1, x2, y2 in frame pixels."""
+    match: Match
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "box", valid_area(self.box))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What a classifier or a general image embedder made of one frame; for faces it is an `Observation`."""
+
+    frame: Frame
+    model_id: str
+    classified: tuple[Classified, ...]
+    """Of a classifier: one area, or one per face; empty for an embedder."""
+    spotted: tuple[Spotted, ...]
+    """Of an embedder: one area; empty for a classifier."""
+    timings_ms: Mapping[str, float]
+    """Milliseconds of each stage by name, and total."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a classifier or a general embedder says of one area, steadied."""
+
+    number: int | None
+    """Number of the face that is judged; None for the whole picture."""
+    since_s: float
+    """When the area was first seen, clock of the frames."""
+    name: str | None
+    """The label or the thing; None: not sure, or nothing that is enrolled."""
+    similarity: float | None
+    """Of a thing; None for a classifier."""
+    classes: tuple[ClassScore, ...] | None
+    """Of a classifier, best first; None for a thing."""

@@ -1,0 +1,1 @@
+"""Who is enrolled: storage, matching, thresholds, calibration, the enrollment gate."""

@@ -1,0 +1,237 @@
+"""Who is known, and who a face is: matching as pure values.
+
+Hides how templates become one point per identity, and how the share of strangers that a user accepts becomes a
+threshold for the gallery's present size. Flows in: stored vectors, embeddings, operating points. Flows out:
+a name, or nobody.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_app.core.types import Embedding, Floats, GalleryError, Match, OperatingPoint, UsageError
+
+NO_RUNNER_UP: Final = 2.0
+"""Margin when there is nobody to confuse with: the largest distance two cosines can have."""
+USUAL_ROOM: Final = 0.708
+"""Room between strangers and oneself in SFace's space, 1 - its threshold at a false-match rate of 1 %. Margins and
+hysteresis were tuned there. dlib's space is ten times narrower: strangers' median cosine is 0.92, and with SFace's
+margin of 0.05 only 38 of 135 known LFW people were named."""
+
+
+@dataclass(frozen=True, slots=True)
+class MatchRule:
+    """When a face is somebody."""
+
+    threshold: float
+    """Least cosine to an identity."""
+    margin: float
+    """Least lead over the runner-up identity, in this space."""
+    fpir: float
+    """Share of strangers that may be called somebody, as asked."""
+    fmr: float
+    """False-match rate of one comparison that this asks for."""
+    words: str
+    """What was done, in one sentence."""
+    scale: float = 1.0
+    """How wide this model's space is beside SFace's; differences of similarities are measured in it."""
+
+
+NAMES_NOBODY: Final = MatchRule(2.0, 0.0, 0.0, 0.0, "Nobody is named.")
+"""What holds where no rule is known: no cosine reaches 2."""
+
+
+class Gallery:
+    """Known identities of one model, immutable; one mean vector each."""
+
+    def __init__(self, model_id: str, names: Sequence[str], vectors: Floats, owner: NDArray[np.integer]) -> None:
+        """Average `vectors` (T, D), unit rows, by their `owner` (T,), an index into `names` (N)."""
+        if len(vectors) != len(owner) or (len(owner) and not 0 <= int(owner.min()) <= int(owner.max()) < len(names)):
+            raise ValueError(f"gallery: found {len(vectors)} vectors, {len(owner)} owners, {len(names)} names")
+        self.model_id = model_id
+        self.names = tuple(names)
+        self.template_counts: NDArray[np.int64] = np.bincount(owner, minlength=len(names)).astype(np.int64)
+        if len(names) and int(self.template_counts.min()) == 0:
+            raise ValueError("gallery: found an identity without a template")
+        self._means = _mean_directions(vectors, owner, self.template_counts)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def empty(cls, model_id: str) -> Gallery:
+        """A gallery that knows nobody."""
+        return cls(model_id, (), np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
+
+    def match(self, embeddings: Sequence[Embedding], rule: MatchRule) -> list[Match]:
+        """Name every embedding, or nobody. Raises GalleryError for embeddings of another model."""
+        for embedding in embeddings:
+            if embedding.model_id != self.model_id:
+                raise GalleryError(
+                    f"the gallery holds templates of {self.model_id}, the face was embedded with {embedding.model_id}",
+                    remedy="enroll again with the model in use",
+                )
+        if not embeddings or not self.names:
+            return [Match(None, -1.0, NO_RUNNER_UP) for _ in embeddings]
+        similarities = np.stack([e.vector for e in embeddings]) @ self._means.T
+        return [self._decide(row, rule) for row in similarities]
+
+    def nearest(self, embedding: Embedding, *, other_than: str | None = None) -> tuple[str, float] | None:
+        """The nearest identity and its cosine, leaving one name out; None when nobody is left."""
+        if not self.names:
+            return None
+        row = self._means @ embedding.vector
+        if other_than in self.names:
+            row[self.names.index(other_than)] = -2.0
+        best = int(row.argmax())
+        return (self.names[best], float(row[best])) if row[best] >= -1.5 else None
+
+    def similarity_to(self, name: str, embedding: Embedding) -> float:
+        """Cosine to one identity's mean. Raises GalleryError when nobody has that name."""
+        if name not in self.names:
+            raise GalleryError(f"nobody called {name!r} is enrolled", remedy="see `edge-app gallery list`")
+        return float(self._means[self.names.index(name)] @ embedding.vector)
+
+    def neighbours(self) -> list[tuple[str, float] | None]:
+        """For every identity its nearest other one and their cosine; None for the only one."""
+        if len(self.names) < 2:
+            return [None] * len(self.names)
+        return [
+            self.nearest(Embedding(mean, self.model_id), other_than=name)
+            for name, mean in zip(self.names, self._means, strict=True)
+        ]
+
+    def rule(self, points: Sequence[OperatingPoint], fpir: float, margin: float) -> MatchRule:
+        """Turn the share of strangers that may be called somebody into a threshold for this gallery.
+
+        `margin` is the least lead over the second best as it would be in SFace's space; narrower spaces scale it.
+        Raises UsageError for a share outside (0, 1), GalleryError when there are no operating points.
+        """
+        if not any(_Curve([p for p in points if p.templates == count]).known for count in (1, 2)):
+            raise GalleryError(
+                f"{self.model_id} has no operating points: nobody knows how alike two strangers may be",
+                remedy=f"run `edge-app calibrate DIR --model {self.model_id}` over a folder with a sub-folder per "
+                "person or thing, or use another model",
+            )
+        single = int((self.template_counts == 1).sum())
+        return rule_for(points, single, len(self.names) - single, fpir, margin)
+
+    def _decide(self, row: Floats, rule: MatchRule) -> Match:
+        best = int(row.argmax())
+        similarity = float(row[best])
+        if len(row) > 1:
+            # A partition of 100,000 floats costs more than two passes of max.
+            row[best] = -2.0
+            margin = similarity - float(row.max())
+        else:
+            margin = NO_RUNNER_UP
+        near = similarity >= rule.threshold and margin >= rule.margin
+        return Match(self.names[best] if near else None, similarity, margin)
+
+
+def _mean_directions(vectors: Floats, owner: NDArray[np.integer], counts: NDArray[np.int64]) -> Floats:
+    """Unit means (N, D): on LFW the mean of two templates beat the best of the two."""
+    if len(vectors) == 0:
+        return np.zeros((0, 0), np.float32)
+    if len(counts) == len(vectors):
+        means = np.empty_like(vectors)
+        means[owner] = vectors
+        return means
+    order = np.argsort(owner, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    sums = np.add.reduceat(vectors[order], starts, axis=0)
+    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+    if float(lengths.min()) < 1e-6:
+        raise GalleryError("two templates of one identity cancel out", remedy="forget that person and enroll again")
+    return np.asarray(sums / lengths, np.float32)
+
+
+def rule_for(points: Sequence[OperatingPoint], single: int, averaged: int, fpir: float, margin: float) -> MatchRule:
+    """The threshold at which a stranger is called somebody with probability `fpir`.
+
+    `single` identities have one template, `averaged` have more. A stranger meets every identity once:
+    FPIR(t) = 1 - (1 - FMR1(t))^single * (1 - FMR2(t))^averaged, the independence that ISO/IEC 19795-1 names as
+    an approximation; the README gives what really happens at 10, 100 and 272 people. The false-match rates come
+    from measured operating points, log-linear between them and beyond them; at least two of the same number of
+    templates are needed. `margin` is scaled to the width of the space, `USUAL_ROOM`.
+    Raises UsageError for a share outside (0, 1), GalleryError when there are none.
+    """
+    if not 0.0 < fpir < 1.0:
+        raise UsageError(f"--fpir is {fpir}", expected="a share between 0 and 1, such as 0.01")
+    curves = {count: _Curve([p for p in points if p.templates == count]) for count in (1, 2)}
+    if not curves[1].known and not curves[2].known:
+        raise GalleryError("there are no operating points to draw a threshold from", expected="two at least")
+    one = curves[1] if curves[1].known else curves[2]
+    two = curves[2] if curves[2].known else curves[1]
+    people = single + averaged
+    if people == 0:
+        single = 1  # The rule of an empty gallery is the rule of its first member.
+
+    def expected_fpir(threshold: float) -> float:
+        spared = single * math.log1p(-one.fmr(threshold)) + averaged * math.log1p(-two.fmr(threshold))
+        return -math.expm1(spared)
+
+    high = _where(lambda threshold: expected_fpir(threshold) <= fpir)
+    scale = max(0.01, (1.0 - _where(lambda threshold: one.fmr(threshold) <= 0.01)) / USUAL_ROOM)
+    margin *= scale
+    fmr = -math.expm1(math.log1p(-fpir) / max(1, people))
+    measured = min((p.fmr for p in points), default=1.0)
+    pairs = max((p.impostor_pairs for p in points), default=0)
+    return MatchRule(high, margin, fpir, fmr, _words(fpir, people, fmr, high, margin, measured, pairs), scale)
+
+
+def _where(enough: Callable[[float], bool]) -> float:
+    """The least cosine that is `enough`, which every larger one is too."""
+    low, high = -1.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+class _Curve:
+    """FMR over threshold, log-linear through the measured points."""
+
+    def __init__(self, points: Sequence[OperatingPoint]) -> None:
+        ordered = sorted(points, key=lambda p: p.threshold)
+        self._thresholds = np.array([p.threshold for p in ordered])
+        self._logs = np.array([math.log(p.fmr) for p in ordered])
+
+    @property
+    def known(self) -> bool:
+        """Whether there are points enough to draw a line."""
+        return len(self._thresholds) >= 2
+
+    def fmr(self, threshold: float) -> float:
+        """False-match rate at a threshold, at most 0.999."""
+        t, logs = self._thresholds, self._logs
+        # The outermost segments go on straight: a Gaussian tail falls faster, so strangers fare no better.
+        segment = int(np.clip(np.searchsorted(t, threshold) - 1, 0, len(t) - 2))
+        slope = (logs[segment + 1] - logs[segment]) / max(t[segment + 1] - t[segment], 1e-9)
+        return min(0.999, math.exp(min(0.0, float(logs[segment] + slope * (threshold - t[segment])))))
+
+
+def _words(fpir: float, people: int, fmr: float, threshold: float, margin: float, measured: float, pairs: int) -> str:
+    who = "nobody yet" if people == 0 else "1 person" if people == 1 else f"{people:,} people"
+    text = (
+        f"With {who} enrolled, at most about {share_words(fpir)} strangers may be called somebody: "
+        f"each comparison may err {share_words(fmr)} times, "
+        f"which needs a similarity of {threshold:.3f} and a lead of {margin:.2g} over the second best."
+    )
+    if fmr < measured:
+        text += (
+            f" That is beyond what was measured ({share_words(measured)}, from {pairs:,} pairs of strangers): "
+            "the threshold is extrapolated."
+        )
+    return text
+
+
+def share_words(share: float) -> str:
+    """A rate as people say it: "1 in 100"."""
+    return f"1 in {1 / share:,.0f}" if share <= 0.1 else f"{share:.0%} of"

@@ -1,0 +1,309 @@
+"""One SQLite file that is private, versioned, shared between processes and leaves nothing behind.
+
+Hides connections, modes, locks, transactions, schema checks and SQLite's errors from `edge_app.gallery.storage`, its only user.
+Flows in: a path and a `Schema`. Flows out: connections inside a transaction, and one-line GalleryErrors.
+
+The journal is SQLite's rollback journal, not a WAL. A process killed at any moment leaves it behind and the next one
+rolls it back; processes take turns, each for milliseconds. A WAL would let readers run beside a writer, which nobody
+here needs, and would keep deleted bytes in a second file for as long as any reader has it open.
+Deleting overwrites (secure_delete), and a deletion that must leave nothing also rebuilds the file: of 7,000 names that
+were deleted with secure_delete alone, one survived in a page that had been rebalanced. Copies that the drive keeps
+below the file system are out of reach.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edge_app.core.types import GalleryError
+from edge_app.system.data_folder import FILE_MODE, make_private_folder, told_plainly
+
+BUSY_S: Final = 10.0
+"""How long a process waits for another; reading 100,000 templates holds the file for a third of a second."""
+
+_STATE: Final = (
+    # One row. `generation` counts changes. `unscrubbed` is the generation of a deletion after which the file was not
+    # rebuilt yet, 0 when there is none: a process killed in between leaves the rest to the next.
+    "CREATE TABLE state (generation INTEGER NOT NULL, unscrubbed INTEGER NOT NULL)",
+    "INSERT INTO state VALUES (0, 0)",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What the file holds and how it is told from others."""
+
+    statements: tuple[str, ...]
+    """They make the tables in an empty file."""
+    version: int
+    """Kept in PRAGMA user_version, at least 1; a greater one in a file is refused."""
+    application_id: int
+    """Kept in PRAGMA application_id; another one in a file is refused."""
+
+
+class Database:
+    """The file; it need not exist: reading then sees an empty one in memory and makes nothing.
+
+    Usable from several threads, one at a time, and by several processes. A file that was replaced or removed is
+    noticed at the next call. Raises GalleryError, or EdgeError when it is the folder that cannot be used.
+    """
+
+    def __init__(self, path: Path, schema: Schema) -> None:
+        self.path = path.absolute()
+        self._schema = schema
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._mark: tuple[int, int] | None = None
+        self._depth = 0
+
+    def close(self) -> None:
+        """Let go of the file; the next call opens it again."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection that sees one consistent state of the file."""
+        with self._lock, self._plainly():
+            db = self._current()
+            if db.in_transaction:
+                yield db
+                return
+            db.execute("BEGIN")
+            try:
+                yield db
+            finally:
+                self._undo(db, "ROLLBACK")
+
+    @contextlib.contextmanager
+    def writing(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
+        """A connection in a transaction that lands whole or not at all; `create` makes a missing file."""
+        with self.transaction(create=create) as db, self._plainly():
+            yield db
+
+    @contextlib.contextmanager
+    def transaction(self, *, create: bool = True) -> Iterator[sqlite3.Connection]:
+        """As `writing`, but what the caller's own code raises inside passes through as it is.
+
+        One inside another is a part of the outer one, and is undone alone when it fails.
+        """
+        with self._lock:
+            save = f"nested_{self._depth}"
+            with self._plainly():
+                db = self._current() if self._depth else self._ready(create)
+                # Taking the write lock at once: two readers that both want to write would wait for each other.
+                db.execute(f"SAVEPOINT {save}" if self._depth else "BEGIN IMMEDIATE")
+            self._depth += 1
+            try:
+                yield db
+                with self._plainly():
+                    db.execute(f"RELEASE {save}" if self._depth > 1 else "COMMIT")
+            except BaseException:
+                self._undo(db, f"ROLLBACK TO {save}" if self._depth > 1 else "ROLLBACK")
+                raise
+            finally:
+                self._depth -= 1
+            if self._depth == 0:
+                self._scrub(db)
+
+    def changed(self, *, leaves_nothing: bool = False) -> None:
+        """Count a change, inside `writing`; with `leaves_nothing` the file is rebuilt once it has landed."""
+        with self.writing() as db:
+            db.execute("UPDATE state SET generation = generation + 1")
+            if leaves_nothing:
+                db.execute("UPDATE state SET unscrubbed = generation")
+
+    def generation(self) -> int:
+        """How many changes there were, by any process."""
+        with self.reading() as db:
+            return int(db.execute("SELECT generation FROM state").fetchone()[0])
+
+    def verify(self) -> None:
+        """Check the structure of the whole file; raises GalleryError with the first fault."""
+        with self.reading() as db:
+            fault = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+            if fault != "ok":
+                raise damaged(self.path, fault)
+            if db.execute("PRAGMA foreign_key_check").fetchone():
+                raise damaged(self.path, "a row without its owner")
+
+    def _current(self) -> sqlite3.Connection:
+        """The open connection, or a new one when the file is no longer the one that was opened."""
+        if self._connection is not None and (self._depth or self._mark == self._identify()):
+            return self._connection
+        return self._open()
+
+    def _ready(self, create: bool) -> sqlite3.Connection:
+        """A connection to write through, the file made if wanted, its mode as it should be."""
+        db = self._current()
+        if create and self._mark is None:
+            self._make()
+            db = self._open()
+            if self._mark is None:
+                raise GalleryError(f"{self.path} vanished while it was made", remedy="try again")
+        if self._mark and os.name == "posix" and self.path.stat().st_mode & 0o077:
+            self.path.chmod(FILE_MODE)  # a copy brought back from elsewhere
+        return db
+
+    def _identify(self) -> tuple[int, int] | None:
+        """Device and number of the file; None when it is absent, or empty, as a process killed at birth leaves it."""
+        try:
+            status = self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return (status.st_dev, status.st_ino) if status.st_size else None
+
+    def _make(self) -> None:
+        """Make folder, file and tables; the file gets its mode before SQLite sees it, and the journal takes it over."""
+        make_private_folder(self.path.parent)
+        with contextlib.suppress(FileExistsError):  # another process was first
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE))
+        db = self._connect()
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            if _is_empty(db):
+                self._install(db)
+            db.execute("COMMIT")
+        finally:
+            db.close()
+
+    def _open(self) -> sqlite3.Connection:
+        self.close()
+        mark = self._identify()
+        db = self._connect() if mark else sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        try:
+            if _is_empty(db):  # also a file whose making was cut short: opening has rolled it back
+                db.close()
+                mark, db = None, sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+                self._install(db)
+            self._check(db)
+            if mark:
+                self._check_length(db)
+        except BaseException:
+            db.close()
+            raise
+        self._connection, self._mark = db, mark
+        # A deletion that was cut short is finished here, unless the file is busy or read-only: then by a later one.
+        with contextlib.suppress(GalleryError):
+            self._scrub(db)
+        return db
+
+    def _connect(self) -> sqlite3.Connection:
+        # mode=rw makes nothing, and falls back to reading where writing is not allowed.
+        db = sqlite3.connect(
+            f"{self.path.as_uri()}?mode=rw", uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+        )
+        db.execute("PRAGMA secure_delete = ON")
+        db.execute("PRAGMA foreign_keys = ON")
+        db.execute("PRAGMA temp_store = MEMORY")  # rebuilding writes no copy to /tmp
+        db.execute("PRAGMA synchronous = EXTRA")  # after a power cut a removed journal must not come back
+        return db
+
+    def _install(self, db: sqlite3.Connection) -> None:
+        for statement in (*_STATE, *self._schema.statements):
+            db.execute(statement)
+        db.execute(f"PRAGMA application_id = {self._schema.application_id}")
+        db.execute(f"PRAGMA user_version = {self._schema.version}")
+
+    def _check(self, db: sqlite3.Connection) -> None:
+        """Refuse a file that is not ours or is newer than we are, before anything is written to it."""
+        if db.execute("PRAGMA application_id").fetchone()[0] != self._schema.application_id:
+            raise GalleryError(
+                f"{self.path} is a database of another program",
+                expected="a gallery that edge-app made",
+                remedy="move it away, or choose another folder with --home",
+            )
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > self._schema.version:
+            raise GalleryError(
+                f"the gallery {self.path} was made by a newer edge-app (schema {version})",
+                expected=f"schema {self._schema.version}",
+                remedy="upgrade edge-app; the gallery is untouched",
+            )
+
+    def _check_length(self, db: sqlite3.Connection) -> None:
+        """Refuse a file that lost its end; SQLite itself reads a last page that was cut as if zeros followed."""
+        db.execute("BEGIN")  # nobody changes the length between the two questions
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
+        found_bytes = self.path.stat().st_size
+        db.execute("ROLLBACK")
+        if found_bytes < pages * page_bytes:
+            raise damaged(self.path, f"it has {found_bytes} of {pages * page_bytes} bytes")
+
+    def _scrub(self, db: sqlite3.Connection) -> None:
+        """Rebuild the file if a deletion asked for it, so that no page keeps a stray copy."""
+        try:
+            (pending,) = db.execute("SELECT unscrubbed FROM state").fetchone()
+            if pending:
+                db.execute("VACUUM")
+                db.execute("UPDATE state SET unscrubbed = 0 WHERE unscrubbed = ?", (pending,))
+        except sqlite3.Error as error:
+            raise GalleryError(
+                f"the deletion is done, but rebuilding {self.path} failed: {error}",
+                remedy="free some space and close other programs that use it; the next change rebuilds it",
+            ) from error
+
+    def _undo(self, db: sqlite3.Connection, statement: str) -> None:
+        try:
+            if db.in_transaction:  # SQLite itself has undone everything after some errors
+                db.execute(statement)
+        except sqlite3.Error:
+            self.close()  # the journal stays, and the next opening rolls it back
+
+    @contextlib.contextmanager
+    def _plainly(self) -> Iterator[None]:
+        """Tell SQLite's errors and the folder's in one line; mistakes of ours stay tracebacks."""
+        with told_plainly(self.path.parent):
+            try:
+                yield
+            except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
+                raise
+            except sqlite3.DatabaseError as error:
+                raise _told(self.path, error) from error
+
+
+def _is_empty(db: sqlite3.Connection) -> bool:
+    return not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] and not _stamp(db)
+
+
+def _stamp(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA application_id").fetchone()[0])
+
+
+def damaged(path: Path, fault: str) -> GalleryError:
+    """The error for a file whose content cannot be trusted."""
+    return GalleryError(
+        f"the gallery {path} is damaged or not a gallery: {fault}",
+        remedy="put back a copy, or move it away and enroll again; it was left untouched",
+    )
+
+
+def _told(path: Path, error: sqlite3.DatabaseError) -> GalleryError:
+    """One line for an error of SQLite, by its primary result code."""
+    match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return GalleryError(
+                f"the gallery {path} is in use by another process (waited {BUSY_S:.0f} s)",
+                remedy="close the other edge-app, or try again",
+            )
+        case sqlite3.SQLITE_FULL:
+            return GalleryError(f"the disk of {path.parent} is full", remedy="free some space; nothing was changed")
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+            return GalleryError(
+                f"cannot open or write {path}: {error}",
+                remedy=f"make {path.parent} writable, or choose another folder with --home",
+            )
+        case sqlite3.SQLITE_IOERR:
+            return GalleryError(f"the disk of {path.parent} failed: {error}", remedy="check the disk; try again")
+        case _:
+            return damaged(path, str(error))

@@ -1,0 +1,1 @@
+"""One ONNX file as a model: detector, landmarks, embedder, classifier, face quality."""

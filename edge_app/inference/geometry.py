@@ -1,0 +1,227 @@
+"""Pure array geometry: alignment, normalization, boxes.
+
+Hides: how five landmarks become an upright crop, how a crop becomes a network's input, how overlapping
+boxes are merged. Flows in: RGB pixels, landmarks, boxes. Flows out: arrays. Training imports it too,
+so what a network is trained on and what it is served cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_app.core.types import Floats, InputSpec, Pixels, UsageError
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """Where the five landmarks of a face belong in an upright square."""
+
+    size_px: int
+    """Side of the square."""
+    landmarks: tuple[tuple[float, float], ...]
+    """x, y of left eye, right eye, nose, left mouth, right mouth (left as seen in the picture)."""
+
+
+CROPS: Final[dict[str, Crop]] = {
+    # Deng et al. 2019, ArcFace (arXiv 1801.07698): what SFace and most published embedders are trained on.
+    "arcface-112": Crop(
+        112,
+        ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)),
+    ),
+    # Median place of MTCNN's landmarks in dlib's 150 px chip (padding 0.25) over 7,660 LFW faces.
+    "dlib-150": Crop(
+        150,
+        ((48.18, 46.36), (102.90, 46.36), (75.35, 79.03), (51.38, 106.27), (99.32, 106.35)),
+    ),
+    # The ArcFace template scaled to the 160 px that facenet-pytorch's InceptionResnetV1 takes.
+    "arcface-160": Crop(
+        160,
+        ((54.71, 73.85), (105.05, 73.57), (80.04, 102.48), (59.36, 131.95), (101.04, 131.72)),
+    ),
+}
+
+
+def crop_named(name: str) -> Crop:
+    """Look up an alignment template. Raises UsageError for an unknown name."""
+    if name not in CROPS:
+        raise UsageError(f"there is no crop called {name!r}", expected=f"one of {', '.join(CROPS)}")
+    return CROPS[name]
+
+
+def similarity_transform(source: NDArray[np.floating], target: NDArray[np.floating]) -> Matrix:
+    """The rotation, uniform scale and shift that bring `source` nearest to `target` in least squares.
+
+    Both are (N, 2) with N >= 2 and not all equal. Returns a (2, 3) float64 matrix for x, y column vectors.
+    Umeyama 1991, Least-squares estimation of transformation parameters between two point patterns.
+    """
+    source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
+    from_centre, to_centre = source - source_mean, target - target_mean
+    # In two dimensions the rotation that maximizes the correlation has a closed form: no SVD needed,
+    # and a reflection cannot come out.
+    along = float((from_centre * to_centre).sum())
+    across = float((from_centre[:, 0] * to_centre[:, 1] - from_centre[:, 1] * to_centre[:, 0]).sum())
+    spread = float((from_centre**2).sum())
+    if spread < 1e-12:
+        raise ValueError("similarity transform: found all source points equal, expected a shape")
+    a, b = along / spread, across / spread
+    linear = np.array([[a, -b], [b, a]], dtype=np.float64)
+    shift = target_mean - linear @ source_mean
+    return np.column_stack([linear, shift])
+
+
+def align(pixels: Pixels, landmarks: Floats, crop: str) -> Pixels:
+    """Cut a face out upright, so that its landmarks fall onto the template.
+
+    `pixels` (H, W, 3) uint8, `landmarks` (5, 2) in its pixels. Returns (S, S, 3) uint8, black outside
+    the picture. A face much larger than the crop is averaged down first: sampling every tenth pixel of a
+    close selfie would alias.
+    """
+    template = crop_named(crop)
+    matrix = similarity_transform(np.asarray(landmarks, np.float64), np.asarray(template.landmarks, np.float64))
+    size = template.size_px
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    if scale < 0.5:
+        pixels, matrix = _shrunk_region(pixels, matrix, size, scale)
+    return cast(Pixels, cv2.warpAffine(pixels, matrix, (size, size), flags=cv2.INTER_LINEAR))
+
+
+def _shrunk_region(pixels: Pixels, matrix: Matrix, size: int, scale: float) -> tuple[Pixels, Matrix]:
+    """The part of the picture that the crop needs, averaged down by an integer factor, and its matrix."""
+    corners = np.array([[0, 0], [size, 0], [0, size], [size, size]], dtype=np.float64)
+    inverse = np.linalg.inv(matrix[:, :2])
+    reach = (corners - matrix[:, 2]) @ inverse.T
+    height, width = pixels.shape[:2]
+    factor = max(2, int(1.0 / scale))
+    x1, y1 = np.clip(np.floor(reach.min(axis=0)).astype(int) - factor, 0, (width - 1, height - 1))
+    x2, y2 = np.clip(np.ceil(reach.max(axis=0)).astype(int) + factor, (x1 + 1, y1 + 1), (width, height))
+    region = pixels[y1:y2, x1:x2]
+    new_width, new_height = max(1, (x2 - x1) // factor), max(1, (y2 - y1) // factor)
+    ratio = np.array([(x2 - x1) / new_width, (y2 - y1) / new_height])
+    small = cv2.resize(region, (int(new_width), int(new_height)), interpolation=cv2.INTER_AREA)
+    # Pixel centres: a small pixel p covers region pixels around (p + 0.5) * ratio - 0.5.
+    linear = matrix[:, :2] * ratio
+    shift = matrix[:, 2] + matrix[:, :2] @ ((ratio - 1) / 2 + np.array([x1, y1]))
+    return cast(Pixels, small), np.column_stack([linear, shift])
+
+
+def to_input(images: Pixels, spec: InputSpec) -> Floats:
+    """Turn pictures into a network's input.
+
+    `images` (N, H, W, 3) uint8 RGB. Returns (N, 3, H, W) float32, channels and range as `spec` says.
+    """
+    ordered = images[..., ::-1] if spec.channels == "BGR" else images
+    batch = np.ascontiguousarray(ordered.transpose(0, 3, 1, 2), dtype=np.float32)
+    if any(spec.mean) or any(s != 1.0 for s in spec.std):
+        batch -= np.asarray(spec.mean, np.float32)[:, None, None]
+        batch /= np.asarray(spec.std, np.float32)[:, None, None]
+    return batch
+
+
+def resize(pixels: Pixels, width_px: int, height_px: int) -> Pixels:
+    """Resize to exactly (height_px, width_px, 3): area average down, bilinear up."""
+    height, width = pixels.shape[:2]
+    if (width, height) == (width_px, height_px):
+        return pixels
+    shrinks = width_px <= width and height_px <= height
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cast(Pixels, cv2.resize(pixels, (width_px, height_px), interpolation=how))
+
+
+def prepare(pixels: Pixels, spec: InputSpec, crop: str) -> Pixels:
+    """Cut and scale a picture to a network's input, (H, W, 3) uint8.
+
+    `crop` "centre-S": the part that `seen_area` gives. Any other name means that the picture is cut already, which
+    is only scaled. Raises UsageError for a network of any size.
+    """
+    if spec.width_px is None or spec.height_px is None:
+        raise UsageError("the network takes any size", expected="a fixed input size")
+    if crop.startswith("centre-"):
+        height, width = pixels.shape[:2]
+        left, top, right, bottom = seen_area(width, height, spec, crop)
+        pixels = pixels[top:bottom, left:right]
+    return resize(pixels, spec.width_px, spec.height_px)
+
+
+def seen_area(width_px: int, height_px: int, spec: InputSpec, crop: str) -> tuple[int, int, int, int]:
+    """The part of a picture of that size that a "centre-S" network sees: x1, y1, x2, y2 in whole pixels.
+
+    It is the central rectangle of the input's shape, as large as fits, times S in (0, 1]. Raises UsageError for a
+    crop that is no such share.
+    """
+    try:
+        share = float(crop.removeprefix("centre-"))
+    except ValueError:
+        share = 0.0
+    if not crop.startswith("centre-") or not 0.0 < share <= 1.0 or not spec.width_px or not spec.height_px:
+        raise UsageError(f"the crop is {crop!r}", expected="centre-S, S in (0, 1], and a fixed input size")
+    aspect = spec.width_px / spec.height_px
+    wide = min(width_px, height_px * aspect) * share
+    w, h = max(1, round(wide)), max(1, round(wide / aspect))
+    left, top = (width_px - w) // 2, (height_px - h) // 2
+    return left, top, left + w, top + h
+
+
+def face_area(box: Floats, scale: float, width_px: int, height_px: int) -> tuple[int, int, int, int]:
+    """A face's box grown `scale` times about its centre, shifted and shrunk to lie in the picture.
+
+    Returns x1, y1, x2, y2 in whole pixels, x2 and y2 exclusive. MiniFASNet (minivision-ai, Silent-Face-Anti-Spoofing)
+    was trained on such areas: the scale gives way before the centre does.
+    """
+    wide, tall = float(box[2] - box[0]), float(box[3] - box[1])
+    fitting = min(scale, (width_px - 1) / wide, (height_px - 1) / tall)
+    w, h = wide * fitting, tall * fitting
+    left = min(max(0.0, float(box[0] + box[2]) / 2 - w / 2), width_px - 1 - w)
+    top = min(max(0.0, float(box[1] + box[3]) / 2 - h / 2), height_px - 1 - h)
+    x1, y1 = int(left), int(top)
+    return x1, y1, min(width_px, int(left + w) + 1), min(height_px, int(top + h) + 1)
+
+
+def box_iou(boxes: Floats, others: Floats) -> Floats:
+    """Intersection over union of every box with every other.
+
+    `boxes` (N, 4) and `others` (M, 4), x1 y1 x2 y2. Returns (N, M) float32 in [0, 1].
+    """
+    shared, areas, other_areas = _overlap(boxes, others, 0.0)
+    union: Matrix = areas[:, None] + other_areas[None, :] - shared
+    return (shared / np.maximum(union, 1e-9)).astype(np.float32)
+
+
+def _overlap(boxes: Floats, others: Floats, edge_px: float) -> tuple[Matrix, Matrix, Matrix]:
+    """Shared area of every pair, area of each box, area of each other; `edge_px` is added to every side."""
+    ours, theirs = boxes.astype(np.float64), others.astype(np.float64)
+    top_left = np.maximum(ours[:, None, :2], theirs[None, :, :2])
+    bottom_right = np.minimum(ours[:, None, 2:4], theirs[None, :, 2:4])
+    sides: Matrix = np.clip(bottom_right - top_left + edge_px, 0, None)
+    extents: list[Matrix] = [b[:, 2:4] - b[:, :2] + edge_px for b in (ours, theirs)]
+    return sides[..., 0] * sides[..., 1], extents[0].prod(axis=1), extents[1].prod(axis=1)
+
+
+def nms(
+    boxes: Floats, scores: Floats, overlap_limit: float, *, over_smaller: bool = False, edge_px: float = 0.0
+) -> NDArray[np.intp]:
+    """Non-maximum suppression: indices of the boxes that stay, best score first.
+
+    `boxes` (N, 4), `scores` (N,). A box falls when it overlaps a better one by more than `overlap_limit`:
+    intersection over union, or over the smaller area. `edge_px` 1 counts the last pixel as inside, the
+    convention of the original MTCNN.
+    """
+    order = np.argsort(-scores, kind="stable")
+    if order.size < 2:
+        return order
+    ranked = boxes[order]
+    shared, areas, _ = _overlap(ranked, ranked, edge_px)
+    sums = areas[:, None] + areas[None, :]
+    total = np.minimum(areas[:, None], areas[None, :]) if over_smaller else sums - shared
+    overlap = shared / np.maximum(total, 1e-9)
+    alive = np.ones(order.size, dtype=bool)
+    for rank in range(order.size):
+        if alive[rank]:
+            alive[rank + 1 :] &= overlap[rank, rank + 1 :] <= overlap_limit
+    return order[alive]

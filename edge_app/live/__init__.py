@@ -1,0 +1,1 @@
+"""The worker, its commands and updates, tracking, identity over time, events."""

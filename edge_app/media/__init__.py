@@ -1,0 +1,1 @@
+"""Pictures, videos, cameras, sources, drawing and the sample people."""

@@ -1,0 +1,326 @@
+"""Pictures on disk: hides file formats, colour modes, orientation, damage and sheer size.
+
+In: paths. Out: (H, W, 3) uint8 RGB pixels, upright and no longer than a working limit; or a MediaError of one line.
+Pixels also go the other way: written atomically, and for the owner's eyes only.
+
+Memory: a JPEG is decoded at a fraction of its size; other formats have no such mode and cost 1-4 bytes a pixel while
+they are read, but nothing of full size is made after that. Measured at 12,000 x 9,000: 225 MiB for a JPEG (414 for a
+progressive one, which libjpeg must hold whole), 660 MiB for a PNG.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import struct
+import tempfile
+import warnings
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from edge_app.core.types import MediaError, Pixels
+
+WORKING_PX: Final = 4096
+"""Default longest side of what is read: a 24 px face of a 12,000 px picture is still 8 px here, too small to name."""
+
+MAX_PIXELS: Final = 178_956_970
+"""More than this is refused unread; Pillow's own limit, 2**31 bytes / 12."""
+
+MAX_SIDE_PX: Final = 65_500
+"""The longest side a JPEG can have; anything beyond it is a damaged header or a trap."""
+
+PICTURE_SUFFIXES: Final = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"}
+)
+"""File names that count as pictures when a folder is searched."""
+
+# Named one by one because Pillow would otherwise also try EPS, which starts a PostScript interpreter.
+_FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
+
+# What Pillow's decoders raise on damaged data, as seen by feeding them cut and altered files.
+_DAMAGE: Final = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    ZeroDivisionError,
+    MemoryError,
+    RuntimeError,  # AVIF
+    struct.error,
+    zlib.error,
+)
+
+# Mid-grey, not white: the enrollment gate counts blown-out pixels, and a cut-out portrait on white would fail it.
+_BEHIND_ALPHA: Final = (128, 128, 128)
+
+_BAND_PIXELS: Final = 4_000_000
+"""Pixels converted at a time: bounds what a huge picture costs beyond its own decoding."""
+
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EXIF_ORIENTATION: Final = 0x0112
+
+_WRITE_FORMATS: Final = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
+
+# Pillow warns of size from 89 megapixels on, and of odd metadata; this module decides for itself, in its own words.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """One picture as it was read, and how large it was in its file."""
+
+    pixels: Pixels
+    """(H, W, 3) uint8 RGB, upright."""
+    original_size_px: tuple[int, int]
+    """(width, height) in the file, upright."""
+
+    @property
+    def scale(self) -> float:
+        """Length of a line in `pixels` over its length in the file, (0, 1]; divide a box by it to go back."""
+        height, width = self.pixels.shape[:2]
+        return float(max(width, height) / max(self.original_size_px))
+
+
+def read_picture(path: Path, *, max_px: int = WORKING_PX) -> Pixels:
+    """Read a picture as upright RGB pixels, (H, W, 3) uint8; see `open_picture`, which also tells the scale."""
+    return open_picture(path, max_px=max_px).pixels
+
+
+def open_picture(path: Path, *, max_px: int = WORKING_PX) -> Picture:
+    """Read a picture, turned upright by its EXIF tag and shrunk until its longest side is at most `max_px`.
+
+    Grey, 16-bit, palette and CMYK pictures become 8-bit RGB; transparent ones lie on mid-grey; of an animation the
+    first frame is taken. Raises MediaError for a file that is absent, empty, no picture, cut short or too large.
+    """
+    path = Path(path)
+    with _open_file(path) as file:
+        try:
+            return _decode(file, path, max_px)
+        except UnidentifiedImageError:
+            raise _not_a_picture(file, path) from None
+        except Image.DecompressionBombError:
+            raise _too_large(path, f"more than {MAX_PIXELS // 10**6} megapixels") from None
+        except _DAMAGE as error:
+            raise MediaError(
+                f"{path} is damaged or cut short ({_reason(error)})",
+                expected="a whole picture",
+                remedy="copy or save the file again",
+            ) from error
+
+
+def write_picture(path: Path, pixels: Pixels, *, quality: int = 92) -> None:
+    """Write (H, W, 3) uint8 RGB pixels to a .jpg, .png or .webp file, atomically and with mode 0600.
+
+    `quality` is 1-100 and means nothing to .png. Raises MediaError when the suffix is another or writing fails; what
+    stood under that name before is then still whole.
+    """
+    path = Path(path)
+    kind = _WRITE_FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise MediaError(
+            f"{path} cannot be written: its name ends in {path.suffix or 'nothing'!r}",
+            expected=", ".join(_WRITE_FORMATS),
+        )
+    options = {} if kind == "PNG" else {"quality": quality}
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                Image.fromarray(np.ascontiguousarray(pixels), "RGB").save(file, kind, **options)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise MediaError(
+            f"{path} cannot be written ({_reason(error)})",
+            remedy="check the folder, its permissions and the free space",
+        ) from error
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """The bytes of a PNG file of (H, W, 3) uint8 RGB pixels: what the gallery keeps when the user wants pictures."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels), "RGB").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def find_pictures(folder: Path, *, recursive: bool = False) -> list[Path]:
+    """List the pictures of a folder by file name suffix, sorted; hidden files and folders are left out.
+
+    Links to folders are followed, each real folder once, so loops end. Raises MediaError when the folder is absent,
+    unreadable, or holds no picture.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        found = f"{folder} is a file" if folder.exists() else f"{folder} does not exist"
+        raise MediaError(found, expected="a folder of pictures", remedy="check the path")
+    pictures = sorted(_walk(folder, recursive))
+    if not pictures:
+        where = "nor in the folders below it" if recursive else "sub-folders were not searched"
+        raise MediaError(
+            f"no picture in {folder} ({where})",
+            expected=f"files ending in {', '.join(sorted(PICTURE_SUFFIXES))}",
+            remedy="name a folder that holds pictures",
+        )
+    return pictures
+
+
+def _walk(folder: Path, recursive: bool) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        raise MediaError(
+            f"{error.filename} cannot be listed ({_reason(error)})", remedy="allow reading it, or name another folder"
+        ) from error
+
+    found: list[Path] = []
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        # Sorted, so that of two links to one folder it is always the same that is taken.
+        folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
+        names = (name for name in files if not name.startswith("."))
+        found += [Path(here, name) for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES]
+    return found
+
+
+def _open_file(path: Path) -> IO[bytes]:
+    """Open a regular, non-empty file; the handle keeps it readable if its name disappears meanwhile."""
+    try:
+        # O_NONBLOCK: opening a pipe that nobody writes to would wait forever.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError:
+        raise MediaError(f"{path} does not exist", expected="a picture", remedy="check the path") from None
+    except (OSError, ValueError) as error:
+        raise MediaError(
+            f"{path} cannot be opened ({_reason(error)})", expected="a readable picture", remedy="check its permissions"
+        ) from error
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_size:
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISREG(status.st_mode):
+        raise MediaError(f"{path} is empty", expected="a picture", remedy="copy or save the file again")
+    if stat.S_ISDIR(status.st_mode):
+        raise MediaError(f"{path} is a folder", expected="a picture file", remedy="name a file in it")
+    raise MediaError(f"{path} is a pipe or a device", expected="a picture file", remedy="save it to a file first")
+
+
+def _decode(file: IO[bytes], path: Path, max_px: int) -> Picture:
+    with Image.open(file, formats=_FORMATS) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
+            raise _too_large(path, f"{width} x {height} px")
+        # A JPEG can be decoded at 1/2, 1/4 or 1/8; the smallest of these that is not under the limit is taken.
+        shrink = min(1.0, max_px / max(width, height))
+        image.draft(None, _scaled(image.size, shrink))
+        image.load()
+        small = _to_rgb(image, _scaled((width, height), shrink))
+        turn = _orientation(image)
+    if turn in _UPRIGHT:
+        small = small.transpose(_UPRIGHT[turn])
+    original = (height, width) if turn in (5, 6, 7, 8) else (width, height)
+    return Picture(np.array(small, dtype=np.uint8), original)
+
+
+def _scaled(size_px: tuple[int, int], scale: float) -> tuple[int, int]:
+    return max(1, round(size_px[0] * scale)), max(1, round(size_px[1] * scale))
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1-8; a damaged EXIF block says nothing about the pixels, so it counts as upright."""
+    with suppress(*_DAMAGE):
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    return 1
+
+
+def _to_rgb(image: Image.Image, size_px: tuple[int, int]) -> Image.Image:
+    """Convert to RGB and shrink to `size_px`, band by band while the picture is much larger than that."""
+    white = _white_level(image)
+    width, height = image.size
+    factor = max(1, min(width // size_px[0], height // size_px[1]))
+    if width * height <= _BAND_PIXELS or (factor == 1 and image.mode == "RGB"):
+        factor, whole = 1, _band_to_rgb(image, white)
+    else:
+        whole = Image.new("RGB", (-(-width // factor), -(-height // factor)))
+        rows = max(factor, _BAND_PIXELS // width // factor * factor)
+        for top in range(0, height, rows):
+            band = _band_to_rgb(image.crop((0, top, width, min(height, top + rows))), white)
+            whole.paste(band.reduce(factor), (0, top // factor))
+    if whole.size == size_px:
+        return whole
+    # Last column and row of a reduced picture stand for fewer pixels than the others: the box gives them their due.
+    return whole.resize(size_px, Image.Resampling.LANCZOS, box=(0, 0, width / factor, height / factor))
+
+
+def _white_level(image: Image.Image) -> float:
+    """The value that means white in a picture of more than 8 bits per sample, 255 for all others."""
+    if image.mode.startswith("I;16"):
+        return 65535.0
+    if image.mode not in ("I", "F"):
+        return 255.0
+    extrema = image.getextrema()
+    top = extrema[1] if isinstance(extrema, tuple) else 0.0
+    top = float(top) if isinstance(top, int | float) else 0.0
+    return next((level for level in (1.0, 255.0, 65535.0) if top <= level and (level > 1 or image.mode == "F")), top)
+
+
+def _band_to_rgb(image: Image.Image, white: float) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image, dtype=np.float32) * np.float32(255.0 / white)
+        return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        above = image.convert("RGBA")
+        below = Image.new("RGBA", image.size, (*_BEHIND_ALPHA, 255))
+        return Image.alpha_composite(below, above).convert("RGB")
+    return image.convert("RGB")
+
+
+def _not_a_picture(file: IO[bytes], path: Path) -> MediaError:
+    file.seek(0)
+    head = file.read(16)
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
+        return MediaError(f"{path} is a HEIC picture", expected="JPEG or PNG", remedy="export it as JPEG")
+    return MediaError(f"{path} is not a picture", expected=f"one of {', '.join(_FORMATS)}", remedy="check the file")
+
+
+def _too_large(path: Path, size: str) -> MediaError:
+    return MediaError(
+        f"{path} claims {size}",
+        expected=f"at most {MAX_PIXELS // 10**6} megapixels and {MAX_SIDE_PX} px a side",
+        remedy="scale it down",
+    )
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

@@ -1,0 +1,324 @@
+"""Where frames come from: hides the difference between webcam, stream, video, folder, picture and the sample clip.
+
+In: a spec, the text a user types ("0", "/dev/video2", "clip.mp4", "holiday/", "rtsp://...", "sample").
+Out: a `Source` that yields `Frame`s in order, converted to RGB once. Passwords in addresses never reach a message.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Protocol, Self
+
+from edge_app.core.types import CameraError, Frame, MediaError
+from edge_app.media.pictures import PICTURE_SUFFIXES, find_pictures, read_picture
+from edge_app.media.video import Capture
+
+SourceKind = Literal["webcam", "stream", "video", "folder", "picture", "sample"]
+
+FOLDER_FPS: Final = 1.0
+"""A folder is shown as if one picture were taken every second."""
+
+_SCHEMES: Final = ("http", "https", "rtsp", "rtsps", "rtmp", "tcp", "udp")
+_EXPECTED: Final = "a camera number, a device, a video, picture or folder, an http or rtsp address, or 'sample'"
+
+# A container's claim may be an estimate from its duration; a video is called cut short beyond this.
+_COUNT_SLACK: Final = 3
+_COUNT_SLACK_SHARE: Final = 0.05
+
+_SECRET_WORDS: Final = re.compile(r"pass|pwd|token|secret|auth|key|sig|session|credential", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """What a source's text means."""
+
+    kind: SourceKind
+    target: str = field(repr=False)
+    """Number, path or address, as it is opened; may hold a password, so it is kept out of logs."""
+    name: str
+    """How it is called in messages; without passwords."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it has no end of its own: frames are lost when they are not taken."""
+        return self.kind in ("webcam", "stream")
+
+
+class Source(Protocol):
+    """Frames in order. Close it when done, or use it in a `with` statement."""
+
+    spec: SourceSpec
+    fps: float | None
+    """Frames per second as claimed; None when not known."""
+    frame_count: int | None
+    """Frames in all; None when endless or not known."""
+
+    def read(self) -> Frame | None:
+        """The next frame, None at the end.
+
+        Raises CameraError when a live source is lost, and MediaError when a file cannot be read or ended early;
+        after a MediaError reading may go on.
+        """
+
+    def close(self) -> None:
+        """Release what is held; may be called twice."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def parse_source(spec: str) -> SourceSpec:
+    """Tell what kind of source a text names.
+
+    Raises MediaError for a path that does not exist or an address of an unknown scheme. Cameras and streams are not
+    touched here, they may come later.
+    """
+    text = spec.strip()
+    if text == "sample":
+        return SourceSpec("sample", text, "sample clip")
+    if re.fullmatch(r"\d{1,3}", text):
+        return SourceSpec("webcam", text, f"camera {int(text)}")
+    if "://" in text:
+        return _parse_address(text)
+    path = Path(text).expanduser()
+    if path.as_posix().startswith("/dev/"):
+        return SourceSpec("webcam", str(path), f"camera {path}")
+    if not text or not path.exists():
+        raise MediaError(f"{text!r} does not exist", expected=_EXPECTED, remedy="check the path")
+    if path.is_dir():
+        return SourceSpec("folder", str(path), str(path))
+    return SourceSpec("picture" if path.suffix.lower() in PICTURE_SUFFIXES else "video", str(path), str(path))
+
+
+def without_secrets(address: str) -> str:
+    """The address with its password and everything in its query that looks like one replaced by ***."""
+    scheme, _, rest = address.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user = ""
+    # A password typed without escapes may hold / ? # and @, so it ends at the last @ there is.
+    if "@" in rest and ("@" in authority or re.search(r":(?!\d*$)", authority)):
+        secret, _, rest = rest.rpartition("@")
+        name, colon, _ = secret.partition(":")
+        user = f"{name}:***@" if colon else "***@"
+    place, question, query = rest.partition("#")[0].partition("?")
+    return f"{scheme.lower()}://{user}{place}{question}{'&'.join(_field(field) for field in query.split('&'))}"
+
+
+def _field(field: str) -> str:
+    key, equals, _ = field.partition("=")
+    return f"{key}=***" if equals and _SECRET_WORDS.search(key) else field
+
+
+def open_source(
+    spec: str, *, size_px: tuple[int, int] | None = None, clock: Callable[[], float] = time.monotonic
+) -> Source:
+    """Open a source by what the user typed.
+
+    `size_px` asks a webcam for (width, height); other sources have their own. `clock` stamps the frames of live
+    sources; files carry their own time from 0 s. Raises CameraError or MediaError when it cannot be opened.
+    """
+    parsed = parse_source(spec)
+    if parsed.kind == "webcam":
+        return _open_webcam(parsed, size_px, clock)
+    if parsed.kind == "stream":
+        capture = Capture.of_stream(parsed.target)
+        if capture is None:
+            raise CameraError(
+                f"{parsed.name} does not answer with a video",
+                expected="an MJPEG or RTSP stream",
+                remedy="check the address, the password and the network",
+            )
+        return CaptureSource(parsed, capture, clock)
+    if parsed.kind == "video":
+        return _open_video(parsed, clock)
+    if parsed.kind == "sample":
+        return _open_sample(parsed)
+    paths = [Path(parsed.target)] if parsed.kind == "picture" else find_pictures(Path(parsed.target))
+    return IndexedSource(
+        parsed, FOLDER_FPS, len(paths), lambda index: Frame(read_picture(paths[index]), index, index / FOLDER_FPS)
+    )
+
+
+def frames(spec: str) -> Iterator[Frame]:
+    """Yield every frame of a source in order, and release it at the end.
+
+    What cannot be read is left out, and told at the end: then MediaError is raised after the last frame, as for a
+    video that is shorter than it claims. CameraError is raised when a live source is lost.
+    """
+    failures: list[MediaError] = []
+    with open_source(spec) as source:
+        while True:
+            try:
+                frame = source.read()
+            except MediaError as error:
+                failures.append(error)
+                continue
+            if frame is None:
+                break
+            yield frame
+    if len(failures) > 1:
+        raise MediaError(f"{len(failures)} pictures of {source.spec.name} could not be read; the first: {failures[0]}")
+    if failures:
+        raise failures[0]
+
+
+class _Closing:
+    """The `with` statement for sources."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class CaptureSource(_Closing):
+    """A webcam, a stream or a video file."""
+
+    def __init__(self, spec: SourceSpec, capture: Capture, clock: Callable[[], float]) -> None:
+        self.spec = spec
+        self.fps = capture.fps
+        self.frame_count = None if spec.is_live else capture.frame_count
+        self._capture: Capture | None = capture
+        self._clock = clock
+        self._next = 0
+        self._time_s = 0.0
+
+    def read(self) -> Frame | None:
+        """See `Source.read`."""
+        if self._capture is None:
+            return None
+        pixels = self._capture.read()
+        if pixels is None:
+            self._end()
+            return None
+        self._time_s = self._clock() if self.spec.is_live else self._file_time_s(self._capture.position_s)
+        self._next += 1
+        return Frame(pixels, self._next - 1, self._time_s)
+
+    def close(self) -> None:
+        """Release the device, connection or file."""
+        capture, self._capture = self._capture, None
+        if capture is not None:
+            capture.close()
+
+    def _file_time_s(self, position_s: float) -> float:
+        """The container's time stamp, or the frame rate's where that one does not move forward."""
+        if self._next == 0:
+            return max(0.0, position_s) if position_s < 1e6 else 0.0
+        if self._time_s < position_s < 1e6:
+            return position_s
+        return self._time_s + 1 / (self.fps or 25.0)
+
+    def _end(self) -> None:
+        """A live source is lost; a file is over, and says so once when it should have been longer."""
+        self.close()
+        if self.spec.is_live:
+            raise CameraError(
+                f"{self.spec.name} stopped sending pictures" if self._next else f"{self.spec.name} sends no picture",
+                remedy="check the cable and the network, and that no other program uses it",
+            )
+        claimed = self.frame_count or 0
+        if self._next == 0 or claimed - self._next > max(_COUNT_SLACK, _COUNT_SLACK_SHARE * claimed):
+            raise MediaError(
+                f"{self.spec.name} ended after {self._next} frames",
+                expected=f"{claimed} frames" if claimed else "at least one",
+                remedy="the file is cut short or damaged: copy it again",
+            )
+
+
+class IndexedSource(_Closing):
+    """Frames that are made by their number: pictures of a folder, the sample clip."""
+
+    def __init__(self, spec: SourceSpec, fps: float, frame_count: int, frame_at: Callable[[int], Frame]) -> None:
+        self.spec = spec
+        self.fps: float | None = fps
+        self.frame_count: int | None = frame_count
+        self._size = frame_count
+        self._frame_at = frame_at
+        self._next = 0
+
+    def read(self) -> Frame | None:
+        """See `Source.read`."""
+        if self._next >= self._size:
+            return None
+        self._next += 1
+        return self._frame_at(self._next - 1)
+
+    def close(self) -> None:
+        """No frame after this."""
+        self._next = self._size
+
+
+def _parse_address(text: str) -> SourceSpec:
+    scheme = text.partition("://")[0].lower()
+    name = without_secrets(text)
+    if scheme not in _SCHEMES:
+        raise MediaError(f"{name} is no address of a camera", expected=f"one of {', '.join(_SCHEMES)}")
+    return SourceSpec("stream", text, name)
+
+
+def _open_video(spec: SourceSpec, clock: Callable[[], float]) -> Source:
+    path = Path(spec.target)
+    if not path.is_file():
+        raise MediaError(f"{spec.name} is a pipe or a device", expected="a video file")
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise MediaError(f"{spec.name} cannot be opened ({error.strerror})", remedy="check its permissions") from error
+    if empty:
+        raise MediaError(f"{spec.name} is empty", expected="a video", remedy="copy the file again")
+    capture = Capture.of_file(path)
+    if capture is None:
+        raise MediaError(
+            f"{spec.name} is not a video, or damaged or cut short",
+            expected="a whole MP4, AVI, MOV, MKV or WebM file",
+            remedy="check the file, or copy it again",
+        )
+    return CaptureSource(spec, capture, clock)
+
+
+def _open_webcam(spec: SourceSpec, size_px: tuple[int, int] | None, clock: Callable[[], float]) -> Source:
+    device: int | str = int(spec.target) if spec.target.isdigit() else os.path.realpath(spec.target)
+    if sys.platform == "linux":
+        _check_device(spec, f"/dev/video{device}" if isinstance(device, int) else device)
+    capture = Capture.of_device(device, size_px)
+    if capture is None:
+        raise CameraError(
+            f"{spec.name} cannot be opened",
+            remedy="close other programs that use it, or choose another: `edge-app cameras` lists them",
+        )
+    return CaptureSource(spec, capture, clock)
+
+
+def _check_device(spec: SourceSpec, path: str) -> None:
+    if not Path(path).exists():
+        raise CameraError(
+            f"{spec.name} is not there ({path} does not exist)",
+            remedy="plug it in, or choose another: `edge-app cameras` lists them",
+        )
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise CameraError(f"{spec.name} may not be used", remedy=f"allow it: sudo usermod -aG video $USER ({path})")
+
+
+def _open_sample(spec: SourceSpec) -> Source:
+    from edge_app.media import sample  # its pictures are read only when somebody asks for them
+
+    scene = sample.clip_scene()
+    return IndexedSource(spec, scene.fps, scene.frame_count, lambda index: sample.render(scene, index)[0])

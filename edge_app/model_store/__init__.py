@@ -1,0 +1,1 @@
+"""Which models there are, which build runs, bringing and checking new ones."""

@@ -1,0 +1,116 @@
+"""Which build of a model runs on this machine, by measurement.
+
+Hides the timing and its memory. Flows in: the shipped builds, the user's setting, what was remembered. Flows out:
+one build and the reason in words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from edge_app.core.types import EdgeError, InputSpec, Precision
+from edge_app.inference import onnx_model
+from edge_app.model_store.catalogue import build, builds
+from edge_app.model_store.shipped import Entry
+from edge_app.system.data_folder import Home
+
+_ROUNDS: Final = 15
+_CLEARLY_FASTER: Final = 0.9
+"""A lower precision has to be a tenth faster: less would be noise, and it costs a little accuracy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A build and why it runs."""
+
+    entry: Entry
+    why: str
+    medians_ms: Mapping[str, float]
+    """Milliseconds of one run by precision; empty when nothing had to be measured."""
+
+
+def choose(
+    model_id: str, wanted: Literal["auto"] | Precision, home: Home | None = None, threads: int | None = None
+) -> Choice:
+    """The build of `model_id` that runs: the one set, the only one, or the one measured faster here.
+
+    The first call measures for about a second, and `home` remembers it for this processor, runtime and files.
+    Raises UsageError when there is no such model, or `wanted` is not among its builds.
+    """
+    if wanted != "auto":
+        return Choice(build(home, model_id, wanted), "set by the user", {})
+    shipped = builds(home, model_id)
+    if len(shipped) == 1:
+        return Choice(shipped[0], f"{shipped[0].precision} is the only build", {})
+    key = _key(shipped, threads)
+    kept = home.recall(key) if home else None
+    medians = _medians(kept, shipped) or _measure(shipped, threads)
+    if home and kept is None:
+        _remember(home, key, medians)
+    return _decide(shipped, medians)
+
+
+def _decide(shipped: tuple[Entry, ...], medians: Mapping[str, float]) -> Choice:
+    full = next((e for e in shipped if e.precision == "fp32"), shipped[0])
+    fastest = min(shipped, key=lambda entry: medians[entry.precision])
+    told = ", ".join(f"{precision} {ms:.1f} ms" for precision, ms in medians.items())
+    if fastest is full or medians[fastest.precision] > _CLEARLY_FASTER * medians[full.precision]:
+        return Choice(full, f"measured on this machine: {told}; no lower precision is clearly faster", medians)
+    return Choice(fastest, f"measured on this machine: {told}; {fastest.precision} is clearly faster", medians)
+
+
+def _medians(kept: Mapping[str, Any] | None, shipped: tuple[Entry, ...]) -> dict[str, float]:
+    """What was remembered, if it speaks of all builds; else nothing."""
+    values = {entry.precision: (kept or {}).get(entry.precision) for entry in shipped}
+    return {p: float(v) for p, v in values.items() if isinstance(v, int | float)} if None not in values.values() else {}
+
+
+def _remember(home: Home, key: str, medians: Mapping[str, float]) -> None:
+    try:
+        home.remember(key, medians)
+    except EdgeError:
+        # A read-only or full data folder must not stop a recognition: it will be measured again.
+        return
+
+
+def _measure(shipped: tuple[Entry, ...], threads: int | None) -> dict[str, float]:
+    """Median milliseconds of one crop per build, the builds taking turns so that a busy moment hits all."""
+    models = {entry.precision: onnx_model.load(entry.path, threads=threads, sha256=entry.sha256) for entry in shipped}
+    times: dict[str, list[float]] = {precision: [] for precision in models}
+    for round_ in range(_ROUNDS + 2):
+        for precision, model in models.items():
+            batch = _crop(model.card.input)
+            start = time.perf_counter()
+            model.run(batch)
+            if round_ >= 2:
+                times[precision].append((time.perf_counter() - start) * 1e3)
+    return {precision: round(statistics.median(values), 3) for precision, values in times.items()}
+
+
+def _crop(spec: InputSpec) -> np.ndarray[Any, np.dtype[np.float32]]:
+    shape = (1, 3, spec.height_px or 112, spec.width_px or 112)
+    return np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
+
+
+def _key(shipped: tuple[Entry, ...], threads: int | None) -> str:
+    parts = [processor(), onnx_model.version(), str(threads), *(entry.sha256 for entry in shipped)]
+    return "precision:" + shipped[0].id + ":" + hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
+
+
+def processor() -> str:
+    """Name and feature flags of this machine's processor, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    kept = {line.split(":")[0].strip(): line.split(":", 1)[1].strip() for line in lines if ":" in line}
+    return f"{kept.get('model name', platform.machine())} {kept.get('flags', kept.get('Features', ''))}"

@@ -1,0 +1,267 @@
+"""Models that the user brings: taken in whole or not at all, put to use, taken out.
+
+Hides the order of the checks, atomic copying and the list with its hashes. Flows in: a file, and a description where
+the file carries no card. Flows out: an `Entry` of the catalogue, or a ModelError in one line and nothing installed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace as changed_copy
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from edge_app.core.types import Floats, ModelCard, ModelError, UsageError
+from edge_app.inference import onnx_model
+from edge_app.model_store import sandbox_check, shipped
+from edge_app.model_store.catalogue import builds, installed, list_path
+from edge_app.model_store.describe import Description, check_card
+from edge_app.model_store.fingerprint import without_proof
+from edge_app.model_store.onnx_inspect import SIZE_LIMIT_BYTES, OnnxFile, inspect_bytes, with_card
+from edge_app.model_store.shipped import Entry
+from edge_app.system.data_folder import FILE_MODE, Home, Settings, make_private_folder, told_plainly
+
+_SAME_SPACE_COSINE: Final = 0.98
+"""Mean cosine from which two builds share an embedding space."""
+_SAME_ANSWERS: Final = 0.1
+"""Mean difference of probabilities up to which two builds are one classifier."""
+_NAMES_OF_OTHERS: Final = frozenset({"faces", "auto", "mtcnn"})
+"""Words that settings use in place of an id."""
+
+
+def add(home: Home, path: Path, description: Description | None = None, replace: bool = False) -> Entry:
+    """Check a model file and install it; `description` stands for the card of a file that carries none.
+
+    One that says no more than an id gives a file with a card another name: proof and measurements stay.
+    `replace` allows to put it in place of an installed build of the same id and precision. Nothing of the file is run
+    before it was looked into, and then in a process of its own first. Raises ModelError or UsageError in one line;
+    then nothing was installed.
+    """
+    content = _read(path)
+    file = inspect_bytes(content, path.name)
+    card = _card(file, content, description)
+    check_card(card, file)
+    old = _place_for(home, card, replace)
+    if description is not None:
+        content = with_card(content if _only_renames(file, description) else without_proof(content), card)
+    with _candidate(home, content) as candidate:
+        outputs = _tried(candidate, path.name)
+        _check_siblings(home, card, outputs)
+        return _admit(home, candidate, content, card, old)
+
+
+def _read(path: Path) -> bytes:
+    """The file's bytes, read once: what was checked is what is installed."""
+    try:
+        if path.stat().st_size > SIZE_LIMIT_BYTES:
+            raise ModelError(f"{path.name} has {path.stat().st_size} bytes", expected="at most 2 GB")
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}", expected="an ONNX file") from error
+    if not content:
+        raise ModelError(f"{path.name} is empty", expected="an ONNX file")
+    return content
+
+
+def _card(file: OnnxFile, content: bytes, description: Description | None) -> ModelCard:
+    card = file.card
+    if card is not None and description is not None and description.id and _only_renames(file, description):
+        return changed_copy(card, id=description.id)
+    if description is not None:
+        return description.card(file, hashlib.sha256(content).hexdigest())
+    if card is None:
+        raise ModelError(
+            f"{file.name} carries no card",
+            expected="a file that `edge-app export` wrote",
+            remedy="describe it: see `edge-app models add --help`",
+        )
+    return card
+
+
+def _only_renames(file: OnnxFile, description: Description) -> bool:
+    """Whether a file keeps its own card, and its proof, under another id."""
+    return file.card is not None and description == Description(id=description.id)
+
+
+def _place_for(home: Home, card: ModelCard, replace_: bool) -> Entry | None:
+    """The installed build that gives way, None when there is none. Raises ModelError when the place is taken."""
+    if card.id in {entry.id for entry in shipped.entries()} | _NAMES_OF_OTHERS:
+        raise ModelError(f"{card.id} ships with edge-app", expected="another id", remedy="name it with --id")
+    mine = [entry for entry in installed(home) if entry.id == card.id]
+    if mine and mine[0].task != card.task:
+        raise ModelError(f"{card.id} is installed for {mine[0].task}", expected=f"another id for {card.task}")
+    old = next((entry for entry in mine if entry.precision == card.precision), None)
+    if old is not None and not replace_:
+        raise ModelError(
+            f"{card.id} is installed as {card.precision} already",
+            remedy="replace it with --replace, or give it an --id",
+        )
+    return old
+
+
+@contextlib.contextmanager
+def _candidate(home: Home, content: bytes) -> Iterator[Path]:
+    """The bytes as a private file beside the installed ones; gone afterwards unless it was given a final name."""
+    with told_plainly(home.models_dir):
+        make_private_folder(home.path)
+        make_private_folder(home.models_dir)
+        descriptor, name = tempfile.mkstemp(prefix=".candidate.", suffix=".part", dir=home.models_dir)
+        with os.fdopen(descriptor, "wb") as stream:  # mkstemp has given it mode 0600
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _tried(candidate: Path, name: str) -> Floats:
+    try:
+        return sandbox_check.run_apart(candidate)
+    except ModelError as error:
+        # The person knows the file by its own name.
+        found = error.found.replace(candidate.name, name)
+        raise ModelError(found, expected=error.expected, remedy=_remedy(error.remedy)) from error
+
+
+def _remedy(remedy: str) -> str:
+    return "" if "reinstall" in remedy or "models verify" in remedy else remedy
+
+
+def _check_siblings(home: Home, card: ModelCard, outputs: Floats) -> None:
+    """Another build of the same id must be the same model: one embedding space, the same answers."""
+    for entry in installed(home):
+        if entry.id != card.id or entry.precision == card.precision:
+            continue
+        other = onnx_model.load(entry.path, threads=1, sha256=entry.sha256)
+        if other.card.labels != card.labels or other.card.embedding_size != card.embedding_size:
+            raise ModelError(f"{card.id} as {card.precision} has other labels or sizes than as {entry.precision}")
+        theirs = sandbox_check.run_apart(entry.path)
+        if theirs.shape != outputs.shape or not _agree(card, outputs, theirs):
+            raise ModelError(
+                f"{card.id} as {card.precision} does not agree with the installed {entry.precision} build",
+                expected="one model in two precisions",
+                remedy="give it an --id of its own",
+            )
+
+
+def _agree(card: ModelCard, ours: Floats, theirs: Floats) -> bool:
+    if card.task.endswith("embedding"):
+        lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+        cosines = (ours * theirs).sum(axis=1) / np.maximum(lengths, 1e-12)
+        return float(cosines.mean()) >= _SAME_SPACE_COSINE
+    if card.task == "face-detection":
+        return True  # both found the sample's faces where they are
+    ours_p, theirs_p = (sandbox_check.softmax(each, card.temperature) for each in (ours, theirs))
+    return float(np.abs(ours_p - theirs_p).max(axis=1).mean()) <= _SAME_ANSWERS
+
+
+def _admit(home: Home, candidate: Path, content: bytes, card: ModelCard, old: Entry | None) -> Entry:
+    """Give the file its final name, then list it: a crash between the two leaves an unlisted file, never a lie."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    path = home.models_dir / f"{card.id}-{card.precision}-{sha256[:12]}.onnx"
+    entry = Entry(card.id, card.precision, card.task, path, sha256, len(content))
+    with _locked(home):
+        # Somebody may have been faster while this one was tried.
+        kept = [one for one in installed(home) if (one.id, one.precision) != (card.id, card.precision)]
+        if old is None and len(kept) != len(installed(home)):
+            raise ModelError(f"{card.id} was installed by another process meanwhile", remedy="try again")
+        with told_plainly(home.models_dir):
+            candidate.replace(path)
+            path.chmod(FILE_MODE)
+        try:
+            _write_list(home, [*kept, entry])
+        except BaseException:
+            if old is None or old.path != path:
+                path.unlink(missing_ok=True)
+            raise
+    if old is not None and old.path != path:
+        old.path.unlink(missing_ok=True)
+    return entry
+
+
+@contextlib.contextmanager
+def _locked(home: Home) -> Iterator[None]:
+    """One process at a time changes the list, where the platform has advisory locks."""
+    with told_plainly(home.models_dir), (home.models_dir / ".lock").open("w") as stream:
+        os.chmod(stream.name, FILE_MODE)  # noqa: PTH101
+        with contextlib.suppress(ImportError):
+            fcntl: Any = importlib.import_module("fcntl")
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _write_list(home: Home, entries: list[Entry]) -> None:
+    plain = [
+        {
+            "id": entry.id,
+            "precision": entry.precision,
+            "task": entry.task,
+            "file": entry.path.name,
+            "sha256": entry.sha256,
+            "bytes": entry.bytes,
+        }
+        for entry in entries
+    ]
+    home.write_private(list_path(home), (json.dumps({"models": plain}, indent=2) + "\n").encode())
+
+
+def remove(home: Home, model_id: str) -> tuple[Entry, ...]:
+    """Take out every build of an installed model; settings that named it go back to their defaults.
+
+    Returns what was removed. Raises UsageError for a model that ships or is not there.
+    """
+    gone = tuple(entry for entry in installed(home) if entry.id == model_id)
+    if not gone:
+        builds(home, model_id)  # says so when there is no such model at all
+        raise UsageError(f"{model_id} ships with edge-app", expected="a model that was added")
+    settings = home.settings()
+    fallen: dict[str, Any] = {name: getattr(Settings(), name) for name in in_use(settings, model_id)}
+    if fallen:
+        home.save_settings(changed_copy(settings, **fallen))
+    with _locked(home):
+        _write_list(home, [entry for entry in installed(home) if entry.id != model_id])
+    for entry in gone:
+        entry.path.unlink(missing_ok=True)
+    return gone
+
+
+def in_use(settings: Settings, model_id: str) -> tuple[str, ...]:
+    """Names of the settings that name this model."""
+    return tuple(name for name in ("embedder", "detector", "model") if getattr(settings, name) == model_id)
+
+
+def use(home: Home, model_id: str) -> Settings:
+    """Put a model to use for what it does: it becomes the embedder, the detector, or what Live looks for.
+
+    "faces" brings the face recognizer back, "mtcnn" means the three networks of that cascade. Returns the new
+    settings, saved. Raises UsageError when there is no such model, or it is one part of several.
+    """
+    settings = home.settings()
+    if model_id == "faces":
+        changed = changed_copy(settings, model="faces")
+    elif model_id == "mtcnn":
+        changed = changed_copy(settings, detector="mtcnn")
+    else:
+        found = builds(home, model_id)
+        if model_id.startswith("mtcnn-") and found[0] in shipped.entries():
+            raise UsageError(
+                f"{model_id} is one of three networks", remedy="use them all with `edge-app models use mtcnn`"
+            )
+        task = found[0].task
+        field = {"face-embedding": "embedder", "face-detection": "detector"}.get(task, "model")
+        named: dict[str, Any] = {field: model_id}
+        changed = changed_copy(settings, **named)
+        if field != "detector" and settings.precision not in ("auto", *(entry.precision for entry in found)):
+            changed = changed_copy(changed, precision="auto")  # that build is not there
+    home.save_settings(changed)
+    return changed

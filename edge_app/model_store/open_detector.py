@@ -1,0 +1,46 @@
+"""Opens a face detector by name: the two that ship, or a YuNet that the user brought."""
+
+from __future__ import annotations
+
+from edge_app.core.types import UsageError
+from edge_app.inference.detector import DETECTORS, Detector, DetectorOptions
+from edge_app.inference.mtcnn import MtcnnCascade
+from edge_app.inference.onnx_model import Model
+from edge_app.inference.yunet import YuNet
+from edge_app.model_store import catalogue, shipped
+from edge_app.system.data_folder import Home
+
+
+def open_detector(
+    name: str = "yunet",
+    options: DetectorOptions | None = None,
+    threads: int | None = None,
+    home: Home | None = None,
+) -> Detector:
+    """Load a detector: "yunet" or "mtcnn", which ship, or the id of a YuNet that the user installed in `home`.
+
+    Raises UsageError for another name and for a model that is none, ModelError for a file that has changed.
+    """
+    if name == "yunet":
+        return Detector(name, YuNet(shipped.load("yunet", threads=threads)).find, options)
+    if name == "mtcnn":
+        nets = [shipped.load(f"mtcnn-{part}", threads=threads) for part in ("pnet", "rnet", "onet")]
+        cascade = MtcnnCascade(*nets)
+        return Detector(name, lambda pixels, opts: cascade.find(pixels, opts.min_face_px), options)
+    return Detector(name, YuNet(_installed(name, threads, home)).find, options)
+
+
+def _installed(name: str, threads: int | None, home: Home | None) -> Model:
+    """A YuNet that the user brought; fp32 where there are several builds."""
+    builds = [entry for entry in (catalogue.installed(home) if home else ()) if entry.id == name]
+    if not builds:
+        brought = [e.id for e in (catalogue.installed(home) if home else ()) if e.task == "face-detection"]
+        known = " or ".join(dict.fromkeys((*DETECTORS, *brought)))
+        raise UsageError(f"there is no detector called {name!r}", expected=known)
+    model = catalogue.open_entry(min(builds, key=lambda entry: entry.precision != "fp32"), threads)
+    if (model.card.task, model.card.family) != ("face-detection", "yunet"):
+        raise UsageError(
+            f"{name} is a model for {model.card.task}, of the family {model.card.family}",
+            expected="a face detector of the family yunet",
+        )
+    return model

@@ -1,0 +1,1 @@
+"""Watching without a screen: hooks, webhook, MQTT."""

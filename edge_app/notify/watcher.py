@@ -1,0 +1,218 @@
+"""The watcher: hides the live loop's thread, signals, and how one event reaches hooks, webhook and broker.
+
+Flows in: a workbench or a reader, a source, and what the user wants told to whom. Flows out: `LiveEvent`s in order,
+until the source is over, a signal or a deadline ends it; and a yes or no for one person.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import signal
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from types import FrameType, TracebackType
+from typing import Any, Final, Self
+
+from edge_app.core.types import EdgeError, UsageError, valid_name
+from edge_app.live.events import EventName, LiveEvent
+from edge_app.live.worker import Update, Worker, WorkerOptions
+from edge_app.media.live_camera import CameraState, CameraStatus, LiveOptions
+from edge_app.notify.delivery import Delivery, close_all
+from edge_app.notify.hooks import Command, HookOptions, Hooks, Report, variables
+from edge_app.recognition.classes import ReaderBench
+from edge_app.recognition.face_session import Workbench
+
+DRAIN_S: Final = 5.0
+"""What hooks that run and events that wait for a server get when the watcher ends."""
+
+_POLL_S: Final = 0.2
+"""A signal is answered within this time even when nothing happens."""
+
+_PROBLEMS: Final = (CameraState.LOST, CameraState.BLACK, CameraState.FROZEN)
+
+
+class Stop:
+    """Takes the signals that ask a program to end, and remembers the first; use it in a `with` statement.
+
+    A second one ends the program at once, as it would have without this.
+    """
+
+    SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGHUP")
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        """The signal that came, None before."""
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        numbers = [getattr(signal, name) for name in self.SIGNALS if hasattr(signal, name)]
+        # A program started by nohup, or in the background of a script, is told to ignore some: that holds.
+        taken = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._came) for number in taken}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    @property
+    def exit_code(self) -> int:
+        """What the program says at its end: 130 after Ctrl-C, 0 when it was asked to end or the source is over."""
+        return 130 if self.number == signal.SIGINT else 0
+
+    def _came(self, number: int, _frame: FrameType | None) -> None:
+        self.number = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def watch(
+    bench: Workbench | ReaderBench,
+    source: str,
+    stop: Stop,
+    report: Report,
+    *,
+    realtime: bool = False,
+    deadline_s: float | None = None,
+) -> Generator[LiveEvent, None, None]:
+    """Yield what happens in front of a source until it is over, `stop` was asked, or `deadline_s` has passed.
+
+    With a `ReaderBench` the events are of its answers: "recognized" for a label or a thing, "unknown" for not sure.
+    Files are read as fast as they can be, every frame of them, or with `realtime` at their own speed; `deadline_s`
+    is on time.monotonic. Who is there when it is stopped has not left: "left" at the end comes for files only.
+    `report` is told of troubles. Raises MediaError when the source makes no sense or the file was damaged, and
+    EdgeError when the loop failed. Close the generator, or exhaust it.
+    """
+    updates: queue.SimpleQueue[_News] = queue.SimpleQueue()
+    options = WorkerOptions(camera=LiveOptions(realtime=realtime), until_end=True)
+    troubles = _Troubles(report)
+    with Worker(bench, source, lambda update: updates.put(_News.of(update)), options) as worker:
+        while stop.number is None and (deadline_s is None or time.monotonic() < deadline_s):
+            over = worker.join(_POLL_S if troubles.is_ended else 0)
+            try:
+                news = updates.get(timeout=0 if over else _POLL_S)
+            except queue.Empty:
+                if over:
+                    troubles.judge()
+                    return
+                continue
+            yield from news.events
+            troubles.note(news)
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    """An `Update` without its pixels: these must not pile up behind a slow reader."""
+
+    events: tuple[LiveEvent, ...]
+    status: CameraStatus
+    trouble: str
+
+    @classmethod
+    def of(cls, update: Update) -> Self:
+        return cls(update.events, update.status, update.trouble)
+
+
+class _Troubles:
+    """Tells each trouble once."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._status = CameraStatus(CameraState.OPENING, "")
+        self._trouble = ""
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the source is over; a last frame may still be looked at."""
+        return self._status.state is CameraState.ENDED
+
+    def note(self, news: _News) -> None:
+        """Report what is wrong with the source, when its state changes, or with the loop."""
+        before, self._status = self._status.state, news.status
+        if news.status.state is not before and news.status.state in _PROBLEMS:
+            self._report(news.status.message)
+        if news.trouble and news.trouble != self._trouble and not self.is_ended:
+            self._report(news.trouble)
+        self._trouble = news.trouble
+
+    def judge(self) -> None:
+        """Raise what was wrong at the end of the source, if anything was."""
+        if self._status.error is not None:
+            raise self._status.error
+        if self._trouble:
+            raise EdgeError(self._trouble)
+
+
+def is_seen(bench: Workbench, name: str, source: str, timeout_s: float, report: Report) -> bool:
+    """Wait until the person of that name is recognized; False when that did not happen in time, or a signal came.
+
+    Raises UsageError when nobody of that name is enrolled, or `timeout_s` is not a positive number of seconds.
+    """
+    if not 0 < timeout_s < float("inf"):
+        raise UsageError(f"the time-out is {timeout_s} s", expected="more than 0")
+    name = valid_name(name)
+    if name not in bench.vault.names(bench.recognizer.embedder.model_id):
+        raise UsageError(f"nobody named {name!r} is enrolled", remedy="`edge-app gallery list` shows the names")
+    deadline_s = time.monotonic() + timeout_s
+    with Stop() as stop, closing(watch(bench, source, stop, report, deadline_s=deadline_s)) as events:
+        return any(event.event == "recognized" and event.name == name for event in events)
+
+
+@dataclass(frozen=True, slots=True)
+class OutletOptions:
+    """Who is told of events, besides standard output."""
+
+    hooks: Mapping[EventName, Sequence[Command]] = field(default_factory=dict)
+    """Programs by the event that runs them."""
+    limits: HookOptions = field(default_factory=HookOptions)
+    deliveries: Sequence[Callable[[Report], Delivery]] = ()
+    """What opens the webhook and the broker."""
+    drain_s: float = DRAIN_S
+    """How long hooks and deliveries may go on at the end."""
+
+
+class Outlets:
+    """Hands every event to the hooks that wait for it and to all deliveries; use it in a `with` statement."""
+
+    def __init__(self, options: OutletOptions, report: Report) -> None:
+        self._options = options
+        self._report = report
+        self._hooks = Hooks(options.limits, report)
+        self._deliveries = tuple(opened(report) for opened in options.deliveries)
+
+    def take(self, event: LiveEvent) -> None:
+        """Tell of one event; never waits."""
+        text = as_json(event)
+        for delivery in self._deliveries:
+            delivery.send(text)
+        for command in self._options.hooks.get(event.event, ()):
+            facts = {key: value for key, value in event.as_dict().items() if key != "classes"}  # a list is no variable
+            self._hooks.fire(command, event.name, text, variables(facts))
+
+    def close(self) -> None:
+        """Let what has begun come to its end, within the time for that; tells how much did not."""
+        deadline_s = time.monotonic() + self._options.drain_s
+        lost = close_all(self._deliveries, self._options.drain_s)
+        if lost:
+            self._report(f"{lost} event{'s were' if lost > 1 else ' was'} not delivered")
+        self._hooks.close(max(0.0, deadline_s - time.monotonic()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def as_json(event: LiveEvent) -> str:
+    """The event as one line of JSON, the same on standard output, for hooks, webhook and broker."""
+    return json.dumps(event.as_dict(), ensure_ascii=False, allow_nan=False)

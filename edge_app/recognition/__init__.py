@@ -1,0 +1,1 @@
+"""From a picture to names, things or classes; opening a session; enrolling again."""

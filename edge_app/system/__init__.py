@@ -1,0 +1,1 @@
+"""The data folder, settings, private files, hashes, the log and threads."""

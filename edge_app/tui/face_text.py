@@ -1,0 +1,146 @@
+"""What the screens say: hides how events, people and figures become short lines.
+
+In: updates and events of the live loop. Out: plain text, and the marks that lie over the picture.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping
+from itertools import zip_longest
+from typing import Final
+
+from rich.text import Text
+
+from edge_app.live.events import LiveEvent
+from edge_app.live.tracker import TrackInfo
+from edge_app.media.live_camera import CameraState
+from edge_app.tui.inbox import Update
+from edge_app.tui.picture.mosaic import Mark, MarkKind
+
+STATES: Final[Mapping[CameraState, str]] = {
+    CameraState.OPENING: "opening",
+    CameraState.LIVE: "live",
+    CameraState.LOST: "lost",
+    CameraState.BLACK: "black picture",
+    CameraState.FROZEN: "frozen picture",
+    CameraState.ENDED: "at its end",
+}
+
+SYMBOLS: Final[Mapping[MarkKind, str]] = {"known": "●", "unknown": "?", "new": "…"}
+"""Kinds differ by sign as well as by colour."""
+
+STYLES: Final[Mapping[MarkKind, str]] = {"known": "bold green", "unknown": "bold yellow", "new": "dim"}
+
+
+def kind_of(track: TrackInfo) -> MarkKind:
+    """How a track is marked; one that is out of sight for a moment stays what it was."""
+    if track.name is not None:
+        return "known"
+    return "unknown" if track.decided_s is not None else "new"
+
+
+def label_of(track: TrackInfo) -> str:
+    """What is written at a face."""
+    kind = kind_of(track)
+    if kind == "known":
+        return f"{track.name} {track.similarity:.2f}"
+    return "? unknown" if kind == "unknown" else "…"
+
+
+def marks_of(tracks: Iterable[TrackInfo]) -> list[Mark]:
+    """Boxes and labels of the tracks in sight, the largest last so that its label is whole."""
+    seen = [track for track in tracks if track.state != "lost"]
+    seen.sort(key=lambda track: float((track.box[2] - track.box[0]) * (track.box[3] - track.box[1])))
+    return [Mark(_box(track), label_of(track), kind_of(track)) for track in seen]
+
+
+def _box(track: TrackInfo) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = (float(value) for value in track.box)
+    return x1, y1, x2, y2
+
+
+def here_now(tracks: Iterable[TrackInfo]) -> Text:
+    """One line for each person in sight: a sign, the name, the similarity, for how long."""
+    text = Text(no_wrap=True, overflow="ellipsis")
+    for track in sorted(tracks, key=lambda one: one.first_seen_s):
+        kind = kind_of(track)
+        name = {"known": track.name or "", "unknown": "unknown", "new": "looking…"}[kind]
+        # Below zero there was nobody to compare with.
+        similarity = f" {track.similarity:.2f}" if kind != "new" and track.similarity >= 0 else ""
+        text.append(f"{SYMBOLS[kind]} {name}{similarity}", STYLES[kind])
+        text.append(f"  {duration_words(track.duration_s)}\n", "dim")
+    if not text:
+        text.append("nobody", "dim")
+    text.rstrip()
+    return text
+
+
+def event_words(event: LiveEvent) -> tuple[str, str]:
+    """An event as one short line, and its style."""
+    took = duration_words(event.duration_s or 0.0)
+    if event.event == "recognized":
+        return f"● Hello, {event.name}! ({event.similarity or 0:.2f})", STYLES["known"]
+    if event.event == "unknown":
+        return "? somebody unknown", STYLES["unknown"]
+    if event.event == "left":
+        return f"← {event.name or 'unknown'} left after {took}", "dim"
+    if event.event == "appeared":
+        return "… somebody came", "dim"
+    if event.event == "source_lost":
+        return "! the source is lost", "bold red"
+    return f"✓ the source is back after {took}", "green"
+
+
+def duration_words(seconds: float) -> str:
+    """A duration, rounded as people say it."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5940 else f"{seconds / 3600:.0f} h"
+
+
+def ago_words(time_s: float | None, now_s: float) -> str:
+    """How long ago a Unix time was; "never" for None."""
+    if time_s is None:
+        return "never"
+    passed_s = now_s - time_s
+    if passed_s < 60:
+        return "just now"
+    if passed_s < 86400:
+        return f"{duration_words(passed_s)} ago"
+    return datetime.datetime.fromtimestamp(time_s).strftime("%Y-%m-%d")
+
+
+def clock_words(time_s: float) -> str:
+    """Hours, minutes and seconds of a Unix time, here."""
+    return datetime.datetime.fromtimestamp(time_s).strftime("%H:%M:%S")
+
+
+def figures(update: Update, drawn_fps: float, timings_ms: Mapping[str, float]) -> Text:
+    """Rates, and the milliseconds of each stage, two in a line; always as many lines."""
+    text = Text(no_wrap=True, overflow="ellipsis")
+    text.append(f"{update.status.fps:.0f} fps, {update.fps:.0f} seen, {drawn_fps:.0f} drawn\n")
+    stages = [f"{name:<6}{ms:6.1f}" for name, ms in timings_ms.items() if name != "total"]
+    for left, right in zip_longest(stages[0::2], stages[1::2], fillvalue=""):
+        text.append(f"{left}  {right}\n", "dim")
+    text.append(f"{timings_ms.get('total', 0.0):.1f} ms a picture", "bold")
+    if update.status.dropped:
+        text.append(f", {update.status.dropped:,} lost", "dim")
+    return text
+
+
+def title_of(update: Update, greeting: str = "", licence: str = "") -> Text:
+    """The line at the top: what is seen, how it is, and a greeting, or else who may be named, or the model."""
+    state = "paused" if update.paused else STATES[update.status.state]
+    well = update.status.state is CameraState.LIVE and not update.paused
+    text = Text.assemble((" edge-app ", "bold reverse"), no_wrap=True, overflow="ellipsis")
+    text.append(f"  {update.source}: ")
+    text.append(state, "green" if well else "bold yellow")
+    if greeting:
+        return text.append(f"  ·  {greeting}", "bold green")
+    if update.model_id != "faces":
+        text.append(f"  ·  {update.model_id}", "dim")
+        return text.append(f"  ·  {licence}" if licence else "", "dim")
+    people = "1 person" if update.people == 1 else f"{update.people:,} people"
+    text.append(f"  ·  {people} enrolled  ·  threshold {update.rule.threshold:.2f}", "dim")
+    return text

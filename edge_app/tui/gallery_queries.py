@@ -1,0 +1,230 @@
+"""What the screens ask of the gallery, as functions that run on the worker's thread (`messages.Run`).
+
+Hides which questions the vault and the gallery in memory each answer. In: a `Workbench`. Out: plain values for tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from edge_app.core.types import Embedding, Identity, OperatingPoint, Quality, Template
+from edge_app.gallery.calibration import points_of
+from edge_app.gallery.matching import Gallery
+from edge_app.model_store.catalogue import builds
+from edge_app.model_store.onnx_inspect import inspect
+from edge_app.recognition.face_session import Workbench, gallery_of
+from edge_app.tui.capture_guide import View, missing_views
+
+MOST_COMPARED: Final = 1000
+"""Beyond so many people the nearest other person is only looked up for the one that is chosen: it takes N x N."""
+
+_MOST_LISTED: Final = 5
+
+PLENTY_SHARPNESS: Final = 0.4
+PLENTY_FACE_PX: Final = 112.0
+"""From here on a shot is as good as matching can use: the embedder sees 112 x 112 pixels."""
+
+_VIEW_WORDS: Final[dict[View, str]] = {
+    "front": "no shot looks at the camera",
+    "left": "no shot is turned to their left",
+    "right": "no shot is turned to their right",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One line of the roster."""
+
+    name: str
+    shots: int
+    """Templates of the model in use; 0: must be enrolled again for it."""
+    models: tuple[str, ...]
+    """Ids of the models that there are templates of."""
+    quality: float | None
+    """How sharp the shots are on the whole, 0-1: see `grade`; None when there are too many people to ask for all."""
+    last_seen_s: float | None
+    """Unix time."""
+    nearest: tuple[str, float] | None
+    """The nearest other person and the similarity of the two; None when there is none, or too many to compare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One person in detail."""
+
+    name: str
+    templates: tuple[Template, ...]
+    pictures: tuple[bytes | None, ...]
+    """Kept pictures, parallel to `templates`."""
+    nearest: tuple[str, float] | None
+    threshold: float
+    """Similarity from which two are taken for one."""
+    stranger_to: str = ""
+    """The model in use, when there is no template of it: nobody is recognized by the ones there are."""
+
+    @property
+    def missing(self) -> tuple[View, ...]:
+        """Views that no shot shows."""
+        return missing_views([template.quality for template in self.templates])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forgotten:
+    """Somebody who was deleted, kept in memory so that it can be undone until the app closes."""
+
+    parts: tuple[tuple[Identity, tuple[bytes | None, ...]], ...]
+    """An identity and its pictures for each model it had templates of."""
+    last_seen_s: float | None
+
+    @property
+    def name(self) -> str:
+        """Who it was."""
+        return self.parts[0][0].name
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shelf:
+    """The part of the gallery that is looked at: people, or the things of one model."""
+
+    model_id: str
+    gallery: Gallery
+    threshold: float
+
+
+def shelf_of(bench: Workbench, things: str | None = None) -> Shelf:
+    """People as the embedder in use knows them, or the things enrolled with the model `things`. Raises EdgeError."""
+    if things is None:
+        parts = bench.recognizer
+        return Shelf(parts.embedder.model_id, parts.gallery, parts.rule.threshold)
+    gallery = gallery_of(bench.vault.read(things))
+    return Shelf(things, gallery, thing_threshold(bench, things, gallery))
+
+
+def thing_threshold(bench: Workbench, model_id: str, gallery: Gallery | None = None) -> float:
+    """The similarity from which a thing is named. Raises EdgeError, also when nobody knows what alike means."""
+    gallery = gallery or gallery_of(bench.vault.read(model_id))
+    points: tuple[OperatingPoint, ...] = ()
+    for entry in builds(bench.home, model_id):
+        card = inspect(entry.path).card
+        points = points or (points_of(bench.home, card, entry.sha256) if card else ())
+    return gallery.rule(points, bench.settings.fpir, bench.settings.margin).threshold
+
+
+def missing_words(bench: Workbench) -> str:
+    """Who is a stranger to the embedder in use, and what to do; empty when nobody is."""
+    missing = bench.missing
+    if not missing:
+        return ""
+    who = "1 person" if len(missing) == 1 else f"{len(missing):,} people"
+    listed = ", ".join(missing[:_MOST_LISTED]) + ("…" if len(missing) > _MOST_LISTED else "")
+    model_id = bench.recognizer.embedder.model_id
+    return f"{who} must be enrolled again for {model_id}: {listed}. Press p, then n to try the pictures that were kept"
+
+
+def roster(bench: Workbench, things: str | None = None) -> tuple[Person, ...]:
+    """Everyone with templates of the model in use, or of another model of faces, or all things, sorted by name."""
+    wanted = set() if things else set(bench.missing)
+    shelf = shelf_of(bench, things)
+    gallery, model_id = shelf.gallery, shelf.model_id
+    few = len(gallery) <= MOST_COMPARED
+    near = dict(zip(gallery.names, gallery.neighbours(), strict=True)) if few else {}
+    return tuple(
+        Person(
+            one.name,
+            one.templates.get(model_id, 0),
+            tuple(sorted(one.templates)),
+            grade(bench.vault.identity(one.name, model_id)) if few and model_id in one.templates else None,
+            one.last_seen_s,
+            near.get(one.name),
+        )
+        for one in bench.vault.roster()
+        if model_id in one.templates or one.name in wanted
+    )
+
+
+def grade(identity: Identity) -> float:
+    """How good the shots of one person are, 0-1: detail and size of the face, each against what is plenty."""
+    marks = [
+        min(1.0, t.quality.sharpness / PLENTY_SHARPNESS) * min(1.0, t.quality.face_px / PLENTY_FACE_PX)
+        for t in identity.templates
+    ]
+    return sum(marks) / len(marks)
+
+
+def profile(bench: Workbench, name: str, things: str | None = None) -> Profile:
+    """One person, or thing, in detail. Raises GalleryError when there is none of that name."""
+    shelf = shelf_of(bench, things)
+    model_id = shelf.model_id
+    if name not in bench.vault.names(model_id):
+        # Known to another model: what is kept of it can be shown, and enrolled again.
+        other = bench.vault.identity(name)
+        model = other.templates[-1].embedding.model_id
+        return Profile(
+            other.name, other.templates, bench.vault.pictures(name, model), None, shelf.threshold, stranger_to=model_id
+        )
+    identity = bench.vault.identity(name, model_id)
+    mean = Embedding(np.sum([t.embedding.vector for t in identity.templates], axis=0), model_id)
+    return Profile(
+        identity.name,
+        identity.templates,
+        bench.vault.pictures(name, model_id),
+        shelf.gallery.nearest(mean, other_than=identity.name),
+        shelf.threshold,
+    )
+
+
+def qualities(bench: Workbench, name: str) -> tuple[Quality, ...]:
+    """What was measured on the shots that somebody has already; nothing for a new name."""
+    model_id = bench.recognizer.embedder.model_id
+    if name not in bench.vault.names(model_id):
+        return ()
+    return tuple(template.quality for template in bench.vault.identity(name, model_id).templates)
+
+
+def forget(bench: Workbench, name: str) -> Forgotten:
+    """Delete somebody for good, but for what is returned. Raises GalleryError when there is none of that name."""
+    with bench.vault.transaction():
+        line = next((one for one in bench.vault.roster() if one.name == name), None)
+        models = tuple(line.templates) if line else (bench.recognizer.embedder.model_id,)
+        parts = tuple((bench.vault.identity(name, model), bench.vault.pictures(name, model)) for model in models)
+        bench.vault.forget(name)
+    return Forgotten(parts, line.last_seen_s if line else None)
+
+
+def restore(bench: Workbench, forgotten: Forgotten) -> None:
+    """Undo `forget`."""
+    with bench.vault.transaction():
+        for identity, pictures in forgotten.parts:
+            bench.vault.add(identity.name, identity.templates, pictures)
+        if forgotten.last_seen_s is not None:
+            bench.vault.touch(forgotten.name, forgotten.last_seen_s)
+
+
+def worst_facts(found: Profile) -> tuple[str, str]:
+    """The two worst facts about an enrollment: who is nearest, and which view is missing."""
+    return nearest_words(found), views_words(found)
+
+
+def nearest_words(found: Profile, noun: str = "person") -> str:
+    """Who, or what, is nearest, and what that means."""
+    if found.nearest is None:
+        return f"No other {noun} is enrolled, so none can be mistaken for this one yet."
+    name, similarity = found.nearest
+    room = found.threshold - similarity
+    judged = "far enough apart" if room > 0.1 else "near: watch for mix-ups" if room > 0 else "SO NEAR that they mix up"
+    return (
+        f"Nearest other {noun}: {name}, similarity {similarity:.2f}; strangers stay under "
+        f"{found.threshold:.2f}: {judged}."
+    )
+
+
+def views_words(found: Profile) -> str:
+    """Which side of a face no shot shows."""
+    if not found.missing:
+        return "All three views are there: from the front, and turned to both sides."
+    words = [_VIEW_WORDS[view] for view in found.missing]
+    listed = words[0] if len(words) == 1 else ", and ".join((", ".join(words[:-1]), words[-1]))
+    return f"Missing: {listed}."

@@ -1,0 +1,106 @@
+"""The whole vocabulary between the worker's thread and the screens.
+
+Upwards, screens send the commands of `edge_app.live.worker`, named here once. Downwards there is one message, `News`: it
+carries nothing, it says that the `Inbox` has something. Pictures that nobody took yet are replaced by newer ones,
+so a slow terminal skips pictures and never falls behind; events are kept.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from textual.message import Message
+
+from edge_app.live.commands import Explain, LookArea, UseModel
+from edge_app.live.worker import (
+    Capture,
+    Enroll,
+    Forget,
+    LookAt,
+    Pause,
+    Rename,
+    Run,
+    SetRule,
+    Switch,
+    Update,
+)
+
+__all__ = [
+    "Capture",
+    "Enroll",
+    "Explain",
+    "Forget",
+    "Inbox",
+    "LookArea",
+    "LookAt",
+    "News",
+    "Pause",
+    "Rename",
+    "Run",
+    "SetRule",
+    "Switch",
+    "Update",
+    "UseModel",
+]
+
+MOST_EVENTS = 500
+"""Events kept while nobody takes them; older ones are let go."""
+
+
+class News(Message, bubble=False):
+    """Something new lies in the inbox."""
+
+    def can_replace(self, message: Message) -> bool:
+        """Any number of these says no more than one."""
+        return isinstance(message, News)
+
+
+class Inbox:
+    """One slot between the worker and the screen: the newest update, with all events since the last was taken."""
+
+    def __init__(self, tell: Callable[[News], object]) -> None:
+        """`tell` is called on the worker's thread, once for each time that the empty slot is filled."""
+        self._tell = tell
+        self._lock = threading.Lock()
+        self._waiting: Update | None = None
+        self._closed = False
+        self.replaced = 0
+        """Pictures that were replaced before anybody took them."""
+
+    def put(self, update: Update) -> None:
+        """Leave an update; called on the worker's thread, never waits."""
+        with self._lock:
+            if self._closed:
+                return
+            earlier, self._waiting = self._waiting, update
+            if earlier is not None:
+                self._waiting = _merged(earlier, update)
+                self.replaced += earlier.observation is not None and update.observation is not None
+        if earlier is None:
+            self._tell(News())
+
+    def take(self) -> Update | None:
+        """The newest update, None when it was taken already."""
+        with self._lock:
+            update, self._waiting = self._waiting, None
+            return update
+
+    def close(self) -> None:
+        """Take nothing more: the screen is going away."""
+        with self._lock:
+            self._closed, self._waiting = True, None
+
+
+def _merged(earlier: Update, later: Update) -> Update:
+    """The later update with the events of both, and with the earlier picture where it brings none itself."""
+    same = (earlier.source, earlier.model_id) == (later.source, later.model_id)
+    keeps = later.observation is None and later.reading is None and same
+    return replace(
+        later,
+        events=(*earlier.events, *later.events)[-MOST_EVENTS:],
+        observation=earlier.observation if keeps else later.observation,
+        reading=earlier.reading if keeps else later.reading,
+        look=earlier.look if keeps else later.look,
+    )

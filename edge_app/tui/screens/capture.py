@@ -1,0 +1,133 @@
+"""What both screens of enrollment look like: a name on top, the picture over advice, and what was captured beside it.
+
+Hides widgets and their order. In: words and pictures of captures. Out: a name, once it was typed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.text import Text
+from textual import work
+from textual.app import ComposeResult
+from textual.containers import Horizontal, ItemGrid, Vertical, VerticalScroll
+from textual.widgets import Input, Label, Static
+
+from edge_app.core.types import Pixels, valid_name
+from edge_app.tui.inbox import Capture
+from edge_app.tui.picture.widget import Picture, Thumbnail
+from edge_app.tui.screens.base import EdgeScreen, KeyBar, put
+
+
+class CaptureScreen(EdgeScreen[None]):
+    """Learns one person or one thing; until the end nothing is stored, so leaving in between leaves nothing behind."""
+
+    WHAT = "Enroll"
+    ASKS = "name, then enter"
+    NONE_YET = "Nothing yet"
+
+    def __init__(self, name: str = "") -> None:
+        """Ask for a name first, unless one is given: then captures are added to what is known by it."""
+        super().__init__()
+        self._who = name
+
+    def compose(self) -> ComposeResult:
+        """Name on top, picture and advice on the left, captures on the right."""
+        with Horizontal(id="who"):
+            yield Label(self.WHAT)
+            yield Input(self._who, placeholder=self.ASKS, compact=True, id="name")
+        with Horizontal():
+            with Vertical(id="stage"):
+                yield Picture(self.edge.desk.terminal, id="picture")
+                yield Static("Type a name and press enter", id="advice")
+                yield Static(id="caution")
+                yield Static(id="facts")
+            with VerticalScroll(id="shots"):
+                yield Static(self.NONE_YET, id="none", classes="hint")
+                yield ItemGrid()
+        yield KeyBar()
+
+    def on_mount(self) -> None:
+        """Begin at the name, or with the captures when it is known."""
+        self.query_one("#shots").can_focus = False
+        self.picture.mirror = self.edge.mirror
+        if self._who:
+            self.begin(self._who)
+        else:
+            self.query_one("#name", Input).focus()
+
+    def on_unmount(self) -> None:
+        """Capture no more."""
+        self.edge.worker.send(Capture(False))
+
+    @property
+    def picture(self) -> Picture:
+        """The live picture."""
+        return self.query_one("#picture", Picture)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """The name was typed."""
+        with self.telling():
+            self.begin(valid_name(event.value))
+
+    def begin(self, name: str) -> Any:
+        """Start to capture what is called `name`."""
+        raise NotImplementedError
+
+    def keep_name(self, name: str) -> None:
+        """Show the name as settled; from here on keys are commands."""
+        self._who = name
+        field = self.query_one("#name", Input)
+        field.value, field.disabled = name, True
+        self.picture.focus()
+        self.refresh_bindings()
+
+    def advise(self, words: str, *, well: bool) -> None:
+        """What to do next, under the picture."""
+        line = self.query_one("#advice", Static)
+        put(line, Text(words))
+        line.set_class(well, "well")
+
+    def caution(self, words: str) -> None:
+        """What is wrong; nothing when all is well."""
+        line = self.query_one("#caution", Static)
+        line.display = bool(words)
+        put(line, Text(words))
+
+    @work(exclusive=True, group="shots")
+    async def show_captures(self, captures: Sequence[tuple[str, Pixels]]) -> None:
+        """Show the captures as thumbnails, each over a few words."""
+        self.query_one("#none").display = not captures
+        grid = self.query_one(ItemGrid)
+        terminal = self.edge.desk.terminal
+        boxes = [
+            Vertical(Thumbnail(terminal, pixels), Label(words, markup=False), classes="shot")
+            for words, pixels in captures
+        ]
+        async with self.batch():
+            await grid.remove_children()
+            await grid.mount_all(boxes)
+
+    def show_facts(self, text: Text) -> None:
+        """What came of it, in place of the picture."""
+        for hidden_part in ("#picture", "#advice", "#caution"):
+            self.query_one(hidden_part).display = False
+        facts = self.query_one("#facts", Static)
+        facts.display = True
+        facts.update(text)
+        self.refresh_bindings()
+
+    def action_mirror(self) -> None:
+        """Flip the picture."""
+        self.picture.mirror = not self.picture.mirror
+        self.edge.keep_mirror(self.picture.mirror)
+        self.picture.redraw()
+
+    def action_done(self) -> None:
+        """Go back to the live picture: all is stored."""
+        self.dismiss()
+
+    def action_leave(self) -> None:
+        """Go back; what was not saved is gone."""
+        self.dismiss()

@@ -1,0 +1,332 @@
+"""The first screen: the live picture, who is here, what happened, and how fast it goes.
+
+Hides where each thing stands, and what keys do for faces, classifiers and things. In: updates. Out: commands to the
+worker, and calls for the other screens.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from typing import ClassVar
+
+from rich.text import Text
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.widgets import RichLog, Sparkline, Static
+
+from edge_app.core.types import ModelCard, Observation, Pixels, Reading
+from edge_app.inference.classifier import MAPS
+from edge_app.live.events import LiveEvent
+from edge_app.media.drawing import warmed
+from edge_app.media.live_camera import CameraState
+from edge_app.tui.face_text import clock_words, event_words, figures, here_now, marks_of, title_of
+from edge_app.tui.inbox import Pause, Run, SetRule, Switch, Update
+from edge_app.tui.model_text import (
+    FACES,
+    heat_words,
+    licence_words,
+    marks_of_reading,
+    reading_event_words,
+    seen_words,
+)
+from edge_app.tui.picture.area import Area
+from edge_app.tui.picture.mosaic import Mark
+from edge_app.tui.picture.widget import Picture
+from edge_app.tui.screens.base import KeyBar, put
+from edge_app.tui.screens.box_keys import BOX_ACTIONS, BOX_KEYS, BoxScreen
+from edge_app.tui.screens.dialogs import ChooseModel, ChooseRule, ChooseSource
+
+GREETING_S = 4.0
+"""How long a greeting stays."""
+
+_NEW_SHARE = 0.07
+"""Share of the newest picture in the averages."""
+
+
+class LiveScreen(BoxScreen):
+    """What the camera sees."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("space", "pause", "Pause"),
+        Binding("s", "snapshot", "Snapshot"),
+        Binding("m", "mirror", "Mirror"),
+        Binding("c", "source", "Source"),
+        Binding("t", "threshold", "Threshold"),
+        Binding("l", "look_for", "Look for"),
+        Binding("x", "explain", "Explain"),
+        *BOX_KEYS,
+        Binding("escape", "whole", "Whole picture"),
+        Binding("e", "app.enroll", "Enroll"),
+        Binding("p", "app.people", "People"),
+        Binding("o", "app.models", "Models"),
+        Binding("comma", "app.settings", "Settings"),
+        Binding("question_mark", "app.help", "Help"),
+        Binding("q", "app.quit", "Quit"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loads_ms: deque[float] = deque(maxlen=60)
+        self._stages_ms: dict[str, float] = {}
+        self._drawn_s: deque[float] = deque(maxlen=30)
+        self._first_drawn_s: float | None = None
+        self._greeting, self._greeting_until_s = "", 0.0
+        self._shown: Observation | Reading | None = None
+        self._model_id = FACES
+        self._told_card: ModelCard | None = None
+        self._shown_explained = False
+        self._paused = False
+
+    def compose(self) -> ComposeResult:
+        """Picture on the left, the rest beside it."""
+        yield Static(id="title")
+        with Horizontal():
+            yield Picture(self.edge.desk.terminal, id="picture")
+            with Vertical(id="side"):
+                yield Static(id="here")
+                yield RichLog(id="log", max_lines=300, wrap=True, min_width=10)
+                yield Static(id="figures")
+                yield Sparkline(id="spark")
+        yield Static(id="notice")
+        yield KeyBar()
+
+    def on_mount(self) -> None:
+        """Focus the picture: every key is a command here."""
+        self.query_one("#here", Static).border_title = "Here now"
+        self.query_one("#log", RichLog).border_title = "Events"
+        self.query_one("#figures", Static).border_title = "Speed"
+        self.query_one("#log", RichLog).can_focus = False
+        self.picture.mirror = self.edge.mirror
+        self.picture.focus()
+
+    @property
+    def picture(self) -> Picture:
+        """The live picture."""
+        return self.query_one("#picture", Picture)
+
+    @property
+    def drawn_for_s(self) -> float:
+        """From the first picture to the last."""
+        return self._drawn_s[-1] - self._first_drawn_s if self._first_drawn_s is not None else 0.0
+
+    def show(self, update: Update) -> None:
+        """Draw an update."""
+        # Textual mixes what lies under a dialog with it cell by cell, 0.1 s a picture. Even with two a second, typing
+        # 16 letters took 2.2 s instead of 0.2 on a busy machine, and half the time a key was lost: it stands still.
+        if self.app.screen is not self:
+            return
+        self._paused = update.paused
+        if update.model_id != self._model_id:
+            self._change_model(update.model_id)
+        if self._told_card is not self.card:
+            self._tell_card()
+        if update.reading is not None:
+            self._draw_reading(update, update.reading)
+        elif update.observation is not None and self._model_id == FACES:
+            self._draw(update, update.observation, update.observation.frame.pixels, marks_of(update.tracks))
+        put(self.query_one("#title", Static), self._title(update))
+        if self._model_id == FACES:
+            put(self.query_one("#here", Static), here_now(update.tracks))
+        self._show_notice(update)
+
+    def note(self, update: Update) -> None:
+        """Log the events of an update; also called while another screen lies over this one."""
+        log = self.query_one("#log", RichLog)
+        now_s = self.edge.desk.now_s()
+        for event in update.events:
+            words, style = self._event_words(event, update.model_id)
+            log.write(Text.assemble((clock_words(now_s) + " ", "dim"), (words, style)))
+            if event.event == "recognized" and update.model_id == FACES:
+                self._greeting, self._greeting_until_s = f"Hello, {event.name}!", now_s + GREETING_S
+
+    def _event_words(self, event: LiveEvent, model_id: str) -> tuple[str, str]:
+        if model_id == FACES:
+            return event_words(event)
+        return reading_event_words(event)
+
+    def _change_model(self, model_id: str) -> None:
+        """Another model answers: what was said and drawn for the last one is gone."""
+        self._model_id = model_id
+        self._stages_ms.clear()
+        here = self.query_one("#here", Static)
+        here.border_title = "Here now" if model_id == FACES else model_id
+        put(here, Text("looking…", "dim"))
+        self.refresh_bindings()
+
+    @property
+    def card(self) -> ModelCard | None:
+        """Of the model that reads; None for faces."""
+        card = self.edge.card
+        return card if card is not None and card.id == self._model_id else None
+
+    def _tell_card(self) -> None:
+        """The card comes a moment after the first answer, or before it: licence and keys follow it."""
+        self._told_card = card = self.card
+        self.query_one("#here", Static).border_subtitle = licence_words(card) if card else ""
+        self.refresh_bindings()
+
+    def _draw_reading(self, update: Update, reading: Reading) -> None:
+        self._show_reading(reading)
+        self._count(update, reading)
+        put(self.query_one("#here", Static), seen_words(reading, unicode=self.edge.desk.terminal.unicode))
+
+    def _show_reading(self, reading: Reading) -> None:
+        """The picture with what was said of it, and its evidence while that is wanted."""
+        marks = marks_of_reading(reading)
+        if self.area is not None and self.is_behind(reading):
+            # The answer to a box that has just moved is still on its way.
+            marks = [Mark(self.area.box, "", "new")]
+        pixels = reading.frame.pixels
+        self._shown = reading
+        # The last faint colours are no noise: they go too.
+        ended = self._shown_explained and not self.edge.explaining
+        self._shown_explained = self.edge.explaining
+        self.picture.show(warmed(pixels, reading.classified) if self.edge.explaining else pixels, marks, exact=ended)
+
+    def _draw(self, update: Update, shown: Observation, pixels: Pixels, marks: list[Mark]) -> None:
+        self._shown, self._shown_explained = shown, False
+        self.picture.show(pixels, marks)
+        self._count(update, shown)
+
+    def _count(self, update: Update, shown: Observation | Reading) -> None:
+        """How fast it goes."""
+        now_s = self.edge.steady_s()
+        self._drawn_s.append(now_s)
+        if self._first_drawn_s is None:
+            self._first_drawn_s = self._drawn_s[0]
+        self._loads_ms.append(float(shown.timings_ms.get("total", 0.0)))
+        span_s = self._drawn_s[-1] - self._drawn_s[0]
+        fps = (len(self._drawn_s) - 1) / span_s if span_s > 0 else 0.0
+        put(self.query_one("#figures", Static), figures(update, fps, self._smoothed(shown)))
+        self.query_one("#spark", Sparkline).data = list(self._loads_ms)
+
+    def _smoothed(self, shown: Observation | Reading) -> dict[str, float]:
+        """The stages' milliseconds, averaged over about a second: digits that dance cannot be read."""
+        for stage, ms in shown.timings_ms.items():
+            self._stages_ms[stage] = self._stages_ms.get(stage, ms) * (1 - _NEW_SHARE) + ms * _NEW_SHARE
+        return self._stages_ms
+
+    def _title(self, update: Update) -> Text:
+        fresh = self.edge.desk.now_s() < self._greeting_until_s
+        licence = licence_words(self.card) if self.card else ""
+        return title_of(update, self._greeting if fresh else "", licence)
+
+    def _show_notice(self, update: Update) -> None:
+        """What is wrong, in words; the line is gone when all is well."""
+        words = update.trouble or update.status.message
+        if not words and update.status.state is CameraState.ENDED:
+            words = f"{update.source} is at its end: press c for another source"
+        if not words and update.paused:
+            words = "paused: nothing is looked at; space goes on"
+        notice = self.query_one("#notice", Static)
+        explained = heat_words(self._shown if isinstance(self._shown, Reading) else None)
+        notice.set_class(not words, "quiet")
+        words = words or (explained if self.edge.explaining else "")
+        notice.display = bool(words)
+        put(notice, Text(words))
+
+    @work
+    async def action_pause(self) -> None:
+        """Stop looking, or go on."""
+        with self.telling():
+            await self.order(Pause(not self._paused))
+
+    def action_mirror(self) -> None:
+        """Flip the picture."""
+        self.picture.mirror = not self.picture.mirror
+        self.edge.keep_mirror(self.picture.mirror)
+        self.picture.redraw()
+
+    @work
+    async def action_snapshot(self) -> None:
+        """Keep the picture with its boxes and names."""
+        if self._shown is None:
+            self.edge.tell("there is no picture yet", severity="warning")
+            return
+        with self.telling():
+            path = await self.edge.beside(partial(self.edge.desk.snapshot, self._shown))
+            self.edge.tell(f"kept as {path}")
+
+    @work
+    async def action_threshold(self) -> None:
+        """Choose how many strangers may be called somebody."""
+        chosen = await self.app.push_screen_wait(ChooseRule(self.edge.worker.workbench))
+        if chosen is None:
+            return
+        with self.telling():
+            rule = await self.order(SetRule(fpir=chosen))
+            self.edge.keep_settings(fpir=chosen)
+            self.edge.tell(rule.words)
+
+    @work
+    async def action_source(self) -> None:
+        """Choose a camera, a file, an address or the sample clip."""
+        chosen = await self.app.push_screen_wait(ChooseSource(self.edge.desk.cameras))
+        if chosen is None:
+            return
+        with self.telling():
+            await self.order(Switch(chosen))
+            self.edge.source = chosen
+            self.edge.keep_settings(source=chosen)
+
+    @work
+    async def action_look_for(self) -> None:
+        """Choose what the picture is looked at for: faces, classes or things."""
+        with self.telling():
+            lines = await self.order(Run(self.edge.desk.catalogue))
+            chosen = await self.app.push_screen_wait(ChooseModel(lines, self._model_id))
+            if chosen is not None and chosen != self._model_id:
+                await self.edge.use(chosen)
+
+    @work
+    async def action_explain(self) -> None:
+        """Show where the network sees the best class, or no more."""
+        if not self._has_maps and not self.edge.explaining:
+            self.edge.tell(f"{self._model_id} has no class activation maps: it cannot be explained", severity="warning")
+            return
+        with self.telling():
+            await self.edge.explain(not self.edge.explaining)
+        if isinstance(self._shown, Reading):
+            # The next picture may be long in coming: paused, or at its end.
+            self._show_reading(self._shown)
+
+    # The box that is looked at, for things
+
+    def on_picture_dragged(self, event: Picture.Dragged) -> None:
+        """A box is drawn with the mouse."""
+        size = self.size_px
+        if self.looks_for("image-embedding") and size is not None:
+            self.edge.area = Area(event.box, *size)
+            if event.done:
+                self.look_at(self.edge.area)
+
+    @property
+    def area(self) -> Area | None:
+        """The box that is looked at; None: the whole picture."""
+        return self.edge.area if self.looks_for("image-embedding") else None
+
+    @property
+    def size_px(self) -> tuple[int, int] | None:
+        """Width and height of the picture that is shown; None before the first."""
+        return self._shown.frame.size_px if self._shown is not None else None
+
+    @property
+    def _has_maps(self) -> bool:
+        return self.card is not None and MAPS in self.card.outputs
+
+    def looks_for(self, *tasks: str) -> bool:
+        """Whether the model in use is of one of these tasks; the face recognizer is of none."""
+        return self.card is not None and self.card.task in tasks
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer only the keys that do something now."""
+        if action == "threshold":
+            return self._model_id == FACES
+        if action == "explain":
+            return self.looks_for("classification", "liveness")
+        if action in BOX_ACTIONS:
+            return self.looks_for("image-embedding") and self.offers(action)
+        return True

@@ -1,0 +1,244 @@
+"""Everyone enrolled, or every thing: how well they are known, and whom they could be taken for.
+
+Hides the table. In: rows from `gallery_queries`, asked of the worker. Out: rename, forget, undo, and more shots.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, ItemGrid, VerticalScroll
+from textual.widgets import DataTable, Static
+
+from edge_app.core.types import EdgeError, Pixels, valid_name
+from edge_app.recognition.reenroll import reenroll
+from edge_app.tui import gallery_queries
+from edge_app.tui.capture_guide import view_of
+from edge_app.tui.face_text import ago_words
+from edge_app.tui.inbox import Rename, Run
+from edge_app.tui.picture.widget import Thumbnail
+from edge_app.tui.screens.base import Ask, EdgeScreen, KeyBar, back, hidden
+from edge_app.tui.screens.enroll_person import EnrollScreen
+from edge_app.tui.screens.enroll_thing import ThingScreen
+
+
+class PeopleScreen(EdgeScreen[None]):
+    """The roster of people, or of things."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("r", "rename", "Rename"),
+        Binding("a", "add", "Add shots"),
+        Binding("x", "forget", "Forget"),
+        hidden("delete", "forget", "Forget"),
+        Binding("u", "undo", "Undo"),
+        Binding("n", "reenroll", "Enroll again"),
+        Binding("e", "app.enroll", "Enroll new"),
+        Binding("question_mark", "app.help", "Help"),
+        *back(),
+    ]
+
+    def __init__(self, things: str | None = None) -> None:
+        """People, unless `things` names the model that knows things."""
+        super().__init__()
+        self._things = things
+        self._missing = 0
+
+    def compose(self) -> ComposeResult:
+        """The table, and the chosen one beside it."""
+        yield Static(id="title")
+        with Horizontal():
+            yield DataTable(cursor_type="row", zebra_stripes=True)
+            with VerticalScroll(id="detail"):
+                yield Static(id="about")
+                yield ItemGrid()
+        yield KeyBar()
+
+    def on_mount(self) -> None:
+        """Ask for the rows."""
+        self.query_one("#detail").can_focus = False
+        table = self.table
+        for label in ("name", "shots", "quality", "last seen", "model", "nearest other"):
+            table.add_column(label, key=label)
+        table.focus()
+        self.refresh_rows()
+
+    @property
+    def table(self) -> DataTable[Text]:
+        """The roster's table."""
+        return self.query_one(DataTable)
+
+    @property
+    def chosen(self) -> str | None:
+        """The name under the cursor."""
+        table = self.table
+        if not table.row_count or not table.is_valid_coordinate(table.cursor_coordinate):
+            return None
+        return table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value
+
+    @work(exclusive=True, group="rows")
+    async def refresh_rows(self, then: str | None = None) -> None:
+        """Read the roster again, and put the cursor on `then`, or leave it where it was."""
+        with self.telling():
+            people: tuple[gallery_queries.Person, ...] = await self.order(
+                Run(lambda bench: gallery_queries.roster(bench, self._things))
+            )
+            table = self.table
+            where = table.cursor_row
+            table.clear()
+            shelf = await self.order(Run(lambda bench: gallery_queries.shelf_of(bench, self._things)))
+            for person in people:
+                table.add_row(*_cells(person, shelf.threshold, self.edge.desk.now_s()), key=person.name)
+            names = [person.name for person in people]
+            table.move_cursor(row=names.index(then) if then in names else min(where, max(0, len(names) - 1)))
+            self._missing = sum(person.shots == 0 for person in people)
+            self.refresh_bindings()
+            self._write_title(len(people), shelf.model_id)
+            if not people:
+                none = "Nobody" if self._things is None else "No thing"
+                await self._describe(Text(f"{none} is enrolled yet: press e.", "dim"), [])
+
+    def _write_title(self, count: int, model_id: str) -> None:
+        of_things = self._things is not None
+        one, many = ("thing", "things") if of_things else ("person", "people")
+        text = Text.assemble((" Things " if of_things else " People ", "bold reverse"))
+        text.append(f"  1 {one}" if count == 1 else f"  {count:,} {many}")
+        text.append(f", known to {model_id}" if of_things else "")
+        if self._missing:
+            words = f"  ·  {self._missing} must be enrolled again for {model_id}: n tries their kept pictures"
+            text.append(words, "yellow")
+        self.query_one("#title", Static).update(text)
+
+    @work(exclusive=True, group="detail")
+    async def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
+        """The cursor moved: tell more of that person."""
+        name = event.row_key.value
+        if name is None:
+            return
+        try:
+            found: gallery_queries.Profile = await self.order(
+                Run(lambda bench: gallery_queries.profile(bench, name, self._things))
+            )
+        except EdgeError as error:
+            # Another process may have forgotten or renamed that person a moment ago.
+            await self._describe(Text(str(error), "yellow"), [])
+            return
+        with self.telling():
+            kept = [self.edge.desk.decode(picture) for picture in found.pictures if picture is not None]
+            await self._describe(_about(found, "person" if self._things is None else "thing"), kept)
+
+    async def _describe(self, text: Text, kept: list[Pixels]) -> None:
+        self.query_one("#about", Static).update(text)
+        grid = self.query_one(ItemGrid)
+        await grid.remove_children()
+        await grid.mount_all([Thumbnail(self.edge.desk.terminal, pixels) for pixels in kept])
+
+    @work
+    async def action_rename(self) -> None:
+        """Give somebody another name."""
+        old = self.chosen
+        if old is None:
+            return
+        new = await self.app.push_screen_wait(Ask(f"What is {old} called from now on?", value=old))
+        if new is None or new == old:
+            return
+        with self.telling():
+            new = valid_name(new)
+            await self.order(Rename(old, new))
+            self.refresh_rows(new)
+
+    def action_add(self) -> None:
+        """More shots of somebody."""
+        if self.chosen is not None:
+            more = EnrollScreen(self.chosen) if self._things is None else ThingScreen(self._things, self.chosen)
+            self.app.push_screen(more, self._after_adding)
+
+    def _after_adding(self, _: None) -> None:
+        self.refresh_rows()
+
+    @work
+    async def action_forget(self) -> None:
+        """Delete somebody; until the app closes it can be undone."""
+        name = self.chosen
+        if name is None:
+            return
+        with self.telling():
+            forgotten = await self.order(Run(lambda bench: gallery_queries.forget(bench, name)))
+            self.edge.forgotten.append(forgotten)
+            self.edge.tell(f"{name} is forgotten; u brings {name} back until the app closes", severity="warning")
+            self.refresh_rows()
+
+    @work(exclusive=True, group="reenroll")
+    async def action_reenroll(self) -> None:
+        """Enroll everyone who is a stranger to the embedder in use, from kept pictures; the live picture waits."""
+        with self.telling():
+            done = await self.order(Run(lambda bench: tuple(reenroll(bench))))
+            learned = [one.name for one in done if one.templates]
+            left = [f"{one.name} ({one.reasons[0]})" if one.reasons else one.name for one in done if not one.templates]
+            if learned:
+                self.edge.tell(f"enrolled again from kept pictures: {', '.join(learned)}")
+            if left:
+                self.edge.tell(f"enroll from new pictures: {', '.join(left)}", severity="warning", timeout_s=12)
+            self.refresh_rows()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer to enroll again only where somebody must be."""
+        return self._missing > 0 if action == "reenroll" else True
+
+    @work
+    async def action_undo(self) -> None:
+        """Bring the last one who was forgotten back."""
+        if not self.edge.forgotten:
+            self.edge.tell("nobody was forgotten since the app was opened")
+            return
+        forgotten = self.edge.forgotten[-1]
+        with self.telling():
+            await self.order(Run(lambda bench: gallery_queries.restore(bench, forgotten)))
+            self.edge.forgotten.pop()
+            self.edge.tell(f"{forgotten.name} is back")
+            self.refresh_rows(forgotten.name)
+
+    def action_back(self) -> None:
+        """To the live picture."""
+        self.dismiss()
+
+
+def _cells(person: gallery_queries.Person, threshold: float, now_s: float) -> tuple[Text, ...]:
+    near = Text("nobody", "dim")
+    if person.nearest is not None:
+        name, similarity = person.nearest
+        near = Text(f"{similarity:.2f} {name}", "bold red" if similarity >= threshold else "")
+    quality = Text("" if person.quality is None else f"{person.quality:.0%}", justify="right")
+    shots = Text(str(person.shots), "yellow" if person.shots == 1 else "", justify="right")
+    if not person.shots:
+        near = Text("enroll again", "yellow")
+    models = Text(", ".join(person.models), "" if person.shots else "yellow")
+    return Text(person.name), shots, quality, Text(ago_words(person.last_seen_s, now_s)), models, near
+
+
+def _about(found: gallery_queries.Profile, noun: str) -> Text:
+    """One person, or one thing, in words."""
+    text = Text.assemble((found.name + "\n", "bold"))
+    kept = any(found.pictures)
+    if found.stranger_to:
+        known = found.templates[-1].embedding.model_id
+        how = "n tries the kept pictures" if kept else "no picture is kept: press a for new shots"
+        text.append(
+            f"Known to {known} only: a stranger to {found.stranger_to} until enrolled again; {how}.\n", "yellow"
+        )
+    for number, template in enumerate(found.templates, 1):
+        q = template.quality
+        view = f"{view_of(q)}, " if noun == "person" else ""
+        text.append(f"{number} {view}{q.face_px:.0f} px, detail {q.sharpness:.2f}, light {q.brightness:.0f}\n")
+        text.append(f"  {template.source}\n", "dim")
+    if not found.stranger_to:
+        facts = (
+            gallery_queries.worst_facts(found) if noun == "person" else (gallery_queries.nearest_words(found, noun),)
+        )
+        text.append("\n" + "".join(f"{fact}\n" for fact in facts))
+    if not kept:
+        text.append("\nNo picture is kept, only templates.", "dim")
+    return text

@@ -1,0 +1,103 @@
+"""What the terminal app may ask of the world outside it: files, cameras, models and clocks come in through here.
+
+Hides nothing: it is the list of things that the command line and the tests each bring. The screens themselves touch
+no file and run no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from edge_app.core.types import ModelCard, Observation, OperatingPoint, Pixels, Reading
+from edge_app.live.worker import Update
+from edge_app.media.cameras import CameraInfo
+from edge_app.recognition.face_session import Workbench
+from edge_app.system.data_folder import Settings
+from edge_app.tui.picture.terminal import Terminal
+
+Sink = Callable[[Update], None]
+
+
+class LiveWorker(Protocol):
+    """What the app uses of `edge_app.live.worker.Worker`."""
+
+    @property
+    def workbench(self) -> Workbench:
+        """The newest workbench."""
+
+    def start(self) -> None:
+        """Begin to take frames."""
+
+    def send(self, command: Any) -> Future[Any]:
+        """Ask for something; the future gives the result or the EdgeError."""
+
+    def stop(self, join_s: float = 10) -> None:
+        """End the thread and release the source."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLine:
+    """One installed build of a model."""
+
+    model_id: str
+    precision: str
+    task: str
+    card: ModelCard | None
+    """None when the file is gone or damaged: `problem` tells."""
+    size_bytes: int
+    in_use: bool
+    measured_ms: float | None = None
+    """Milliseconds of one run on this machine; None when not measured."""
+    points: tuple[OperatingPoint, ...] = ()
+    """Those that hold here: calibrated on the user's pictures, else the card's."""
+    calibrated: bool = False
+    """Whether `points` are the user's own."""
+    threshold: float | None = None
+    """Similarity from which somebody is named, in the gallery as it is; None for what is not in use."""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Everything outside."""
+
+    settings: Settings
+    source: str
+    """What the first worker opens."""
+    terminal: Terminal
+    open_worker: Callable[[Settings, str, Sink], LiveWorker]
+    """Load the models for these settings and make a worker, not started. Raises EdgeError."""
+    save_settings: Callable[[Settings], None]
+    cameras: Callable[[], Sequence[CameraInfo]]
+    """The cameras of this machine; takes a moment."""
+    snapshot: Callable[[Observation | Reading], Path]
+    """Write the picture with what was made of it; returns where. Raises EdgeError."""
+    pictures_named: Callable[[str], tuple[Path, ...]]
+    """Picture files by what a user typed: paths, or folders. Raises EdgeError when there is none."""
+    decode: Callable[[bytes], Pixels]
+    """A kept picture's pixels. Raises EdgeError."""
+    catalogue: Callable[[Workbench], tuple[ModelLine, ...]]
+    """The installed models; runs on the worker's thread."""
+    enroll_things: Callable[[Workbench, str, str, Sequence[Any]], tuple[str, ...]]
+    """Judge and store captures of a thing, by model id and name; runs on the worker's thread. Returns why each one that
+    was refused was not stored. Raises EdgeError."""
+    add_model: Callable[[Path], str]
+    """Validate an .onnx file and install it; returns its id. Takes seconds. Raises EdgeError."""
+    remove_model: Callable[[str], None]
+    """Uninstall every build of a model. Raises EdgeError, for a shipped one too."""
+    use_model: Callable[[str], Settings]
+    """Make a model the one in use for its task, and save that; "faces" ends the use of another. Raises EdgeError."""
+    measure: Callable[[Workbench, str, str], float]
+    """Median milliseconds of one run of a model, by id and precision; runs on the worker's thread."""
+    recall: Callable[[], Mapping[str, Any]]
+    """What `remember` was last given, or nothing."""
+    remember: Callable[[Mapping[str, Any]], None]
+    """Keep how the app looked: theme and mirror."""
+    now_s: Callable[[], float]
+    """Unix time."""
+    notices: tuple[str, ...] = ()
+    """What to tell at the start, e.g. that there is no camera."""

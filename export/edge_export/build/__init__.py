@@ -1,0 +1,1 @@
+"""Builds of one model: fp32, lower precisions, their report."""

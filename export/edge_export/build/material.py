@@ -1,0 +1,40 @@
+"""What an export rests on: the network, its card, and real pictures that it is proven and measured on.
+
+Hides nothing; it is the noun that makers of models (`edge_export.makers.classifier`, `edge_export.makers.embedder`, ...) hand to the gate, to
+`edge_export.build.lower_precision` and to `edge_export.build.report`. Flows in: a module and arrays. Flows out: the same, named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edge_app.core.types import Floats, ModelCard, Pixels
+from edge_export.graph.torch_export import Signature
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """One model before it is written."""
+
+    card: ModelCard
+    """Of the fp32 build, without parity figures."""
+    module: torch.nn.Module
+    """In evaluation mode: input (N, 3, H, W) normalized, outputs as the card names them."""
+    signature: Signature
+    gate_inputs: Floats
+    """(>= 32, 3, H, W) real pictures, normalized."""
+    calibration: Floats
+    """(N >= 32, 3, H, W) training pictures only, of training identities only."""
+    held_out: Floats
+    """(M, 3, H, W) pictures of the validation split or of held-out identities."""
+    held_out_labels: NDArray[np.intp]
+    """(M,) class or identity number of each."""
+    held_out_names: tuple[str, ...]
+    """File of each, relative to the data folder."""
+    pictures: Callable[[int], Pixels]
+    """The i-th held-out picture, (H, W, 3) uint8, read again when asked."""

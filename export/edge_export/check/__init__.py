@@ -1,0 +1,1 @@
+"""Whether an ONNX file agrees with what it was made from."""

@@ -1,0 +1,105 @@
+"""Real faces to compare and calibrate on: pictures in, aligned crops out.
+
+Hides searching a folder, reading, and finding the faces with the original detector, so that nothing built here judges
+itself. In: any folder tree of pictures, or nothing: then the public-domain portraits that ship with the app.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge_app.core.types import MediaError, ModelError, Pixels
+from edge_app.inference.geometry import align, resize
+from edge_app.inference.yunet import decode_yunet
+from edge_app.media import sample
+from edge_app.media.pictures import find_pictures, read_picture
+from edge_export.graph.session import Floats, Function
+
+CROP = "arcface-112"
+"""Alignment that SFace was trained with."""
+_WORKING_PX = 640
+_MIN_SCORE = 0.7
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Faces:
+    """What one folder gave."""
+
+    pictures: tuple[Pixels, ...]
+    """(H, W, 3) uint8 RGB each, at most 640 px a side, every one with a face."""
+    crops: Pixels
+    """(N, 112, 112, 3) uint8 RGB, the best face of each picture, aligned."""
+    shipped: bool
+    """Whether these are the app's own sample pictures."""
+
+
+def gather(
+    folder: Path | None, limit: int, detector: Function, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Faces:
+    """Up to `limit` faces, spread evenly over the sorted files of a folder tree.
+
+    `detector`: YuNet's raw function, (1, 3, H, W) BGR 0–255 in, twelve outputs. Unreadable pictures and pictures
+    without a face are passed over. Raises ModelError when no face is left, MediaError when there is no picture.
+    """
+    where = folder or Path(sample.__file__).parent
+    files = find_pictures(where, recursive=folder is not None)
+    chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, min(limit, len(files))).round().astype(int))]
+    pictures, crops = [], []
+    for done, path in enumerate(chosen, start=1):
+        picture = _readable(path)
+        crop = None if picture is None else best_crop(picture, detector)
+        if picture is not None and crop is not None:
+            pictures.append(picture)
+            crops.append(crop)
+        progress(done, len(chosen))
+    if not crops:
+        raise ModelError(f"no face was found in the pictures of {where}", expected="a folder of faces")
+    return Faces(tuple(pictures), np.stack(crops), shipped=folder is None)
+
+
+def _readable(path: Path) -> Pixels | None:
+    """One damaged file among thousands is no reason to stop: the number of faces used is reported."""
+    try:
+        picture = read_picture(path, max_px=_WORKING_PX)
+    except MediaError:
+        return None
+    return picture if min(picture.shape[:2]) >= 32 else None
+
+
+def best_crop(picture: Pixels, detector: Function) -> Pixels | None:
+    """The face with the highest score, upright, (112, 112, 3); None where there is none."""
+    canvas = padded(picture)
+    outputs = tuple(detector(bgr(canvas[None])))
+    _, landmarks, scores = decode_yunet(outputs, canvas.shape[1], _MIN_SCORE)
+    return align(picture, landmarks[scores.argmax()], CROP) if len(scores) else None
+
+
+def padded(picture: Pixels, side_px: int | None = None) -> Pixels:
+    """The picture with black to its right and below: to multiples of 32, or to a square (shrunk if it must be)."""
+    height, width = picture.shape[:2]
+    if side_px is not None and max(height, width) > side_px:
+        scale = side_px / max(height, width)
+        picture = resize(picture, max(1, int(width * scale)), max(1, int(height * scale)))
+        height, width = picture.shape[:2]
+    canvas = np.zeros((side_px or -(-height // 32) * 32, side_px or -(-width // 32) * 32, 3), np.uint8)
+    canvas[:height, :width] = picture
+    return canvas
+
+
+def bgr(images: Pixels) -> Floats:
+    """(N, H, W, 3) uint8 RGB → (N, 3, H, W) float32 BGR 0–255."""
+    return np.ascontiguousarray(images[..., ::-1].transpose(0, 3, 1, 2), dtype=np.float32)
+
+
+def rgb(images: Pixels) -> Floats:
+    """(N, H, W, 3) uint8 RGB → (N, 3, H, W) float32 RGB 0–255."""
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32)
+
+
+def batches_of(images: Floats, size: int) -> list[Floats]:
+    """Split along the first axis into batches of at most `size`."""
+    return [images[i : i + size] for i in range(0, len(images), size)]

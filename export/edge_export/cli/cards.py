@@ -1,0 +1,25 @@
+"""`edge-app evaluate --write-cards`: measures every shipped build and writes the figures into its card."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from edge_app.accuracy import people_folder
+from edge_app.cli import options
+from edge_app.cli.evaluate import figures_report
+from edge_export.makers import shipped_cards
+
+
+def write(args: argparse.Namespace) -> dict[str, Any]:
+    """Every shipped build measured, its card rewritten."""
+    with options.progress() as bar:
+        task = bar.add_task("measuring", total=None)
+        filled = shipped_cards.fill_cards(args.folder, args.pairs, tick=lambda: bar.advance(task))
+    return {
+        "written": [
+            {"file": each.entry.path.name, "precision": each.entry.precision}
+            | figures_report(each.figures, people_folder.FPIR)
+            for each in filled
+        ]
+    }

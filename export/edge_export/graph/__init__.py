@@ -1,0 +1,1 @@
+"""ONNX graphs: from torch, rewritten, quantized, with their card."""

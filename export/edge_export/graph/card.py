@@ -1,0 +1,96 @@
+"""The card inside an ONNX file: written, read, replaced.
+
+Hides protobuf metadata and atomic writing. In: a `ModelCard` and a model or a path. Out: bytes that are the same each
+time, since the metadata holds the card and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+
+from edge_app.core.types import ModelCard, ModelError
+from edge_export.graph.manifest import MANIFEST_NAME, record
+
+
+def attach_card(model: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
+    """Make `card` the model's only metadata; works in place and returns the same model."""
+    del model.metadata_props[:]
+    entry = model.metadata_props.add()
+    entry.key, entry.value = ModelCard.KEY, card.to_json()
+    return model
+
+
+def card_of(model: onnx.ModelProto, name: str) -> ModelCard:
+    """The card inside a model; `name` is used in errors. Raises ModelError when it has none."""
+    for entry in model.metadata_props:
+        if entry.key == ModelCard.KEY:
+            return ModelCard.from_json(entry.value)
+    raise ModelError(f"{name} carries no card", expected="a file that `edge-app export` wrote")
+
+
+def read_card(path: Path) -> ModelCard:
+    """The card inside a file. Raises ModelError when there is no file, no model or no card."""
+    return card_of(read_model(path), path.name)
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """Parse an ONNX file. Raises ModelError when it is missing or is not one."""
+    try:
+        return onnx.load_model_from_string(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}", expected="an ONNX file") from error
+    except Exception as error:  # protobuf's DecodeError: its package carries no types to name it by
+        raise ModelError(f"{path} is not an ONNX file", expected="an ONNX file", remedy="export it again") from error
+
+
+def rewrite_card(path: Path, card: ModelCard) -> None:
+    """Replace the card of a file and, where a manifest lies beside it, the file's entry there.
+
+    The graph stays as it is; both files are replaced atomically, the model first. Raises ModelError when the file
+    carries the card of another model.
+    """
+    model = read_model(path)
+    present = card_of(model, path.name)
+    if (present.id, present.precision) != (card.id, card.precision):
+        raise ModelError(
+            f"{path.name} is {present.id} {present.precision}, the new card is of {card.id} {card.precision}",
+            expected="a card of the same model and precision",
+        )
+    write_bytes(path, model_bytes(attach_card(model, card)))
+    if (path.parent / MANIFEST_NAME).exists():
+        record(path.parent, [path])
+
+
+def with_measurements_of(card: ModelCard, old: ModelCard) -> ModelCard:
+    """`card` with the operating points and metrics that were measured on the same graph before."""
+    return replace(card, operating_points=old.operating_points, metrics=old.metrics)
+
+
+def model_bytes(model: onnx.ModelProto) -> bytes:
+    """Serialize; the same model gives the same bytes."""
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def write_bytes(path: Path, content: bytes, check: Callable[[Path], None] = lambda temporary: None) -> None:
+    """Write a file so that it is there whole or not at all; `check` may refuse the written bytes by raising."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        check(Path(temporary))
+        # Shipped files are read by everyone; mkstemp makes them private.
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

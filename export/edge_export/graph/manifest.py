@@ -1,0 +1,74 @@
+"""The list that pins the shipped files: id, precision, task, file, SHA-256 and size of each.
+
+Hides its JSON. In: a folder of ONNX files with cards, a list of those that changed. Out: `manifest.json` beside them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from edge_app.core.types import PRECISIONS, ModelError
+
+MANIFEST_NAME = "manifest.json"
+
+
+def record(folder: Path, changed: Iterable[Path]) -> None:
+    """Pin the present bytes of the files in `changed`, and leave every other entry as it is.
+
+    Only the files named are read: one that was tampered with elsewhere in the folder keeps its old hash and goes on
+    being refused; files that are gone are dropped. Raises ModelError for a damaged manifest or a file without a card.
+    """
+    path = folder / MANIFEST_NAME
+    entries = {entry["file"]: entry for entry in _read(path)} if path.exists() else {}
+    entries = {name: entry for name, entry in entries.items() if (folder / name).is_file()}
+    entries |= {file.name: _entry(file) for file in changed}
+    _write(path, entries)
+
+
+def refresh_manifest(folder: Path) -> None:
+    """Pin every ONNX file that lies in `folder` now, and nothing else."""
+    _write(folder / MANIFEST_NAME, {file.name: _entry(file) for file in sorted(folder.glob("*.onnx"))})
+
+
+def pinned(folder: Path) -> dict[str, str]:
+    """SHA-256 by file name, as the manifest of `folder` has it; empty where there is none."""
+    path = folder / MANIFEST_NAME
+    return {entry["file"]: entry["sha256"] for entry in _read(path)} if path.exists() else {}
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        listed: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["models"]
+        if not all({"file", "sha256"} <= entry.keys() for entry in listed):
+            raise KeyError("file")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"{path} cannot be read", expected="a manifest that `edge-app export zoo` wrote", remedy="delete it"
+        ) from error
+    return listed
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    from edge_export.graph.card import read_card  # card.py updates this list after it changed a file
+
+    content = path.read_bytes()
+    card = read_card(path)
+    return {
+        "id": card.id,
+        "precision": card.precision,
+        "task": card.task,
+        "file": path.name,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+    }
+
+
+def _write(path: Path, entries: dict[str, dict[str, Any]]) -> None:
+    from edge_export.graph.card import write_bytes
+
+    order = sorted(entries.values(), key=lambda entry: (entry["id"], PRECISIONS.index(entry["precision"])))
+    write_bytes(path, (json.dumps({"models": order}, indent=2) + "\n").encode())

@@ -1,0 +1,1 @@
+"""One maker per kind of model that can be exported."""

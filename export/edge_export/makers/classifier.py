@@ -1,0 +1,204 @@
+"""A trained classifier as material: logits and class activation maps, on the very split it was trained with.
+
+Hides how the split is found again. Flows in: a checkpoint of
+`edge-app train classifier` and the folder it learned from. Flows out: a `Material`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edge_app.core.types import Floats, InputSpec, ModelCard, ModelError, UsageError
+from edge_app.inference.geometry import prepare, to_input
+from edge_app.media.pictures import read_picture
+from edge_export.build.material import Material
+from edge_export.build.publish import Request, provenance
+from edge_export.check.not_sure_bar import Answers, answers, unsure_below
+from edge_export.check.samples import CALIBRATION, GATE, enough, most_rows, spread
+from edge_export.graph.torch_export import Signature, as_function
+from edge_models.classifier.analysis import probabilities
+from edge_models.classifier.network import TransferClassifier, load_classifier
+from edge_models.classifier.options import ClassifierOptions
+from edge_models.classifier.run import split_of
+from edge_models.data.checks import scan
+from edge_models.data.folder import PictureFolder, Split
+from edge_models.fitting.checkpoint import Checkpoint
+
+
+class ClassifierGraph(nn.Module):
+    """Normalized pictures to logits and class activation maps, the maps computed once.
+
+    The second output is `TransferClassifier.class_maps` (Zhou et al. 2016, arXiv 1512.04150).
+    """
+
+    def __init__(self, classifier: TransferClassifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, C) and class maps (N, C, h, w) of pictures (N, 3, H, W)."""
+        backbone, head = self.classifier.backbone, self.classifier.head
+        maps = backbone.maps(images)
+        _, channels, height, width = maps.shape
+        places = maps.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)
+        at_places: Tensor = head(backbone.pool(places))
+        logits: Tensor = head(backbone.pool(maps))
+        return logits, at_places.reshape(-1, height, width, logits.shape[1]).permute(0, 3, 1, 2)
+
+
+def classifier_material(path: Path, request: Request) -> Material:
+    """Read a checkpoint and find its pictures again.
+
+    Raises ModelError for a file that is no whole classifier or a folder that changed since training, UsageError when
+    the folder is not there.
+    """
+    classifier, checkpoint = load_classifier(path)
+    folder = training_folder(checkpoint, request)
+    if folder.classes != checkpoint.classes:
+        raise ModelError(
+            f"{folder.root} has the classes {', '.join(folder.classes[:6])}",
+            expected=f"{', '.join(checkpoint.classes[:6])} as in training",
+            remedy="name the folder that it was trained on with --data",
+        )
+    split = _split(folder, checkpoint)
+    held_out = spread(np.array(split.validation, np.intp), most_rows(checkpoint.input))
+    learned = spread(np.array(split.fit, np.intp), CALIBRATION)
+    inputs = _inputs(folder, held_out, checkpoint)
+    module, signature = _graph(classifier, checkpoint)
+    labels = folder.labels[held_out]
+    return Material(
+        card=_card(checkpoint, request, signature, _figures(module, inputs, labels, checkpoint), folder),
+        module=module,
+        signature=signature,
+        gate_inputs=_gate_inputs(folder, split, checkpoint),
+        calibration=_inputs(folder, learned, checkpoint, at_least=True),
+        held_out=inputs,
+        held_out_labels=labels,
+        held_out_names=tuple(folder.pictures[i].name for i in held_out),
+        pictures=lambda i: read_picture(folder.pictures[int(held_out[i])].path),
+    )
+
+
+def training_folder(checkpoint: Checkpoint, request: Request, min_classes: int = 2) -> PictureFolder:
+    """The checked folder that a checkpoint learned from, or the one that the user names instead.
+
+    Raises UsageError when it is not there, ModelError when its pictures are not those of the training.
+    """
+    from edge_models.data.checks import CheckOptions
+
+    root = request.data or Path(str(checkpoint.configuration.get("directory", "")))
+    if not root.is_dir():
+        raise UsageError(
+            f"the pictures it was trained on are not at {root}",
+            expected="that folder: parity, bars and thresholds are measured on it",
+            remedy="name it with --data DIR",
+        )
+    folder = scan(root, CheckOptions(min_classes=min_classes))
+    if folder.sha256 != checkpoint.data_sha256 and not request.data_changed:
+        raise ModelError(
+            f"the pictures of {root} are not those of the training ({len(folder.pictures)} found, another hash)",
+            expected="the same files: held-out pictures might have been learned from",
+            remedy="name the right folder with --data DIR, or accept it with --data-changed",
+        )
+    return folder
+
+
+def data_facts(checkpoint: Checkpoint, folder: PictureFolder) -> dict[str, str]:
+    """What a card tells about the data, and about the run that learned from it."""
+    changed = "" if folder.sha256 == checkpoint.data_sha256 else folder.sha256
+    return {
+        "data_sha256": checkpoint.data_sha256,
+        "measured_on_changed_data_sha256": changed,
+        "trained_by": str(checkpoint.configuration.get("command", "")),
+        "trained_with": ", ".join(f"{name} {version}" for name, version in checkpoint.versions.items()),
+    }
+
+
+def _split(folder: PictureFolder, checkpoint: Checkpoint) -> Split:
+    told = checkpoint.configuration
+    try:
+        options = ClassifierOptions(
+            directory=folder.root,
+            output=Path(),
+            seed=int(told["seed"]),
+            validation_share=float(told["validation_share"]),
+            selection_share=float(told["selection_share"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"the checkpoint does not tell its split ({error})", remedy="train again") from error
+    return split_of(folder, options)
+
+
+def _graph(classifier: TransferClassifier, checkpoint: Checkpoint) -> tuple[nn.Module, Signature]:
+    """The module to export; class maps are left out where the network has no maps of places."""
+    spec, count = checkpoint.input, len(checkpoint.classes)
+    probe = torch.zeros(1, 3, spec.height_px or 0, spec.width_px or 0)
+    with torch.inference_mode():
+        maps = classifier.backbone.maps(probe)
+    shape = ("batch", 3, spec.height_px or 0, spec.width_px or 0)
+    if maps.ndim != 4:
+        return classifier.eval(), Signature(spec.name, shape, ("logits",), (("batch", count),))
+    shapes = (("batch", count), ("batch", count, int(maps.shape[2]), int(maps.shape[3])))
+    return ClassifierGraph(classifier).eval(), Signature(spec.name, shape, ("logits", "class_maps"), shapes)
+
+
+def _gate_inputs(folder: PictureFolder, split: Split, checkpoint: Checkpoint) -> Floats:
+    chosen = spread(np.array(sorted(split.fit + split.validation), np.intp), GATE)
+    return _inputs(folder, chosen, checkpoint, at_least=True)
+
+
+def _inputs(
+    folder: PictureFolder, at: Sequence[int] | NDArray[np.intp], checkpoint: Checkpoint, at_least: bool = False
+) -> Floats:
+    paths = [folder.pictures[int(i)].path for i in at]
+    crops = np.stack([prepare(read_picture(path), checkpoint.input, checkpoint.crop) for path in paths])
+    return to_input(enough(crops) if at_least else crops, checkpoint.input)
+
+
+def _figures(
+    module: nn.Module, inputs: Floats, labels: NDArray[np.intp], checkpoint: Checkpoint
+) -> tuple[float, float, Answers]:
+    """Accuracy, the bar of "not sure", and what a bar does to held-out pictures that did not set it."""
+    run = as_function(module)
+    logits = np.concatenate([run(inputs[i : i + 16])[0] for i in range(0, len(inputs), 16)]).astype(np.float64)
+    chances = probabilities(logits, checkpoint.temperature)
+    accuracy = float((chances.argmax(axis=1) == labels).mean())
+    return accuracy, unsure_below(chances, labels), answers(chances, labels)
+
+
+def _card(
+    checkpoint: Checkpoint,
+    request: Request,
+    signature: Signature,
+    figures: tuple[float, float, Answers],
+    folder: PictureFolder,
+) -> ModelCard:
+    base, (accuracy, bar, judged) = checkpoint.base, figures
+    return ModelCard(
+        id=request.model_id,
+        task="classification",
+        family="logits",
+        input=_named(checkpoint.input, signature.input),
+        outputs=signature.outputs,
+        precision="fp32",
+        licence=base.licence,
+        commercial_use=base.commercial_use,
+        origin=base.origin,
+        origin_sha256=base.origin_sha256,
+        crop=checkpoint.crop,
+        labels=checkpoint.classes,
+        temperature=checkpoint.temperature,
+        unsure_below=bar,
+        metrics=dict(checkpoint.metrics) | {"accuracy": accuracy} | judged.metrics(),
+        provenance=provenance(request, base.name, bar=judged.words(), **data_facts(checkpoint, folder)),
+    )
+
+
+def _named(spec: InputSpec, name: str) -> InputSpec:
+    return InputSpec(name, spec.width_px, spec.height_px, spec.channels, spec.mean, spec.std)

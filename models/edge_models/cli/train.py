@@ -1,0 +1,229 @@
+"""The command `train`: turns a folder of labelled pictures into a model, and says how good it is.
+
+Torch and its kin are imported only when training begins; the laptop side does without them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from edge_app.cli import options
+from edge_app.core.types import EdgeError
+from edge_models.classifier import options as classifier_options
+from edge_models.cli.progress import TrainingProgress
+from edge_models.siamese import options as siamese_options
+
+_NEEDS: Final = ("torch", "torchvision", "timm", "lightning", "safetensors", "sklearn")
+_LOADING: Final = "PyTorch"
+"""What takes the first seconds."""
+_RUN_FILE: Final = "run.json"
+"""As `edge_models.fitting.run_folder` calls it, which imports torch."""
+
+
+def add_parser(commands: options.Commands) -> None:
+    """Add `train` and what it can train."""
+    top = commands.add_parser(
+        "train",
+        help="train a classifier or an embedder on a folder of pictures",
+        epilog="example: edge-app train classifier flowers/ --output runs/flowers",
+    )
+    kinds = top.add_subparsers(title="what", metavar="WHAT", required=True)
+    classifier = options.command(
+        kinds,
+        "classifier",
+        "learn to tell classes apart from a sub-folder of pictures each",
+        "edge-app train classifier flowers/ --output runs/flowers --seed 0",
+        run_classifier,
+    )
+    classifier_options.add_arguments(classifier)
+    siamese = options.command(
+        kinds,
+        "siamese",
+        "fine-tune an embedder so that a few pictures suffice in a new domain",
+        "edge-app train siamese people/ --output runs/people --aligned",
+        run_siamese,
+    )
+    siamese_options.add_arguments(siamese)
+    bench = options.command(
+        kinds,
+        "bench",
+        "training speed against a plain PyTorch loop on the same pictures",
+        "edge-app train bench flowers/ --epochs 20",
+        run_bench,
+    )
+    bench.add_argument("directory", metavar="DIR", help="a sub-folder of pictures per class")
+    bench.add_argument("--epochs", type=int, default=20, metavar="N", help="of the head (default 20)")
+    bench.add_argument("--rounds", type=int, default=3, metavar="N", help="interleaved repetitions (default 3)")
+    options.json_flag(bench)
+
+
+def run_classifier(args: argparse.Namespace) -> int:
+    """Train, or show the augmentation, or compare methods."""
+    _require()
+    if args.show_augmentation:
+        from edge_models.classifier.run import show_augmentation
+
+        print(show_augmentation(args, args.show_augmentation))
+        return 0
+    if args.compare:
+        return _compare(args)
+    with TrainingProgress(quiet=args.json) as told, _stopped(args, told):
+        told.stage(_LOADING, 1)
+        from edge_models.classifier.run import run
+
+        told.advance(1)
+        result = run(args, told)
+    if args.json:
+        options.print_json(result.report | {"checkpoint_path": str(result.checkpoint), "html": str(result.html)})
+    else:
+        _show(result.report)
+        print(f"checkpoint: {result.checkpoint}\nreport: {result.html}\n{_next(result.checkpoint)}")
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    """Measure methods and print the table, or its JSON."""
+    with TrainingProgress(quiet=args.json) as told:
+        told.stage(_LOADING, 1)
+        from edge_models.classifier.compare import Plan, compare
+
+        told.advance(1)
+        plan = Plan(tuple(args.compare), tuple(range(args.seed, args.seed + args.seeds)), args.per_class)
+        found = compare(classifier_options.from_namespace(args), plan, told, args.output)
+    if args.json:
+        options.print_json(found)
+    else:
+        _show_comparison(found)
+    return 0
+
+
+def run_siamese(args: argparse.Namespace) -> int:
+    """Fine-tune an embedder and tell what it was worth."""
+    _require()
+    with TrainingProgress(quiet=args.json) as told, _stopped(args, told):
+        told.stage(_LOADING, 1)
+        from edge_models.siamese.run import train
+
+        told.advance(1)
+        result = train(siamese_options.from_namespace(args), told)
+    if args.json:
+        print(result.report.read_text(encoding="utf-8"))
+    else:
+        print("\n".join([*result.summary(), _next(result.checkpoint)]))
+    return 0
+
+
+def _next(checkpoint: Path) -> str:
+    """The line that makes a model of it; the run's folder names the model."""
+    return shlex.join(["next:", "edge-app", "export", str(checkpoint), "-o", f"{checkpoint.parent.name}.onnx"])
+
+
+def run_bench(args: argparse.Namespace) -> int:
+    """Measure both loops in turn and print the medians."""
+    _require()
+    with TrainingProgress(quiet=args.json) as told:
+        told.stage(_LOADING, 1)
+        from edge_models.classifier.training_speed import measure
+
+        told.advance(1)
+        found = measure(Path(args.directory), args.epochs, args.rounds, told)
+    if args.json:
+        options.print_json(found)
+        return 0
+    title = f"training speed, medians of {found['rounds']} rounds in turns, {found['threads']} threads"
+    columns = ("what", "by hand, s", "ours, s", "times faster", "rounds", "times less CPU", "wanted", "")
+    options.show(options.table(title, columns, map(_bench_line, found["rows"])))
+    return 0
+
+
+def _bench_line(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        row["what"],
+        f"{row['hand_s']:.1f}",
+        f"{row['ours_s']:.1f}",
+        f"{row['times_faster']:.1f}",
+        f"{row['least']:.1f} to {row['most']:.1f}",
+        f"{row['times_less_cpu']:.1f}",
+        f"{row['target']:g}",
+        "met" if row["met"] else "missed",
+    )
+
+
+@contextlib.contextmanager
+def _stopped(args: argparse.Namespace, told: TrainingProgress) -> Iterator[None]:
+    """Who presses ctrl-C learns that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (args.output / _RUN_FILE).is_file():
+            told.note(f"what is done lies in {args.output}: the same command with --resume goes on from there")
+        raise
+
+
+def _require() -> None:
+    """Refuse when torch is absent; before it is imported, settle what it reads from the environment.
+
+    Its threads hardly spin while they wait. Spinning costs whatever else runs on the machine: beside two other busy
+    processes on two cores one run of ants_bees took 208 s and 171 s of CPU time, and 51 s and 56 s of CPU time
+    without it. A moment of it stays: on two idle cores a run took 60 s without any, 52 s with this, 49 s with no end
+    of it. Its tensors lie on large pages, where Linux gives them: with small ones 40 % of the CPU time of computing
+    features was the kernel's, with large ones 14 %.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise EdgeError(
+            f"training needs {', '.join(missing)}, which the laptop side leaves out",
+            remedy="pip install 'edge-app[train]'",
+        )
+
+
+def _show(report: Mapping[str, Any]) -> None:
+    def row(name: str, estimate: Mapping[str, float]) -> tuple[str, str, str]:
+        interval = f"{100 * estimate['low']:.1f} to {100 * estimate['high']:.1f} %"
+        return name, f"{100 * estimate['value']:.1f} %", interval
+
+    names = {
+        "the network": "accuracy",
+        "head on the frozen base": "frozen_base_accuracy",
+        "random forest": "baseline_accuracy",
+    }
+    rows = [row(name, report[key]) for name, key in names.items()]
+    title = f"accuracy on {report['data']['validation']} pictures held out"
+    options.show(options.table(title, ("", "accuracy", "95 % interval"), rows))
+    print(report["growth"]["sentence"])
+
+
+def _show_comparison(found: Mapping[str, Any]) -> None:
+    """Narrow enough for eighty columns."""
+    rows = found["rows"]
+    few = "" if found["per_class"] is None else f", learning from {found['per_class']} of each class"
+    columns = ("method", "with", "without", "gain", "95 % interval", "better?")
+    title = f"accuracy in %, mean of {len(found['seeds'])} seeds, {found['judged']} pictures judged{few}"
+    options.show(options.table(title, columns, _comparison_lines(rows, "accuracy")))
+    if found["unequal_classes"]:
+        title = "the same by mean recall of the classes, which are of unequal size"
+        options.show(options.table(title, columns, _comparison_lines(rows, "recall")))
+    print("\n".join(found["sentences"]))
+
+
+def _comparison_lines(rows: Sequence[Mapping[str, Any]], measure: str) -> Iterator[tuple[str, ...]]:
+    for row in rows:
+        figures = row[measure]
+        points = {name: 100 * figures[name] for name in ("with", "without", "gain", "low", "high")}
+        compared = (
+            f"{points['without']:.1f}",
+            f"{points['gain']:+.1f}",
+            f"{points['low']:+.1f} to {points['high']:+.1f}",
+            figures["verdict"],
+        )
+        yield row["method"], f"{points['with']:.1f}", *(compared if row is not rows[0] else ("",) * 4)

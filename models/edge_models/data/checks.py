@@ -1,0 +1,346 @@
+"""The checks that a folder of pictures passes before anything learns from it.
+
+Hides: folder layouts, decoding, and how duplicates and near-duplicates are found. Flows in: a folder. Flows out: a
+`PictureFolder` of what can be learned from, with a `Finding` for everything that was odd and what was done about it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_app.core.types import MediaError, UsageError
+from edge_app.media.pictures import read_picture
+from edge_models.data.folder import THUMB_PX, Finding, Kind, Part, Picture, PictureFolder, files_below, is_picture
+
+_NEAR_BITS: Final = 20
+"""Of 256 gradient signs, how many may differ; re-encoding and scaling change under 12, other pictures over 60."""
+
+_NEAR_CORRELATION: Final = 0.97
+"""What two thumbnails must correlate by as well: flat pictures share gradient signs by chance."""
+
+_MOST_NAMED: Final = 3
+"""Files or classes that one line of an error tells by name."""
+
+_PARTS: Final[dict[str, Part]] = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOptions:
+    """What the checks ask for."""
+
+    min_side_px: int = 32
+    """Pictures with a shorter side are left out."""
+    min_per_class: int = 3
+    """Classes with fewer pictures are left out: one each to learn, to choose and to judge by."""
+    few_per_class: int = 20
+    """Classes with fewer pictures are kept and named."""
+    imbalance: float = 5.0
+    """Largest class over smallest from which on the imbalance is named."""
+    min_classes: int = 2
+    noun: Literal["class", "identity"] = "class"
+    """What a sub-folder is called to the user."""
+
+    @property
+    def nouns(self) -> str:
+        """Several of them."""
+        return {"class": "classes", "identity": "identities"}[self.noun]
+
+
+def scan(
+    root: Path, options: CheckOptions = CheckOptions(), tell: Callable[[int, int], None] | None = None
+) -> PictureFolder:
+    """Read and check every picture below `root`; `tell(done, total)` is called now and then.
+
+    Raises UsageError when fewer than `min_classes` classes are left, a folder cannot be listed, or a class's name is no
+    text or differs from another's only by case.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise UsageError(f"{root} {what}", expected=f"a folder with a sub-folder per {options.noun}")
+    try:
+        listing, findings = _list(root)
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename or root} cannot be listed ({error.strerror})", remedy="check its permissions"
+        ) from error
+    names = sorted({name for name, _, _ in listing})
+    _refuse_odd_names(names)
+    pictures, unreadable = _read_all(root, listing, names, tell)
+    findings += unreadable
+    pictures, found = _drop_small_pictures(pictures, options.min_side_px)
+    findings += found
+    pictures, found = _drop_duplicates(pictures, names)
+    findings += found
+    groups = _near_groups(pictures)
+    pictures, groups, found = _resolve_near(pictures, groups, names)
+    findings += found
+    folder, found = _drop_small_classes(root, names, pictures, groups, options)
+    findings += found
+    if len(folder.classes) < options.min_classes:
+        raise _too_few_classes(root, folder.classes, findings, options)
+    return replace(folder, findings=tuple(findings + _imbalance(folder, options.imbalance)))
+
+
+# --- listing ---------------------------------------------------------------------------------------------------------
+
+
+def _list(root: Path) -> tuple[list[tuple[str, Path, Part | None]], list[Finding]]:
+    """(class name, file, part) of every picture file, and what was odd about the folders."""
+    tops = [entry for entry in sorted(root.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
+    parts = {entry.name.lower(): entry for entry in tops}
+    sources: list[tuple[Path, Part | None]] = [(root, None)]
+    if {"train"} < set(parts) <= set(_PARTS):
+        sources = [(folder, _PARTS[name]) for name, folder in parts.items()]
+    listing: list[tuple[str, Path, Part | None]] = []
+    findings: list[Finding] = []
+    for source, part in sources:
+        strays = [entry for entry in sorted(source.iterdir()) if is_picture(entry)]
+        findings += [
+            Finding("stray picture", (_name(root, stray),), "lies in no class folder", "left out") for stray in strays
+        ]
+        for folder in sorted(entry for entry in source.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+            files = sorted(files_below(folder))
+            listing += [(folder.name, file, part) for file in files]
+            findings += _odd_folder(root, folder, files)
+    return listing, findings
+
+
+def _odd_folder(root: Path, folder: Path, files: Sequence[Path]) -> list[Finding]:
+    if not files:
+        return [Finding("empty class", (_name(root, folder),), "holds no picture", "left out")]
+    nested = sorted({file.parent for file in files if file.parent != folder})
+    return [
+        Finding("nested folder", (_name(root, sub),), f"lies inside class {folder.name}", f"counted as {folder.name}")
+        for sub in nested
+    ]
+
+
+def _name(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _refuse_odd_names(names: Sequence[str]) -> None:
+    """Class names become labels: written into models and onto terminals, and folders on any file system."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if not name.isprintable():
+            raise UsageError(f"the class {name!r} has no printable name", remedy="rename its folder")
+        twin = seen.setdefault(name.casefold(), name)
+        if twin != name:
+            raise UsageError(
+                f"two classes differ only by case: {twin} and {name}",
+                expected="names that stay apart on every file system",
+                remedy="rename or merge them",
+            )
+
+
+def _too_few_classes(
+    root: Path, classes: Sequence[str], findings: Sequence[Finding], options: CheckOptions
+) -> UsageError:
+    """Names what was left out and why: these are the only words that the user gets."""
+    left_out = [
+        f"{f.files[0]} ({f.detail})"
+        for f in findings
+        if f.kind in ("empty class", "small class") and f.action == "left out"
+    ]
+    unreadable = [f.files[0] for f in findings if f.kind == "unreadable"]
+    strays = [f.files[0] for f in findings if f.kind == "stray picture"]
+    nested = any(f.kind == "nested folder" for f in findings)
+    remedy = f"add a sub-folder of pictures per {options.noun}"
+    if nested and len(classes) == 1:
+        remedy = f"its {options.nouns} lie deeper: did you mean {root / classes[0]}?"
+    elif left_out:
+        remedy = f"left out: {_some(left_out)}"
+    elif strays and not classes:
+        return UsageError(
+            f"{root} holds {len(strays)} pictures that lie loose in it and no sub-folder of pictures",
+            expected=f"at least {options.min_classes} sub-folders, one per {options.noun}",
+            remedy=f"sort the pictures into a sub-folder per {options.noun}",
+        )
+    if unreadable:
+        remedy += f"; unreadable: {_some(unreadable)}"
+    return UsageError(
+        f"{root} holds {len(classes)} usable {options.noun if len(classes) == 1 else options.nouns}"
+        + (f" ({classes[0]})" if len(classes) == 1 else ""),
+        expected=f"at least {options.min_classes}",
+        remedy=remedy,
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+# --- reading and checking --------------------------------------------------------------------------------------------
+
+
+def _read_all(
+    root: Path,
+    listing: Sequence[tuple[str, Path, Part | None]],
+    names: Sequence[str],
+    tell: Callable[[int, int], None] | None,
+) -> tuple[list[Picture], list[Finding]]:
+    label = {name: index for index, name in enumerate(names)}
+
+    def read(entry: tuple[str, Path, Part | None]) -> Picture | Finding:
+        name, path, part = entry
+        if not path.name.isprintable():
+            return Finding("unreadable", (ascii(_name(root, path)),), "its name is not printable text", "left out")
+        try:
+            pixels = read_picture(path)
+        except MediaError as error:
+            return Finding("unreadable", (_name(root, path),), str(error), "left out")
+        grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+        thumbnail = cv2.resize(grey, (THUMB_PX + 1, THUMB_PX), interpolation=cv2.INTER_AREA)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        size = (int(pixels.shape[1]), int(pixels.shape[0]))
+        return Picture(path, _name(root, path), label[name], digest, size, np.asarray(thumbnail, np.uint8), part)
+
+    results: list[Picture | Finding] = []
+    # Decoding releases the interpreter's lock; map keeps the order.
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for done, result in enumerate(pool.map(read, listing), 1):
+            results.append(result)
+            if tell and (done % 16 == 0 or done == len(listing)):
+                tell(done, len(listing))
+    return [r for r in results if isinstance(r, Picture)], [r for r in results if isinstance(r, Finding)]
+
+
+def _drop_small_pictures(pictures: list[Picture], min_side_px: int) -> tuple[list[Picture], list[Finding]]:
+    small = [p for p in pictures if min(p.size_px) < min_side_px]
+    findings = [
+        Finding("small picture", (p.name,), f"{p.size_px[0]} x {p.size_px[1]} px, under {min_side_px}", "left out")
+        for p in small
+    ]
+    return [p for p in pictures if min(p.size_px) >= min_side_px], findings
+
+
+def _drop_duplicates(pictures: list[Picture], names: Sequence[str]) -> tuple[list[Picture], list[Finding]]:
+    """Of files with the same bytes one stays, that of the validation part first; none where the classes disagree."""
+    same: dict[str, list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        same[picture.sha256].append(picture)
+    findings: list[Finding] = []
+    dropped: set[str] = set()
+    for twins in (group for group in same.values() if len(group) > 1):
+        files = tuple(p.name for p in twins)
+        labels = sorted({names[p.label] for p in twins})
+        if len(labels) > 1:
+            findings.append(Finding("label conflict", files, f"one file in {' and '.join(labels)}", "all left out"))
+            dropped.update(files)
+            continue
+        keep = next((p for p in twins if p.part == "validation"), twins[0])
+        across = len({p.part for p in twins}) > 1
+        others = tuple(p.name for p in twins if p is not keep)
+        kind: Kind = "leak" if across else "duplicate"
+        findings.append(Finding(kind, others, f"the same bytes as {keep.name}", "left out"))
+        dropped.update(others)
+    return [p for p in pictures if p.name not in dropped], findings
+
+
+def _near_groups(pictures: Sequence[Picture]) -> NDArray[np.intp]:
+    """Number of the near-duplicate group of every picture (single linkage)."""
+    parent = list(range(len(pictures)))
+
+    def find(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for a, b in _near_pairs(pictures):
+        parent[find(b)] = find(a)
+    return np.array([find(i) for i in range(len(pictures))], dtype=np.intp)
+
+
+def _near_pairs(pictures: Sequence[Picture]) -> Iterable[tuple[int, int]]:
+    """Pairs that look alike: gradient signs first (dHash, 256 bits), then the thumbnails themselves."""
+    if len(pictures) < 2:
+        return
+    thumbs = np.stack([p.thumbnail for p in pictures]).astype(np.int16)
+    signs = np.packbits((thumbs[:, :, 1:] > thumbs[:, :, :-1]).reshape(len(pictures), -1), axis=1).view(np.uint64)
+    flat = thumbs.reshape(len(pictures), -1).astype(np.float64)
+    flat -= flat.mean(axis=1, keepdims=True)
+    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
+    for i in range(len(pictures) - 1):
+        differing = np.bitwise_count(signs[i + 1 :] ^ signs[i]).sum(axis=1)
+        for j in np.flatnonzero(differing <= _NEAR_BITS) + i + 1:
+            if flat[i] @ flat[j] >= _NEAR_CORRELATION:
+                yield i, int(j)
+
+
+def _resolve_near(
+    pictures: list[Picture], groups: NDArray[np.intp], names: Sequence[str]
+) -> tuple[list[Picture], NDArray[np.intp], list[Finding]]:
+    """Keep near-duplicates on one side: by the group number, or by dropping from train/ what val/ holds too."""
+    findings: list[Finding] = []
+    drop: set[int] = set()
+    for group in (np.flatnonzero(groups == g) for g in np.unique(groups)):
+        if len(group) < 2:
+            continue
+        members = [pictures[i] for i in group]
+        labels = sorted({names[p.label] for p in members})
+        leaking = {int(i) for i in group if pictures[i].part == "train"}
+        if 0 < len(leaking) < len(group):
+            judged = next(p.name for p in members if p.part != "train")
+            files = tuple(pictures[i].name for i in sorted(leaking))
+            findings.append(Finding("leak", files, f"nearly {judged} of the validation part", "left out of training"))
+            drop |= leaking
+        elif len(labels) > 1:
+            files = tuple(p.name for p in members)
+            detail = f"nearly the same picture in {' and '.join(labels)}"
+            findings.append(Finding("label conflict", files, detail, "kept, on one side of the split; please look"))
+        else:
+            detail, action = "nearly the same picture", "kept on one side of the split"
+            findings.append(Finding("near-duplicate", tuple(p.name for p in members), detail, action))
+    keep = [i for i in range(len(pictures)) if i not in drop]
+    return [pictures[i] for i in keep], groups[keep], findings
+
+
+def _drop_small_classes(
+    root: Path, names: Sequence[str], pictures: Sequence[Picture], groups: NDArray[np.intp], options: CheckOptions
+) -> tuple[PictureFolder, list[Finding]]:
+    labels = np.array([p.label for p in pictures], dtype=np.intp)
+    counts = np.bincount(labels, minlength=len(names))
+    findings: list[Finding] = []
+    for name, count in zip(names, counts, strict=True):
+        if count < options.min_per_class:
+            detail = f"{count} usable pictures, {options.min_per_class} needed"
+            findings.append(Finding("small class", (name,), detail, "left out"))
+        elif count < options.few_per_class:
+            findings.append(
+                Finding("small class", (name,), f"only {count} pictures", "kept; its figures are uncertain")
+            )
+    kept = [index for index, count in enumerate(counts) if count >= options.min_per_class]
+    renumber = {old: new for new, old in enumerate(kept)}
+    chosen = [i for i, p in enumerate(pictures) if p.label in renumber]
+    relabelled = tuple(replace(pictures[i], label=renumber[pictures[i].label]) for i in chosen)
+    return PictureFolder(root, tuple(names[i] for i in kept), relabelled, groups[chosen], ()), findings
+
+
+def _imbalance(folder: PictureFolder, limit: float) -> list[Finding]:
+    counts = np.bincount(folder.labels, minlength=len(folder.classes))
+    ratio = float(counts.max() / counts.min())
+    if ratio < limit:
+        return []
+    large, small = folder.classes[int(counts.argmax())], folder.classes[int(counts.argmin())]
+    detail = f"{large} has {ratio:.1f} times the pictures of {small}"
+    return [Finding("imbalance", (small,), detail, "kept; consider --balanced")]

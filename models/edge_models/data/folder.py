@@ -1,0 +1,225 @@
+"""A folder of labelled pictures, checked before anything learns from it, and split without leaks.
+
+Hides: folder layouts, damaged files, duplicates, and which picture lands on which side of a split. Flows in: a folder
+with a sub-folder per class (or identity). Flows out: a `PictureFolder` with its findings, and index tuples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_app.core.types import UsageError
+from edge_app.media.pictures import PICTURE_SUFFIXES
+
+Kind = Literal[
+    "unreadable", "duplicate", "label conflict", "near-duplicate", "leak", "small class", "empty class",
+    "small picture", "imbalance", "nested folder", "stray picture",
+]  # fmt: skip
+Part = Literal["train", "validation"]
+
+THUMB_PX: Final = 16
+"""Side of the grey thumbnail that near-duplicates are compared by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that the checks found, and what was done about it."""
+
+    kind: Kind
+    files: tuple[str, ...]
+    """Names relative to the folder; the file acted upon first."""
+    detail: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """One readable picture of the folder."""
+
+    path: Path
+    name: str
+    """Path relative to the folder, with forward slashes."""
+    label: int
+    """Index into the folder's classes."""
+    sha256: str
+    """Of the file's bytes."""
+    size_px: tuple[int, int]
+    """(width, height)."""
+    thumbnail: NDArray[np.uint8]
+    """(THUMB_PX, THUMB_PX + 1) grey."""
+    part: Part | None = None
+    """Side of the split that the folder's own train/ and val/ give; None where it has none."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PictureFolder:
+    """All that can be learned from, and what was left out."""
+
+    root: Path
+    classes: tuple[str, ...]
+    pictures: tuple[Picture, ...]
+    groups: NDArray[np.intp]
+    """(N,) number of the near-duplicate group of every picture: a group never straddles a split."""
+    findings: tuple[Finding, ...]
+
+    @property
+    def labels(self) -> NDArray[np.intp]:
+        """(N,) class index of every picture."""
+        return np.array([picture.label for picture in self.pictures], dtype=np.intp)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the list: names, classes and contents. The same list gives the same hash on any machine."""
+        lines = sorted(f"{self.classes[p.label]}\t{p.name}\t{p.sha256}" for p in self.pictures)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Indices into `PictureFolder.pictures`; disjoint."""
+
+    train: tuple[int, ...]
+    """What weights learn from."""
+    selection: tuple[int, ...]
+    """What epochs and methods are chosen by."""
+    validation: tuple[int, ...]
+    """What is reported; nothing is ever chosen by it."""
+
+    @property
+    def fit(self) -> tuple[int, ...]:
+        """Train and selection together, sorted."""
+        return tuple(sorted(self.train + self.selection))
+
+
+def split_pictures(
+    folder: PictureFolder, *, seed: int, validation_share: float = 0.2, selection_share: float = 0.2
+) -> Split:
+    """Split by class in proportion, keeping near-duplicates together.
+
+    Consecutive seeds judge by the folds of one cross-validation: with a share of 0.2, seeds 0-4 judge by every picture
+    once, seeds 5-9 by every picture once in another division. Their mean then has no luck of overlapping draws in it.
+    A folder that came with train/ and val/ keeps them; selection is then taken from train/. Both shares are in (0, 1),
+    `selection_share` of what validation leaves. Every class has at least one picture on each side where it has three.
+    """
+    for name, share in (("validation", validation_share), ("selection", selection_share)):
+        if not 0 < share < 1:
+            raise UsageError(f"found a {name} share of {share}", expected="a share between 0 and 1")
+    everything = np.arange(len(folder.pictures))
+    given = np.array([picture.part == "validation" for picture in folder.pictures])
+    validation = everything[given] if given.any() else _fold(folder, validation_share, seed)
+    rest = np.setdiff1d(everything, validation)
+    selection = _take(folder, rest, selection_share, np.random.default_rng([seed, 1]))
+    train = np.setdiff1d(rest, selection)
+    parts = [tuple(int(i) for i in part) for part in (train, selection, validation)]
+    return Split(*parts)
+
+
+def folds(
+    folder: PictureFolder, indices: Sequence[int], count: int, seed: int
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Cross-validation over `indices`: (learn, judge) pairs of positions in it, stratified, groups kept whole."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    at = np.asarray(indices, dtype=np.intp)
+    labels = folder.labels[at]
+    count = int(min(count, np.bincount(labels)[np.unique(labels)].min()))
+    if count < 2:
+        return []
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    return [(learn, judge) for learn, judge in splitter.split(at, labels, folder.groups[at])]
+
+
+def read_groups(path: Path, folder: PictureFolder) -> list[str]:
+    """Read a CSV with the columns `file` and `group`; returns a group per picture, "" where the CSV names none.
+
+    A file is given relative to the folder or by its bare name. Raises UsageError for missing columns or no match.
+    """
+    import csv
+
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        why = error.strerror if isinstance(error, OSError) else "no CSV of UTF-8 text"
+        raise UsageError(f"{path} cannot be read ({why})", expected="a CSV with the columns file, group") from error
+    if not rows or not {"file", "group"} <= set(rows[0]):
+        raise UsageError(f"{path} lacks a column", expected="the columns file, group in its first line")
+    table = {str(row["file"]): str(row["group"] or "") for row in rows}
+    groups = [table.get(p.name, table.get(Path(p.name).name, "")) for p in folder.pictures]
+    if not any(groups):
+        raise UsageError(f"no file of {path} is a picture of {folder.root}", expected="names relative to that folder")
+    return groups
+
+
+def find_unlabelled(root: Path) -> list[Path]:
+    """Every picture file below a folder, sorted; hidden ones left out. Raises UsageError when there is none."""
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise UsageError(f"{root} {what}", expected="a folder of pictures")
+    try:
+        found = sorted(files_below(root))
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename or root} cannot be listed ({error.strerror})", remedy="check its permissions"
+        ) from error
+    if not found:
+        raise UsageError(f"no picture below {root}", expected="a folder of pictures")
+    return found
+
+
+def files_below(folder: Path) -> Iterable[Path]:
+    """Every picture file below a folder, hidden ones left out. Raises OSError for a folder that cannot be listed."""
+
+    def refused(error: OSError) -> None:
+        raise error
+
+    for here, folders, files in os.walk(folder, onerror=refused):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (path for path in (Path(here, name) for name in files) if is_picture(path))
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is a picture by its name."""
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+
+
+def _fold(folder: PictureFolder, share: float, seed: int) -> NDArray[np.intp]:
+    """Fold `seed % k` of division `seed // k`, k being 1 / share."""
+    count = max(2, round(1 / share))
+    division, fold = divmod(seed, count)
+    left = np.arange(len(folder.pictures))
+    # Each fold is taken from what the folds before it left; the last is all that remains.
+    for number in range(fold + 1):
+        if number == count - 1:
+            return left
+        taken = _take(folder, left, 1 / (count - number), np.random.default_rng([division, number]))
+        left, last = np.setdiff1d(left, taken), taken
+    return last
+
+
+def _take(folder: PictureFolder, indices: NDArray[np.intp], share: float, rng: np.random.Generator) -> NDArray[np.intp]:
+    """A share of every class, whole near-duplicate groups at a time; at least one picture, and never all."""
+    labels = folder.labels
+    taken: list[int] = []
+    done: set[int] = set()
+    for label in np.unique(labels[indices]):
+        members = indices[labels[indices] == label]
+        wanted = int(np.clip(round(share * len(members)), 1, max(1, len(members) - 1)))
+        count = sum(bool(labels[i] == label) for i in taken)
+        for group in rng.permutation(np.unique(folder.groups[members])):
+            inside = indices[folder.groups[indices] == group]
+            own = int((labels[inside] == label).sum())
+            if group in done or count + own > wanted:
+                continue
+            taken += [int(i) for i in inside]
+            done.add(int(group))
+            count += own
+    return np.array(sorted(taken), dtype=np.intp)

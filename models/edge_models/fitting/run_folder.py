@@ -1,0 +1,98 @@
+"""The folder of a run: begun in an empty place, gone on with by the same command only, tidied up at the end.
+
+Hides the file that remembers a run's options, and what a kill leaves behind. Flows in: a folder and options as plain
+values. Flows out: nothing, or a UsageError that names what differs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from edge_app.core.types import UsageError
+from edge_models.fitting.checkpoint import make_folder, write_atomic
+
+STATE_FOLDER: Final = "state"
+"""Where a run keeps what it needs to be gone on with."""
+_RUN_FILE: Final = "run.json"
+_WORDS: Final = {"data_sha256": "pictures", "base_sha256": "weights of the base"}
+"""What a difference between two runs is called, where its name says little."""
+
+
+def finish_run(folder: Path, cache: Path | None = None) -> None:
+    """Remove what only an unfinished run needs: the stages' states, and the run's own cache of features."""
+    for needless in (folder / STATE_FOLDER, cache):
+        if needless is not None and needless.is_dir():
+            shutil.rmtree(needless)
+
+
+def open_run(folder: Path, configuration: Mapping[str, Any], *, resume: bool) -> None:
+    """Begin a run in an empty folder, or go on with one whose configuration is the same.
+
+    Raises UsageError when the folder holds a run and `resume` is not set, holds none and it is, or was begun
+    otherwise; the options that differ are named.
+    """
+    refuse_folder(folder, resume=resume)
+    path = folder / _RUN_FILE
+    wanted = json.loads(json.dumps(configuration))
+    if not resume:
+        make_folder(folder)
+        write_atomic(path, json.dumps(wanted, indent=1, ensure_ascii=False))
+        return
+    begun = _begun(folder)
+    differing = sorted(_WORDS.get(key, key) for key in {*begun, *wanted} if begun.get(key) != wanted.get(key))
+    if differing:
+        raise UsageError(
+            f"the run in {folder} was begun with other {', '.join(differing)}",
+            expected="the same command",
+            remedy="train into another folder",
+        )
+
+
+def refuse_folder(folder: Path, *, resume: bool) -> None:
+    """Raise what `open_run` would raise without knowing the options: before pictures are read, and nothing is made.
+
+    What a kill left half-written is removed: it is no reason to refuse.
+    """
+    if os.path.isfile(folder):  # noqa: PTH113 (a folder above that may not be entered is told when it is made)
+        raise UsageError(f"{folder} is a file", expected="a folder to write to", remedy="name another")
+    if folder.is_dir():
+        _sweep(folder)
+    if resume:
+        _begun(folder)
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(
+            f"{folder} is not empty", expected="a new folder", remedy="name another, or go on with --resume"
+        )
+
+
+def _begun(folder: Path) -> dict[str, Any]:
+    """The options of the run that was begun in a folder."""
+    path = folder / _RUN_FILE
+    try:
+        begun = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder} holds no run to go on with", remedy="leave --resume out") from error
+    if not isinstance(begun, dict):
+        raise UsageError(f"{path} holds no run's options", remedy="train into another folder")
+    return begun
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a kill -9 left: half-written files under their temporary names, the range test's own copy."""
+    for pattern in (".*.part", ".lr_find_*.ckpt"):
+        for left in folder.rglob(pattern):
+            left.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def make_scratch() -> Iterator[Path]:
+    """A private folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="edge-app-") as folder:
+        yield Path(folder)

@@ -1,0 +1,1 @@
+"""The networks in torch and where their weights come from."""

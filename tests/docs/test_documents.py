@@ -1,0 +1,40 @@
+"""The documents name commands that exist, files that are there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from edge_app.cli import ELSEWHERE, elsewhere, parser
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands():
+    for page in PAGES:
+        for block in re.findall(r"```(?:console|sh)\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                found = re.match(r"(?:\S*/)?(edge-app(?: [^|&>#]*)?)", line.strip().removeprefix("$ "))
+                if found:
+                    yield pytest.param(found[1], id=f"{page.name}: {found[1][:50]}")
+
+
+@pytest.mark.parametrize("line", commands())
+def test_a_command_in_the_documents_is_understood(line):
+    words = shlex.split(line)[1:]
+    if words:
+        (elsewhere(words[0]) if words[0] in ELSEWHERE else parser()).parse_args(words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_what_a_page_links_to_is_there(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert "://" in target or (page.parent / target).exists(), target
+
+
+def test_the_readme_names_every_command():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    [actions] = [a for a in parser()._actions if a.dest == "command"]
+    assert not [name for name in actions.choices if name != "tui" and name not in text]

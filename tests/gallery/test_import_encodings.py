@@ -1,0 +1,224 @@
+"""Existing encodings: both formats come in whole, whatever is wrong with a file is one line and nothing is stored."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edge_app.cli import main
+from edge_app.core.types import EdgeError, Embedding, InputSpec, ModelCard, UsageError
+from edge_app.gallery import import_encodings as importing
+from edge_app.gallery.import_encodings import import_encodings, read_encodings
+from edge_app.gallery.storage import Vault
+
+CARD = ModelCard(
+    id="m",
+    task="face-embedding",
+    family="embedding",
+    input=InputSpec("input", 150, 150),
+    outputs=("embedding",),
+    precision="fp32",
+    licence="CC0-1.0",
+    commercial_use=True,
+    origin="made up",
+    origin_sha256="0" * 64,
+    crop="dlib-150",
+    embedding_size=4,
+)
+RNG = np.random.default_rng(0)
+ROWS = RNG.normal(size=(3, 4))
+
+
+def npz(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+def js(path, value):
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    return path
+
+
+@pytest.fixture
+def vault(home):
+    with (made := Vault(home.gallery_path)):
+        yield made
+
+
+def test_every_form_gives_the_same(tmp_path):
+    a, b = ROWS[:2], ROWS[2:]
+    files = [
+        npz(tmp_path / "pairs.npz", names=np.array(["Ada", "Ada", "Bob"]), encodings=ROWS),
+        npz(tmp_path / "each.npz", Ada=a, Bob=b[0]),
+        js(tmp_path / "object.json", {"Ada": a.tolist(), "Bob": b[0].tolist()}),
+        js(tmp_path / "list.json", [{"name": n, "encoding": r.tolist()} for n, r in zip("AAB", ROWS, strict=True)]),
+    ]
+    for file in files:
+        found = read_encodings(file, CARD)
+        assert [rows.shape for rows in found.values()] == [(2, 4), (1, 4)]
+        assert np.allclose(np.concatenate(list(found.values())), ROWS)
+
+
+def test_imported_templates_are_matched_by_their_direction(vault, tmp_path):
+    found = read_encodings(npz(tmp_path / "x.npz", Ada=ROWS[:2], Bob=ROWS[2]), CARD)
+    assert import_encodings(vault, "m", found, "imported from x.npz") == {"Ada": 2, "Bob": 1}
+    stored = vault.identity("Ada", "m").templates
+    assert [t.source for t in stored] == ["imported from x.npz"] * 2
+    assert np.array_equal(stored[1].embedding.vector, Embedding(ROWS[1].astype(np.float32), "m").vector)
+
+
+def test_all_or_nothing(vault, tmp_path):
+    import_encodings(vault, "m", {"Bob": ROWS[2:]}, "x")
+    with pytest.raises(EdgeError, match="'Bob' has one of these encodings already"):
+        import_encodings(vault, "m", {"Ada": ROWS[:2], "Bob": ROWS[2:]}, "x")
+    assert vault.names() == ("Bob",)
+    with pytest.raises(EdgeError, match="a vector of 3 numbers"):
+        import_encodings(vault, "m", {"Ada": ROWS[:1, :3], "Eve": ROWS[:1]}, "x")
+    assert vault.names() == ("Bob",)
+
+
+class Bomb:
+    def __reduce__(self):
+        return (print, ("a pickle was run",))
+
+
+def pickled(path):
+    path.write_bytes(pickle.dumps({"Ada": ROWS}))
+    return path
+
+
+def objects(path):
+    np.savez(path, names=np.array(["Ada"]), encodings=np.array([Bomb()], dtype=object))
+    return path
+
+
+def lying(path):
+    """An array whose header claims 80 GB."""
+    with zipfile.ZipFile(path, "w") as archive:
+        header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (10000000000,), }\n"
+        archive.writestr("Ada.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"\0" * 64)
+    return path
+
+
+def bomb(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("Ada.npy", b"\0" * (importing.MOST_BYTES + 1))
+    return path
+
+
+def single(path):
+    np.save(path, ROWS)
+    return path.with_suffix(".npy") if not path.exists() else path
+
+
+one = [1.0, 0.0, 0.0, 2.0]
+REFUSED = {
+    "absent": (lambda p: p, "cannot be read: no such file"),
+    "empty": (lambda p: js(p, ""), "neither .npz nor JSON"),
+    "pickle": (pickled, "a pickle, which could run anything"),
+    "objects": (lambda p: objects(p.with_suffix(".npz")), "holds objects in 'encodings'"),
+    "lying header": (lying, "claims 80,000,000,000 bytes"),
+    "archive bomb": (bomb, "at most 256 MB"),
+    "one array": (lambda p: single(p.with_suffix(".npy")), "a single array without names"),
+    "text in a zip": (lambda p: zipped(p, b"hello"), "no sound .npz"),
+    "too few names": (lambda p: npz(p.with_suffix(".npz"), names=np.array(["A"]), encodings=ROWS), "expected names"),
+    "encodings alone": (lambda p: npz(p.with_suffix(".npz"), encodings=ROWS), "expected names"),
+    "other length": (lambda p: js(p, {"Ada": [[1.0, 2.0]]}), "has 2 numbers; expected 4"),
+    "nan": (lambda p: js(p, '{"Ada": [[NaN, 1, 1, 1]]}'), "not finite"),
+    "infinite": (lambda p: js(p, '{"Ada": [[1e999, 1, 1, 1]]}'), "not finite"),
+    "zeros": (lambda p: js(p, {"Ada": [[0, 0, 0, 0]]}), "holds only zeros"),
+    "words": (lambda p: js(p, {"Ada": [["1", "2", "3", "4"]]}), "something else than numbers"),
+    "booleans": (lambda p: js(p, {"Ada": [[True, True, True, False]]}), "something else than numbers"),
+    "unfit name": (lambda p: js(p, {"../Ada": [one]}), "no slashes"),
+    "no name": (lambda p: js(p, {"": [one]}), "the name is empty"),
+    "number as name": (lambda p: js(p, [{"name": 3, "encoding": one}]), "holds the name 3"),
+    "name twice": (lambda p: js(p, '{"Ada": [[1,2,3,4]], "Ada": [[4,3,2,1]]}'), "holds 'Ada' twice"),
+    "two spellings": (lambda p: js(p, {"Zoë": [one], "Zoe\u0308": [one[::-1]]}), "in two ways"),
+    "under two names": (lambda p: js(p, {"Ada": [one], "Bob": [one]}), "under 'Ada' and under 'Bob'"),
+    "twice": (lambda p: js(p, {"Ada": [one, one]}), "twice under 'Ada'"),
+    "nothing": (lambda p: js(p, {}), "holds no encoding"),
+    "other json": (lambda p: js(p, [1, 2]), "JSON of another kind"),
+    "several models": (
+        lambda p: js(p, [{"name": "A", "encoding": one, "model": "m"}, {"name": "B", "encoding": one[::-1]}]),
+        "several models",
+    ),
+    "deep json": (lambda p: js(p, "[" * 100_000), "neither .npz nor JSON"),
+}
+
+
+def zipped(path, data):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("Ada.npy", data)
+    return path
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_whatever_is_wrong_is_one_line(tmp_path, capsys, what):
+    make, words = REFUSED[what]
+    with pytest.raises(EdgeError) as refused:
+        read_encodings(make(tmp_path / "x.json"), CARD)
+    assert words in str(refused.value) and "\n" not in str(refused.value)
+    assert "a pickle was run" not in capsys.readouterr().out
+
+
+def test_a_huge_file_is_not_read(tmp_path):
+    with (tmp_path / "x.json").open("wb") as file:
+        file.truncate(importing.MOST_BYTES + 1)
+    with pytest.raises(EdgeError, match="at most 256 MB"):
+        read_encodings(tmp_path / "x.json", CARD)
+
+
+def test_the_command_imports_into_the_gallery_of_that_model(home, tmp_path, capsys):
+    rows = RNG.normal(size=(2, 128))
+    file = npz(tmp_path / "known.npz", names=np.array(["Ada", "Bob"]), encodings=rows, model=np.array("sface"))
+    assert main(["gallery", "import", str(file), "--model", "sface", "--home", str(home.path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["templates"] == 2
+    assert main(["gallery", "import", str(file), "--model", "sface", "--home", str(home.path)]) == 1
+    assert main(["gallery", "import", str(file), "--model", "yunet", "--home", str(home.path)]) == 2
+    assert main(["gallery", "show", "Ada", "--home", str(home.path)]) == 0
+    assert "imported from known.npz" in capsys.readouterr().out
+
+
+def forms(folder, model_id):
+    """Every form of file, with its model's id."""
+    rows = [{"name": "Ada", "encoding": ROWS[0].tolist(), "model": model_id}]
+    return [
+        npz(folder / "pairs.npz", names=np.array(["Ada"]), encodings=ROWS[:1], model=np.array(model_id)),
+        npz(folder / "each.npz", Ada=ROWS[:1], model=np.array([model_id])),
+        js(folder / "object.json", {"model": model_id, "Ada": ROWS[0].tolist()}),
+        js(folder / "list.json", rows),
+    ]
+
+
+def test_encodings_that_name_their_model_go_to_it_alone(tmp_path):
+    for card in (CARD, replace(CARD, crop="arcface-112")):
+        for file in forms(tmp_path, "m"):
+            assert list(read_encodings(file, card)) == ["Ada"]
+        for file in forms(tmp_path, "another"):
+            with pytest.raises(UsageError, match="come from 'another'; expected 'm'"):
+                read_encodings(file, card)
+
+
+def test_somebody_may_be_called_model(tmp_path):
+    for file in (npz(tmp_path / "x.npz", model=ROWS[0]), js(tmp_path / "x.json", {"model": [ROWS[0].tolist()]})):
+        assert list(read_encodings(file, CARD)) == ["model"]
+
+
+def test_face_recognitions_encodings_are_no_use_to_another_network_of_that_length(home, tmp_path, capsys):
+    file = npz(tmp_path / "known.npz", names=np.array(["Ada"]), encodings=RNG.normal(size=(1, 128)))
+    assert main(["gallery", "import", str(file), "--model", "sface", "--home", str(home.path)]) == 2
+    told = capsys.readouterr().err
+    assert "mean nothing to sface" in told and "`edge-app export dlib`" in told and 'the key "model"' in told
+    assert not home.gallery_path.exists()
+
+
+def test_the_help_says_what_a_file_holds(capsys):
+    with pytest.raises(SystemExit):
+        main(["gallery", "import", "--help"])
+    told = capsys.readouterr().out
+    assert all(word in told for word in ("`names`", "`encodings`", "`model`", '"encoding"', "edge-app export dlib"))

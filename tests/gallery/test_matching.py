@@ -1,0 +1,152 @@
+"""Matching and thresholds, with embeddings at known angles."""
+
+import math
+
+import numpy as np
+import pytest
+
+from edge_app.core.types import Embedding, GalleryError, Identity, Match, OperatingPoint, Quality, Template, UsageError
+from edge_app.gallery.matching import Gallery, MatchRule, rule_for
+
+POINTS = tuple(
+    OperatingPoint(fmr, threshold, 1_000_000, templates)
+    for templates, shift in ((1, 0.0), (2, 0.01))
+    for fmr, threshold in ((1e-2, 0.30 + shift), (1e-3, 0.36 + shift), (1e-4, 0.42 + shift), (1e-5, 0.47 + shift))
+)
+
+
+def at(degrees, model="m"):
+    angle = math.radians(degrees)
+    return Embedding(np.array([math.cos(angle), math.sin(angle)]), model)
+
+
+def gallery(people, model="m"):
+    vectors = [at(d, model).vector for angles in people.values() for d in angles]
+    owner = [i for i, angles in enumerate(people.values()) for _ in angles]
+    return Gallery(model, tuple(people), np.stack(vectors), np.array(owner))
+
+
+def rule(threshold, margin=0.0):
+    return MatchRule(threshold, margin, 0.01, 0.01, "")
+
+
+def test_an_empty_gallery_knows_nobody():
+    assert Gallery.empty("m").match([at(0)], rule(-1.0)) == [Match(None, -1.0, 2.0)]
+    assert Gallery.empty("m").match([], rule(0.5)) == []
+    assert Gallery.empty("m").nearest(at(0)) is None
+
+
+def test_the_mean_of_the_templates_is_compared():
+    seen = gallery({"Ada": (0, 40), "Bob": (180, 180)}).match([at(20), at(50)], rule(0.99))
+    assert seen[0].name == "Ada" and seen[0].similarity == pytest.approx(1.0)
+    assert seen[1].name is None and seen[1].similarity == pytest.approx(math.cos(math.radians(30)))
+
+
+def test_nobody_is_matched_because_nearest():
+    [match] = gallery({"Ada": (0,), "Bob": (90,)}).match([at(-60)], rule(0.51))
+    assert match.name is None and match.similarity == pytest.approx(0.5)
+
+
+def test_two_too_near_to_tell_are_nobody():
+    people = gallery({"Ada": (0,), "twin": (4,)})
+    [match] = people.match([at(1)], rule(0.5, margin=0.05))
+    assert match.name is None and 0 <= match.margin < 0.05
+    assert people.match([at(1)], rule(0.5))[0].name == "Ada"
+
+
+def test_the_only_person_needs_no_margin():
+    [match] = gallery({"Ada": (0,)}).match([at(10)], rule(0.5, margin=0.5))
+    assert match.name == "Ada" and match.margin == 2.0
+
+
+def test_the_order_of_templates_does_not_matter():
+    vectors = np.stack([at(d).vector for d in (90, 0, 100, 10)])
+    people = Gallery("m", ("Ada", "Bob"), vectors, np.array([1, 0, 1, 0]))
+    assert [m.name for m in people.match([at(5), at(95)], rule(0.999))] == ["Ada", "Bob"]
+
+
+def test_spaces_never_mix():
+    with pytest.raises(GalleryError, match="other"):
+        gallery({"Ada": (0,)}).match([at(0, "other")], rule(0.5))
+    with pytest.raises(GalleryError):
+        at(0).similarity(at(0, "other"))
+
+
+def test_neighbours_are_other_people():
+    assert gallery({"Ada": (0,), "Bob": (60,), "Eve": (70,)}).neighbours()[1][0] == "Eve"
+    assert gallery({"Ada": (0,)}).neighbours() == [None]
+
+
+def test_templates_that_cancel_out_are_refused():
+    with pytest.raises(GalleryError, match="cancel"):
+        gallery({"Ada": (0, 180)})
+
+
+@pytest.mark.parametrize("fpir", [0.3, 0.01, 0.001])
+@pytest.mark.parametrize(("single", "averaged"), [(1, 0), (0, 10), (50, 222), (0, 1)])
+def test_the_threshold_gives_the_fpir_that_was_asked(fpir, single, averaged):
+    """Independence, by hand: 1 - prod(1 - FMR) over the gallery must give back what was asked for."""
+    made = rule_for(POINTS, single, averaged, fpir, 0.05)
+
+    def fmr(threshold, templates):
+        mine = [p for p in POINTS if p.templates == templates]
+        logs = [math.log(p.fmr) for p in mine]
+        thresholds = [p.threshold for p in mine]
+        if threshold > thresholds[-1]:
+            slope = (logs[-1] - logs[-2]) / (thresholds[-1] - thresholds[-2])
+            return math.exp(logs[-1] + slope * (threshold - thresholds[-1]))
+        if threshold < thresholds[0]:
+            slope = (logs[1] - logs[0]) / (thresholds[1] - thresholds[0])
+            return math.exp(logs[0] + slope * (threshold - thresholds[0]))
+        return math.exp(np.interp(threshold, thresholds, logs))
+
+    happens = 1 - (1 - fmr(made.threshold, 1)) ** single * (1 - fmr(made.threshold, 2)) ** averaged
+    assert happens == pytest.approx(fpir, rel=1e-3)
+
+
+def test_more_people_need_a_higher_threshold():
+    thresholds = [rule_for(POINTS, 0, n, 0.01, 0.0).threshold for n in (1, 10, 100, 1000)]
+    assert thresholds == sorted(set(thresholds))
+
+
+def test_beyond_the_measurements_it_says_so():
+    assert "extrapolated" in rule_for(POINTS, 0, 100_000, 0.01, 0.0).words
+    assert "extrapolated" not in rule_for(POINTS, 0, 10, 0.01, 0.0).words
+
+
+@pytest.mark.parametrize("fpir", [0.0, 1.0, -1.0, float("nan")])
+def test_an_impossible_share_is_refused(fpir):
+    with pytest.raises(UsageError, match="fpir"):
+        rule_for(POINTS, 1, 0, fpir, 0.0)
+
+
+def test_a_model_without_operating_points_has_no_threshold():
+    with pytest.raises(GalleryError, match="operating points"):
+        rule_for((), 1, 0, 0.01, 0.0)
+    with pytest.raises(GalleryError, match=r"faces-x has no operating points.*calibrate DIR --model faces-x"):
+        Gallery.empty("faces-x").rule((), 0.01, 0.0)
+
+
+@pytest.mark.parametrize("vector", [np.zeros(3), np.array([np.nan, 1.0]), np.array([np.inf, 1.0]), np.zeros((2, 2))])
+def test_what_is_no_direction_is_no_embedding(vector):
+    with pytest.raises(ValueError, match="embedding"):
+        Embedding(vector, "m")
+
+
+def test_an_identity_has_one_model():
+    quality = Quality(90, 0.3, 120, 0, 0, 0.5, 0, 0.9)
+    templates = tuple(Template(at(0, m), quality, "x", 0.0) for m in ("a", "b"))
+    with pytest.raises(ValueError, match="one model"):
+        Identity("Ada", templates)
+
+
+def test_a_narrow_space_asks_for_a_lead_in_its_own_scale():
+    # The same measurements in a space where everything lies ten times nearer to 1, as in dlib's.
+    narrow = tuple(
+        OperatingPoint(p.fmr, 1.0 - (1.0 - p.threshold) / 10.0, p.impostor_pairs, p.templates) for p in POINTS
+    )
+    wide_rule, narrow_rule = (rule_for(points, 0, 100, 0.01, 0.05) for points in (POINTS, narrow))
+    assert wide_rule.scale == pytest.approx(0.70 / 0.708, abs=1e-4)
+    assert narrow_rule.scale == pytest.approx(wide_rule.scale / 10, abs=1e-5)
+    assert narrow_rule.margin == pytest.approx(0.05 * narrow_rule.scale)
+    assert (1 - narrow_rule.threshold) == pytest.approx((1 - wide_rule.threshold) / 10, abs=1e-5)

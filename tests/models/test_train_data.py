@@ -1,0 +1,229 @@
+"""Folders of pictures: what the checks find, and that no split leaks."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("torch")
+
+from edge_app.core.types import InputSpec, UsageError
+from edge_app.inference.geometry import prepare
+from edge_models.data.checks import CheckOptions, scan
+from edge_models.data.folder import find_unlabelled, read_groups, split_pictures
+
+SPEC = InputSpec("input", 8, 8)
+
+
+def paint(path, seed, size=(64, 48)):
+    """A smooth random picture: blobs, so that re-encoding and scaling keep its look."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    small.resize(size, Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+@pytest.fixture
+def root(tmp_path):
+    for label, name in enumerate(("cat", "dog")):
+        for number in range(10):
+            paint(tmp_path / "data" / name / f"{number}.png", 100 * label + number)
+    return tmp_path / "data"
+
+
+def kinds(folder):
+    return {finding.kind: finding for finding in folder.findings}
+
+
+def test_a_clean_folder_is_read_whole_and_its_hash_follows_its_contents(root):
+    folder = scan(root, CheckOptions(few_per_class=5))
+    assert folder.classes == ("cat", "dog") and len(folder.pictures) == 20 and folder.findings == ()
+    before = folder.sha256
+    assert scan(root).sha256 == before
+    paint(root / "cat" / "0.png", 999)
+    assert scan(root).sha256 != before
+
+
+def test_one_class_is_refused_and_a_folder_too_deep_is_recognized(root):
+    with pytest.raises(UsageError, match="1 usable class"):
+        scan_only(root, "cat")
+    with pytest.raises(UsageError, match="did you mean"):
+        scan(root.parent)
+
+
+def test_too_few_classes_are_told_with_the_reason_of_each(root):
+    for path in (root / "dog").iterdir():
+        path.write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    (root / "bird").mkdir()
+    with pytest.raises(UsageError) as told:
+        scan(root)
+    assert "1 usable class (cat)" in str(told.value)
+    assert "left out: bird (holds no picture), dog (0 usable pictures, 3 needed)" in str(told.value)
+    assert "unreadable: dog/0.png, dog/1.png, dog/2.png and 7 more" in str(told.value)
+
+
+def test_a_class_that_was_kept_is_not_told_as_left_out(root):
+    shutil.rmtree(root / "dog")
+    with pytest.raises(
+        UsageError, match=r"1 usable class [(]cat[)]; expected at least 2; add a sub-folder of pictures"
+    ) as told:
+        scan(root)
+    assert "left out" not in str(told.value)
+
+
+def test_pictures_without_class_folders_are_told(root):
+    with pytest.raises(UsageError, match=r"10 pictures that lie loose in it.*sort the pictures into a sub-folder"):
+        scan(root / "cat")
+
+
+def test_names_that_are_no_text_are_told_and_do_no_harm(root):
+    odd = os.fsdecode(b"caf\xe9.png")
+    paint(root / "cat" / odd, 77)
+    folder = scan(root)
+    assert kinds(folder)["unreadable"].files == ("'cat/caf\\udce9.png'",) and len(folder.pictures) == 20
+    assert len(folder.sha256) == 64
+    paint(root / os.fsdecode(b"caf\xe9") / "0.png", 78)
+    with pytest.raises(UsageError, match="no printable name") as told:
+        scan(root)
+    str(told.value).encode()
+
+
+@pytest.mark.parametrize("read", [scan, find_unlabelled])
+def test_a_folder_that_cannot_be_listed_is_no_empty_class(root, monkeypatch, read):
+    listed = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "dog":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UsageError, match=r"dog cannot be listed [(]Permission denied"):
+        read(root)
+
+
+@pytest.mark.parametrize("read", [scan, find_unlabelled])
+def test_what_is_no_folder_is_told(root, read):
+    with pytest.raises(UsageError, match=r"0[.]png is not a folder"):
+        read(root / "cat" / "0.png")
+    with pytest.raises(UsageError, match="nowhere does not exist"):
+        read(root / "nowhere")
+
+
+def scan_only(root, name):
+    for path in (root / "dog").iterdir():
+        path.unlink()
+    return scan(root)
+
+
+def test_class_names_that_differ_by_case_are_refused(root):
+    paint(root / "Cat" / "0.png", 5)
+    with pytest.raises(UsageError, match="differ only by case: Cat and cat"):
+        scan(root)
+
+
+def test_unreadable_small_empty_nested_and_stray_are_named_with_what_was_done(root):
+    (root / "cat" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    paint(root / "cat" / "tiny.png", 7, (20, 20))
+    paint(root / "dog" / "more" / "x.png", 8)
+    paint(root / "stray.png", 9)
+    (root / "bird").mkdir()
+    found = kinds(scan(root, CheckOptions(few_per_class=5)))
+    assert found["unreadable"].files == ("cat/broken.jpg",) and found["unreadable"].action == "left out"
+    assert found["small picture"].files == ("cat/tiny.png",)
+    assert found["nested folder"].action == "counted as dog"
+    assert found["stray picture"].files == ("stray.png",)
+    assert found["empty class"].files == ("bird",)
+
+
+def test_a_class_with_too_few_pictures_is_left_out_and_labels_are_renumbered(root):
+    paint(root / "ant" / "0.png", 1)
+    folder = scan(root, CheckOptions(few_per_class=5))
+    assert folder.classes == ("cat", "dog") and set(folder.labels) == {0, 1}
+    assert kinds(folder)["small class"].files == ("ant",)
+
+
+def test_imbalance_is_named(root):
+    for number in range(10, 60):
+        paint(root / "cat" / f"{number}.png", 300 + number)
+    assert kinds(scan(root))["imbalance"].files == ("dog",)
+
+
+def test_the_same_bytes_twice_count_once_and_in_two_classes_not_at_all(root):
+    (root / "cat" / "again.png").write_bytes((root / "cat" / "0.png").read_bytes())
+    (root / "dog" / "wrong.png").write_bytes((root / "cat" / "1.png").read_bytes())
+    folder = scan(root)
+    names = {picture.name for picture in folder.pictures}
+    assert len(names & {"cat/0.png", "cat/again.png"}) == 1
+    assert not names & {"cat/1.png", "dog/wrong.png"}
+    assert kinds(folder)["label conflict"].action == "all left out"
+
+
+def test_near_duplicates_never_straddle_a_split(root):
+    for number in range(4):
+        Image.open(root / "cat" / f"{number}.png").resize((80, 60)).save(root / "cat" / f"copy{number}.jpg", quality=80)
+    folder = scan(root)
+    assert sum(finding.kind == "near-duplicate" for finding in folder.findings) == 4
+    for seed in range(10):
+        split = split_pictures(folder, seed=seed)
+        sides = {}
+        for side, part in enumerate((split.train, split.selection, split.validation)):
+            for index in part:
+                sides.setdefault(int(folder.groups[index]), set()).add(side)
+        assert all(len(side) == 1 for side in sides.values())
+
+
+def test_a_picture_of_train_that_val_holds_too_is_left_out_of_training(root):
+    for part, numbers in (("train", range(8)), ("val", range(8, 10))):
+        for name in ("cat", "dog"):
+            (root / part / name).mkdir(parents=True)
+            for number in numbers:
+                (root / name / f"{number}.png").rename(root / part / name / f"{number}.png")
+    for name in ("cat", "dog"):
+        (root / name).rmdir()
+    Image.open(root / "val/cat/8.png").resize((80, 60)).save(root / "train/cat/leak.jpg", quality=85)
+    folder = scan(root)
+    assert kinds(folder)["leak"].files == ("train/cat/leak.jpg",)
+    split = split_pictures(folder, seed=0)
+    assert sorted(folder.pictures[i].name for i in split.validation) == [
+        "val/cat/8.png", "val/cat/9.png", "val/dog/8.png", "val/dog/9.png",
+    ]  # fmt: skip
+
+
+def test_consecutive_seeds_judge_by_every_picture_once(root):
+    folder = scan(root)
+    splits = [split_pictures(folder, seed=seed) for seed in range(5)]
+    assert sorted(i for split in splits for i in split.validation) == list(range(20))
+    for split in splits:
+        assert sorted(split.train + split.selection + split.validation) == list(range(20))
+        assert np.bincount(folder.labels[list(split.validation)]).tolist() == [2, 2]
+    assert splits[0].validation != split_pictures(folder, seed=5).validation
+
+
+def hash_of(name, number):
+    return 1000 * ord(name[0]) + number
+
+
+def test_centre_crop_takes_the_middle_and_other_names_take_everything():
+    pixels = np.zeros((40, 80, 3), np.uint8)
+    pixels[:, 20:60] = 200
+    assert (prepare(pixels, SPEC, "centre-1") == 200).all()
+    assert prepare(pixels, SPEC, "arcface-112")[0, 0, 0] == 0
+    inner = np.zeros((40, 40, 3), np.uint8)
+    inner[10:30, 10:30] = 99
+    assert (prepare(inner, SPEC, "centre-0.5") == 99).all()
+
+
+def test_groups_come_by_name_or_bare_name(root, tmp_path):
+    folder = scan(root)
+    table = tmp_path / "groups.csv"
+    table.write_text("file,group\ncat/3.png,indoors\n")
+    groups = read_groups(table, folder)
+    assert groups[[p.name for p in folder.pictures].index("cat/3.png")] == "indoors" and groups.count("") == 19
+    table.write_text("name,kind\nx,y\n")
+    with pytest.raises(UsageError, match="lacks a column"):
+        read_groups(table, folder)

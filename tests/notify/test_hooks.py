@@ -1,0 +1,198 @@
+"""Hooks are real programs here: small Python scripts that leave a file behind."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_app.core.types import UsageError
+from edge_app.notify.hooks import Command, HookOptions, Hooks, variables
+
+EVENT = {
+    "event": "recognized",
+    "time_s": 12.5,
+    "track": 3,
+    "name": "Ada $(touch pwned); `id`",
+    "similarity": 0.7,
+    "duration_s": None,
+}
+
+
+def script(tmp_path: Path, code: str) -> str:
+    path = tmp_path / "hook.py"
+    path.write_text(code)
+    return f"{sys.executable} -S {path} {tmp_path}"
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie, which its new parent has yet to bury, does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+class Clock:
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.mark.parametrize("text", ["", "  ", "no-such-program-here --flag", "'open quote", "/etc/passwd"])
+def test_a_command_that_cannot_run_is_refused_at_once(text: str) -> None:
+    with pytest.raises(UsageError):
+        Command.parse(text)
+
+
+def test_a_command_is_split_like_a_shell_would_and_nothing_is_expanded() -> None:
+    command = Command.parse("env 'two words' $HOME *.py ;")
+    assert command.argv[1:] == ("two words", "$HOME", "*.py", ";")
+    assert Path(command.argv[0]).is_absolute()
+    assert command.name == "env"
+
+
+@pytest.mark.parametrize("wrong", [{"cooldown_s": -1.0}, {"timeout_s": 0.0}, {"most_at_once": 0}])
+def test_limits_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        HookOptions(**wrong)
+
+
+def test_the_event_arrives_on_standard_input_and_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGE_APP_WEBHOOK", "https://secret.example/token")
+    code = """import json, os, sys, pathlib
+found = {"stdin": sys.stdin.read(), "env": {k: v for k, v in os.environ.items() if k.startswith("EDGE_APP_")}}
+found["group"] = os.getpgrp() == os.getpid()
+part = pathlib.Path(sys.argv[1], "part"); part.write_text(json.dumps(found)); part.rename(part.with_name("found"))
+"""
+    problems: list[str] = []
+    hooks = Hooks(HookOptions(), problems.append)
+    assert hooks.fire(Command.parse(script(tmp_path, code)), "Ada", json.dumps(EVENT), variables(EVENT))
+    hooks.close(10)
+    found = json.loads((tmp_path / "found").read_text())
+    assert json.loads(found["stdin"]) == EVENT
+    assert found["env"] == {
+        "EDGE_APP_EVENT": "recognized",
+        "EDGE_APP_TIME_S": "12.5",
+        "EDGE_APP_TRACK": "3",
+        "EDGE_APP_NAME": EVENT["name"],
+        "EDGE_APP_SIMILARITY": "0.7",
+        "EDGE_APP_DURATION_S": "",
+    }
+    assert found["group"]
+    assert problems == []
+    assert not Path("pwned").exists()
+
+
+def test_a_hook_runs_once_per_person_and_cool_down() -> None:
+    clock, command, other = Clock(), Command.parse("true"), Command.parse("true again")
+    hooks = Hooks(HookOptions(cooldown_s=30, most_at_once=100), pytest.fail, clock)
+    assert hooks.fire(command, "Ada", "", {})
+    clock.now_s += 29
+    assert not hooks.fire(command, "Ada", "", {})
+    assert hooks.fire(command, "Bob", "", {})
+    assert hooks.fire(command, None, "", {})
+    assert not hooks.fire(command, None, "", {})
+    assert hooks.fire(other, "Ada", "", {})
+    clock.now_s += 1
+    assert hooks.fire(command, "Ada", "", {})
+    hooks.close(10)
+
+
+def test_a_hook_that_hangs_is_killed_with_all_it_started(tmp_path: Path) -> None:
+    code = """import os, signal, sys, pathlib, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = os.fork()
+if child:
+    part = pathlib.Path(sys.argv[1], "part")
+    part.write_text(f"{os.getpid()} {child}")
+    part.rename(part.with_name("pids"))
+time.sleep(600)
+"""
+    problems: list[str] = []
+    hooks = Hooks(HookOptions(timeout_s=2.5), problems.append)
+    hooks.fire(Command.parse(script(tmp_path, code)), None, "", {})
+    wait_for((tmp_path / "pids").exists)
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    assert all(is_alive(pid) for pid in pids)
+    wait_for(lambda: problems)
+    assert problems == [f"the hook {Path(sys.executable).name} was ended after 2.5 s"]
+    wait_for(lambda: not any(is_alive(pid) for pid in pids))
+    hooks.close(0)
+
+
+def test_more_than_the_bound_are_dropped_and_told_and_do_not_count_as_run() -> None:
+    problems: list[str] = []
+    clock, sleep = Clock(), Command.parse("sleep 600")
+    hooks = Hooks(HookOptions(most_at_once=2), problems.append, clock)
+    assert [hooks.fire(sleep, name, "", {}) for name in "ABC"] == [True, True, False]
+    assert problems == ["the hook sleep was dropped: 2 run already"]
+    hooks.close(0)
+    assert problems[1:] == ["the hook sleep was ended with this program"] * 2
+    hooks = Hooks(HookOptions(most_at_once=1), problems.append, clock)
+    quick = Command.parse("true")
+    assert hooks.fire(quick, "A", "", {})
+    wait_for(lambda: hooks.fire(quick, "B", "", {}))  # B was dropped at least once if A still ran; no cool-down for it
+    hooks.close(10)
+
+
+def test_closing_waits_for_hooks_that_are_nearly_done(tmp_path: Path) -> None:
+    code = "import sys, time, pathlib; time.sleep(0.5); pathlib.Path(sys.argv[1], 'done').touch()"
+    hooks = Hooks(HookOptions(), pytest.fail)
+    hooks.fire(Command.parse(script(tmp_path, code)), None, "", {})
+    hooks.close(10)
+    assert (tmp_path / "done").exists()
+
+
+def test_failures_are_told_without_the_arguments(tmp_path: Path) -> None:
+    problems: list[str] = []
+    hooks = Hooks(HookOptions(), problems.append)
+    hooks.fire(Command.parse("false --token=hush"), None, "", {})
+    gone = tmp_path / "gone"
+    gone.write_text("#!/bin/sh\n")
+    gone.chmod(0o700)
+    command = Command.parse(str(gone))
+    gone.unlink()
+    hooks.fire(command, None, "", {})
+    hooks.close(10)
+    assert sorted(problems) == [
+        "the hook false ended with exit code 1",
+        "the hook gone cannot be started (No such file or directory)",
+    ]
+
+
+def test_a_hook_that_reads_nothing_is_no_failure() -> None:
+    hooks = Hooks(HookOptions(), pytest.fail)
+    for number in range(4):
+        hooks.fire(Command.parse("true"), str(number), "x" * 2000, {})
+    hooks.close(10)
+
+
+def test_descriptors_are_not_leaked() -> None:
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("needs /proc to count descriptors")
+
+    def run() -> None:
+        hooks = Hooks(HookOptions(), pytest.fail)
+        hooks.fire(Command.parse("true"), None, "", {})
+        hooks.close(10)
+
+    run()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        run()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -1,0 +1,253 @@
+"""A stage for the terminal app: recorded frames fed one by one to the real worker, and a desk that only remembers."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_app.core.types import (
+    CameraError,
+    Classification,
+    Classified,
+    ClassScore,
+    Frame,
+    Heatmap,
+    InputSpec,
+    Match,
+    ModelCard,
+    ModelError,
+    Reading,
+    Spotted,
+)
+from edge_app.gallery.enrollment import Refusal
+from edge_app.inference.geometry import seen_area
+from edge_app.live.worker import Worker, WorkerOptions
+from edge_app.media import sample
+from edge_app.media.cameras import CameraFormat, CameraInfo
+from edge_app.media.live_camera import CameraState, CameraStatus, LiveOptions
+from edge_app.media.sources import parse_source
+from edge_app.recognition.face_session import open_workbench
+from edge_app.system.data_folder import Home, Settings
+from edge_app.tui.app import EdgeApp, compose_app
+from edge_app.tui.picture.terminal import Terminal
+from edge_app.tui.services import Desk, ModelLine, Sink
+
+NOW_S = 1_800_000_000.0
+"""The fixed clock."""
+
+OBAMA_ALONE = range(46, 62)
+"""Frames of the sample clip in which one man stands nearly still; 15 a second."""
+
+
+@lru_cache(maxsize=64)
+def clip_frame(index: int) -> np.ndarray:
+    return sample.render(sample.clip_scene(), index)[0].pixels
+
+
+class Reel:
+    """A camera that shows what it is fed, and nothing else."""
+
+    def __init__(self) -> None:
+        self._frames: queue.Queue[Frame] = queue.Queue()
+        self._next = 0
+        self.status = CameraStatus(CameraState.LIVE, "", fps=15.0)
+        self.closed = False
+
+    def feed(self, pictures: Iterable[np.ndarray], fps: float = 15.0) -> None:
+        for pixels in pictures:
+            self._frames.put(Frame(pixels, self._next, self._next / fps))
+            self._next += 1
+
+    def take(self, timeout_s: float = 1.0) -> Frame | None:
+        try:
+            return self._frames.get(timeout=min(timeout_s, 0.02))
+        except queue.Empty:
+            return None
+
+    def lose(self, words: str) -> None:
+        self.status = CameraStatus(CameraState.LOST, words, CameraError(words))
+
+    def close(self, join_s: float = 10.0) -> None:
+        self.closed = True
+
+
+@dataclass
+class Stage:
+    """An app over a reel, and what it asked of the world outside."""
+
+    home: Home
+    terminal: Terminal = field(default_factory=lambda: Terminal("truecolor"))
+    settings: Settings = field(default_factory=lambda: Settings(precision="fp32"))
+    precision: Any = "fp32"
+    """What the embedder is loaded as, whatever the settings say: nothing is measured."""
+    notices: tuple[str, ...] = ()
+    recognizer: Any = None
+    reels: list[Reel] = field(default_factory=list)
+    opened: list[str] = field(default_factory=list)
+    saved: list[Settings] = field(default_factory=list)
+    looks: dict[str, Any] = field(default_factory=dict)
+    snapshots: list[Any] = field(default_factory=list)
+    workers: list[Worker] = field(default_factory=list)
+    cards: list[ModelCard] = field(default_factory=list)
+    things: list[tuple[str, str, tuple[Any, ...]]] = field(default_factory=list)
+    things_refused: tuple[str, ...] = ()
+
+    @property
+    def reel(self) -> Reel:
+        return self.reels[-1]
+
+    def app(self) -> EdgeApp:
+        return compose_app(self.desk())
+
+    def desk(self) -> Desk:
+        return Desk(
+            settings=self.settings,
+            source="sample",
+            terminal=self.terminal,
+            open_worker=self._open,
+            save_settings=self.saved.append,
+            cameras=lambda: (CameraInfo("7", "/dev/video7", "Test camera", (CameraFormat("MJPG", (640, 480), 30.0),)),),
+            snapshot=self._snapshot,
+            pictures_named=lambda text: tuple(Path(word) for word in text.split()),
+            decode=lambda data: np.full((20, 20, 3), data[0], np.uint8),
+            catalogue=lambda bench: (
+                *_lines(bench.recognizer.embedder.card, bench.choice.entry.precision),
+                *(_line(card, 1_000_000, card.id == self.settings.model) for card in self.cards),
+            ),
+            enroll_things=self._enroll_things,
+            add_model=self._add_model,
+            remove_model=self._remove_model,
+            use_model=self._use_model,
+            measure=lambda bench, model_id, precision: 12.5,
+            recall=lambda: self.looks,
+            remember=self.looks.update,
+            now_s=lambda: NOW_S,
+            notices=self.notices,
+        )
+
+    def _open(self, settings: Settings, source: str, sink: Sink) -> Worker:
+        bench = replace(open_workbench(self.home, replace(settings, precision=self.precision)), settings=settings)
+        options = WorkerOptions(notice_every_s=0.05)
+        worker = Worker(bench, source, sink, options, camera=self._camera, recognizer=self.recognizer)
+        self.workers.append(worker)
+        return worker
+
+    def _camera(self, source: str, options: LiveOptions) -> Any:
+        parse_source(source)
+        self.opened.append(source)
+        self.reels.append(Reel())
+        return self.reels[-1]
+
+    def _use_model(self, model_id: str) -> Settings:
+        self.saved.append(replace(self.saved[-1] if self.saved else self.settings, model=model_id))
+        return self.saved[-1]
+
+    def _add_model(self, path: Path) -> str:
+        if path.suffix != ".onnx":
+            raise ModelError(f"{path.name} is no ONNX file")
+        self.cards.append(classifier_card(path.stem))
+        return path.stem
+
+    def _remove_model(self, model_id: str) -> None:
+        self.cards = [card for card in self.cards if card.id != model_id]
+
+    def _enroll_things(self, bench: Any, model_id: str, name: str, shots: Any) -> tuple[str, ...]:
+        self.things.append((model_id, name, tuple(shots)))
+        return self.things_refused
+
+    def _snapshot(self, observation: Any) -> Path:
+        self.snapshots.append(observation)
+        return Path("snapshots/one.png")
+
+
+def _lines(card: ModelCard, used: str) -> tuple[ModelLine, ...]:
+    other = replace(card, precision="int8", licence="research only", commercial_use=False)
+    return (_line(card, 38_000_000, used == "fp32", 27.0), _line(other, 10_000_000, used == "int8"))
+
+
+def _line(card: ModelCard, size_bytes: int, used: bool, ms: float | None = None) -> ModelLine:
+    points = card.operating_points
+    return ModelLine(card.id, card.precision, card.task, card, size_bytes, used, ms, points)
+
+
+async def until(true: Callable[[], Any], what: str, patience_s: float = 10.0) -> None:
+    """Wait for the app to get there; a state, not a time."""
+    for _ in range(int(patience_s / 0.02)):
+        if true():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"never happened: {what}")
+
+
+def classifier_card(model_id: str, **changes: Any) -> ModelCard:
+    card = ModelCard(
+        model_id,
+        "classification",
+        "logits",
+        InputSpec("input", 32, 32),
+        ("logits", "class_maps"),
+        "fp32",
+        "CC0-1.0",
+        True,
+        "made for a test",
+        "",
+        crop="centre-1",
+        labels=("left", "right"),
+        unsure_below=0.8,
+    )
+    return replace(card, **changes)
+
+
+class HalfReader:
+    """A classifier without a network: which half of the picture is brighter, and how much so."""
+
+    def __init__(self, card: ModelCard) -> None:
+        self.card = card
+
+    def read(self, frame: Frame, *, explain: bool = False) -> Reading:
+        height, width = frame.pixels.shape[:2]
+        box = np.array(seen_area(width, height, self.card.input, self.card.crop), np.float32)
+        halves = frame.pixels.reshape(height, 2, width // 2, 3).mean(axis=(0, 2, 3)) + 1e-3
+        left = float(halves[0] / halves.sum())
+        scores = sorted((ClassScore("left", left), ClassScore("right", 1 - left)), key=lambda one: -one.probability)
+        found = Classification(tuple(scores), scores[0].probability >= self.card.unsure_below)
+        heat = Heatmap(scores[0].label, np.array([[4.0, -1.0], [4.0, -1.0]], np.float32)) if explain else None
+        return Reading(frame, self.card.id, (Classified(box, found, heat),), (), {"classify": 1.0, "total": 1.0})
+
+
+class ThingDouble:
+    """An embedder of things without a network: names the box after its brightness."""
+
+    def __init__(self, card: ModelCard, area: Any = None) -> None:
+        self.card = card
+        self.area = area
+
+    def looking_at(self, area: Any) -> ThingDouble:
+        return ThingDouble(self.card, area)
+
+    def read(self, frame: Frame, *, explain: bool = False) -> Reading:
+        height, width = frame.pixels.shape[:2]
+        box = np.array((0, 0, width, height), np.float32) if self.area is None else self.area
+        x1, y1, x2, y2 = (round(float(value)) for value in box)
+        bright = frame.pixels[y1:y2, x1:x2].mean() > 127
+        match = Match("lamp", 0.9, 0.4) if bright else Match(None, 0.2, 0.0)
+        return Reading(frame, self.card.id, (), (Spotted(box, match),), {"embed": 1.0, "total": 1.0})
+
+    def shot(self, pixels: np.ndarray, source: str, box: Any = None) -> Any:
+        if pixels.max() < 20:
+            return Refusal("too-dark", "the brightness is 0 of 255, expected at least 12: more light")
+        return (source, None if box is None else tuple(box.tolist()))
+
+
+def done(result: Any) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(result)
+    return future

@@ -1,0 +1,465 @@
+"""The terminal app under Textual's Pilot: recorded frames, the real worker and models, a fixed clock."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+from textual.widgets import DataTable, Input, OptionList, RichLog, Static
+
+from edge_app.gallery.enrollment import EnrollOptions
+from edge_app.gallery.storage import Vault
+from edge_app.media import sample
+from edge_app.media.live_camera import CameraState
+from edge_app.media.pictures import read_picture
+from edge_app.recognition.face_session import open_workbench
+from edge_app.system.data_folder import Home, Settings
+from edge_app.tui.app import EdgeApp
+from edge_app.tui.picture.terminal import Terminal
+from edge_app.tui.picture.widget import Picture, Thumbnail
+from edge_app.tui.screens.base import KeyBar
+from edge_app.tui.screens.enroll_person import EnrollScreen
+from edge_app.tui.screens.help import HelpScreen
+from edge_app.tui.screens.live import LiveScreen
+from edge_app.tui.screens.models import ModelsScreen
+from edge_app.tui.screens.people import PeopleScreen
+from edge_app.tui.screens.settings import SettingsScreen
+from tests.tui.stage import NOW_S, OBAMA_ALONE, Reel, Stage, clip_frame, until
+
+SIZE = (100, 30)
+
+
+@pytest.fixture
+def stage(home: Home) -> Stage:
+    return Stage(home)
+
+
+def enroll_sample_people(home: Home, *names: str) -> None:
+    bench = open_workbench(home, Settings(precision="fp32"))
+    for name, paths in sample.people().items():
+        if name in names:
+            looks = [(path.name, bench.recognizer.shot(read_picture(path), path.name)) for path in paths]
+            assert all(verdict.accepted for verdict in bench.enroll(name, looks, EnrollOptions()))
+    bench.vault.close()
+
+
+def words(app: EdgeApp, selector: str) -> str:
+    return str(app.screen.query_one(selector, Static).render())
+
+
+def seen(app: EdgeApp) -> str:
+    """The screen as text."""
+    return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
+
+
+async def started(stage: Stage) -> None:
+    await until(lambda: stage.reels, "the camera is opened")
+
+
+async def test_a_known_person_is_greeted_and_named_on_the_picture(stage: Stage) -> None:
+    enroll_sample_people(stage.home, sample.OBAMA)
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True):
+        await started(stage)
+        stage.reel.feed(clip_frame(index) for index in OBAMA_ALONE)
+        await until(lambda: "Hello, Barack Obama!" in words(app, "#title"), "the greeting")
+        assert "● Barack Obama" in words(app, "#here")
+        log = " ".join(word for line in app.screen.query_one("#log", RichLog).lines for word in line.text.split())
+        assert "Hello, Barack Obama!" in log
+        await until(lambda: " Barack Obama 0." in seen(app), "the name over the picture")
+        assert app.latest.people == 1
+        assert "fps" in words(app, "#figures")
+
+
+async def test_a_stranger_is_marked_without_colour_too(stage: Stage) -> None:
+    stage.terminal = Terminal("mono", unicode=False)
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True):
+        await started(stage)
+        stage.reel.feed(clip_frame(index) for index in OBAMA_ALONE)
+        await until(lambda: "? somebody unknown" in seen(app), "the event")
+        await until(lambda: " ? unknown " in seen(app), "the label")
+        picture = app.screen.query_one(Picture)
+        drawn = "".join(strip.text for strip in picture._mosaic.strips)
+        assert drawn.isascii()
+        # Dashes around a stranger; a whole line is for friends. No shade is drawn with these.
+        assert drawn.count(".") > 4 and drawn.count(":") > 4 and "-" not in drawn and "|" not in drawn
+
+
+async def test_pausing_looks_at_nothing_and_says_so(stage: Stage) -> None:
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await started(stage)
+        stage.reel.feed([clip_frame(50)])
+        await until(lambda: app.latest and app.latest.observation, "a picture")
+        await pilot.press("space")
+        await until(lambda: "paused" in words(app, "#title"), "the title says paused")
+        notice, bar = app.screen.query_one("#notice"), app.screen.query_one(KeyBar)
+        await until(lambda: 0 < notice.region.bottom <= bar.region.y, "the line stands over the keys, not under them")
+        drawn = app.screen.query_one(Picture).drawn
+        stage.reel.feed([clip_frame(51)])
+        await until(lambda: stage.reel._frames.empty(), "the frame is taken")
+        await asyncio.sleep(0.2)
+        assert app.screen.query_one(Picture).drawn == drawn
+        await pilot.press("space")
+        await until(lambda: "live" in words(app, "#title"), "it goes on")
+
+
+async def test_mirror_flips_the_picture_and_is_remembered(stage: Stage) -> None:
+    app = stage.app()
+    half = np.zeros((48, 64, 3), np.uint8)
+    half[:, :32] = 255
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await started(stage)
+        stage.reel.feed([half])
+        picture = app.screen.query_one(Picture)
+        await until(lambda: picture._mosaic._shown.any(), "a picture")
+        middle = picture._mosaic._shown.shape[1] // 2
+        assert picture._mosaic._shown[:, middle + 2 :].max() == 0
+        await pilot.press("m")
+        assert picture._mosaic._shown[:, : middle - 2].max() == 0
+        assert picture._mosaic._shown[:, middle + 2 :].max() == 255
+        assert stage.looks["mirror"] is True
+
+
+async def test_a_snapshot_is_asked_for_with_what_was_seen(stage: Stage) -> None:
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await started(stage)
+        await pilot.press("s")
+        assert not stage.snapshots
+        stage.reel.feed(clip_frame(index) for index in OBAMA_ALONE)
+        await until(lambda: "unknown" in words(app, "#here"), "a face")
+        await pilot.press("s")
+        await until(lambda: stage.snapshots, "the snapshot")
+        assert len(stage.snapshots[0].sightings) == 1
+
+
+async def test_the_threshold_is_chosen_by_its_meaning_and_saved(stage: Stage) -> None:
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await started(stage)
+        await until(lambda: app.latest, "an update")
+        before = app.latest.rule.threshold
+        await pilot.press("t")
+        await pilot.pause()
+        assert "1 in 100 strangers" in words(app, "#meaning")
+        await pilot.press("down", "down")
+        await pilot.pause()
+        assert "1 in 1,000 strangers" in words(app, "#meaning")
+        await pilot.press("enter")
+        await until(lambda: stage.saved, "the choice is saved")
+        await until(lambda: app.latest.rule.threshold > before, "the rule is used")
+        assert stage.saved[-1].fpir == 0.001
+
+
+async def test_another_source_is_chosen_typed_or_refused_with_words(stage: Stage, tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(b"x")
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await started(stage)
+        await pilot.press("c")
+        await until(lambda: app.screen.query_one(OptionList).option_count == 2, "the cameras are listed")
+        assert "camera 7: Test camera, 640x480" in seen(app)
+        await pilot.press("down", "enter")
+        await until(lambda: stage.opened == ["sample", "7"], "the camera is opened")
+        assert stage.reels[0].closed
+        await until(lambda: stage.saved and stage.saved[-1].source == "7", "the choice is remembered")
+        await pilot.press("c", "tab", *"/absent", "enter")
+        await until(lambda: "does not exist" in seen(app), "the reason")
+        assert stage.opened[-1] == "7"
+        await pilot.press("c", "tab", *str(clip), "enter")
+        await until(lambda: stage.opened[-1] == str(clip), "the file is opened")
+
+
+async def test_somebody_is_enrolled_from_the_live_picture_and_then_greeted(stage: Stage) -> None:
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await started(stage)
+        await pilot.press("e")
+        await until(lambda: isinstance(app.screen, EnrollScreen), "the screen")
+        await pilot.press(*"Ada", "enter")
+        screen = app.screen
+        await until(lambda: screen.guide is not None, "the guide")
+        stage.reel.feed([np.full((480, 640, 3), 90, np.uint8)])
+        await until(lambda: "Step into the picture" in words(app, "#advice"), "it asks for a face")
+        stage.reel.feed(clip_frame(index) for index in OBAMA_ALONE)
+        await until(lambda: screen.guide.shots, "a shot is taken by itself")
+        await until(lambda: len(screen.query(Thumbnail)) == 1, "its thumbnail")
+        # A busy machine skips pictures: the first that is taken may be from the front, or turned a little.
+        asked = ("Turn your head", "Look at the camera")
+        await until(lambda: any(one in words(app, "#advice") for one in asked), "it asks for another angle")
+        await pilot.press("enter")
+        await until(lambda: "Ada is enrolled with 1 shot" in words(app, "#facts"), "the facts")
+        assert "No other person is enrolled" in words(app, "#facts")
+        assert "Missing: no shot" in words(app, "#facts")
+        await pilot.press("enter")
+        await until(lambda: isinstance(app.screen, LiveScreen), "the live picture")
+        stage.reel.feed(clip_frame(index) for index in OBAMA_ALONE)
+        await until(lambda: "● Ada" in words(app, "#here"), "she is named")
+    with Vault(stage.home.gallery_path) as vault:
+        assert vault.names() == ("Ada",)
+        assert vault.pictures("Ada") == (None,)
+
+
+async def test_quitting_in_mid_capture_leaves_nothing_behind(stage: Stage) -> None:
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await started(stage)
+        await pilot.press("e", *"Ada", "enter")
+        await until(lambda: isinstance(app.screen, EnrollScreen) and app.screen.guide, "the guide")
+        stage.reel.feed(clip_frame(index) for index in OBAMA_ALONE)
+        await until(lambda: app.screen.guide.shots, "a shot")
+        await pilot.press("ctrl+q")
+    assert not stage.home.gallery_path.exists()
+    assert stage.reel.closed
+    assert stage.workers[-1].join(5)
+
+
+async def test_leaving_the_capture_stops_looking_for_shots(stage: Stage) -> None:
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await started(stage)
+        await pilot.press("e", *"Ada", "enter")
+        await until(lambda: stage.workers[-1]._capturing, "it captures")
+        await pilot.press("escape")
+        await until(lambda: not stage.workers[-1]._capturing, "it stops")
+        assert isinstance(app.screen, LiveScreen)
+
+
+async def test_a_dropped_shot_is_not_stored(stage: Stage) -> None:
+    app = stage.app()
+    obama, astronaut = sample.people()[sample.OBAMA][0], sample.stranger()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await started(stage)
+        await pilot.press("e", *"Ada", "enter")
+        await until(lambda: isinstance(app.screen, EnrollScreen) and app.screen.guide, "the guide")
+        await pilot.press("f")
+        await until(lambda: app.screen.query("Ask Input"), "the question")
+        app.screen.query_one(Input).value = f"{obama} {astronaut} /absent.jpg"
+        await pilot.press("enter")
+        await until(lambda: len(app.screen_stack[-1].query(Thumbnail)) == 2, "two thumbnails")
+        await until(lambda: "absent.jpg" in seen(app), "the file that is not there is named")
+        await pilot.press("2")
+        await until(lambda: len(app.screen.query(Thumbnail)) == 1, "one thumbnail")
+        await pilot.press("enter")
+        await until(lambda: "Ada is enrolled with 1 shot" in words(app, "#facts"), "the facts")
+    with Vault(stage.home.gallery_path) as vault:
+        assert [t.source for t in vault.identity("Ada").templates] == [obama.name]
+
+
+async def test_somebody_already_enrolled_is_noticed_and_can_be_insisted_on(stage: Stage) -> None:
+    enroll_sample_people(stage.home, sample.OBAMA)
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await started(stage)
+        await pilot.press("e", *"Eve", "enter")
+        await until(lambda: isinstance(app.screen, EnrollScreen) and app.screen.guide, "the guide")
+        stage.reel.feed(clip_frame(index) for index in OBAMA_ALONE)
+        await until(lambda: "looks like Barack Obama" in words(app, "#caution"), "the warning")
+        await until(lambda: app.screen.guide.shots, "a shot")
+        await pilot.press("i")
+        assert "Insist" not in words(app, "KeyBar")
+        await pilot.press("enter")
+        await until(lambda: "Nothing was stored" in words(app, "#caution"), "the refusal")
+        await until(lambda: "Insist" in words(app, "KeyBar"), "the key is offered")
+        await pilot.press("i")
+        await until(lambda: "Eve is enrolled" in words(app, "#facts"), "the facts")
+        assert "SO NEAR" in words(app, "#facts")
+
+
+async def test_people_are_listed_renamed_forgotten_and_brought_back(stage: Stage) -> None:
+    enroll_sample_people(stage.home, sample.OBAMA, sample.BIDEN)
+    with Vault(stage.home.gallery_path) as vault:
+        vault.touch(sample.OBAMA, NOW_S - 7200)
+        before = vault.identity(sample.OBAMA)
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await started(stage)
+        await pilot.press("p")
+        await until(lambda: isinstance(app.screen, PeopleScreen) and app.screen.table.row_count == 2, "the rows")
+        assert "2 h ago" in seen(app).replace("120 min", "2 h")
+        await until(lambda: "obama_1.jpg" in seen(app), "the shots of the first")
+        await pilot.press("r")
+        await until(lambda: app.screen.query("Ask Input"), "the question")
+        app.screen.query_one(Input).value = "Barack"
+        await pilot.press("enter")
+        await until(lambda: isinstance(app.screen, PeopleScreen) and app.screen.chosen == "Barack", "the new name")
+        await pilot.press("x")
+        await until(lambda: app.screen.table.row_count == 1, "one row less")
+        with Vault(stage.home.gallery_path) as vault:
+            assert vault.names() == (sample.BIDEN,)
+        await pilot.press("u")
+        await until(lambda: app.screen.table.row_count == 2, "the row is back")
+        assert app.screen.chosen == "Barack"
+    with Vault(stage.home.gallery_path) as vault:
+        after = vault.identity("Barack")
+        assert vault.last_seen("Barack") == NOW_S - 7200
+    assert [t.source for t in after.templates] == [t.source for t in before.templates]
+    assert all(
+        np.array_equal(a.embedding.vector, b.embedding.vector)
+        for a, b in zip(after.templates, before.templates, strict=True)
+    )
+
+
+async def test_a_name_that_is_taken_is_a_message(stage: Stage) -> None:
+    enroll_sample_people(stage.home, sample.OBAMA, sample.BIDEN)
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await started(stage)
+        await pilot.press("p")
+        await until(lambda: isinstance(app.screen, PeopleScreen) and app.screen.table.row_count == 2, "the rows")
+        await pilot.press("r")
+        await until(lambda: app.screen.query("Ask Input"), "the question")
+        app.screen.query_one(Input).value = sample.BIDEN
+        await pilot.press("enter")
+        await until(lambda: "is in the gallery already" in " ".join(seen(app).split()), "the reason")
+
+
+async def test_models_are_listed_measured_and_swapped_while_it_runs(stage: Stage) -> None:
+    app = stage.app()
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await started(stage)
+        await pilot.press("o")
+        await until(
+            lambda: isinstance(app.screen, ModelsScreen) and app.screen.query_one(DataTable).row_count == 2, "the rows"
+        )
+        await until(lambda: "strangers that pass" in seen(app), "the plot")
+        assert "research only (NO COMMERCIAL USE)" in seen(app)
+        await pilot.press("down", "b")
+        await until(lambda: "12.5 ms" in seen(app), "the measurement")
+        await pilot.press("d")
+        await until(lambda: len(stage.workers) == 2 and stage.saved, "another worker")
+        assert stage.saved[-1].detector == "mtcnn"
+        assert stage.workers[0].join(5)
+        await until(lambda: len(stage.reels) == 2, "the source is opened again")
+        await pilot.press("escape")
+        stage.reel.feed(clip_frame(index) for index in OBAMA_ALONE)
+        await until(lambda: "unknown" in words(app, "#here"), "it goes on")
+
+
+async def test_settings_are_applied_and_saved_or_refused_with_words(stage: Stage) -> None:
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await started(stage)
+        await pilot.press("comma")
+        await until(lambda: isinstance(app.screen, SettingsScreen), "the screen")
+        app.screen.query_one("#threads", Input).value = "many"
+        await pilot.press("ctrl+s")
+        await until(lambda: "the number of threads is 'many'" in " ".join(seen(app).split()), "the reason")
+        assert not stage.saved
+        app.screen.query_one("#threads", Input).value = ""
+        app.screen.query_one("#margin", Input).value = "0.2"
+        app.screen.query_one("#theme").value = "nord"
+        await pilot.press("ctrl+s")
+        await until(lambda: stage.saved, "they are saved")
+        assert stage.saved[-1].margin == 0.2
+        await until(lambda: app.latest.rule.margin == pytest.approx(0.2 * app.latest.rule.scale), "they are used")
+        await until(lambda: stage.looks.get("theme") == "nord", "the theme is remembered")
+        assert len(stage.workers) == 1
+
+
+async def test_help_lists_every_key_and_what_the_terminal_lacks(stage: Stage) -> None:
+    stage.terminal = Terminal.detect({"TERM": "xterm-256color"}, "utf-8")
+    app = stage.app()
+    async with app.run_test(size=(100, 60), notifications=True) as pilot:
+        await started(stage)
+        await pilot.press("question_mark")
+        await until(lambda: isinstance(app.screen, HelpScreen), "the help")
+        text = seen(app)
+        for binding in LiveScreen.BINDINGS:
+            assert binding.description in text
+        assert "announces 256 colours" in text
+        assert "dithered" in text
+
+
+async def test_a_fault_in_the_worker_is_a_line_on_the_screen_and_the_app_goes_on(stage: Stage) -> None:
+    class Broken:
+        def __init__(self, bench) -> None:
+            self.recognizer = bench.recognizer
+            self.tracks = ()
+
+        def observe(self, frame):
+            raise RuntimeError("Ada Lovelace")
+
+        def reset(self) -> None: ...
+        def with_gallery(self, gallery, rule) -> None: ...
+
+    stage.recognizer = Broken(open_workbench(stage.home, stage.settings))
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await started(stage)
+        stage.reel.feed([clip_frame(50)])
+        await until(lambda: "internal fault (RuntimeError)" in words(app, "#notice"), "the line")
+        await pilot.press("p")
+        await until(lambda: isinstance(app.screen, PeopleScreen), "the app answers")
+    assert "Ada" not in stage.home.log_path.read_text()
+
+
+async def test_a_lost_camera_is_a_line_that_goes_away(stage: Stage) -> None:
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True):
+        await started(stage)
+        well = stage.reel.status
+        stage.reel.lose("camera 7 is not there; trying again in 1 s")
+        await until(lambda: "trying again in 1 s" in words(app, "#notice"), "the line")
+        assert "lost" in words(app, "#title")
+        stage.reel.status = well
+        await until(lambda: not app.screen.query_one("#notice").display, "the line is gone")
+        assert app.latest.status.state is CameraState.LIVE
+
+
+async def test_what_is_to_be_told_at_the_start_is_told(stage: Stage) -> None:
+    stage.notices = ("No camera was found: this is the built-in sample clip.",)
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True):
+        await started(stage)
+        await until(lambda: "No camera was found" in seen(app), "the notice")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (200, 50)])
+async def test_every_screen_shows_all_its_keys_and_fits(stage: Stage, size: tuple[int, int]) -> None:
+    enroll_sample_people(stage.home, sample.OBAMA)
+    app = stage.app()
+    async with app.run_test(size=size, notifications=True) as pilot:
+        await started(stage)
+        for key, kind in (
+            ("", LiveScreen),
+            ("p", PeopleScreen),
+            ("o", ModelsScreen),
+            ("comma", SettingsScreen),
+            ("e", EnrollScreen),
+        ):
+            if key:
+                await pilot.press(key)
+            await until(lambda kind=kind: isinstance(app.screen, kind), f"{kind.__name__}")
+            await pilot.pause()
+            bar = app.screen.query_one(KeyBar)
+            shown = str(bar.render()).replace("\u00a0", " ")
+            for active in app.screen.active_bindings.values():
+                if active.binding.show and active.binding.description:
+                    assert active.binding.description in shown
+            assert bar.region.bottom == size[1]
+            for widget in app.screen.query("#title, #picture, #side, #detail, #shots, DataTable, #advice, #form"):
+                assert app.screen.region.contains_region(widget.region), widget
+            if key:
+                await pilot.press("escape")
+                await until(lambda: isinstance(app.screen, LiveScreen), "back")
+
+
+async def test_the_command_palette_offers_what_the_keys_do(stage: Stage) -> None:
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True):
+        await started(stage)
+        offered = {command.title for command in app.get_system_commands(app.screen)}
+        assert {"Enroll", "People", "Models", "Settings", "Pause", "Threshold", "Help", "Theme", "Quit"} <= offered
+
+
+async def test_a_reel_is_only_looked_at_once_and_in_order(stage: Stage) -> None:
+    """The stage itself: frames arrive in the order they were fed."""
+    reel = Reel()
+    reel.feed([clip_frame(50), clip_frame(51)])
+    assert [reel.take(0.1).index, reel.take(0.1).index, reel.take(0.01)] == [0, 1, None]

@@ -1,0 +1,150 @@
+"""A real terminal, driven by keys: enroll from the sample clip, be recognized, quit, leave the terminal as it was."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_app.cli.tui import desk_of, pictures_named
+from edge_app.cli.tui import run as run_tui
+from edge_app.core.types import MediaError, UsageError
+from edge_app.gallery.storage import Vault
+from edge_app.system.data_folder import Home
+
+PATIENCE_S = 90
+
+
+class Session:
+    """A tmux server of its own, with one window of a fixed size."""
+
+    def __init__(self, folder: Path, size: tuple[int, int] = (120, 40)) -> None:
+        self._socket = folder / "tmux"
+        self._size = size
+
+    def tmux(self, *words: str) -> str:
+        done = subprocess.run(
+            ["tmux", "-S", str(self._socket), "-f", "/dev/null", *words], capture_output=True, text=True, timeout=20
+        )
+        return done.stdout
+
+    def open(self, command: str) -> None:
+        width, height = self._size
+        self.tmux("new-session", "-d", "-x", str(width), "-y", str(height), "sh")
+        # The shell of the test may echo anything: what counts begins after the screen is cleared.
+        self.type(f"export COLORTERM=truecolor LANG=C.UTF-8; clear; {command}; echo left with $?")
+
+    def type(self, text: str) -> None:
+        self.tmux("send-keys", "-l", text)
+        self.key("Enter")
+
+    def key(self, *keys: str) -> None:
+        self.tmux("send-keys", *keys)
+
+    def screen(self, *options: str) -> str:
+        return self.tmux("capture-pane", "-p", *options)
+
+    def until(self, there: Callable[[str], object], what: str) -> str:
+        end_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end_s:
+            screen = self.screen()
+            if there(screen):
+                return screen
+            time.sleep(0.1)
+        raise AssertionError(f"never happened: {what}\n{self.screen()}")
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    if shutil.which("tmux") is None:
+        pytest.skip("needs tmux")
+    one = Session(tmp_path)
+    yield one
+    one.tmux("kill-server")
+
+
+def test_somebody_is_enrolled_and_greeted_in_a_real_terminal(session: Session, home: Home) -> None:
+    root = Path(__file__).resolve().parents[2]
+    session.open(f"cd {root} && {sys.executable} -m edge_app tui --source sample --stats --home {home.path}")
+    session.until(lambda screen: "sample clip: live" in screen, "the live picture")
+    assert re.search(r"\x1b\[38;2;\d+;\d+;\d+", session.screen("-e")), "true colour reaches the terminal"
+    session.key("e")
+    session.until(lambda screen: "Type a name" in screen, "the question for a name")
+    session.type("Tess")
+    session.until(lambda screen: re.search(r"1 (front|left|right) 0\.\d\d", screen), "a shot is taken by itself")
+    session.key("Enter")
+    session.until(lambda screen: "Tess is enrolled with" in screen, "the shots are stored")
+    session.key("Enter")
+    session.until(lambda screen: "● Tess 0." in screen and "Here now" in screen, "Tess is recognized")
+    session.key("p")
+    session.until(lambda screen: "sample clip" in screen and "No picture is kept" in screen, "the roster")
+    session.key("Escape")
+    session.until(lambda screen: "Here now" in screen, "the live picture again")
+    session.key("q")
+    after = session.until(lambda screen: "left with 0" in screen, "it quits")
+    assert "pictures drawn" in after and "Traceback" not in after
+    with Vault(home.gallery_path) as vault:
+        assert vault.names() == ("Tess",)
+    assert home.exposed() == ()
+
+
+def test_what_is_no_terminal_is_refused_with_a_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match="edge-app watch"):
+        run_tui(arguments())
+
+
+def test_without_a_camera_it_is_the_sample_clip_and_says_so(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_app.cli.tui._cameras", lambda: ())
+    desk = desk_of(arguments(home=home.path))
+    assert desk.source == "sample"
+    assert "No camera was found" in desk.notices[0]
+
+
+def test_the_last_source_is_opened_again_unless_it_is_gone(home: Home, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    home.save_settings(replace(home.settings(), source="http://camera.local/video"))
+    assert desk_of(arguments(home=home.path)).source == "http://camera.local/video"
+    home.save_settings(replace(home.settings(), source=str(tmp_path / "gone.mp4")))
+    desk = desk_of(arguments(home=home.path))
+    assert desk.source == "sample" and "does not exist" in desk.notices[0]
+
+
+def test_pictures_are_named_as_in_a_shell(tmp_path: Path) -> None:
+    folder = tmp_path / "two words"
+    folder.mkdir()
+    for name in ("b.jpg", "a.png"):
+        (folder / name).write_bytes(b"x")
+    assert pictures_named(f"'{folder}' {tmp_path}/c.jpg") == (folder / "a.png", folder / "b.jpg", tmp_path / "c.jpg")
+    with pytest.raises(UsageError):
+        pictures_named("'open")
+    with pytest.raises(MediaError):
+        pictures_named("  ")
+
+
+def test_a_snapshot_is_private_and_holds_the_boxes(home: Home) -> None:
+    import numpy as np
+
+    from edge_app.core.types import Face, Frame, Match, Observation, Sighting
+    from edge_app.media.pictures import read_picture
+
+    face = Face(np.array([20, 20, 60, 60], np.float32), np.full((5, 2), 40, np.float32), 0.9)
+    frame = Frame(np.zeros((100, 100, 3), np.uint8), 7, 0.0)
+    seen = Observation(frame, (Sighting(face, Match("Ada", 0.9, 2.0)),), {})
+    path = desk_of(arguments(home=home.path, source="sample")).snapshot(seen)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert read_picture(path).max() > 0
+    assert home.exposed() == ()
+
+
+def arguments(**given: object):
+    import argparse
+
+    names = ("home", "source", "seconds", "fpir", "margin", "precision", "detector", "threads", "min_face")
+    return argparse.Namespace(**dict.fromkeys(names) | {"stats": False} | given)
