@@ -1,7 +1,7 @@
 """Judges face_recognition's encodings as that library uses them: by distance, the nearest of all pictures counts.
 
-Hides the draws of galleries, which are those of `edge_app.accuracy.open_set` (same seeds, two pictures each, the rest mates,
-people with a single picture strangers). Flows in: `Encodings`. Flows out: `PeerFigures`.
+Hides the draws of galleries, which are those of `edge_app.accuracy.open_set` (same seeds, two pictures each, the
+rest mates, people with a single picture strangers). Flows in: `Encodings`. Flows out: `PeerFigures`.
 """
 
 from __future__ import annotations

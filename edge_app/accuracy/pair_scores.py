@@ -1,8 +1,8 @@
 """Judges embedders and classifiers alike: torch, ONNX or INT8, by what they put out; needs only numpy.
 
 Hides how thresholds at false-match rates and TAR at FAR come from all pairs of a labelled set. Given
-pairs are judged in `edge_app.accuracy.lfw_pairs`, galleries and strangers in `edge_app.accuracy.open_set`; how certain a figure
-is says `edge_app.accuracy.intervals`.
+pairs are judged in `edge_app.accuracy.lfw_pairs`, galleries and strangers in `edge_app.accuracy.open_set`; how
+certain a figure is says `edge_app.accuracy.intervals`.
 Flows in: (N, D) unit rows with one identity label each, or any `images -> rows` function.
 Flows out: figures with intervals, and the operating points that go into a model's card.
 

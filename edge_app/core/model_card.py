@@ -74,8 +74,8 @@ class ModelCard:
     origin_sha256: str
     """Hash of the file the weights came in."""
     crop: str = "none"
-    """What part of a picture it takes: an alignment template of `edge_app.inference.geometry.CROPS`, "centre-S" (the central
-    rectangle, S times the largest that fits), "face-S" (a face's box grown S times), or "none"."""
+    """What part of a picture it takes: an alignment template of `edge_app.inference.geometry.CROPS`, "centre-S" (the
+    central rectangle, S times the largest that fits), "face-S" (a face's box grown S times), or "none"."""
     embedding_size: int | None = None
     labels: tuple[str, ...] = ()
     temperature: float = 1.0

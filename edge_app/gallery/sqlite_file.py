@@ -1,7 +1,7 @@
 """One SQLite file that is private, versioned, shared between processes and leaves nothing behind.
 
-Hides connections, modes, locks, transactions, schema checks and SQLite's errors from `edge_app.gallery.storage`, its only user.
-Flows in: a path and a `Schema`. Flows out: connections inside a transaction, and one-line GalleryErrors.
+Hides connections, modes, locks, transactions, schema checks and SQLite's errors from `edge_app.gallery.storage`, its
+only user. Flows in: a path and a `Schema`. Flows out: connections inside a transaction, and one-line GalleryErrors.
 
 The journal is SQLite's rollback journal, not a WAL. A process killed at any moment leaves it behind and the next one
 rolls it back; processes take turns, each for milliseconds. A WAL would let readers run beside a writer, which nobody

@@ -1,7 +1,8 @@
 """The gallery on disk: identities, templates, kept pictures, last sightings and an audit trail without names.
 
 Hides the tables and how they are read fast. Flows in: names and `Template`s. Flows out: `Identity`, `Stored` (all
-vectors of one model as one array), `Enrolled` (a line per identity). The file itself is `edge_app.gallery.sqlite_file`'s.
+vectors of one model as one array), `Enrolled` (a line per identity). The file itself is
+`edge_app.gallery.sqlite_file`'s.
 """
 
 from __future__ import annotations

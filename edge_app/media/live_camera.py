@@ -1,6 +1,7 @@
 """Live frames: hides the capture thread, reconnection, and telling a sound picture from a black or frozen one.
 
-In: a source's spec (see `edge_app.media.sources`). Out: always the newest frame, and a `CameraStatus` that says in one line
+In: a source's spec (see `edge_app.media.sources`). Out: always the newest frame, and a `CameraStatus` that says in
+one line
 what is wrong. A camera that is absent, busy, lost, black or frozen is a status and a retry, never an exception, and it
 comes back by itself.
 """

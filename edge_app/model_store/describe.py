@@ -1,7 +1,8 @@
 """Cards for models that others made: hides what can be read off the graph, the presets, and the TOML file.
 
-Flows in: options or a small TOML file, and what `edge_app.model_store.onnx_inspect` saw in the graph. Flows out: a `ModelCard`, its
-own statements checked (`check_card`); whether it is true is found out by running it (`edge_app.model_store.sandbox_check`).
+Flows in: options or a small TOML file, and what `edge_app.model_store.onnx_inspect` saw in the graph. Flows out: a
+`ModelCard`, its own statements checked (`check_card`); whether it is true is found out by running it
+(`edge_app.model_store.sandbox_check`).
 """
 
 from __future__ import annotations

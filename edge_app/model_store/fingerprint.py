@@ -3,7 +3,8 @@
 Hides which pictures, how they are cut and which numbers are kept. Flows in: a loaded model, the metadata of its file.
 Flows out: a `Proof`, or a ModelError when the model is no longer the one that its maker measured.
 
-`edge_app.model_store.sandbox_check` finds out descriptions that cannot be true; this finds out true ones that were edited: a mean a little
+`edge_app.model_store.sandbox_check` finds out descriptions that cannot be true; this finds out true ones that were
+edited: a mean a little
 off, labels in another order, a lower threshold. Outputs may differ from one processor to the next, so they are held to
 `LIMIT`; what the card claims besides is held to its hash. It guards against mistakes: who wants to deceive can export
 a proof of his own.

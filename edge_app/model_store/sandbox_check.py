@@ -2,7 +2,8 @@
 
 Hides the child process with its limits of memory and time, the sample material of each task, and what outputs must
 look like. A card that lies is found out here: other readings of the pictures (channels, normalization) are tried
-beside the card's, and outputs are held to those that its maker measured where the file tells them (`edge_app.model_store.fingerprint`).
+beside the card's, and outputs are held to those that its maker measured where the file tells them
+(`edge_app.model_store.fingerprint`).
 Flows in: a model file with a card. Flows out: its outputs on the sample, or a ModelError in words.
 """
 

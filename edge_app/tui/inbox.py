@@ -1,6 +1,7 @@
 """The whole vocabulary between the worker's thread and the screens.
 
-Upwards, screens send the commands of `edge_app.live.worker`, named here once. Downwards there is one message, `News`: it
+Upwards, screens send the commands of `edge_app.live.worker`, named here once. Downwards there is one message,
+`News`: it
 carries nothing, it says that the `Inbox` has something. Pictures that nobody took yet are replaced by newer ones,
 so a slow terminal skips pictures and never falls behind; events are kept.
 """

@@ -364,7 +364,7 @@ def test_open_set_needs_enough_people_and_a_stranger() -> None:
 
 def test_the_evaluator_needs_no_torch_and_no_sklearn() -> None:
     code = (
-        "import sys; import edge_app.accuracy.pair_scores, edge_app.accuracy.open_set, edge_app.accuracy.lfw_pairs, edge_app.accuracy.intervals; "
+        "import sys; import edge_app.accuracy.pair_scores, edge_app.accuracy.open_set, edge_app.accuracy.lfw_pairs, edge_app.accuracy.intervals; "  # noqa: E501
         "bad = {'torch', 'sklearn', 'onnx', 'onnxruntime'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,9 +6,11 @@ exported graph. Flows out: a file with a card of its own under its final name, o
 INT8 is static: QDQ, weights per channel, calibrated on the material's training pictures. Convolutions with what follows
 them (activation, Add, pooling) work in bytes; the classifier's last matrix and its map of places stay float: they cost
 nothing and the answers hang on them. Weights of dense layers use 7 bits, those of depthwise layers 8: AVX2 multiplies
-bytes with 16 bits of room (see `edge_export.graph.quantize_sface`). On ants_bees in EfficientNet-Lite0, one run's mean change of a
+bytes with 16 bits of room (see `edge_export.graph.quantize_sface`). On ants_bees in EfficientNet-Lite0, one run's
+mean change of a
 probability: this 0.0157; 8 bits everywhere 0.0162 even when equalized, 7 bits everywhere 0.0238 when equalized; this
-with streams equalized (`edge_export.graph.equalize`) 0.0112. Where ReLU6 is not among what is quantized, it is a float island:
+with streams equalized (`edge_export.graph.equalize`) 0.0112. Where ReLU6 is not among what is quantized, it is a
+float island:
 0.0488, and slow. A graph with PReLU is SFace's, and gets the recipe of `edge_export.graph.quantize_sface`.
 """
 
@@ -99,7 +101,8 @@ def build(
 ) -> Lowered:
     """Make a lower precision of an exported graph, judge it, and write it when it is good enough.
 
-    `fp32_model`: as `edge_export.graph.card.read_model` reads the exported file, so that the hash in the new card is that file's.
+    `fp32_model`: as `edge_export.graph.card.read_model` reads the exported file, so that the hash in the new card is
+    that file's.
     `max_drop`: largest loss of accuracy, or of TAR, in [0, 1]. An embedder must also keep it against templates of the
     fp32 build, since both share a gallery (`edge_export.check.shared_gallery`). Nothing is written when it is refused.
     """

@@ -1,7 +1,7 @@
 """Writes what a folder of people tells about an embedder into the cards of its shipped builds.
 
-Hides nothing of the measuring, which is `edge_app.accuracy.people_folder`. Flows in: a folder of people. Flows out: cards with
-operating points and figures, and a manifest that pins the changed files.
+Hides nothing of the measuring, which is `edge_app.accuracy.people_folder`. Flows in: a folder of people. Flows out:
+cards with operating points and figures, and a manifest that pins the changed files.
 """
 
 from __future__ import annotations

@@ -249,7 +249,8 @@ class PictureViews(Dataset[Any]):
     """Batches of pictures read anew each epoch, for networks or folders too large to cache."""
 
     def __init__(self, paths: Sequence[Path], targets: Tensor, backbone: Backbone, view: View, seed: int) -> None:
-        """`view` is called with a seed of run, epoch and picture; `edge_app.inference.geometry.prepare` in disguise for judging."""
+        """`view` is called with a seed of run, epoch and picture; `edge_app.inference.geometry.prepare` in disguise
+        for judging."""
         self._paths, self._targets, self._view, self._seed = list(paths), targets, view, seed
         self._spec = backbone.input
 

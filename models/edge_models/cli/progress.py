@@ -1,7 +1,7 @@
 """How training is told while it goes on: bars on a terminal, plain lines elsewhere, nothing but notes with --json.
 
-Hides the drawing and how often a line is due. Flows in: what `edge_models.fitting.progress.Progress` is told. Flows out: lines on
-standard error, without control characters where that is not a terminal.
+Hides the drawing and how often a line is due. Flows in: what `edge_models.fitting.progress.Progress` is told. Flows
+out: lines on standard error, without control characters where that is not a terminal.
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ class AugmentOptions:
 
 
 def view_maker(options: AugmentOptions, spec: InputSpec, crop: str) -> View:
-    """Build the function that draws a random view. Strength 0 without faults gives `edge_app.inference.geometry.prepare`'s view."""
+    """Build the function that draws a random view. Strength 0 without faults gives
+    `edge_app.inference.geometry.prepare`'s view."""
     geometry = _geometry(options, spec)
     colour = _colour(options.strength)
 

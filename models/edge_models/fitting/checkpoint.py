@@ -70,7 +70,8 @@ class Checkpoint:
     input: InputSpec
     """Size, channel order, mean and std in 0-255 units."""
     crop: str
-    """How a picture becomes the input: "centre-S" (see `edge_app.inference.geometry.prepare`) or a name of its CROPS."""
+    """How a picture becomes the input: "centre-S" (see `edge_app.inference.geometry.prepare`) or a name of its
+    CROPS."""
     head: Mapping[str, Any]
     """How the module behind the backbone is built; a classifier's: see `edge_models.classifier.network.Head`."""
     classes: tuple[str, ...] = ()

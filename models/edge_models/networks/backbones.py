@@ -243,7 +243,8 @@ def base_of(backbone: Backbone) -> Base:
 
 
 def normalize(images: Tensor, spec: InputSpec) -> Tensor:
-    """Pictures (N, 3, H, W) uint8 RGB to the network's input, float32; the same as `edge_app.inference.geometry.to_input`."""
+    """Pictures (N, 3, H, W) uint8 RGB to the network's input, float32; the same as
+    `edge_app.inference.geometry.to_input`."""
     ordered = images.flip(1) if spec.channels == "BGR" else images
     mean = torch.tensor(spec.mean, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(spec.std, device=images.device).view(1, 3, 1, 1)
