@@ -65,9 +65,7 @@ def offences(room, inside, text):
             yield name
         if top not in FOLDERS:
             continue
-        if list(FOLDERS).index(top) > list(FOLDERS).index(room):
-            yield name
-        elif (
+        if list(FOLDERS).index(top) > list(FOLDERS).index(room) or (
             top == room
             and target != package
             and {package, target} <= order.keys()
