@@ -6,11 +6,12 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 FACES ?=
 PEER_PYTHON ?=
 
-.PHONY: help install demo test check zoo bench train-extras clean
+.PHONY: help install demo test test-all check zoo bench train-extras clean
 
 help:
 	@echo "make demo     set up the laptop side and see people recognized (no camera, no torch, no download of models)"
-	@echo "make test     add the training side to the same environment and run every test"
+	@echo "make test     add the training side to the same environment and prove the installation (the quick tests)"
+	@echo "make test-all every test, trainings and kills too; what .ci/run calls"
 	@echo "make check    formatting, lint, strict types"
 	@echo "make zoo      rebuild the shipped models: make zoo FACES=folder/of/faces"
 	@echo "make bench    measure this machine, beside facenet-pytorch and face_recognition where they are installed"
@@ -32,7 +33,10 @@ demo: install
 	$(BIN)/edge-app demo
 
 test: $(VENV)/.extras
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto -m 'not slow'
+
+test-all: $(VENV)/.extras
+	$(BIN)/python -m pytest -n auto
 
 check: $(VENV)/.extras
 	$(BIN)/ruff format --check .
