@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from edge_app.core.types import Floats, Pixels
+from edge_app.core.types import Float32s, Pixels
 from edge_app.inference.geometry import resize
 
 CROWD_PX = (1280, 960)
@@ -31,9 +31,9 @@ _TRIES = 60
 class Truth:
     """What is known of one face in one picture."""
 
-    box: Floats
+    box: Float32s
     """(4,) x1 y1 x2 y2, pixels."""
-    landmarks: Floats
+    landmarks: Float32s
     """(5, 2), pixels."""
 
     @property
@@ -46,7 +46,7 @@ class Truth:
         """Distance between the eyes."""
         return float(np.linalg.norm(self.landmarks[1] - self.landmarks[0]))
 
-    def moved(self, scale: float, shift: Floats) -> Truth:
+    def moved(self, scale: float, shift: Float32s) -> Truth:
         """The same face after scaling and then shifting the picture by (2,) pixels."""
         return Truth(self.box * scale + np.tile(shift, 2), self.landmarks * scale + shift)
 

@@ -27,7 +27,8 @@ from edge_app.accuracy.lfw_pairs import LfwPairs
 from edge_app.accuracy.open_set import OpenSetProtocol, open_set
 from edge_app.accuracy.pair_scores import label_numbers
 from edge_app.accuracy.people_folder import FPIR, Looks, Tick, embed_crops, judge_pairs, no_tick
-from edge_app.core.types import Face, Floats, MediaError, ModelError, Pixels
+from edge_app.core.errors import MediaError, ModelError
+from edge_app.core.types import Face, Float32s, Pixels
 from edge_app.gallery.enrollment import prominence
 from edge_app.inference.detector import Detector
 from edge_app.inference.embedder import Embedder
@@ -322,7 +323,7 @@ def _figures(hits: Sequence[_Hits], names: Names, speed_ms: Mapping[str, float],
     )
 
 
-def _of_size(low: float, high: float, errors: Floats | NDArray[np.float64]) -> SizeFigures:
+def _of_size(low: float, high: float, errors: Float32s | NDArray[np.float64]) -> SizeFigures:
     found = errors[np.isfinite(errors)]
     middle, most = (float(np.quantile(found, q)) for q in (0.5, 0.9)) if len(found) else (None, None)
     return SizeFigures(low, high, wilson(len(found), len(errors)), middle, most)

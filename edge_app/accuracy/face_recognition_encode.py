@@ -26,7 +26,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.types import Face, MediaError, ModelError, Pixels
+from edge_app.core.errors import MediaError, ModelError
+from edge_app.core.types import Face, Pixels
 from edge_app.gallery.enrollment import prominence
 
 ENCODING_SIZE = 128

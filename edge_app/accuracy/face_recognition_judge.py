@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from edge_app.accuracy.face_recognition_encode import Encodings
 from edge_app.accuracy.lfw_pairs import LfwPairs, Verification, verification
 from edge_app.accuracy.pair_scores import Ints, label_numbers
-from edge_app.core.types import Floats, MediaError, ModelError
+from edge_app.core.errors import MediaError, ModelError
+from edge_app.core.types import Float32s
 
 TOLERANCE = 0.6
 """face_recognition's default: the largest distance at which it says "same"."""
@@ -80,13 +81,13 @@ def _judge_pairs(encodings: Encodings, folder: Path, pairs: LfwPairs) -> tuple[V
     return verification(nearness, pairs.same, pairs.folds), int((~seen).sum())
 
 
-def _gallery(vectors: Floats, numbers: Ints, size: int, fpir: float) -> PeerGallery:
+def _gallery(vectors: Float32s, numbers: Ints, size: int, fpir: float) -> PeerGallery:
     outcomes = [_draw(vectors, numbers, size, fpir, seed) for seed in _SEEDS]
     means = np.mean(np.array(outcomes), axis=0)
     return PeerGallery(size, *(float(value) for value in means))
 
 
-def _draw(vectors: Floats, numbers: Ints, size: int, fpir: float, seed: int) -> tuple[float, float, float, float]:
+def _draw(vectors: Float32s, numbers: Ints, size: int, fpir: float, seed: int) -> tuple[float, float, float, float]:
     """Strangers named and mates missed at the default tolerance, mates missed at the FPIR, that tolerance."""
     order = np.argsort(numbers, kind="stable")
     groups = np.split(order, np.cumsum(np.bincount(numbers))[:-1])
@@ -110,7 +111,7 @@ def _draw(vectors: Floats, numbers: Ints, size: int, fpir: float, seed: int) -> 
     return float(np.mean(strangers <= TOLERANCE)), missed(TOLERANCE), missed(tolerance), tolerance
 
 
-def nearest(enrolled: Floats, probes: Floats) -> tuple[Ints, NDArray[np.float64]]:
+def nearest(enrolled: Float32s, probes: Float32s) -> tuple[Ints, NDArray[np.float64]]:
     """The person with the nearest picture and its distance, for (P, D) probes and (G, T, D) pictures enrolled."""
     people, templates, size = enrolled.shape
     flat = enrolled.reshape(-1, size).astype(np.float64)

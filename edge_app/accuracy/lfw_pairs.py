@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_app.accuracy.intervals import Estimate, wilson
-from edge_app.core.types import Floats, MediaError, ModelError
+from edge_app.core.errors import MediaError, ModelError
+from edge_app.core.types import Float32s
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -84,18 +85,18 @@ def _pair_paths(words: list[str], root: Path, where: str) -> tuple[Path, Path]:
     return first, second
 
 
-def pair_similarities(embeddings: Floats, pairs: Ints) -> Floats:
+def pair_similarities(embeddings: Float32s, pairs: Ints) -> Float32s:
     """Return the (P,) cosines of (P, 2) pairs of positions in (N, D) unit rows."""
-    found: Floats = np.einsum("pd,pd->p", embeddings[pairs[:, 0]], embeddings[pairs[:, 1]], dtype=np.float32)
+    found: Float32s = np.einsum("pd,pd->p", embeddings[pairs[:, 0]], embeddings[pairs[:, 1]], dtype=np.float32)
     return found
 
 
-def accuracy_at(similarities: Floats, same: Bools, threshold: float) -> Estimate:
+def accuracy_at(similarities: Float32s, same: Bools, threshold: float) -> Estimate:
     """Return the share of pairs that one given threshold tells right, with Wilson's interval."""
     return wilson(int(((similarities >= threshold) == same).sum()), len(same))
 
 
-def best_threshold(similarities: Floats, same: Bools) -> float:
+def best_threshold(similarities: Float32s, same: Bools) -> float:
     """Return the threshold with the most pairs told right; of equals, the middle of the widest gap.
 
     Raises ModelError for no pairs.
@@ -113,7 +114,7 @@ def best_threshold(similarities: Floats, same: Bools) -> float:
     return float((edges[cut] + edges[cut + 1]) / 2)
 
 
-def verification(similarities: Floats, same: Bools, folds: Ints) -> Verification:
+def verification(similarities: Float32s, same: Bools, folds: Ints) -> Verification:
     """Return k-fold cross-validated accuracy on (P,) pairs, each with the number of its fold.
 
     The threshold of a fold is the best on all others. Raises ModelError for fewer than two folds.

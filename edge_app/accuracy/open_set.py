@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from edge_app.accuracy.intervals import Estimate, bootstrap, bootstrap_gain, weighted_share
 from edge_app.accuracy.pair_scores import Ints, just_above, label_numbers, mean_templates
-from edge_app.core.types import Floats, ModelError, UsageError
+from edge_app.core.errors import ModelError, UsageError
+from edge_app.core.types import Float32s
 
 NO_RUNNER_UP = 2.0
 """Margin where only one identity is known, as in `edge_app.core.types.Match`."""
@@ -30,13 +31,13 @@ class Ranked:
 
     best: Ints
     """(P,) position of the nearest gallery row."""
-    similarity: Floats
+    similarity: Float32s
     """(P,) cosine to it."""
-    margin: Floats
+    margin: Float32s
     """(P,) cosine less the runner-up's; 2 where the gallery has one row."""
 
 
-def identify(gallery: Floats, probes: Floats) -> Ranked:
+def identify(gallery: Float32s, probes: Float32s) -> Ranked:
     """Return the nearest of (G, D) gallery rows, G >= 1, for each of (P, D) probes."""
     similarities = probes @ gallery.T
     best = similarities.argmax(axis=1) if len(probes) else np.empty(0, np.int64)
@@ -64,7 +65,7 @@ class NShot:
 
 
 def n_shot(
-    embeddings: Floats,
+    embeddings: Float32s,
     labels: Sequence[Any] | NDArray[Any],
     shots: Sequence[int] = (1, 2, 5),
     *,
@@ -92,7 +93,7 @@ def n_shot_gain(before: NShot, after: NShot, *, seed: int = 0) -> Estimate:
     )
 
 
-def _n_shot(embeddings: Floats, numbers: Ints, shots: int, rng: np.random.Generator, episodes: int) -> NShot:
+def _n_shot(embeddings: Float32s, numbers: Ints, shots: int, rng: np.random.Generator, episodes: int) -> NShot:
     if shots < 1:
         raise UsageError(f"found {shots} shots", expected="at least one")
     members = [group for group in _groups(numbers) if len(group) > shots]
@@ -184,7 +185,7 @@ class _Round:
 
 
 def open_set(
-    embeddings: Floats,
+    embeddings: Float32s,
     labels: Sequence[Any] | NDArray[Any],
     protocol: OpenSetProtocol = OpenSetProtocol(),
     rule: Rule | None = None,
@@ -218,7 +219,7 @@ def open_set(
 
 
 def _round(
-    embeddings: Floats, numbers: Ints, able: list[Ints], alone: Ints, protocol: OpenSetProtocol, seed: int
+    embeddings: Float32s, numbers: Ints, able: list[Ints], alone: Ints, protocol: OpenSetProtocol, seed: int
 ) -> _Round:
     rng = np.random.default_rng(seed)
     drawn = [rng.permutation(able[i]) for i in rng.choice(len(able), protocol.gallery_size, replace=False)]
@@ -231,7 +232,7 @@ def _round(
     return _Round(people, owner, identify(means, embeddings[mates]), identify(means, embeddings[alone]))
 
 
-def _threshold_at(similarities: Floats, rate: float) -> float:
+def _threshold_at(similarities: Float32s, rate: float) -> float:
     """The lowest threshold that at most a share `rate` of these reach."""
     allowed = math.floor(rate * len(similarities) + 1e-9)
     return -math.inf if allowed >= len(similarities) else just_above(np.sort(similarities)[::-1][allowed])

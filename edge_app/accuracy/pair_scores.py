@@ -22,7 +22,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edge_app.accuracy.intervals import Estimate, Weights, bootstrap, bootstrap_gain, wilson
-from edge_app.core.types import EdgeError, Floats, ModelError, OperatingPoint, Pixels
+from edge_app.core.errors import EdgeError, ModelError
+from edge_app.core.model_card import OperatingPoint
+from edge_app.core.types import Float32s, Pixels
 
 FMRS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
 """False-match rates that a card lists."""
@@ -34,12 +36,12 @@ KEEP_ALL_PAIRS = 1_000_000
 Ints = NDArray[np.int64]
 
 
-def in_batches(function: Callable[[Pixels], Floats], images: Pixels, batch: int = 32) -> Floats:
+def in_batches(function: Callable[[Pixels], Float32s], images: Pixels, batch: int = 32) -> Float32s:
     """Return the rows (N, K) float32 of any `images -> rows` function over (N, H, W, 3) uint8 images.
 
     Raises ModelError when the function returns another number of rows than it got images.
     """
-    rows: list[Floats] = []
+    rows: list[Float32s] = []
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
         out = np.asarray(function(part), dtype=np.float32)
@@ -49,7 +51,7 @@ def in_batches(function: Callable[[Pixels], Floats], images: Pixels, batch: int 
     return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
 
 
-def unit_rows(embeddings: ArrayLike) -> Floats:
+def unit_rows(embeddings: ArrayLike) -> Float32s:
     """Return (N, D) rows scaled to unit length, float32.
 
     Raises ModelError naming the first row that is zero or not finite.
@@ -102,11 +104,11 @@ class Histograms:
 class PairScores:
     """Similarities of all pairs of a labelled set, as far as thresholds and rates rest on them."""
 
-    genuine: Floats
+    genuine: Float32s
     """(G,) similarities within an identity."""
     genuine_owner: Ints
     """(G,) that identity's number."""
-    impostor: Floats
+    impostor: Float32s
     """(K,) the largest similarities between two identities, descending."""
     impostor_owners: Ints
     """(K, 2) the numbers of the two."""
@@ -159,7 +161,7 @@ class TarAtFar:
     impostor_pairs: int
 
 
-def pair_scores(embeddings: Floats, labels: Sequence[Any] | NDArray[Any], max_far: float = 1e-2) -> PairScores:
+def pair_scores(embeddings: Float32s, labels: Sequence[Any] | NDArray[Any], max_far: float = 1e-2) -> PairScores:
     """Return the scores of all pairs of (N, D) unit rows, in blocks: the N x N matrix never exists.
 
     All genuine pairs are kept; of the impostors all up to a million pairs, else the largest
@@ -169,7 +171,7 @@ def pair_scores(embeddings: Floats, labels: Sequence[Any] | NDArray[Any], max_fa
     sizes = np.bincount(numbers) if len(numbers) else np.empty(0, np.int64)
     pairs = _pairs_between(sizes.astype(np.float64))
     largest = _Largest(pairs if pairs <= KEEP_ALL_PAIRS else max(KEEP_ALL_PAIRS, math.ceil(4 * max_far * pairs)))
-    genuine: list[Floats] = []
+    genuine: list[Float32s] = []
     owners: list[Ints] = []
     for similarities, rows, columns in _upper_blocks(embeddings):
         same = numbers[rows] == numbers[columns]
@@ -183,7 +185,7 @@ def pair_scores(embeddings: Floats, labels: Sequence[Any] | NDArray[Any], max_fa
     )
 
 
-def histograms(embeddings: Floats, labels: Sequence[Any] | NDArray[Any], bins: int = 400) -> Histograms:
+def histograms(embeddings: Float32s, labels: Sequence[Any] | NDArray[Any], bins: int = 400) -> Histograms:
     """Return how the similarities of all unordered pairs of (N, D) unit rows spread, in blocks."""
     numbers = label_numbers(labels, len(embeddings))
     counts = np.zeros((2, bins), np.int64)
@@ -222,7 +224,7 @@ def tar_gain(before: PairScores, after: PairScores, far: float, *, rounds: int =
 
 
 def operating_points(
-    embeddings: Floats, labels: Sequence[Any] | NDArray[Any], fmrs: Sequence[float] = FMRS, templates: int = 1
+    embeddings: Float32s, labels: Sequence[Any] | NDArray[Any], fmrs: Sequence[float] = FMRS, templates: int = 1
 ) -> tuple[OperatingPoint, ...]:
     """Return the exact threshold at each false-match rate over (N, D) unit rows with (N,) identity labels.
 
@@ -242,7 +244,7 @@ def operating_points(
     )
 
 
-def mean_templates(embeddings: Floats, numbers: Ints, templates: int) -> tuple[Floats, Ints]:
+def mean_templates(embeddings: Float32s, numbers: Ints, templates: int) -> tuple[Float32s, Ints]:
     """Return the normalized mean of the first `templates` rows of each identity that has so many.
 
     Out: (T, D) unit rows and the (T,) identity numbers, ascending. A mean of zero raises ModelError.
@@ -256,7 +258,7 @@ def mean_templates(embeddings: Floats, numbers: Ints, templates: int) -> tuple[F
     return unit_rows(embeddings[chosen].mean(axis=1, dtype=np.float64)), owners[fit]
 
 
-def _impostors(embeddings: Floats, numbers: Ints, max_fmr: float, templates: int) -> tuple[int, Floats]:
+def _impostors(embeddings: Float32s, numbers: Ints, max_fmr: float, templates: int) -> tuple[int, Float32s]:
     """The number of impostor comparisons and the largest of their similarities, descending."""
     if templates not in (1, 2):
         raise EdgeError(f"found {templates} templates", expected="1 or 2")
@@ -283,11 +285,11 @@ class _Largest:
         self.keep = keep
         self.floor = -math.inf
         """Values at or below it cannot be among the largest any more."""
-        self._values: list[Floats] = []
+        self._values: list[Float32s] = []
         self._beside: list[Ints] = []
         self._held = 0
 
-    def add(self, values: Floats, beside: Ints) -> None:
+    def add(self, values: Float32s, beside: Ints) -> None:
         above = values > self.floor
         self._values.append(values[above])
         self._beside.append(beside[above])
@@ -295,7 +297,7 @@ class _Largest:
         if self._held > 2 * self.keep:
             self._shrink()
 
-    def descending(self) -> tuple[Floats, Ints]:
+    def descending(self) -> tuple[Float32s, Ints]:
         self._shrink()
         order = np.argsort(-self._values[0], kind="stable")
         return self._values[0][order], self._beside[0][order]
@@ -310,7 +312,7 @@ class _Largest:
         self._values, self._beside, self._held = [values], [beside], len(values)
 
 
-def _upper_blocks(embeddings: Floats) -> Iterator[tuple[Floats, Ints, Ints]]:
+def _upper_blocks(embeddings: Float32s) -> Iterator[tuple[Float32s, Ints, Ints]]:
     """Every unordered pair once: similarities with the two positions, a block of rows at a time."""
     step = max(1, BLOCK_PAIRS // max(1, len(embeddings)))
     for start in range(0, len(embeddings), step):
@@ -319,7 +321,7 @@ def _upper_blocks(embeddings: Floats) -> Iterator[tuple[Floats, Ints, Ints]]:
         yield block[rows, columns], rows + start, columns + start
 
 
-def _full_blocks(probes: Floats, means: Floats) -> Iterator[tuple[Floats, Ints, Ints]]:
+def _full_blocks(probes: Float32s, means: Float32s) -> Iterator[tuple[Float32s, Ints, Ints]]:
     """Every probe with every mean: similarities with the two positions, a block of probes at a time."""
     step = max(1, BLOCK_PAIRS // max(1, len(means)))
     for start in range(0, len(probes), step):

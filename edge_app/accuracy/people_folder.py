@@ -20,7 +20,9 @@ from edge_app.accuracy.lfw_pairs import LfwPairs, Verification, verification
 from edge_app.accuracy.open_set import OpenSet, OpenSetProtocol, Rule, open_set
 from edge_app.accuracy.pair_scores import Ints, label_numbers, operating_points, unit_rows
 from edge_app.accuracy.spoil import SPOILERS
-from edge_app.core.types import Face, Floats, MediaError, OperatingPoint, Pixels
+from edge_app.core.errors import MediaError
+from edge_app.core.model_card import OperatingPoint
+from edge_app.core.types import Face, Float32s, Pixels
 from edge_app.gallery.enrollment import Refusal, choose_face, judge_quality, prominence
 from edge_app.gallery.matching import rule_for
 from edge_app.inference.detector import Detector
@@ -133,9 +135,9 @@ def look_at(people: Sequence[tuple[str, Path]], detector: Detector, crop: str, t
     )
 
 
-def embed_crops(embedder: Embedder, crops: Pixels, tick: Tick = no_tick) -> Floats:
+def embed_crops(embedder: Embedder, crops: Pixels, tick: Tick = no_tick) -> Float32s:
     """Embed (N, S, S, 3) crops to (N, D) unit rows, one batch per core: open the embedder with one thread."""
-    parts: list[Floats] = []
+    parts: list[Float32s] = []
     batches = [crops[start : start + _BATCH] for start in range(0, len(crops), _BATCH)]
     for batch, rows in zip(batches, ordered_map(embedder.vectors, batches, cores()), strict=True):
         parts.append(rows)
@@ -191,14 +193,14 @@ class Figures:
     galleries: tuple[GalleryFigures, ...]
 
 
-def points_of(vectors: Floats, labels: Sequence[str]) -> tuple[OperatingPoint, ...]:
+def points_of(vectors: Float32s, labels: Sequence[str]) -> tuple[OperatingPoint, ...]:
     """Operating points of one template and of two averaged, over (N, D) unit rows."""
     return tuple(p for templates in (1, 2) for p in operating_points(vectors, labels, templates=templates))
 
 
 def figures_of(
     looks: Looks,
-    vectors: Floats,
+    vectors: Float32s,
     pairs: LfwPairs | None = None,
     card_points: Sequence[OperatingPoint] = (),
     *,
@@ -219,7 +221,7 @@ def figures_of(
     return Figures(len(looks.paths), names, missed, verified, unseen, points, galleries)
 
 
-def judge_pairs(looks: Looks, vectors: Floats, pairs: LfwPairs) -> tuple[Verification, int]:
+def judge_pairs(looks: Looks, vectors: Float32s, pairs: LfwPairs) -> tuple[Verification, int]:
     """Cross-validated accuracy; a pair with a face that was not found is told different. Returns also their number.
 
     Raises MediaError when a listed picture was not looked at.
@@ -234,7 +236,7 @@ def judge_pairs(looks: Looks, vectors: Floats, pairs: LfwPairs) -> tuple[Verific
     return verification(similarities, pairs.same, pairs.folds), int((~seen).sum())
 
 
-def pair_scores_of(vectors: Floats, rows: Ints) -> tuple[Floats, NDArray[np.bool_]]:
+def pair_scores_of(vectors: Float32s, rows: Ints) -> tuple[Float32s, NDArray[np.bool_]]:
     """Cosines of (P, 2) pairs of rows, where -1 is a face not found; and (P,) whether both were found."""
     seen: NDArray[np.bool_] = np.asarray((rows >= 0).all(axis=1), np.bool_)
     similarities = np.full(len(rows), _NEVER_ALIKE, np.float32)
@@ -243,7 +245,7 @@ def pair_scores_of(vectors: Floats, rows: Ints) -> tuple[Floats, NDArray[np.bool
 
 
 def gallery_figures(
-    vectors: Floats, numbers: Ints, points: Sequence[OperatingPoint], fpir: float, margin: float
+    vectors: Float32s, numbers: Ints, points: Sequence[OperatingPoint], fpir: float, margin: float
 ) -> tuple[GalleryFigures, ...]:
     """Galleries of 10, of 100 and of everybody with more than two pictures; none where nobody is a stranger."""
     sizes = np.bincount(numbers) if len(numbers) else np.zeros(0, np.int64)
@@ -260,7 +262,7 @@ def gallery_figures(
     return tuple(made)
 
 
-def _held_out(vectors: Floats, numbers: Ints, fpir: float, margin: float) -> dict[int, HeldOut]:
+def _held_out(vectors: Float32s, numbers: Ints, fpir: float, margin: float) -> dict[int, HeldOut]:
     """Held-out figures by gallery size; 0 stands for all that a half allows."""
     outcomes: dict[int, list[tuple[float, float, float]]] = {}
     for seed in SPLITS:

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from edge_app.core.types import Floats, UsageError
+from edge_app.core.errors import UsageError
+from edge_app.core.types import Float32s
 from edge_app.inference import onnx_model
 from edge_app.inference.onnx_model import Model
 from edge_app.system.parallel import cores, ordered_map
@@ -52,7 +53,7 @@ def measure(files: Sequence[Path], rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _inputs(model: Model) -> Floats:
+def _inputs(model: Model) -> Float32s:
     spec = model.card.input
     if not spec.width_px or not spec.height_px:
         raise UsageError(f"{model.card.id} takes pictures of any size", expected="a network of one input size")
@@ -62,7 +63,7 @@ def _inputs(model: Model) -> Floats:
     return ((pixels - mean) / std).astype(np.float32)
 
 
-def _lap(model: Model, inputs: Floats, size: int, workers: int) -> tuple[float, float]:
+def _lap(model: Model, inputs: Float32s, size: int, workers: int) -> tuple[float, float]:
     """Milliseconds for one picture: on the clock, and of all threads' processor time."""
     parts = [inputs[start : start + size] for start in range(0, len(inputs), size)]
     begun_s, cpu_s = time.perf_counter(), time.process_time()

@@ -20,8 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from edge_app.core.types import EdgeError, Frame, Observation, UsageError
-from edge_app.system.data_folder import Home, Settings
+from edge_app.core.errors import EdgeError, UsageError
+from edge_app.core.types import Frame, Observation
+from edge_app.system.data_folder import Home
+from edge_app.system.settings import Settings
 
 if TYPE_CHECKING:
     from edge_app.media.sample import Scene

@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from edge_app.core.types import EdgeError, Embedding, Face, Frame, Pixels, Quality, Template
+from edge_app.core.errors import EdgeError
+from edge_app.core.types import Embedding, Face, Frame, Pixels, Quality, Template
 from edge_app.gallery.matching import Gallery, MatchRule
 from edge_app.inference import onnx_model
 from edge_app.inference.embedder import Embedder
 from edge_app.inference.geometry import to_input
-from edge_app.system.data_folder import Settings
 from edge_app.system.parallel import cores, ordered_map
+from edge_app.system.settings import Settings
 
 if TYPE_CHECKING:
     from edge_app.recognition.face_session import Workbench

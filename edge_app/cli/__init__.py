@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from edge_app import __version__
-from edge_app.core.types import EdgeError, UsageError
+from edge_app.core.errors import EdgeError, UsageError
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "tui": ("tui",),

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from edge_app.bench import live_loop
 from edge_app.cli import options
-from edge_app.core.types import UsageError
+from edge_app.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from edge_app.system.data_folder import Home, Settings
+    from edge_app.system.data_folder import Home
+    from edge_app.system.settings import Settings
 
 
 def add_parser(commands: options.Commands) -> None:
@@ -190,9 +191,9 @@ def _write(folder: Path, result: Mapping[str, Any], text: str) -> None:
 def write_json(path: Path, result: Mapping[str, Any]) -> None:
     import json
 
-    from edge_app.system.data_folder import make_private_folder, told_plainly
+    from edge_app.system.files import make_private_folder, readable_os_errors
 
-    with told_plainly(path):
+    with readable_os_errors(path):
         make_private_folder(path.parent)
         path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options
-from edge_app.core.types import MediaError, UsageError
+from edge_app.core.errors import MediaError, UsageError
 
 if TYPE_CHECKING:
-    from edge_app.core.types import Floats, Pixels
+    from edge_app.core.types import Float32s, Pixels
     from edge_app.gallery.calibration import Calibration, Share
     from edge_app.model_store.shipped import Entry
-    from edge_app.system.data_folder import Home, Settings
+    from edge_app.system.data_folder import Home
+    from edge_app.system.settings import Settings
 
 _WANTED = """\
 DIR wants at least 10 sub-folders, one per thing or person, with 3 or more
@@ -24,7 +25,7 @@ kind. A general image embedder that has no thresholds wants this once before
 the first `enroll`; with another file of it, or on other kinds of pictures, do
 it again."""
 
-_Embed = Callable[["Pixels"], "list[Floats] | str"]
+_Embed = Callable[["Pixels"], "list[Float32s] | str"]
 """A picture in, its unit vector by every build out, or why there is none."""
 
 
@@ -129,7 +130,7 @@ def _embedder(args: argparse.Namespace, home: Home, settings: Settings, entries:
 
     detector = open_detector(settings.detector, options.detector_options(args), settings.threads, home)
 
-    def face_vectors(pixels: Pixels) -> list[Floats] | str:
+    def face_vectors(pixels: Pixels) -> list[Float32s] | str:
         face = choose_face(detector.detect(pixels), (pixels.shape[1], pixels.shape[0]), largest=False)
         if isinstance(face, Refusal):
             return face.message
@@ -138,7 +139,7 @@ def _embedder(args: argparse.Namespace, home: Home, settings: Settings, entries:
     return face_vectors
 
 
-def _vectors(folder: Path, embed: _Embed, builds: int) -> tuple[list[Floats], list[str], list[tuple[str, str]]]:
+def _vectors(folder: Path, embed: _Embed, builds: int) -> tuple[list[Float32s], list[str], list[tuple[str, str]]]:
     """The vectors of every build, a name for each row, and the pictures that gave none with the reason."""
     import numpy as np
 
@@ -150,7 +151,7 @@ def _vectors(folder: Path, embed: _Embed, builds: int) -> tuple[list[Floats], li
     total = sum(len(images) for _, images in people)
     if total > MOST_PICTURES:
         raise UsageError(f"the folder holds {total:,} pictures", expected=f"at most {MOST_PICTURES:,}")
-    rows: list[list[Floats]] = [[] for _ in range(builds)]
+    rows: list[list[Float32s]] = [[] for _ in range(builds)]
     names: list[str] = []
     left_out: list[tuple[str, str]] = []
     with options.progress() as bar:

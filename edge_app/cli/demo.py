@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options
-from edge_app.core.types import EdgeError
+from edge_app.core.errors import EdgeError
 
 if TYPE_CHECKING:
     from edge_app.core.types import Frame, Observation, Sighting
@@ -38,9 +38,9 @@ def add_parser(commands: options.Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo in a data folder of its own, which vanishes; 1 when somebody was taken for somebody else."""
-    from edge_app.system.data_folder import make_private_folder, told_plainly
+    from edge_app.system.files import make_private_folder, readable_os_errors
 
-    with told_plainly(args.output):
+    with readable_os_errors(args.output):
         make_private_folder(args.output)
     with tempfile.TemporaryDirectory(prefix="edge-app-demo-") as scratch, contextlib.ExitStack() as stack:
         args.home = Path(scratch)

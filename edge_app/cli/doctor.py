@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from edge_app.cli import options
-from edge_app.core.types import EdgeError
+from edge_app.core.errors import EdgeError
 
 _FLAGS: Final = ("avx", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "asimd", "asimddp")
 """Processor features that decide how fast the networks run."""

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options
-from edge_app.core.types import MediaError, UsageError, valid_name
+from edge_app.core.errors import MediaError, UsageError
+from edge_app.core.names import valid_name
 
 if TYPE_CHECKING:
     from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot, Verdict

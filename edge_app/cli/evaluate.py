@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from edge_app.cli import options
-from edge_app.core.types import UsageError
+from edge_app.core.errors import UsageError
 
 if TYPE_CHECKING:
     from edge_app.accuracy.lfw_pairs import LfwPairs
@@ -201,9 +201,9 @@ def write_json(path: Path, report: Mapping[str, Any]) -> None:
     """Write a report, its folder made private."""
     import json
 
-    from edge_app.system.data_folder import make_private_folder, told_plainly
+    from edge_app.system.files import make_private_folder, readable_os_errors
 
-    with told_plainly(path):
+    with readable_os_errors(path):
         make_private_folder(path.parent)
         path.write_text(json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_app.cli import options
-from edge_app.core.types import UsageError
+from edge_app.core.errors import UsageError
 
 _SMALLEST_PX = 16.0
 """Smallest face that both are asked for in crowds, unless --min-face says otherwise."""

@@ -180,7 +180,7 @@ def run_reenroll(args: argparse.Namespace) -> int:
 
 def _reenrolling(args: argparse.Namespace) -> tuple[Vault, int, str, Iterator[Reenrolled]]:
     """The gallery, how many are missing, for which model, and what enrolls them again one by one."""
-    from edge_app.core.types import UsageError
+    from edge_app.core.errors import UsageError
     from edge_app.gallery.enrollment import EnrollOptions
     from edge_app.model_store.catalogue import builds
     from edge_app.recognition.reenroll import reenroll, reenroll_things

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import edge_app
 from edge_app.cli import options
-from edge_app.core.types import ModelCard, ModelError, size_words
+from edge_app.core.errors import ModelError
+from edge_app.core.model_card import ModelCard
+from edge_app.system.files import size_words
 
 if TYPE_CHECKING:
     from edge_app.model_store.describe import Description
     from edge_app.model_store.onnx_inspect import OnnxFile
     from edge_app.model_store.shipped import Entry
-    from edge_app.system.data_folder import Home, Settings
+    from edge_app.system.data_folder import Home
+    from edge_app.system.settings import Settings
 
 
 _MTCNN_PARTS = "mtcnn-"

@@ -14,14 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edge_app.core.types import UsageError
+from edge_app.core.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from edge_app.inference.detector import DetectorOptions
     from edge_app.recognition.face_session import Workbench
-    from edge_app.system.data_folder import Home, Settings
+    from edge_app.system.data_folder import Home
+    from edge_app.system.settings import Settings
 
 Commands = Any
 """What `add_subparsers` returns; argparse keeps its class private."""

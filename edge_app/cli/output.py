@@ -10,18 +10,18 @@ import argparse
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edge_app.cli import options
+from edge_app.core.errors import UsageError
+from edge_app.core.model_card import ModelCard
 from edge_app.core.types import (
     Classification,
     Classified,
     ClassScore,
-    Floats,
+    Float32s,
     Frame,
-    ModelCard,
     Observation,
     Pixels,
     Reading,
     Sighting,
-    UsageError,
 )
 
 if TYPE_CHECKING:
@@ -301,11 +301,11 @@ def _timings(seen: Seen) -> dict[str, float]:
     return {stage: round(ms, 2) for stage, ms in seen.timings_ms.items()}
 
 
-def _box(box: Floats) -> list[float]:
+def _box(box: Float32s) -> list[float]:
     return [round(float(v), 1) for v in box]
 
 
-def _at(box: Floats) -> str:
+def _at(box: Float32s) -> str:
     return f"at {box[0]:.0f},{box[1]:.0f}-{box[2]:.0f},{box[3]:.0f}"
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options, output
-from edge_app.core.types import EdgeError, Frame, MediaError, Pixels, UsageError
+from edge_app.core.errors import EdgeError, MediaError, UsageError
+from edge_app.core.types import Frame, Pixels
 
 if TYPE_CHECKING:
     from edge_app.cli.output import Seen, View
@@ -284,7 +285,7 @@ class _Marked:
 
 
 def _make_folder(folder: Path) -> None:
-    from edge_app.system.data_folder import make_private_folder, told_plainly
+    from edge_app.system.files import make_private_folder, readable_os_errors
 
-    with told_plainly(folder):
+    with readable_os_errors(folder):
         make_private_folder(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import Any, Final
 
-from edge_app.core.types import UsageError
+from edge_app.core.errors import UsageError
 
 COMMANDS: Final = "edge_app.commands"
 """Entry points that are modules with `add_parser`, one a command."""

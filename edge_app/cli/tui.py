@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options
-from edge_app.core.types import EdgeError, MediaError, ModelError, UsageError
+from edge_app.core.errors import EdgeError, MediaError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from edge_app.core.types import Observation, Pixels, Reading
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from edge_app.model_store.shipped import Entry
     from edge_app.recognition.face_session import Workbench
     from edge_app.recognition.things import ThingShot
-    from edge_app.system.data_folder import Home, Settings
+    from edge_app.system.data_folder import Home
+    from edge_app.system.settings import Settings
     from edge_app.tui.app import EdgeApp
     from edge_app.tui.services import Desk, LiveWorker, ModelLine, Sink
 

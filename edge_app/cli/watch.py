@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options, output
-from edge_app.core.types import CameraError
+from edge_app.core.errors import CameraError
 
 if TYPE_CHECKING:
     from edge_app.live.events import LiveEvent
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edge_app.notify.watcher import OutletOptions
     from edge_app.recognition.classes import ReaderBench
     from edge_app.recognition.face_session import Workbench
-    from edge_app.system.data_folder import Settings
+    from edge_app.system.settings import Settings
 
 _SOURCE_HELP = "camera number or device, video, folder, http or rtsp address, or 'sample'"
 _FIRST = "first"

@@ -1,14 +1,11 @@
-"""Every noun and every error of the application; imports numpy only.
+"""The nouns of recognition: frames, faces, embeddings, identities, matches and classes.
 
-Hides nothing but validation: what is built here is valid, immutable, and has read-only arrays. The errors and the
-model's card have files of their own and are given on: this is where everybody imports from.
-Flows in: raw arrays and strings. Flows out: the vocabulary that all other modules speak.
+Every value is checked when it is made, immutable, and holds read-only arrays.
 """
 
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,54 +13,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.errors import CameraError, EdgeError, GalleryError, MediaError, ModelError, UsageError
-from edge_app.core.model_card import PRECISIONS, TASKS, InputSpec, ModelCard, OperatingPoint, Precision, Task
-
-__all__ = [
-    "LANDMARK_NAMES",
-    "NAME_MAX_CHARS",
-    "PRECISIONS",
-    "TASKS",
-    "CameraError",
-    "ClassScore",
-    "Classification",
-    "Classified",
-    "EdgeError",
-    "Embedding",
-    "Face",
-    "Floats",
-    "Frame",
-    "GalleryError",
-    "Heatmap",
-    "Identity",
-    "InputSpec",
-    "Match",
-    "MediaError",
-    "ModelCard",
-    "ModelError",
-    "Observation",
-    "OperatingPoint",
-    "Pixels",
-    "Precision",
-    "Quality",
-    "Reading",
-    "Sighting",
-    "Spotted",
-    "Task",
-    "Template",
-    "UsageError",
-    "frozen_array",
-    "valid_area",
-    "valid_name",
-]
+from edge_app.core.errors import GalleryError
+from edge_app.core.names import valid_name
 
 Pixels = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+Float32s = NDArray[np.float32]
 
 LANDMARK_NAMES: Final = ("left eye", "right eye", "nose", "left mouth", "right mouth")
 """Order of the five landmarks; left and right as seen in the picture."""
-
-NAME_MAX_CHARS: Final = 80
 
 
 def frozen_array(values: Any, dtype: type[np.generic], shape: tuple[int | None, ...], what: str) -> Any:
@@ -82,37 +39,6 @@ def frozen_array(values: Any, dtype: type[np.generic], shape: tuple[int | None, 
             array = array.copy()
         array.setflags(write=False)
     return array
-
-
-def size_words(size_bytes: int) -> str:
-    """A file's size as people say it, of small ones in kB."""
-    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes / 1e3:.1f} kB"
-
-
-def valid_name(name: str) -> str:
-    """Return the name of an identity in its stored form (NFC, outer blanks removed).
-
-    Raises UsageError for an empty name, one of more than 80 characters, or one that holds a slash,
-    a backslash or a control character: names become file names and terminal lines.
-    """
-    cleaned = unicodedata.normalize("NFC", name).strip()
-    if not cleaned:
-        raise UsageError("the name is empty", expected="at least one visible character")
-    if len(cleaned) > NAME_MAX_CHARS:
-        raise UsageError(
-            f"the name has {len(cleaned)} characters",
-            expected=f"at most {NAME_MAX_CHARS}",
-            remedy="shorten it",
-        )
-    bad = sorted({c for c in cleaned if c in "/\\" or unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"}})
-    if bad or cleaned in {".", ".."}:
-        listed = " ".join(repr(c) for c in bad) or cleaned
-        raise UsageError(
-            f"the name {cleaned!r} holds {listed}",
-            expected="no slashes, no control or invisible characters",
-            remedy="choose a plain name",
-        )
-    return cleaned
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,9 +76,9 @@ def _read_only_view(pixels: Pixels) -> Pixels:
 class Face:
     """One detected face, in the pixels of its frame."""
 
-    box: Floats
+    box: Float32s
     """(4,) x1, y1, x2, y2; may reach past the frame's edge."""
-    landmarks: Floats
+    landmarks: Float32s
     """(5, 2) x, y in the order of LANDMARK_NAMES."""
     score: float
     """Detector's confidence in [0, 1]."""
@@ -190,7 +116,7 @@ class Face:
 class Embedding:
     """A point on the unit sphere of one model's space."""
 
-    vector: Floats
+    vector: Float32s
     """(D,) float32, unit length by construction."""
     model_id: str
     """Id of the model whose space this is; builds of one model in other precisions share it."""
@@ -339,16 +265,16 @@ class Heatmap:
     """Where in an area a classifier sees a label: a class activation map (Zhou et al. 2016, arXiv 1512.04150)."""
 
     label: str
-    values: Floats
+    values: Float32s
     """(h, w) float32: the logit that each place alone would give this label."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", frozen_array(self.values, np.float32, (None, None), "heatmap"))
 
 
-def valid_area(box: Any) -> Floats:
+def valid_area(box: Any) -> Float32s:
     """Return x1, y1, x2, y2 as a read-only (4,) float32 array. Raises ValueError unless x1 < x2 and y1 < y2."""
-    area: Floats = frozen_array(box, np.float32, (4,), "area")
+    area: Float32s = frozen_array(box, np.float32, (4,), "area")
     if not (np.isfinite(area).all() and area[2] > area[0] and area[3] > area[1]):
         raise ValueError(f"area: found {area.tolist()}, expected x1 < x2 and y1 < y2")
     return area
@@ -358,7 +284,7 @@ def valid_area(box: Any) -> Floats:
 class Classified:
     """An area of a frame, and what a classifier says of it."""
 
-    box: Floats
+    box: Float32s
     """(4,) x1, y1, x2, y2 in frame pixels: what the network saw, or the face that was judged."""
     classification: Classification
     heatmap: Heatmap | None = None
@@ -372,7 +298,7 @@ class Classified:
 class Spotted:
     """An area of a frame, and which enrolled thing it shows."""
 
-    box: Floats
+    box: Float32s
     """(4,) x1, y1, x2, y2 in frame pixels."""
     match: Match
 

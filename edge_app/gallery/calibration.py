@@ -18,10 +18,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.types import EdgeError, Floats, ModelCard, OperatingPoint, UsageError
+from edge_app.core.errors import EdgeError, UsageError
+from edge_app.core.model_card import ModelCard, OperatingPoint
+from edge_app.core.types import Float32s
 from edge_app.gallery.matching import rule_for
 from edge_app.model_store.catalogue import catalogue
-from edge_app.system.data_folder import Home, told_plainly
+from edge_app.system.data_folder import Home
+from edge_app.system.files import readable_os_errors
 
 FMRS: Final = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
 """False-match rates that are looked up; those that a folder is too small for are left out."""
@@ -88,7 +91,7 @@ class Calibration:
         return self.trial is not None and self.trial.fnir.value > HOPELESS_FNIR
 
 
-def operating_points(vectors: Floats, labels: Numbers, templates: int = 1) -> tuple[OperatingPoint, ...]:
+def operating_points(vectors: Float32s, labels: Numbers, templates: int = 1) -> tuple[OperatingPoint, ...]:
     """The exact threshold at each rate of `FMRS` over (N, D) unit rows with (N,) identity numbers.
 
     `templates=1`: all pairs of pictures of two identities. `templates=2`: every picture against the mean of the first
@@ -119,7 +122,7 @@ def operating_points(vectors: Floats, labels: Numbers, templates: int = 1) -> tu
 
 
 def calibrate(
-    vectors: Floats, names: Sequence[str], *, model_id: str, sha256: str, fpir: float = 0.01, margin: float = 0.05
+    vectors: Float32s, names: Sequence[str], *, model_id: str, sha256: str, fpir: float = 0.01, margin: float = 0.05
 ) -> Calibration:
     """Measure thresholds on (N, D) unit rows with one name each, and try them out.
 
@@ -142,7 +145,7 @@ def calibrate(
     )
 
 
-def try_out(vectors: Floats, labels: Numbers, fpir: float, margin: float) -> Trial | None:
+def try_out(vectors: Float32s, labels: Numbers, fpir: float, margin: float) -> Trial | None:
     """Thresholds from half of the identities, tried on a gallery and strangers of the other half."""
     identities = int(labels.max()) + 1
     strangers, mates = np.zeros((2, identities)), np.zeros((2, identities))
@@ -253,7 +256,7 @@ def _check_enough(names: Sequence[str]) -> None:
         raise UsageError(f"the folder holds {len(names):,} pictures", expected=f"at most {MOST_PICTURES:,}")
 
 
-def _check_apart(vectors: Floats, labels: Numbers, names: Sequence[str]) -> None:
+def _check_apart(vectors: Float32s, labels: Numbers, names: Sequence[str]) -> None:
     for start in range(0, len(vectors), _BLOCK_ROWS):
         block = vectors[start : start + _BLOCK_ROWS] @ vectors.T
         block[labels[start : start + _BLOCK_ROWS, None] == labels[None, :]] = -1.0
@@ -266,7 +269,7 @@ def _check_apart(vectors: Floats, labels: Numbers, names: Sequence[str]) -> None
             )
 
 
-def _genuine(vectors: Floats, labels: Numbers) -> Floats:
+def _genuine(vectors: Float32s, labels: Numbers) -> Float32s:
     found = []
     for label in range(int(labels.max()) + 1):
         own = vectors[labels == label]
@@ -274,7 +277,7 @@ def _genuine(vectors: Floats, labels: Numbers) -> Floats:
     return np.concatenate(found)
 
 
-def _means_of_two(vectors: Floats, labels: Numbers) -> tuple[Floats, Numbers]:
+def _means_of_two(vectors: Float32s, labels: Numbers) -> tuple[Float32s, Numbers]:
     """Unit mean of the first two rows of each identity that has so many, and the identities, ascending."""
     order = np.argsort(labels, kind="stable")
     owners, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
@@ -284,7 +287,7 @@ def _means_of_two(vectors: Floats, labels: Numbers) -> tuple[Floats, Numbers]:
     return np.asarray(means / lengths, np.float32), owners[sizes >= 2].astype(np.int64)
 
 
-def _named(similarities: Floats, threshold: float, margin: float) -> tuple[NDArray[np.bool_], Numbers]:
+def _named(similarities: Float32s, threshold: float, margin: float) -> tuple[NDArray[np.bool_], Numbers]:
     best = similarities.argmax(axis=1)
     top = similarities[np.arange(len(best)), best]
     lead = np.full(len(best), 2.0) if similarities.shape[1] < 2 else top - np.partition(similarities, -2, axis=1)[:, -2]
@@ -296,7 +299,7 @@ def _renumbered(labels: Numbers) -> Numbers:
     return np.unique(labels, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
-def _largest(values: Floats, keep: int) -> Floats:
+def _largest(values: Float32s, keep: int) -> Float32s:
     return values if len(values) <= keep else np.partition(values, len(values) - keep)[len(values) - keep :]
 
 
@@ -307,7 +310,7 @@ def _just_above(similarity: np.float32) -> float:
 def _stored(home: Home) -> list[dict[str, Any]]:
     path = path_of(home)
     try:
-        with told_plainly(path.parent):
+        with readable_os_errors(path.parent):
             try:
                 text = path.read_bytes().decode()
             except (FileNotFoundError, NotADirectoryError):

@@ -17,16 +17,10 @@ from typing import IO, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.types import (
-    Embedding,
-    GalleryError,
-    MediaError,
-    ModelCard,
-    Quality,
-    Template,
-    UsageError,
-    valid_name,
-)
+from edge_app.core.errors import GalleryError, MediaError, UsageError
+from edge_app.core.model_card import ModelCard
+from edge_app.core.names import valid_name
+from edge_app.core.types import Embedding, Quality, Template
 from edge_app.gallery.storage import Vault
 
 MOST_BYTES: Final = 256 * 2**20

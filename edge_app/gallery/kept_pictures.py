@@ -15,7 +15,8 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from edge_app.core.types import Face, Floats, MediaError, Pixels
+from edge_app.core.errors import MediaError
+from edge_app.core.types import Face, Float32s, Pixels
 from edge_app.inference.geometry import resize
 
 GROWN: Final = 2.0
@@ -89,7 +90,7 @@ def kept_picture(data: bytes) -> Kept:
     return Kept(pixels, face, scale, upright_crop=False)
 
 
-def _floats(values: object) -> Floats:
+def _floats(values: object) -> Float32s:
     return np.asarray(values, np.float32)
 
 

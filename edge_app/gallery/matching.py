@@ -15,7 +15,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.types import Embedding, Floats, GalleryError, Match, OperatingPoint, UsageError
+from edge_app.core.errors import GalleryError, UsageError
+from edge_app.core.model_card import OperatingPoint
+from edge_app.core.types import Embedding, Float32s, Match
 
 NO_RUNNER_UP: Final = 2.0
 """Margin when there is nobody to confuse with: the largest distance two cosines can have."""
@@ -50,7 +52,7 @@ NAMES_NOBODY: Final = MatchRule(2.0, 0.0, 0.0, 0.0, "Nobody is named.")
 class Gallery:
     """Known identities of one model, immutable; one mean vector each."""
 
-    def __init__(self, model_id: str, names: Sequence[str], vectors: Floats, owner: NDArray[np.integer]) -> None:
+    def __init__(self, model_id: str, names: Sequence[str], vectors: Float32s, owner: NDArray[np.integer]) -> None:
         """Average `vectors` (T, D), unit rows, by their `owner` (T,), an index into `names` (N)."""
         if len(vectors) != len(owner) or (len(owner) and not 0 <= int(owner.min()) <= int(owner.max()) < len(names)):
             raise ValueError(f"gallery: found {len(vectors)} vectors, {len(owner)} owners, {len(names)} names")
@@ -122,7 +124,7 @@ class Gallery:
         single = int((self.template_counts == 1).sum())
         return rule_for(points, single, len(self.names) - single, fpir, margin)
 
-    def _decide(self, row: Floats, rule: MatchRule) -> Match:
+    def _decide(self, row: Float32s, rule: MatchRule) -> Match:
         best = int(row.argmax())
         similarity = float(row[best])
         if len(row) > 1:
@@ -135,7 +137,7 @@ class Gallery:
         return Match(self.names[best] if near else None, similarity, margin)
 
 
-def _mean_directions(vectors: Floats, owner: NDArray[np.integer], counts: NDArray[np.int64]) -> Floats:
+def _mean_directions(vectors: Float32s, owner: NDArray[np.integer], counts: NDArray[np.int64]) -> Float32s:
     """Unit means (N, D): on LFW the mean of two templates beat the best of the two."""
     if len(vectors) == 0:
         return np.zeros((0, 0), np.float32)

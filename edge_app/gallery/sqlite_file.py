@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edge_app.core.types import GalleryError
-from edge_app.system.data_folder import FILE_MODE, make_private_folder, told_plainly
+from edge_app.core.errors import GalleryError
+from edge_app.system.files import FILE_MODE, make_private_folder, readable_os_errors
 
 BUSY_S: Final = 10.0
 """How long a process waits for another; reading 100,000 templates holds the file for a third of a second."""
@@ -263,7 +263,7 @@ class Database:
     @contextlib.contextmanager
     def _plainly(self) -> Iterator[None]:
         """Tell SQLite's errors and the folder's in one line; mistakes of ours stay tracebacks."""
-        with told_plainly(self.path.parent):
+        with readable_os_errors(self.path.parent):
             try:
                 yield
             except (sqlite3.ProgrammingError, sqlite3.IntegrityError):

@@ -20,7 +20,9 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.types import Embedding, Floats, GalleryError, Identity, Quality, Template, valid_name
+from edge_app.core.errors import GalleryError
+from edge_app.core.names import valid_name
+from edge_app.core.types import Embedding, Float32s, Identity, Quality, Template
 from edge_app.gallery.sqlite_file import Database, Schema, damaged
 
 Happening = Literal["enroll", "rename", "forget"]
@@ -62,7 +64,7 @@ class Stored:
     """The model they belong to."""
     names: tuple[str, ...]
     """The identities that have templates of this model, in order of enrollment."""
-    vectors: Floats
+    vectors: Float32s
     """(T, D) float32, rows of unit length, read-only; (0, 0) when there is none."""
     owner: NDArray[np.intp]
     """(T,) index into `names` of each row, read-only."""
@@ -329,7 +331,7 @@ class Vault:
         db.execute("INSERT INTO event VALUES (?, ?, ?)", (self._clock(), happening, templates))
         self._file.changed(leaves_nothing=happening != "enroll")
 
-    def _unit_rows(self, blob: bytes, shape: tuple[int, int]) -> Floats:
+    def _unit_rows(self, blob: bytes, shape: tuple[int, int]) -> Float32s:
         """Vectors as a read-only (T, D) float32 array, without a copy where the machine is little-endian."""
         if len(blob) != shape[0] * shape[1] * _LITTLE.itemsize:
             raise damaged(self.path, "a vector of the wrong length")

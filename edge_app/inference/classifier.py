@@ -12,7 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.types import Classification, ClassScore, Floats, Heatmap, ModelError, Pixels, UsageError
+from edge_app.core.errors import ModelError, UsageError
+from edge_app.core.types import Classification, ClassScore, Float32s, Heatmap, Pixels
 from edge_app.inference.geometry import prepare, to_input
 from edge_app.inference.onnx_model import Model
 
@@ -58,14 +59,14 @@ class Classifier:
         """Judge (H, W, 3) uint8 RGB pictures of any sizes; centre crops are taken here, faces are cut out before."""
         return [self.judge(row) for row in self.logits(self.inputs(pictures))]
 
-    def inputs(self, pictures: Sequence[Pixels]) -> Floats:
+    def inputs(self, pictures: Sequence[Pixels]) -> Float32s:
         """The network's input (N, 3, H, W) float32 for pictures of any sizes."""
         card = self.card
         if not pictures:
             return np.zeros((0, 3, card.input.height_px or 0, card.input.width_px or 0), np.float32)
         return to_input(np.stack([prepare(one, card.input, card.crop) for one in pictures]), card.input)
 
-    def logits(self, inputs: Floats) -> Floats:
+    def logits(self, inputs: Float32s) -> Float32s:
         """Run (N, 3, H, W) float32 inputs, a few at a time; N may be 0. Returns (N, C) before temperature."""
         parts = [
             self._model.run(inputs[start : start + BATCH], outputs=(self._logits,))[0]
@@ -97,11 +98,11 @@ class Classifier:
         shown = label or classification.scores[0].label
         return classification, Heatmap(shown, maps[0, self.card.labels.index(shown)])
 
-    def judge(self, logits: Floats) -> Classification:
+    def judge(self, logits: Float32s) -> Classification:
         """Turn one picture's (C,) logits into calibrated probabilities and a verdict."""
         return ranked(self.card.labels, softmax(logits, self.card.temperature), self.unsure_below)
 
-    def _checked(self, logits: Floats) -> Floats:
+    def _checked(self, logits: Float32s) -> Float32s:
         count = len(self.card.labels)
         if logits.ndim != 2 or logits.shape[1] != count:
             raise ModelError(
@@ -114,7 +115,7 @@ class Classifier:
         return logits
 
 
-def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
+def softmax(logits: Float32s, temperature: float = 1.0) -> NDArray[np.float64]:
     """Probabilities over the last axis, float64: the softmax of the logits divided by the temperature.
 
     Guo et al. 2017, On calibration of modern neural networks (arXiv 1706.04599), for the temperature.

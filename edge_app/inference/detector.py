@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from edge_app.core.types import Face, Floats, Pixels
+from edge_app.core.types import Face, Float32s, Pixels
 from edge_app.inference.mtcnn import Found
 
 DETECTORS: Final = ("yunet", "mtcnn")
@@ -53,6 +53,6 @@ class Detector:
         )
 
 
-def _centre_inside(box: Floats, width: int, height: int) -> bool:
+def _centre_inside(box: Float32s, width: int, height: int) -> bool:
     x, y = float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
     return 0 <= x < width and 0 <= y < height and bool(box[2] > box[0] and box[3] > box[1])

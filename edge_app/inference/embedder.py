@@ -10,7 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from edge_app.core.types import Embedding, Face, Floats, ModelError, Pixels
+from edge_app.core.errors import ModelError
+from edge_app.core.types import Embedding, Face, Float32s, Pixels
 from edge_app.inference.geometry import align, crop_named, to_input
 from edge_app.inference.onnx_model import Model
 
@@ -48,7 +49,7 @@ class Embedder:
         """Embed (N, S, S, 3) uint8 RGB crops; N may be 0."""
         return [Embedding(vector, self.model_id) for vector in self.vectors(crops)]
 
-    def vectors(self, crops: Pixels) -> Floats:
+    def vectors(self, crops: Pixels) -> Float32s:
         """Embed (N, S, S, 3) uint8 RGB crops to raw (N, D) float32, not normalized: the evaluator's view."""
         parts = [
             self._model.run(to_input(crops[start : start + _BATCH], self.card.input))[0]

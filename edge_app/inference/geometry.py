@@ -14,7 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.types import Floats, InputSpec, Pixels, UsageError
+from edge_app.core.errors import UsageError
+from edge_app.core.model_card import InputSpec
+from edge_app.core.types import Float32s, Pixels
 
 Matrix = NDArray[np.float64]
 
@@ -76,7 +78,7 @@ def similarity_transform(source: NDArray[np.floating], target: NDArray[np.floati
     return np.column_stack([linear, shift])
 
 
-def align(pixels: Pixels, landmarks: Floats, crop: str) -> Pixels:
+def align(pixels: Pixels, landmarks: Float32s, crop: str) -> Pixels:
     """Cut a face out upright, so that its landmarks fall onto the template.
 
     `pixels` (H, W, 3) uint8, `landmarks` (5, 2) in its pixels. Returns (S, S, 3) uint8, black outside
@@ -111,7 +113,7 @@ def _shrunk_region(pixels: Pixels, matrix: Matrix, size: int, scale: float) -> t
     return cast(Pixels, small), np.column_stack([linear, shift])
 
 
-def to_input(images: Pixels, spec: InputSpec) -> Floats:
+def to_input(images: Pixels, spec: InputSpec) -> Float32s:
     """Turn pictures into a network's input.
 
     `images` (N, H, W, 3) uint8 RGB. Returns (N, 3, H, W) float32, channels and range as `spec` says.
@@ -168,7 +170,7 @@ def seen_area(width_px: int, height_px: int, spec: InputSpec, crop: str) -> tupl
     return left, top, left + w, top + h
 
 
-def face_area(box: Floats, scale: float, width_px: int, height_px: int) -> tuple[int, int, int, int]:
+def face_area(box: Float32s, scale: float, width_px: int, height_px: int) -> tuple[int, int, int, int]:
     """A face's box grown `scale` times about its centre, shifted and shrunk to lie in the picture.
 
     Returns x1, y1, x2, y2 in whole pixels, x2 and y2 exclusive. MiniFASNet (minivision-ai, Silent-Face-Anti-Spoofing)
@@ -183,7 +185,7 @@ def face_area(box: Floats, scale: float, width_px: int, height_px: int) -> tuple
     return x1, y1, min(width_px, int(left + w) + 1), min(height_px, int(top + h) + 1)
 
 
-def box_iou(boxes: Floats, others: Floats) -> Floats:
+def box_iou(boxes: Float32s, others: Float32s) -> Float32s:
     """Intersection over union of every box with every other.
 
     `boxes` (N, 4) and `others` (M, 4), x1 y1 x2 y2. Returns (N, M) float32 in [0, 1].
@@ -193,7 +195,7 @@ def box_iou(boxes: Floats, others: Floats) -> Floats:
     return (shared / np.maximum(union, 1e-9)).astype(np.float32)
 
 
-def _overlap(boxes: Floats, others: Floats, edge_px: float) -> tuple[Matrix, Matrix, Matrix]:
+def _overlap(boxes: Float32s, others: Float32s, edge_px: float) -> tuple[Matrix, Matrix, Matrix]:
     """Shared area of every pair, area of each box, area of each other; `edge_px` is added to every side."""
     ours, theirs = boxes.astype(np.float64), others.astype(np.float64)
     top_left = np.maximum(ours[:, None, :2], theirs[None, :, :2])
@@ -204,7 +206,7 @@ def _overlap(boxes: Floats, others: Floats, edge_px: float) -> tuple[Matrix, Mat
 
 
 def nms(
-    boxes: Floats, scores: Floats, overlap_limit: float, *, over_smaller: bool = False, edge_px: float = 0.0
+    boxes: Float32s, scores: Float32s, overlap_limit: float, *, over_smaller: bool = False, edge_px: float = 0.0
 ) -> NDArray[np.intp]:
     """Non-maximum suppression: indices of the boxes that stay, best score first.
 

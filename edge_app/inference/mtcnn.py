@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.types import Floats, Pixels
+from edge_app.core.types import Float32s, Pixels
 from edge_app.inference.geometry import nms
 from edge_app.inference.onnx_model import Model
 
@@ -29,7 +29,7 @@ _THRESHOLDS: Final = (0.6, 0.7, 0.7)
 _BATCH: Final = 256
 
 Indices = NDArray[np.int64]
-Found = tuple[Floats, Floats, Floats]
+Found = tuple[Float32s, Float32s, Float32s]
 """Boxes (N, 4), landmarks (N, 5, 2), scores (N,)."""
 
 
@@ -46,14 +46,14 @@ class MtcnnCascade:
         boxes = self._refine(area, boxes)
         return self._output(area, boxes)
 
-    def _propose(self, area: _AreaSampler, min_face_px: float) -> Floats:
+    def _propose(self, area: _AreaSampler, min_face_px: float) -> Float32s:
         levels = [self._propose_at(area, scale) for scale in _pyramid(area.height, area.width, min_face_px)]
         found = np.concatenate(levels) if levels else np.zeros((0, 9), np.float32)
         found = found[nms(found[:, :4], found[:, 4], 0.7)]
         sides = np.tile(found[:, 2:4] - found[:, :2], 2)
         return _squared(found[:, :4] + found[:, 5:9] * sides)
 
-    def _propose_at(self, area: _AreaSampler, scale: float) -> Floats:
+    def _propose_at(self, area: _AreaSampler, scale: float) -> Float32s:
         height, width = int(area.height * scale + 1), int(area.width * scale + 1)
         level = area.whole(height, width)[None]
         regression, probability = self._pnet.run(_normalized(level))
@@ -64,9 +64,9 @@ class MtcnnCascade:
         last = np.floor((corner + np.float32(_CELL_PX)) / np.float32(scale))
         scores = probability[0, 1, rows, columns][:, None]
         found = np.concatenate([first, last, scores, regression[0][:, rows, columns].T], axis=1)
-        return cast(Floats, found[nms(found[:, :4], found[:, 4], 0.5)])
+        return cast(Float32s, found[nms(found[:, :4], found[:, 4], 0.5)])
 
-    def _refine(self, area: _AreaSampler, boxes: Floats) -> Floats:
+    def _refine(self, area: _AreaSampler, boxes: Float32s) -> Float32s:
         boxes, crops = area.crops(boxes, 24)
         if len(boxes) == 0:
             return boxes
@@ -76,7 +76,7 @@ class MtcnnCascade:
         kept = nms(boxes, scores, 0.7)
         return _squared(_regressed(boxes[kept], regression[kept]))
 
-    def _output(self, area: _AreaSampler, boxes: Floats) -> Found:
+    def _output(self, area: _AreaSampler, boxes: Float32s) -> Found:
         boxes, crops = area.crops(boxes, 48)
         if len(boxes) == 0:
             return np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, np.float32)
@@ -103,13 +103,13 @@ class _AreaSampler:
         # Sums of 8-bit values stay exact in float64 far beyond any picture's size.
         self._sums: NDArray[np.float64] = cv2.integral(pixels, sdepth=cv2.CV_64F).astype(np.float64, copy=False)
 
-    def whole(self, height: int, width: int) -> Floats:
+    def whole(self, height: int, width: int) -> Float32s:
         """The whole picture as (height, width, 3) averages."""
         top, bottom = _cells(np.zeros(1, np.int64), np.array([self.height]), height)
         left, right = _cells(np.zeros(1, np.int64), np.array([self.width]), width)
-        return cast(Floats, self._average(top, bottom, left, right)[0])
+        return cast(Float32s, self._average(top, bottom, left, right)[0])
 
-    def crops(self, boxes: Floats, size: int) -> tuple[Floats, Floats]:
+    def crops(self, boxes: Float32s, size: int) -> tuple[Float32s, Float32s]:
         """Boxes that reach into the picture, and their (N, size, size, 3) averages."""
         whole = np.trunc(boxes).astype(np.int64)
         x1, y1 = np.maximum(whole[:, 0], 1) - 1, np.maximum(whole[:, 1], 1) - 1
@@ -119,7 +119,7 @@ class _AreaSampler:
         left, right = _cells(x1[inside], x2[inside], size)
         return boxes[inside], self._average(top, bottom, left, right)
 
-    def _average(self, top: Indices, bottom: Indices, left: Indices, right: Indices) -> Floats:
+    def _average(self, top: Indices, bottom: Indices, left: Indices, right: Indices) -> Float32s:
         rows = self._sums[bottom] - self._sums[top] if len(top) == 1 else None
         if rows is not None:  # one rectangle grid over the whole picture: slice rows once
             sums = rows[:, :, right[0]] - rows[:, :, left[0]]
@@ -152,7 +152,7 @@ def _pyramid(height: int, width: int, min_face_px: float) -> list[float]:
     return scales
 
 
-def _normalized(images: Floats) -> Floats:
+def _normalized(images: Float32s) -> Float32s:
     """(N, H, W, 3) in 0-255 to the (N, 3, H, W) in [-1, 1] that the three cards describe.
 
     The crops are averages, not whole numbers, which is why `vision.to_input` with its uint8 is not used.
@@ -160,17 +160,17 @@ def _normalized(images: Floats) -> Floats:
     return np.ascontiguousarray(((images - np.float32(127.5)) * np.float32(0.0078125)).transpose(0, 3, 1, 2))
 
 
-def _in_batches(model: Model, crops: Floats) -> list[Floats]:
+def _in_batches(model: Model, crops: Float32s) -> list[Float32s]:
     parts = [model.run(_normalized(crops[start : start + _BATCH])) for start in range(0, len(crops), _BATCH)]
     return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
 
-def _regressed(boxes: Floats, regression: Floats) -> Floats:
+def _regressed(boxes: Float32s, regression: Float32s) -> Float32s:
     sides = np.tile(boxes[:, 2:4] - boxes[:, :2] + 1, 2)
-    return cast(Floats, (boxes + regression * sides).astype(np.float32))
+    return cast(Float32s, (boxes + regression * sides).astype(np.float32))
 
 
-def _squared(boxes: Floats) -> Floats:
+def _squared(boxes: Float32s) -> Float32s:
     sides = boxes[:, 2:4] - boxes[:, :2]
     longer = sides.max(axis=1, keepdims=True, initial=0)
     corner = boxes[:, :2] + sides * np.float32(0.5) - longer * np.float32(0.5)

@@ -14,7 +14,9 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime as ort
 
-from edge_app.core.types import Floats, ModelCard, ModelError
+from edge_app.core.errors import ModelError
+from edge_app.core.model_card import ModelCard
+from edge_app.core.types import Float32s
 
 _CHUNK_BYTES: Final = 1 << 20
 _METADATA_LIMIT_CHARS: Final = 4 << 20
@@ -39,7 +41,7 @@ class Model:
         self._only_needed.only_execute_path_to_fetches = True
         self._only_needed.log_severity_level = 3
 
-    def run(self, batch: Floats, outputs: Sequence[str] | None = None) -> tuple[Floats, ...]:
+    def run(self, batch: Float32s, outputs: Sequence[str] | None = None) -> tuple[Float32s, ...]:
         """Run float32 (N, 3, H, W), already normalized; returns every output in the graph's order.
 
         `outputs` names those that are wanted, in that order; nodes that only the others need are not run. A graph
@@ -50,7 +52,7 @@ class Model:
             return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
         return self._run(batch, outputs)
 
-    def _run(self, batch: Floats, outputs: Sequence[str] | None) -> tuple[Floats, ...]:
+    def _run(self, batch: Float32s, outputs: Sequence[str] | None) -> tuple[Float32s, ...]:
         try:
             results: Sequence[Any] = self._session.run(
                 outputs or self._outputs, {self._input: batch}, self._only_needed if outputs else None
@@ -137,7 +139,7 @@ def _check_against_graph(session: ort.InferenceSession, card: ModelCard, path: P
         raise ModelError(f"the graph in {path.name} gives {size} numbers", expected=f"{card.embedding_size}")
 
 
-def raw_session(path: Path, threads: int | None = None) -> Callable[[Floats], tuple[Floats, ...]]:
+def raw_session(path: Path, threads: int | None = None) -> Callable[[Float32s], tuple[Float32s, ...]]:
     """Open any ONNX file with one input, for comparisons only: no card, no hash, the same options as `load`.
 
     Returns a function of the input, float32 of the graph's own shape. Raises ModelError when it cannot be loaded.

@@ -9,7 +9,8 @@ from typing import Final, cast
 
 import numpy as np
 
-from edge_app.core.types import Floats, ModelError, Pixels
+from edge_app.core.errors import ModelError
+from edge_app.core.types import Float32s, Pixels
 from edge_app.inference.detector import DetectorOptions
 from edge_app.inference.geometry import nms, resize, to_input
 from edge_app.inference.mtcnn import Found
@@ -68,7 +69,7 @@ def _up_to_32(extent: int) -> int:
     return -(-extent // 32) * 32
 
 
-def decode_yunet(outputs: tuple[Floats, ...], width_px: int, min_score: float) -> Found:
+def decode_yunet(outputs: tuple[Float32s, ...], width_px: int, min_score: float) -> Found:
     """Turn YuNet's twelve outputs for one picture into boxes, landmarks and scores.
 
     `outputs`: class, objectness, box and landmark maps, each for strides 8, 16, 32, shaped (1, cells, c);

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge_app.core.types import Floats
+from edge_app.core.types import Float32s
 from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot
 from edge_app.recognition.face_session import Workbench
 
@@ -106,7 +106,7 @@ class Explain:
 class LookArea:
     """Judge a part of the frames only, for enrolled things; gives None. UsageError with any other model."""
 
-    box: Floats | tuple[float, float, float, float] | None
+    box: Float32s | tuple[float, float, float, float] | None
     """x1, y1, x2, y2 in frame pixels; None: the whole picture."""
 
 

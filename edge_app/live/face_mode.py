@@ -10,7 +10,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_app.core.types import Frame, Identity, MediaError, Observation
+from edge_app.core.errors import MediaError
+from edge_app.core.types import Frame, Identity, Observation
 from edge_app.gallery.enrollment import Refusal, Shot
 from edge_app.gallery.matching import MatchRule
 from edge_app.gallery.storage import Vault

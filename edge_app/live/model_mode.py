@@ -6,10 +6,13 @@ from them. Everything here happens on the live loop's thread.
 
 from __future__ import annotations
 
-from edge_app.core.types import Floats, Frame, ModelCard, Reading, UsageError, valid_area
+from edge_app.core.errors import UsageError
+from edge_app.core.model_card import ModelCard
+from edge_app.core.types import Float32s, Frame, Reading, valid_area
 from edge_app.live.events import AnswerEvents, LiveEvent
 from edge_app.recognition.classes import FACES, Reader, Steady, ThingWatcher, open_reader
-from edge_app.system.data_folder import Home, Settings
+from edge_app.system.data_folder import Home
+from edge_app.system.settings import Settings
 
 
 class ReadLoop:
@@ -61,7 +64,7 @@ class ReadLoop:
         """Whether readings carry heatmaps."""
         self._explaining = active
 
-    def look_area(self, box: Floats | tuple[float, float, float, float] | None) -> None:
+    def look_area(self, box: Float32s | tuple[float, float, float, float] | None) -> None:
         """Judge a part of the frames. Raises UsageError when the model in use takes none, or the box is empty."""
         if self._steady is None or not isinstance(self._steady.reader, ThingWatcher):
             raise UsageError(f"{self.model_id} takes no area", expected="a general image embedder in use")

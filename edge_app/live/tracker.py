@@ -14,7 +14,7 @@ from typing import Final, Literal, Protocol
 
 import numpy as np
 
-from edge_app.core.types import Face, Floats, Sighting, frozen_array
+from edge_app.core.types import Face, Float32s, Sighting, frozen_array
 from edge_app.gallery.matching import Gallery, MatchRule
 from edge_app.live.identity_vote import Decision, DecisionOptions, Look
 
@@ -34,13 +34,13 @@ class Eyes(Protocol):
     def scan(self) -> Sequence[Face]:
         """Search the whole picture."""
 
-    def search(self, regions: Sequence[Floats]) -> Sequence[Face]:
+    def search(self, regions: Sequence[Float32s]) -> Sequence[Face]:
         """Search around boxes (4,) x1 y1 x2 y2 where faces are expected; each face once."""
 
     def look(self, faces: Sequence[Face]) -> Sequence[Look]:
         """Embed faces, one `Look` each, in order."""
 
-    def stirred(self, boxes: Sequence[Floats]) -> bool:
+    def stirred(self, boxes: Sequence[Float32s]) -> bool:
         """Whether the picture has changed since the last scan, people at `boxes` apart."""
 
 
@@ -83,7 +83,7 @@ class TrackInfo:
     """From 1, never used twice."""
     state: TrackState
     """new: not decided yet; lost: not seen in this frame."""
-    box: Floats
+    box: Float32s
     """(4,) x1 y1 x2 y2 in frame pixels: the newest, or where a lost one is expected."""
     name: str | None
     """Kept while lost; None for new and unknown."""
@@ -134,7 +134,7 @@ class _Track:
     def size_px(self) -> float:
         return math.sqrt(self.face.area_px2)
 
-    def expected(self, time_s: float) -> Floats:
+    def expected(self, time_s: float) -> Float32s:
         """Where the box should be now: straight on, but no farther than half a second's way."""
         shift = self._velocity * min(0.5, time_s - self.last_seen_s)
         return np.asarray(self.face.box + np.tile(shift, 2), np.float32)
@@ -238,7 +238,7 @@ class Tracker:
             return self._scan(time_s, eyes, boxes)
         return faces
 
-    def _scan(self, time_s: float, eyes: Eyes, boxes: Sequence[Floats]) -> list[Face]:
+    def _scan(self, time_s: float, eyes: Eyes, boxes: Sequence[Float32s]) -> list[Face]:
         self._scanned_s = time_s
         faces = list(eyes.scan())
         news = any(all(_distance(face.box, box) > _GATE for box in boxes) for face in faces)
@@ -270,7 +270,7 @@ class Tracker:
             if f not in taken_faces and face.score >= self.options.least_new_score:
                 self._begin(face, time_s)
 
-    def _mark_mingled(self, expected: Sequence[Floats]) -> None:
+    def _mark_mingled(self, expected: Sequence[Float32s]) -> None:
         for i, one in enumerate(expected):
             for j in range(i):
                 if _distance(one, expected[j]) < _MINGLE:
@@ -374,11 +374,11 @@ class Tracker:
         self._tracks = [t for t in self._tracks if t.seen or time_s - t.last_seen_s <= patience_s(t)]
 
 
-def _centre(box: Floats) -> Floats:
+def _centre(box: Float32s) -> Float32s:
     return np.asarray((box[:2] + box[2:]) / 2)
 
 
-def _distance(one: Floats, other: Floats) -> float:
+def _distance(one: Float32s, other: Float32s) -> float:
     """How far apart two boxes are in face sizes; a different size counts as distance."""
     size_one, size_other = (math.sqrt(float((b[2] - b[0]) * (b[3] - b[1]))) for b in (one, other))
     apart = float(np.linalg.norm(_centre(one) - _centre(other)))

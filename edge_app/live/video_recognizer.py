@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.types import Face, Floats, Frame, GalleryError, Observation, Pixels
+from edge_app.core.errors import GalleryError
+from edge_app.core.types import Face, Float32s, Frame, Observation, Pixels
 from edge_app.gallery.enrollment import Refusal, Shot, choose_face
 from edge_app.gallery.matching import Gallery, MatchRule
 from edge_app.inference.detector import Detector, DetectorOptions
@@ -151,7 +152,7 @@ class _FrameEyes:
         self.watch.lap("detect")
         return faces
 
-    def search(self, regions: Sequence[Floats]) -> Sequence[Face]:
+    def search(self, regions: Sequence[Float32s]) -> Sequence[Face]:
         self.watch.start()
         found = [face for region in regions for face in self._around(region)]
         if len(regions) > 1 and len(found) > 1:
@@ -170,13 +171,13 @@ class _FrameEyes:
         self.watch.lap("embed")
         return [Look(embedding, weight) for embedding, weight in zip(embeddings, weights, strict=True)]
 
-    def stirred(self, boxes: Sequence[Floats]) -> bool:
+    def stirred(self, boxes: Sequence[Float32s]) -> bool:
         self.watch.start()
         stirred = self.stir.judge(self.pixels, boxes)
         self.watch.lap("follow")
         return stirred
 
-    def _around(self, region: Floats) -> list[Face]:
+    def _around(self, region: Float32s) -> list[Face]:
         """Faces in a square about a box, those cut off by its border left out unless the frame cuts them too."""
         height, width = self.pixels.shape[:2]
         x, y = float(region[0] + region[2]) / 2, float(region[1] + region[3]) / 2
@@ -216,7 +217,7 @@ class _Stir:
         """Note a picture that has just been searched."""
         self._reference = self._thin(pixels)
 
-    def judge(self, pixels: Pixels, boxes: Sequence[Floats]) -> bool:
+    def judge(self, pixels: Pixels, boxes: Sequence[Float32s]) -> bool:
         """Whether enough of the picture outside the heads and bodies at `boxes` has changed."""
         now = self._thin(pixels)
         if self._reference is None or self._reference.shape != now.shape:

@@ -19,7 +19,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
-from edge_app.core.types import EdgeError, Frame, MediaError, ModelCard, Observation, Reading, UsageError
+from edge_app.core.errors import EdgeError, MediaError, UsageError
+from edge_app.core.model_card import ModelCard
+from edge_app.core.types import Frame, Observation, Reading
 from edge_app.gallery.enrollment import Refusal, Shot
 from edge_app.gallery.matching import NAMES_NOBODY, MatchRule
 from edge_app.live.commands import (

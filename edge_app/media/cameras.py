@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from edge_app.core.types import CameraError, MediaError
+from edge_app.core.errors import CameraError, MediaError
 from edge_app.media.sources import open_source
 from edge_app.media.video import Capture
 

@@ -14,7 +14,7 @@ from typing import Final, cast
 import cv2
 import numpy as np
 
-from edge_app.core.types import Classified, Floats, Heatmap, Match, Pixels, Reading, Sighting
+from edge_app.core.types import Classified, Float32s, Heatmap, Match, Pixels, Reading, Sighting
 
 Colour = tuple[int, int, int]
 """Red, green, blue, 0-255."""
@@ -91,14 +91,14 @@ def warmed(pixels: Pixels, areas: Iterable[Classified]) -> Pixels:
     return canvas
 
 
-def strength(heatmap: Heatmap) -> Floats:
+def strength(heatmap: Heatmap) -> Float32s:
     """The map's evidence from weak, 0, to strong, 1; float32 of the map's shape, all 0 where it is the same."""
     low, high = np.percentile(heatmap.values, [_WEAK, _STRONG])
-    shares: Floats = np.clip((heatmap.values - low) / max(high - low, _LEAST_SPAN), 0.0, 1.0).astype(np.float32)
+    shares: Float32s = np.clip((heatmap.values - low) / max(high - low, _LEAST_SPAN), 0.0, 1.0).astype(np.float32)
     return shares
 
 
-def _overlay(canvas: Pixels, box: Floats, heatmap: Heatmap) -> None:
+def _overlay(canvas: Pixels, box: Float32s, heatmap: Heatmap) -> None:
     """Blend a map into its area; what reaches past the picture's edge is left out."""
     height, width = canvas.shape[:2]
     x1, y1, x2, y2 = np.rint(box).astype(int).tolist()
@@ -173,7 +173,7 @@ def _text_px(canvas: Pixels) -> int:
     return max(_SMALLEST_TEXT_PX + 2, round(shorter_px / 26))
 
 
-def _mark(canvas: Pixels, box: Floats, text: str, known: bool) -> None:
+def _mark(canvas: Pixels, box: Float32s, text: str, known: bool) -> None:
     """Draw one box with its label."""
     line_px = max(1, round(min(canvas.shape[:2]) / 240))
     colour = KNOWN if known else UNKNOWN

@@ -21,7 +21,8 @@ from typing import Final, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.types import CameraError, EdgeError, Frame, MediaError, Pixels
+from edge_app.core.errors import CameraError, EdgeError, MediaError
+from edge_app.core.types import Frame, Pixels
 from edge_app.media.cameras import CameraFormat, CameraInfo, list_cameras
 from edge_app.media.sources import Source, SourceSpec, frames, open_source, parse_source, without_secrets
 

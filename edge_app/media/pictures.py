@@ -25,7 +25,8 @@ from typing import IO, Final
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from edge_app.core.types import MediaError, Pixels
+from edge_app.core.errors import MediaError
+from edge_app.core.types import Pixels
 
 WORKING_PX: Final = 4096
 """Default longest side of what is read: a 24 px face of a 12,000 px picture is still 8 px here, too small to name."""

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self
 
-from edge_app.core.types import CameraError, Frame, MediaError
+from edge_app.core.errors import CameraError, MediaError
+from edge_app.core.types import Frame
 from edge_app.media.pictures import PICTURE_SUFFIXES, find_pictures, read_picture
 from edge_app.media.video import Capture
 

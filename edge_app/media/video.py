@@ -21,7 +21,8 @@ os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "3")
 import cv2
 import numpy as np
 
-from edge_app.core.types import MediaError, Pixels
+from edge_app.core.errors import MediaError
+from edge_app.core.types import Pixels
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 

@@ -10,7 +10,8 @@ import json
 from pathlib import Path
 from typing import Any, Final, cast
 
-from edge_app.core.types import ModelError, Precision, UsageError
+from edge_app.core.errors import ModelError, UsageError
+from edge_app.core.model_card import Precision
 from edge_app.inference import onnx_model
 from edge_app.inference.onnx_model import Model
 from edge_app.model_store import shipped as zoo

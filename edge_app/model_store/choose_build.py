@@ -17,7 +17,8 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from edge_app.core.types import EdgeError, InputSpec, Precision
+from edge_app.core.errors import EdgeError
+from edge_app.core.model_card import InputSpec, Precision
 from edge_app.inference import onnx_model
 from edge_app.model_store.catalogue import build, builds
 from edge_app.model_store.shipped import Entry

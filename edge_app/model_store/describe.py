@@ -15,17 +15,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
-from edge_app.core.types import (
-    PRECISIONS,
-    TASKS,
-    InputSpec,
-    ModelCard,
-    ModelError,
-    OperatingPoint,
-    Precision,
-    Task,
-    UsageError,
-)
+from edge_app.core.errors import ModelError, UsageError
+from edge_app.core.model_card import PRECISIONS, TASKS, InputSpec, ModelCard, OperatingPoint, Precision, Task
 from edge_app.inference.geometry import CROPS
 from edge_app.model_store.onnx_inspect import OnnxFile
 

@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from edge_app import __version__
-from edge_app.core.types import EdgeError, ModelError, UsageError
+from edge_app.core.errors import EdgeError, ModelError, UsageError
 from edge_app.model_store.describe import Description, preset
-from edge_app.system.data_folder import FILE_MODE, Home, make_private_folder, told_plainly
+from edge_app.system.data_folder import Home
+from edge_app.system.files import FILE_MODE, make_private_folder, readable_os_errors
 
 _CHUNK_BYTES: Final = 1 << 16
 _TIMEOUT_S: Final = 30.0
@@ -165,7 +166,7 @@ def fetch(url: str, target: Path, sha256: str, progress: Progress, limit_bytes: 
     if not url.startswith(("https://", "http://")):
         raise UsageError(f"the address is {url}", expected="https:// or http://")
     part = target.with_name(target.name + ".part")
-    with told_plainly(target.parent):
+    with readable_os_errors(target.parent):
         make_private_folder(target.parent)
         for attempt in range(_TRIES):
             try:

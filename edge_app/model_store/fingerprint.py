@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from edge_app.core.types import Face, Floats, ModelCard, ModelError, Pixels
+from edge_app.core.errors import ModelError
+from edge_app.core.model_card import ModelCard
+from edge_app.core.types import Face, Float32s, Pixels
 from edge_app.inference.geometry import CROPS, align, face_area, prepare, to_input
 from edge_app.media import sample
 from edge_app.media.pictures import read_picture
@@ -68,7 +70,7 @@ class Proof:
     """Hash of the sample pictures and of how they are cut."""
     claims: Mapping[str, str]
     """Hash of each field of the card that outputs do not show, or not sharply."""
-    outputs: Floats
+    outputs: Float32s
     """(5, K) float32, K <= 64: logits over the temperature, or the first numbers of the embeddings."""
 
     def to_json(self) -> str:
@@ -146,7 +148,7 @@ def claims_of(card: ModelCard) -> dict[str, str]:
     return {name: _short_hash(json.dumps(value, sort_keys=True).encode()) for name, value in plain.items()}
 
 
-def deviation(card: ModelCard, measured: Floats, found: Floats) -> float:
+def deviation(card: ModelCard, measured: Float32s, found: Float32s) -> float:
     """How far outputs (5, K) are from the measured ones, as a share of how far those are from one another.
 
     Embeddings count by direction, logits without what all labels of a picture share.
@@ -166,7 +168,7 @@ def without_proof(content: bytes) -> bytes:
     return b"".join(kept)
 
 
-def _comparable(card: ModelCard, outputs: Floats) -> Floats:
+def _comparable(card: ModelCard, outputs: Float32s) -> Float32s:
     rows = np.asarray(outputs, np.float64)
     if card.task.endswith("embedding"):
         rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
@@ -175,7 +177,7 @@ def _comparable(card: ModelCard, outputs: Floats) -> Floats:
     return np.asarray(rows, np.float32)
 
 
-def _outputs(model: Model) -> Floats:
+def _outputs(model: Model) -> Float32s:
     card = model.card
     rows = np.asarray(model.run(to_input(_crops(card), card.input), card.outputs[:1])[0], np.float32)
     kept = rows.reshape(len(rows), -1)[:, :NUMBERS]

@@ -19,7 +19,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from edge_app.core.types import Floats, ModelCard, ModelError, UsageError
+from edge_app.core.errors import ModelError, UsageError
+from edge_app.core.model_card import ModelCard
+from edge_app.core.types import Float32s
 from edge_app.inference import onnx_model
 from edge_app.model_store import sandbox_check, shipped
 from edge_app.model_store.catalogue import builds, installed, list_path
@@ -27,7 +29,9 @@ from edge_app.model_store.describe import Description, check_card
 from edge_app.model_store.fingerprint import without_proof
 from edge_app.model_store.onnx_inspect import SIZE_LIMIT_BYTES, OnnxFile, inspect_bytes, with_card
 from edge_app.model_store.shipped import Entry
-from edge_app.system.data_folder import FILE_MODE, Home, Settings, make_private_folder, told_plainly
+from edge_app.system.data_folder import Home
+from edge_app.system.files import FILE_MODE, make_private_folder, readable_os_errors
+from edge_app.system.settings import Settings
 
 _SAME_SPACE_COSINE: Final = 0.98
 """Mean cosine from which two builds share an embedding space."""
@@ -110,7 +114,7 @@ def _place_for(home: Home, card: ModelCard, replace_: bool) -> Entry | None:
 @contextlib.contextmanager
 def _candidate(home: Home, content: bytes) -> Iterator[Path]:
     """The bytes as a private file beside the installed ones; gone afterwards unless it was given a final name."""
-    with told_plainly(home.models_dir):
+    with readable_os_errors(home.models_dir):
         make_private_folder(home.path)
         make_private_folder(home.models_dir)
         descriptor, name = tempfile.mkstemp(prefix=".candidate.", suffix=".part", dir=home.models_dir)
@@ -124,7 +128,7 @@ def _candidate(home: Home, content: bytes) -> Iterator[Path]:
         Path(name).unlink(missing_ok=True)
 
 
-def _tried(candidate: Path, name: str) -> Floats:
+def _tried(candidate: Path, name: str) -> Float32s:
     try:
         return sandbox_check.run_apart(candidate)
     except ModelError as error:
@@ -137,7 +141,7 @@ def _remedy(remedy: str) -> str:
     return "" if "reinstall" in remedy or "models verify" in remedy else remedy
 
 
-def _check_siblings(home: Home, card: ModelCard, outputs: Floats) -> None:
+def _check_siblings(home: Home, card: ModelCard, outputs: Float32s) -> None:
     """Another build of the same id must be the same model: one embedding space, the same answers."""
     for entry in installed(home):
         if entry.id != card.id or entry.precision == card.precision:
@@ -154,7 +158,7 @@ def _check_siblings(home: Home, card: ModelCard, outputs: Floats) -> None:
             )
 
 
-def _agree(card: ModelCard, ours: Floats, theirs: Floats) -> bool:
+def _agree(card: ModelCard, ours: Float32s, theirs: Float32s) -> bool:
     if card.task.endswith("embedding"):
         lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
         cosines = (ours * theirs).sum(axis=1) / np.maximum(lengths, 1e-12)
@@ -175,7 +179,7 @@ def _admit(home: Home, candidate: Path, content: bytes, card: ModelCard, old: En
         kept = [one for one in installed(home) if (one.id, one.precision) != (card.id, card.precision)]
         if old is None and len(kept) != len(installed(home)):
             raise ModelError(f"{card.id} was installed by another process meanwhile", remedy="try again")
-        with told_plainly(home.models_dir):
+        with readable_os_errors(home.models_dir):
             candidate.replace(path)
             path.chmod(FILE_MODE)
         try:
@@ -192,7 +196,7 @@ def _admit(home: Home, candidate: Path, content: bytes, card: ModelCard, old: En
 @contextlib.contextmanager
 def _locked(home: Home) -> Iterator[None]:
     """One process at a time changes the list, where the platform has advisory locks."""
-    with told_plainly(home.models_dir), (home.models_dir / ".lock").open("w") as stream:
+    with readable_os_errors(home.models_dir), (home.models_dir / ".lock").open("w") as stream:
         os.chmod(stream.name, FILE_MODE)  # noqa: PTH101
         with contextlib.suppress(ImportError):
             fcntl: Any = importlib.import_module("fcntl")

@@ -15,7 +15,8 @@ from typing import Final
 
 import numpy as np
 
-from edge_app.core.types import ModelCard, ModelError
+from edge_app.core.errors import ModelError
+from edge_app.core.model_card import ModelCard
 from edge_app.model_store.protobuf import Damage, Reader, Span, chunk
 
 SIZE_LIMIT_BYTES: Final = 2**31 - 1

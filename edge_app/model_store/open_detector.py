@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_app.core.types import UsageError
+from edge_app.core.errors import UsageError
 from edge_app.inference.detector import DETECTORS, Detector, DetectorOptions
 from edge_app.inference.mtcnn import MtcnnCascade
 from edge_app.inference.onnx_model import Model

@@ -24,7 +24,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.types import EdgeError, Face, Floats, InputSpec, ModelCard, ModelError, Pixels
+from edge_app.core.errors import EdgeError, ModelError
+from edge_app.core.model_card import InputSpec, ModelCard
+from edge_app.core.types import Face, Float32s, Pixels
 from edge_app.inference import onnx_model
 from edge_app.inference.geometry import CROPS, align, box_iou, nms, prepare, resize, to_input
 from edge_app.inference.onnx_model import Model
@@ -49,11 +51,11 @@ _RESTLESS: Final = 0.25
 _SAME_FACE_IOU: Final = 0.5
 _YUNET_SIDE_PX: Final = 640
 
-Judge = Callable[[Floats], float]
+Judge = Callable[[Float32s], float]
 """How well outputs fit the sample: higher is better, at or under 0 is useless."""
 
 
-def run_apart(path: Path, memory_bytes: int = MEMORY_LIMIT_BYTES, time_s: float = TIME_LIMIT_S) -> Floats:
+def run_apart(path: Path, memory_bytes: int = MEMORY_LIMIT_BYTES, time_s: float = TIME_LIMIT_S) -> Float32s:
     """Try a model file in a child process. Returns its outputs on the sample, (N, K) float32.
 
     Raises ModelError when the model is not what its card says, or takes more memory or time than allowed. Other
@@ -118,7 +120,7 @@ def _limit(memory_bytes: int) -> None:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def judge(model: Model) -> Floats:
+def judge(model: Model) -> Float32s:
     """Run a model on the sample and hold it to its card. Returns (N, K) float32; raises ModelError in words."""
     tasks = {"face-embedding": _embedder, "image-embedding": _embedder, "liveness": _liveness}
     if model.card.task == "face-detection":
@@ -126,7 +128,7 @@ def judge(model: Model) -> Floats:
     return tasks.get(model.card.task, _classifier)(model)
 
 
-def _embedder(model: Model) -> Floats:
+def _embedder(model: Model) -> Float32s:
     card = model.card
     crops, groups = _embedder_material(card)
     outputs = _checked(model, crops, card.input, card.embedding_size or 0, "numbers")
@@ -168,13 +170,13 @@ def _prepared(card: ModelCard, pixels: Pixels) -> Pixels:
     return prepare(pixels, card.input, card.crop if card.crop.startswith("centre-") else "none")
 
 
-def _liveness(model: Model) -> Floats:
+def _liveness(model: Model) -> Float32s:
     card = model.card
     crops = np.stack([_prepared(card, fingerprint.crop_of(card, p, f)) for p, f in zip(*_sample(), strict=True)])
     outputs = _checked(model, crops, card.input, len(card.labels), "labels")
     live = card.labels.index("live")
 
-    def score(logits: Floats) -> float:
+    def score(logits: Float32s) -> float:
         return float(softmax(logits, card.temperature)[:, live].mean())
 
     truth = score(outputs)
@@ -188,7 +190,7 @@ def _liveness(model: Model) -> Floats:
     return outputs
 
 
-def _classifier(model: Model) -> Floats:
+def _classifier(model: Model) -> Float32s:
     card = model.card
     crops, groups = _views(card)
     outputs = _checked(model, crops, card.input, len(card.labels), "labels")
@@ -205,7 +207,7 @@ def _classifier(model: Model) -> Floats:
     return outputs
 
 
-def _refuse_restless(model: Model, crops: Pixels, groups: NDArray[np.intp], outputs: Floats) -> None:
+def _refuse_restless(model: Model, crops: Pixels, groups: NDArray[np.intp], outputs: Float32s) -> None:
     """A classifier fed in the wrong range answers to light and mirrors more than to pictures, and hardly at all.
 
     The sample shows people, which it may never have seen: so both signs must be there, and another reading of the
@@ -225,16 +227,16 @@ def _refuse_restless(model: Model, crops: Pixels, groups: NDArray[np.intp], outp
             )
 
 
-def _restless_share(outputs: Floats, groups: NDArray[np.intp]) -> float:
+def _restless_share(outputs: Float32s, groups: NDArray[np.intp]) -> float:
     within = np.mean([outputs[groups == one].var(axis=0).mean() for one in np.unique(groups)])
     return float(within / max(float(outputs.var(axis=0).mean()), 1e-12))
 
 
-def _spread(outputs: Floats, temperature: float) -> float:
+def _spread(outputs: Float32s, temperature: float) -> float:
     return float(np.ptp(softmax(outputs, temperature), axis=0).max())
 
 
-def _detector(model: Model) -> Floats:
+def _detector(model: Model) -> Float32s:
     card = model.card
     if len(card.outputs) != 12:
         raise ModelError(f"{card.id} has {len(card.outputs)} outputs", expected="the 12 of a YuNet")
@@ -270,7 +272,7 @@ def _faces_found(model: Model, spec: InputSpec) -> NDArray[np.bool_]:
     return np.array(found)
 
 
-def _checked(model: Model, crops: Pixels, spec: InputSpec, size: int, what: str) -> Floats:
+def _checked(model: Model, crops: Pixels, spec: InputSpec, size: int, what: str) -> Float32s:
     """First outputs for all crops, (N, size): finite, and the same one by one as together."""
     card = model.card
     outputs = _outputs(model, crops, spec)
@@ -287,7 +289,7 @@ def _checked(model: Model, crops: Pixels, spec: InputSpec, size: int, what: str)
     return outputs
 
 
-def _outputs(model: Model, crops: Pixels, spec: InputSpec) -> Floats:
+def _outputs(model: Model, crops: Pixels, spec: InputSpec) -> Float32s:
     return np.asarray(model.run(to_input(crops, spec))[0], np.float32)
 
 
@@ -325,7 +327,7 @@ def _best_reading(model: Model, crops: Pixels, judge_: Judge) -> tuple[InputSpec
     return spec, at
 
 
-def _tried(model: Model, crops: Pixels, spec: InputSpec) -> Iterator[Floats]:
+def _tried(model: Model, crops: Pixels, spec: InputSpec) -> Iterator[Float32s]:
     """Outputs under another reading; none where it leads out of the network's range."""
     outputs = _outputs(model, crops, spec)
     if np.isfinite(outputs).all() and np.linalg.norm(outputs, axis=1).min() > 0:
@@ -344,7 +346,7 @@ def _useless(model: Model, crops: Pixels, groups: NDArray[np.intp], found: str) 
     return ModelError(f"{card.id} {found}", expected=expected, remedy=remedy)
 
 
-def _separation(outputs: Floats, groups: NDArray[np.intp], task: str) -> float:
+def _separation(outputs: Float32s, groups: NDArray[np.intp], task: str) -> float:
     """By how much like is nearer than unlike, as a share of how far unlike is from 1; the worst pair for faces."""
     unit = outputs / np.maximum(np.linalg.norm(outputs, axis=1, keepdims=True), 1e-12)
     rows, columns = np.triu_indices(len(groups), 1)
@@ -357,13 +359,13 @@ def _separation(outputs: Floats, groups: NDArray[np.intp], task: str) -> float:
     return float(gap / (1 - unlike.mean() + 1e-9))
 
 
-def _least_cosine(outputs: Floats) -> float:
+def _least_cosine(outputs: Float32s) -> float:
     lengths = np.linalg.norm(outputs, axis=1, keepdims=True)
     unit = outputs / np.maximum(lengths, 1e-12)
     return 1.0 if float(lengths.min()) < 1e-12 else float((unit @ unit.T).min())
 
 
-def softmax(logits: Floats, temperature: float) -> Floats:
+def softmax(logits: Float32s, temperature: float) -> Float32s:
     """Probabilities (N, C) of logits (N, C), calibrated by `temperature`."""
     scaled = logits / temperature
     grown = np.exp(scaled - scaled.max(axis=1, keepdims=True))

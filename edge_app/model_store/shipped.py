@@ -11,7 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final, cast
 
-from edge_app.core.types import ModelError, Precision, UsageError
+from edge_app.core.errors import ModelError, UsageError
+from edge_app.core.model_card import Precision
 from edge_app.inference.onnx_model import Model
 from edge_app.inference.onnx_model import load as load_file
 

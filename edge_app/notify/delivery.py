@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from edge_app import __version__
-from edge_app.core.types import EdgeError, UsageError
+from edge_app.core.errors import EdgeError, UsageError
 from edge_app.notify.hooks import Report
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edge_app.core.types import UsageError
+from edge_app.core.errors import UsageError
 
 Report = Callable[[str], object]
 """Takes one line for the person who runs this; called from any thread."""

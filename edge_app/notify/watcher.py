@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
-from edge_app.core.types import EdgeError, UsageError, valid_name
+from edge_app.core.errors import EdgeError, UsageError
+from edge_app.core.names import valid_name
 from edge_app.live.events import EventName, LiveEvent
 from edge_app.live.worker import Update, Worker, WorkerOptions
 from edge_app.media.live_camera import CameraState, CameraStatus, LiveOptions

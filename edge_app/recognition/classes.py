@@ -14,28 +14,27 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_app.core.errors import ModelError, UsageError
+from edge_app.core.model_card import ModelCard, Precision
 from edge_app.core.types import (
     Answer,
     Classified,
     ClassScore,
     Face,
-    Floats,
+    Float32s,
     Frame,
     Heatmap,
     Match,
-    ModelCard,
-    ModelError,
     Pixels,
-    Precision,
     Reading,
     Spotted,
-    UsageError,
 )
 from edge_app.inference.classifier import TASKS, Classifier, ranked
 from edge_app.inference.geometry import CROPS, align, box_iou, crop_named, face_area, seen_area, similarity_transform
 from edge_app.model_store.catalogue import build, builds, open_entry
 from edge_app.model_store.choose_build import choose
-from edge_app.system.data_folder import Home, Settings
+from edge_app.system.data_folder import Home
+from edge_app.system.settings import Settings
 
 if TYPE_CHECKING:
     from edge_app.gallery.storage import Vault
@@ -61,13 +60,13 @@ class Reader(Protocol):
 class ThingWatcher(Reader, Protocol):
     """What a reader of enrolled things has besides, for the live loop."""
 
-    area: Floats | None
+    area: Float32s | None
     """(4,) x1, y1, x2, y2 in frame pixels: the part that is judged; None: the whole picture."""
 
-    def shot(self, pixels: Pixels, source: str, box: Floats | None = None) -> object:
+    def shot(self, pixels: Pixels, source: str, box: Float32s | None = None) -> object:
         """Cut out, measure and embed the thing in a box of a picture; a refusal when that is no use."""
 
-    def looking_at(self, area: Floats | None) -> Reader:
+    def looking_at(self, area: Float32s | None) -> Reader:
         """The same over another area."""
 
 
@@ -146,7 +145,7 @@ class ClassifierReader:
 class _Cut:
     """What is shown to the network, and the box in the frame that the answer is about."""
 
-    box: Floats
+    box: Float32s
     pixels: Pixels
     to_share: NDArray[np.float64] | None
     """(2, 3): brings frame pixels to shares [0, 1] of `pixels`; None when the box is what the network sees."""
@@ -163,7 +162,7 @@ class _Cut:
         share = self.to_share[:, :2] @ np.stack([xs.ravel(), ys.ravel()]) + self.to_share[:, 2:]
         at = (share * np.array([[columns], [rows]]) - 0.5).astype(np.float32).reshape(2, rows, columns)
         values = cv2.remap(heatmap.values, at[0], at[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return Heatmap(heatmap.label, cast(Floats, values))
+        return Heatmap(heatmap.label, cast(Float32s, values))
 
 
 def judges_faces(crop: str) -> bool:
@@ -259,7 +258,7 @@ class Steady:
         """How much of what was stays after the time since the area was last seen."""
         return float(np.exp((area.seen_s - self._time_s) / self.TIME_S))
 
-    def _follow(self, box: Floats, before: list[_Area]) -> _Area:
+    def _follow(self, box: Float32s, before: list[_Area]) -> _Area:
         """The area of the last frames that this one goes on from, each used once; a fresh one when there is none."""
         shares = [float(box_iou(box[None], area.box[None])[0, 0]) for area in before]
         best = int(np.argmax(shares)) if shares else -1
@@ -278,7 +277,7 @@ class Steady:
 class _Area:
     """One area over time."""
 
-    box: Floats
+    box: Float32s
     number: int | None
     since_s: float
     seen_s: float

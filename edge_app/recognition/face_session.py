@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from edge_app.core.types import Embedding, OperatingPoint
+from edge_app.core.model_card import OperatingPoint
+from edge_app.core.types import Embedding
 from edge_app.gallery.calibration import points_of
 from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot, Verdict, judge_shots, template_of
 from edge_app.gallery.matching import Gallery
@@ -24,7 +25,8 @@ from edge_app.model_store.catalogue import catalogue
 from edge_app.model_store.choose_build import Choice, choose
 from edge_app.model_store.open_detector import open_detector
 from edge_app.recognition.faces import Recognizer
-from edge_app.system.data_folder import Home, Settings
+from edge_app.system.data_folder import Home
+from edge_app.system.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

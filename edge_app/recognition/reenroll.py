@@ -13,7 +13,9 @@ from typing import Final
 
 import numpy as np
 
-from edge_app.core.types import Face, Floats, MediaError, ModelCard, Quality, Template
+from edge_app.core.errors import MediaError
+from edge_app.core.model_card import ModelCard
+from edge_app.core.types import Face, Float32s, Quality, Template
 from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot, judge_shots, template_of
 from edge_app.gallery.kept_pictures import kept_picture
 from edge_app.gallery.storage import Vault
@@ -168,9 +170,9 @@ def _shot(bench: Workbench, template: Template, picture: bytes) -> Shot | str:
     return Shot(template.source, kept.face, crops[0], measured, embedding, picture)
 
 
-def _whole_crop(size_px: int) -> Floats:
+def _whole_crop(size_px: int) -> Float32s:
     return np.array([0, 0, size_px, size_px], np.float32)
 
 
-def _landmarks(crop: str) -> Floats:
+def _landmarks(crop: str) -> Float32s:
     return np.array(CROPS[crop].landmarks, np.float32)

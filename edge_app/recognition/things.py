@@ -15,19 +15,9 @@ from typing import Final, cast
 import cv2
 import numpy as np
 
-from edge_app.core.types import (
-    Embedding,
-    Floats,
-    Frame,
-    ModelCard,
-    OperatingPoint,
-    Pixels,
-    Quality,
-    Reading,
-    Spotted,
-    Template,
-    UsageError,
-)
+from edge_app.core.errors import UsageError
+from edge_app.core.model_card import ModelCard, OperatingPoint
+from edge_app.core.types import Embedding, Float32s, Frame, Pixels, Quality, Reading, Spotted, Template
 from edge_app.gallery.calibration import points_of
 from edge_app.gallery.enrollment import EnrollOptions, Refusal, judge_embeddings
 from edge_app.gallery.kept_pictures import keep_area
@@ -39,7 +29,8 @@ from edge_app.inference.geometry import resize, seen_area
 from edge_app.model_store.catalogue import builds, open_entry
 from edge_app.model_store.choose_build import Choice, choose
 from edge_app.recognition.face_session import left_behind, load_gallery, own_embeddings, same_person_floor
-from edge_app.system.data_folder import Home, Settings
+from edge_app.system.data_folder import Home
+from edge_app.system.settings import Settings
 
 _OUTSIDE: Final = (128, 128, 128)
 """What lies past the picture's edge: grey, near the mean of what networks were trained on."""
@@ -69,7 +60,7 @@ class ThingShot:
 
     source: str
     """Where it came from."""
-    box: Floats
+    box: Float32s
     """(4,) x1, y1, x2, y2 in the picture's pixels."""
     crop: Pixels
     """(H, W, 3) uint8 RGB: what the network sees."""
@@ -99,7 +90,7 @@ class ThingVerdict:
 class ThingReader:
     """Names what an area of a frame shows, or says that it is nothing enrolled. Immutable."""
 
-    def __init__(self, embedder: Embedder, gallery: Gallery, rule: MatchRule, area: Floats | None = None) -> None:
+    def __init__(self, embedder: Embedder, gallery: Gallery, rule: MatchRule, area: Float32s | None = None) -> None:
         """`area` (4,) x1, y1, x2, y2 in frame pixels is what is looked at; None: what the model's crop takes.
 
         Raises UsageError for an embedder of faces or of any input size.
@@ -132,7 +123,7 @@ class ThingReader:
         timings = {stage: (end - start) * 1e3 for stage, start, end in (*laps, ("total", started_s, ended_s))}
         return Reading(frame, self.card.id, (), (Spotted(box, match),), timings)
 
-    def shot(self, pixels: Pixels, source: str, box: Floats | None = None) -> ThingShot | Refusal:
+    def shot(self, pixels: Pixels, source: str, box: Float32s | None = None) -> ThingShot | Refusal:
         """Cut out, measure and embed the area of `box`, or of the whole picture.
 
         Returns a `Refusal` when the box does not lie within the picture, or is a few pixels only.
@@ -143,11 +134,11 @@ class ThingReader:
         measured, region = _measured(pixels, where, crop)
         return ThingShot(source, where, crop, measured, self.embedder.embed(crop[None])[0], keep_area(region))
 
-    def vector(self, pixels: Pixels) -> Floats:
+    def vector(self, pixels: Pixels) -> Float32s:
         """The unit vector (D,) of the whole picture."""
         return self.embedder.embed(self._cut(pixels, None)[1][None])[0].vector
 
-    def looking_at(self, area: Floats | None) -> ThingReader:
+    def looking_at(self, area: Float32s | None) -> ThingReader:
         """The same over another area."""
         return ThingReader(self.embedder, self.gallery, self.rule, area)
 
@@ -155,11 +146,11 @@ class ThingReader:
         """The same over another gallery."""
         return ThingReader(self.embedder, gallery, rule, self.area)
 
-    def _within(self, pixels: Pixels) -> Floats | None:
+    def _within(self, pixels: Pixels) -> Float32s | None:
         """The area, or None when a source of another size has left it behind."""
         return None if self.area is None else _clipped(pixels, self.area)
 
-    def _cut(self, pixels: Pixels, box: Floats | None) -> tuple[Floats, Pixels]:
+    def _cut(self, pixels: Pixels, box: Float32s | None) -> tuple[Float32s, Pixels]:
         spec = self.card.input
         width, height = spec.width_px or 0, spec.height_px or 0
         if box is None:
@@ -277,7 +268,7 @@ def judge_area(quality: Quality, limits: ThingLimits) -> Refusal | None:
     return None
 
 
-def _measured(pixels: Pixels, box: Floats, crop: Pixels) -> tuple[Quality, Pixels]:
+def _measured(pixels: Pixels, box: Float32s, crop: Pixels) -> tuple[Quality, Pixels]:
     """What was measured on an area, and the area itself."""
     x1, y1, x2, y2 = _whole(pixels, box)
     region = pixels[y1:y2, x1:x2]
@@ -289,7 +280,7 @@ def _measured(pixels: Pixels, box: Floats, crop: Pixels) -> tuple[Quality, Pixel
     return Quality(side, detail(grey), float(np.median(grey)), clipped, 0.0, 0.0, 0.0, 1.0), region
 
 
-def judge_box(size_px: tuple[int, int], box: Floats) -> Refusal | None:
+def judge_box(size_px: tuple[int, int], box: Float32s) -> Refusal | None:
     """Refuse a box (4,) that reaches over the edge of a picture of (width, height), or has less than 8 px of a side."""
     width, height = size_px
     inside = _inside(size_px, box)
@@ -303,28 +294,28 @@ def judge_box(size_px: tuple[int, int], box: Floats) -> Refusal | None:
     return None
 
 
-def _shorter_side(box: Floats) -> float:
+def _shorter_side(box: Float32s) -> float:
     return float(min(box[2] - box[0], box[3] - box[1]))
 
 
-def _inside(size_px: tuple[int, int], box: Floats) -> Floats:
+def _inside(size_px: tuple[int, int], box: Float32s) -> Float32s:
     width, height = size_px
     return np.clip(np.asarray(box, np.float32), 0, np.array([width, height, width, height], np.float32))
 
 
-def _clipped(pixels: Pixels, box: Floats) -> Floats | None:
+def _clipped(pixels: Pixels, box: Float32s) -> Float32s | None:
     """The part of a box inside the picture, None when less than 8 px of a side are left."""
     inside = _inside((pixels.shape[1], pixels.shape[0]), box)
     return inside if _shorter_side(inside) >= _LEAST_BOX_PX else None
 
 
-def _whole(pixels: Pixels, box: Floats) -> tuple[int, int, int, int]:
+def _whole(pixels: Pixels, box: Float32s) -> tuple[int, int, int, int]:
     height, width = pixels.shape[:2]
     x1, y1 = max(0, int(box[0])), max(0, int(box[1]))
     return x1, y1, min(width, max(x1 + 1, round(float(box[2])))), min(height, max(y1 + 1, round(float(box[3]))))
 
 
-def _around(pixels: Pixels, box: Floats, aspect: float) -> Pixels:
+def _around(pixels: Pixels, box: Float32s, aspect: float) -> Pixels:
     """The box grown about its centre to the network's shape, so that nothing of it is lost or stretched."""
     wide = max(float(box[2] - box[0]), float(box[3] - box[1]) * aspect)
     centre_x, centre_y = float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2

@@ -7,77 +7,20 @@ makes the folder, mode 0700, and every file in it has mode 0600.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
-import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Final, Literal, get_args, get_type_hints
+from typing import Any, Final
 
-from edge_app.core.types import EdgeError, UsageError
+from edge_app.core.errors import EdgeError, UsageError
+from edge_app.system.files import make_private_folder, readable_os_errors, sync_folder
+from edge_app.system.settings import Settings
 
-FILE_MODE: Final = 0o600
-FOLDER_MODE: Final = 0o700
 ENVIRONMENT: Final = "EDGE_APP_HOME"
-_ELSEWHERE: Final = f"or choose another folder with --home or {ENVIRONMENT}"
-_FULL: Final = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
-_NO_FOLDER: Final = {errno.ENOTDIR, errno.EEXIST}
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the user chose, validated at birth: a wrong kind or range raises UsageError."""
-
-    fpir: float = 0.01
-    """Share of strangers that may be called somebody, (0, 1)."""
-    margin: float = 0.05
-    """Least lead in similarity over the runner-up identity, [0, 1]."""
-    precision: Literal["auto", "fp32", "int8", "fp16"] = "auto"
-    """Build of the model: auto takes the one that was measured faster on this machine."""
-    detector: str = "yunet"
-    """Which network finds faces: yunet, mtcnn, or the id of an installed one."""
-    embedder: str = "sface"
-    """Id of the face embedder whose templates are matched."""
-    model: str = "faces"
-    """What recognize, watch and Live look for: "faces", or the id of a classifier or a general image embedder."""
-    source: str | None = None
-    """Camera number, file or address that live commands open; None: the first camera."""
-    keep_pictures: bool = False
-    """Whether enrollment keeps the face pictures beside the templates."""
-    threads: int | None = None
-    """Threads for each model, at least 1; None: chosen for this machine."""
-
-    def __post_init__(self) -> None:
-        kinds = get_type_hints(type(self))
-        for name in (field.name for field in fields(self)):
-            _check_kind(name, getattr(self, name), kinds[name])
-        if not 0.0 < self.fpir < 1.0:
-            raise UsageError(f"fpir is {self.fpir}", expected="a share between 0 and 1, such as 0.01")
-        if not 0.0 <= self.margin <= 1.0:
-            raise UsageError(f"margin is {self.margin}", expected="a difference of similarities in [0, 1]")
-        for name in ("detector", "embedder", "model"):
-            if not getattr(self, name).strip():
-                raise UsageError(f"{name} is empty", expected="the id of a model; `edge-app models list` shows them")
-        if self.threads is not None and self.threads < 1:
-            raise UsageError(f"threads is {self.threads}", expected="at least 1, or null for the app's choice")
-
-
-def _check_kind(name: str, value: object, kind: Any) -> None:
-    """Refuse a value that is not of its field's annotation; an int passes for a float, a bool never for a number."""
-    allowed = get_args(kind) or (kind,)
-    if any(isinstance(choice, str) for choice in allowed):
-        fits, expected = value in allowed, "one of " + ", ".join(allowed)
-    else:
-        wanted = (*allowed, int) if float in allowed else allowed
-        fits = type(value) in wanted
-        expected = " or ".join("null" if one is type(None) else one.__name__ for one in allowed)
-    if not fits:
-        raise UsageError(f"{name} is {json.dumps(value, ensure_ascii=False, default=str)}", expected=expected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +110,7 @@ class Home:
 
         Raises EdgeError when the folder is read-only, full or not a folder; an earlier file then stays as it was.
         """
-        with told_plainly(path.parent):
+        with readable_os_errors(path.parent):
             make_private_folder(path.parent)
             descriptor, scratch = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
             try:
@@ -179,13 +122,13 @@ class Home:
             except BaseException:
                 Path(scratch).unlink(missing_ok=True)
                 raise
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
     def exposed(self) -> tuple[Path, ...]:
         """The folder and the files in it that other users of the machine may open, sorted; empty when all is well."""
         if os.name != "posix" or not self.path.is_dir():
             return ()
-        with told_plainly(self.path):
+        with readable_os_errors(self.path):
             held = (self.path, *sorted(self.path.rglob("*")))
             return tuple(path for path in held if not path.is_symlink() and path.stat().st_mode & 0o077)
 
@@ -220,47 +163,9 @@ def platform_folder(platform: str, environment: Mapping[str, str]) -> Path:
     return (data if data.is_absolute() else Path.home() / ".local" / "share") / "edge-app"
 
 
-def make_private_folder(folder: Path) -> None:
-    """Make `folder` and its missing parents with mode 0700; a folder that lay there empty is closed to others too.
-
-    A folder that holds something keeps its mode: it may be one that others need (`Home.exposed` reports it).
-    Raises OSError.
-    """
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    for path in reversed(missing):
-        with contextlib.suppress(FileExistsError):  # another process was first
-            path.mkdir(mode=FOLDER_MODE)
-    status = folder.stat()
-    if not stat.S_ISDIR(status.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-    shared = status.st_mode & (stat.S_ISVTX | stat.S_ISGID)  # /tmp and group folders stay open
-    if os.name == "posix" and status.st_mode & 0o077 and not shared and status.st_uid == os.getuid():
-        with os.scandir(folder) as entries:
-            empty = next(entries, None) is None
-        if empty:
-            folder.chmod(FOLDER_MODE)
-
-
-@contextlib.contextmanager
-def told_plainly(folder: Path) -> Iterator[None]:
-    """Turn an OSError into one line that names the folder and says what to do."""
-    try:
-        yield
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        if error.errno in _FULL:
-            raise EdgeError(f"cannot write in {folder}: {reason}", remedy=f"free some space, {_ELSEWHERE}") from error
-        if error.errno in _NO_FOLDER:
-            raise EdgeError(
-                f"cannot write in {folder}: a file stands where a folder should be",
-                remedy=f"move that file away, {_ELSEWHERE}",
-            ) from error
-        raise EdgeError(f"cannot use {folder}: {reason}", remedy=f"make it writable, {_ELSEWHERE}") from error
-
-
 def _read_object(path: Path) -> dict[str, Any]:
     """Read a JSON object; a missing file is an empty one. Raises ValueError for anything else, EdgeError unreadable."""
-    with told_plainly(path.parent):
+    with readable_os_errors(path.parent):
         try:
             text = path.read_bytes().decode("utf-8-sig")  # Windows editors put a mark in front
         except (FileNotFoundError, NotADirectoryError):
@@ -275,14 +180,3 @@ def _broken(path: Path, reason: str) -> EdgeError:
     return EdgeError(
         f"the settings file {path} cannot be used: {reason}", remedy="correct it, or delete it to get the defaults"
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut; Windows has no such call for folders and needs none."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from edge_app.core.types import EdgeError
-from edge_app.system.data_folder import FILE_MODE, make_private_folder
+from edge_app.core.errors import EdgeError
+from edge_app.system.files import FILE_MODE, make_private_folder
 
 _LOG_AGAIN_S: Final = 60.0
 _LOG_LIMIT_BYTES: Final = 1 << 20

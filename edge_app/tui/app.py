@@ -17,8 +17,9 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen, Screen
 
-from edge_app.core.types import EdgeError, ModelCard
-from edge_app.system.data_folder import Settings
+from edge_app.core.errors import EdgeError
+from edge_app.core.model_card import ModelCard
+from edge_app.system.settings import Settings
 from edge_app.tui.gallery_queries import Forgotten, missing_words
 from edge_app.tui.inbox import Explain, Inbox, LookArea, Run, SetRule, Update, UseModel
 from edge_app.tui.model_text import FACES

@@ -10,7 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from edge_app.core.types import Embedding, Identity, OperatingPoint, Quality, Template
+from edge_app.core.model_card import OperatingPoint
+from edge_app.core.types import Embedding, Identity, Quality, Template
 from edge_app.gallery.calibration import points_of
 from edge_app.gallery.matching import Gallery
 from edge_app.model_store.catalogue import builds

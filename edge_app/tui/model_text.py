@@ -10,7 +10,8 @@ from typing import Final
 from rich.cells import set_cell_size
 from rich.text import Text
 
-from edge_app.core.types import Classification, Floats, ModelCard, Reading
+from edge_app.core.model_card import ModelCard
+from edge_app.core.types import Classification, Float32s, Reading
 from edge_app.live.events import LiveEvent
 from edge_app.tui.face_text import STYLES, SYMBOLS, event_words
 from edge_app.tui.picture.mosaic import Mark, MarkKind
@@ -41,7 +42,7 @@ def marks_of_reading(reading: Reading) -> list[Mark]:
     return marks
 
 
-def _box(box: Floats) -> tuple[float, float, float, float]:
+def _box(box: Float32s) -> tuple[float, float, float, float]:
     x1, y1, x2, y2 = (float(value) for value in box)
     return x1, y1, x2, y2
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from edge_app.core.types import ModelCard, Observation, OperatingPoint, Pixels, Reading
+from edge_app.core.model_card import ModelCard, OperatingPoint
+from edge_app.core.types import Observation, Pixels, Reading
 from edge_app.live.worker import Update
 from edge_app.media.cameras import CameraInfo
 from edge_app.recognition.face_session import Workbench
-from edge_app.system.data_folder import Settings
+from edge_app.system.settings import Settings
 from edge_app.tui.picture.terminal import Terminal
 
 Sink = Callable[[Update], None]

@@ -9,7 +9,8 @@ from edge_app.accuracy import crowd
 from edge_app.accuracy.crowd import Truth
 from edge_app.accuracy.detector_study import StudyOptions, consensus, match, study
 from edge_app.cli import main
-from edge_app.core.types import Face, ModelError, UsageError
+from edge_app.core.errors import ModelError, UsageError
+from edge_app.core.types import Face
 from edge_app.inference import onnx_model
 from edge_app.inference.detector import Detector
 from edge_app.inference.embedder import Embedder

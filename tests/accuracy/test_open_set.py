@@ -11,7 +11,7 @@ import pytest
 
 from edge_app.accuracy import intervals, lfw_pairs, open_set, pair_scores
 from edge_app.accuracy.open_set import OpenSetProtocol, Rule
-from edge_app.core.types import EdgeError, MediaError, ModelError, UsageError
+from edge_app.core.errors import EdgeError, MediaError, ModelError, UsageError
 
 
 def at_degrees(*angles: float) -> np.ndarray:

@@ -17,7 +17,7 @@ from edge_app.accuracy.people_folder import Looks, figures_of, glance, look_at, 
 from edge_app.accuracy.plots import rates
 from edge_app.accuracy.spoil import SPOILERS, TINY_FACE_PX, turned
 from edge_app.cli import main
-from edge_app.core.types import MediaError, ModelError
+from edge_app.core.errors import MediaError, ModelError
 from edge_app.gallery.matching import rule_for
 from edge_app.inference.detector import Detector
 from edge_app.inference.face_quality import QualityLimits, measure

@@ -10,7 +10,7 @@ import pytest
 
 from edge_app.bench import batches as batchbench
 from edge_app.cli import main
-from edge_app.core.types import UsageError
+from edge_app.core.errors import UsageError
 from edge_app.inference.onnx_model import Model
 from edge_app.model_store import shipped
 from edge_app.system.parallel import cores

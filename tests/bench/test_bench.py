@@ -14,7 +14,7 @@ import pytest
 from edge_app.bench import peer_speed, recognizer
 from edge_app.cli import main
 from edge_app.cli.bench import markdown
-from edge_app.core.types import EdgeError, ModelError
+from edge_app.core.errors import EdgeError, ModelError
 from edge_app.inference import onnx_model
 from edge_app.media.pictures import read_picture
 from edge_app.model_store import shipped

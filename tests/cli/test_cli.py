@@ -13,7 +13,8 @@ from edge_app.cli import GROUPS, main, parser
 from edge_app.media import sample
 from edge_app.media.pictures import read_picture, write_picture
 from edge_app.media.video import VideoWriter
-from edge_app.system.data_folder import Home, Settings
+from edge_app.system.data_folder import Home
+from edge_app.system.settings import Settings
 from tests.model_store.planted import colour_card, install, plain
 
 OBAMA = sample.people()["Barack Obama"]

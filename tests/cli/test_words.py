@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from edge_app.cli import main
-from edge_app.core.types import size_words
 from edge_app.media import live_camera, sample
 from edge_app.media.cameras import CameraInfo
 from edge_app.media.pictures import write_picture
-from edge_app.system.data_folder import Home, Settings
+from edge_app.system.data_folder import Home
+from edge_app.system.files import size_words
+from edge_app.system.settings import Settings
 from edge_export.cli import words as export_words
 from tests.model_store.planted import colour_card, install, plain
 from tests.recognition.test_things import blocks, thing

@@ -13,7 +13,8 @@ import torch
 from onnx import helper, numpy_helper
 
 from edge_app.cli import main, parser
-from edge_app.core.types import InputSpec, ModelCard, ModelError
+from edge_app.core.errors import ModelError
+from edge_app.core.model_card import InputSpec, ModelCard
 from edge_app.inference import onnx_model
 from edge_app.model_store import fingerprint
 from edge_app.model_store.onnx_inspect import inspect

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from edge_app.cli import main
-from edge_app.core.types import InputSpec, ModelError, Pixels
+from edge_app.core.errors import ModelError
+from edge_app.core.model_card import InputSpec
+from edge_app.core.types import Pixels
 from edge_app.inference import onnx_model
 from edge_app.inference.geometry import resize, to_input
 from edge_app.media import sample

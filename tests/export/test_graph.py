@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_app.core.types import ModelError
+from edge_app.core.errors import ModelError
 from edge_export.graph.graph import Graph, clean
 from edge_export.graph.prelu import rewrite_prelu
 from edge_export.graph.session import as_function

@@ -10,7 +10,9 @@ import onnx
 import pytest
 import torch
 
-from edge_app.core.types import Floats, InputSpec, ModelCard, ModelError
+from edge_app.core.errors import ModelError
+from edge_app.core.model_card import InputSpec, ModelCard
+from edge_app.core.types import Float32s
 from edge_app.inference import onnx_model
 from edge_export.build import lower_precision
 from edge_export.build.material import Material
@@ -50,7 +52,7 @@ class Bottleneck(torch.nn.Module):
         return self.head(self.top(x + self.back(self.wide(x))).mean((2, 3)))
 
 
-def pictures(count: int, seed: int) -> tuple[Floats, np.ndarray]:
+def pictures(count: int, seed: int) -> tuple[Float32s, np.ndarray]:
     """Dark and light noise (N, 3, 32, 32) with labels."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % 2
@@ -142,7 +144,7 @@ def test_a_build_that_keeps_the_metric_is_written_with_its_own_card(
 def test_a_build_that_loses_too_much_is_refused_and_nothing_is_written(
     exported: onnx.ModelProto, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spoiled(model: onnx.ModelProto, calibration: Floats) -> onnx.ModelProto:
+    def spoiled(model: onnx.ModelProto, calibration: Float32s) -> onnx.ModelProto:
         graph = Graph.of(model)
         gemm = next(node for node in graph.nodes if node.op_type == "Gemm")
         graph.weights[gemm.input[1]] = graph.weights[gemm.input[1]][::-1].copy()
@@ -299,7 +301,7 @@ def test_a_space_that_was_turned_is_refused_though_it_tells_people_apart(
 ) -> None:
     turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(16, 16)))
 
-    def turned(model: onnx.ModelProto, calibration: Floats) -> onnx.ModelProto:
+    def turned(model: onnx.ModelProto, calibration: Float32s) -> onnx.ModelProto:
         graph = Graph.of(model)
         gemm = next(node for node in graph.nodes if node.op_type == "Gemm")
         graph.weights[gemm.input[1]] = (turn @ graph.weights[gemm.input[1]]).astype(np.float32)
@@ -323,7 +325,7 @@ def test_mixed_pairs_of_a_build_with_itself_lose_nothing(people: Material) -> No
 def test_what_cannot_be_quantized_is_refused_and_no_failure(
     exported: onnx.ModelProto, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(model: onnx.ModelProto, calibration: Floats) -> onnx.ModelProto:
+    def fails(model: onnx.ModelProto, calibration: Float32s) -> onnx.ModelProto:
         raise ModelError("the graph cannot be quantized: so it is")
 
     monkeypatch.setattr(lower_precision, "to_int8", fails)

@@ -12,7 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_app.core.types import InputSpec, ModelCard, ModelError, OperatingPoint
+from edge_app.core.errors import ModelError
+from edge_app.core.model_card import InputSpec, ModelCard, OperatingPoint
 from edge_app.inference import onnx_model
 from edge_export.check.parity import EXPORTED_LOGITS, Candidate, Rule, admit, compare
 from edge_export.graph.card import attach_card, read_card, rewrite_card

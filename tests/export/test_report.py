@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from edge_app.accuracy.intervals import Estimate
-from edge_app.core.types import Floats, InputSpec, ModelCard, ModelError, Pixels
+from edge_app.core.errors import ModelError
+from edge_app.core.model_card import InputSpec, ModelCard
+from edge_app.core.types import Float32s, Pixels
 from edge_export.build.lower_precision import Lowered
 from edge_export.build.material import Material
 from edge_export.build.publish import Exported, publish
@@ -56,7 +58,7 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> ExportFacts:
     names = tuple(f"{i}.png" for i in range(36))
     material = Material(card, Mean().eval(), signature, images[:32], images[:32], images, labels, names, shown)
     exported: Exported = publish(material, tmp_path_factory.mktemp("export") / "colours.onnx")
-    outputs: Floats = images.mean((2, 3))
+    outputs: Float32s = images.mean((2, 3))
     fp32 = score(exported.card, outputs, labels)
     outputs = outputs.copy()
     outputs[7] = outputs[7][[1, 0, 2]] + np.float32([9, 0, 0])  # picture 7 is green; this build says red

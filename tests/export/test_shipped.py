@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_app.core.types import ModelError
+from edge_app.core.errors import ModelError
 from edge_app.inference import onnx_model
 from edge_app.inference.geometry import nms
 from edge_app.inference.yunet import decode_yunet

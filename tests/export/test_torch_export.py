@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edge_app.core.types import ModelError
+from edge_app.core.errors import ModelError
 from edge_export.check.parity import Rule, compare
 from edge_export.graph.session import as_function
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from edge_app.accuracy import pair_scores
-from edge_app.core.types import EdgeError, InputSpec, ModelCard, OperatingPoint, UsageError
+from edge_app.core.errors import EdgeError, UsageError
+from edge_app.core.model_card import InputSpec, ModelCard, OperatingPoint
 from edge_app.gallery import calibration
 
 CARD = ModelCard(

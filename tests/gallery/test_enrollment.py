@@ -16,7 +16,7 @@ from edge_app.inference.face_quality import QualityLimits, measure
 from edge_app.media import sample
 from edge_app.media.pictures import read_picture
 from edge_app.recognition.face_session import open_workbench
-from edge_app.system.data_folder import Settings
+from edge_app.system.settings import Settings
 
 GOOD = Quality(face_px=100, sharpness=0.35, brightness=130, clipped=0.0, yaw=0.0, pitch=0.57, roll_deg=0, score=0.93)
 RULE = MatchRule(0.9, 0.0, 0.01, 0.01, "")

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from edge_app.cli import main
-from edge_app.core.types import EdgeError, Embedding, InputSpec, ModelCard, UsageError
+from edge_app.core.errors import EdgeError, UsageError
+from edge_app.core.model_card import InputSpec, ModelCard
+from edge_app.core.types import Embedding
 from edge_app.gallery import import_encodings as importing
 from edge_app.gallery.import_encodings import import_encodings, read_encodings
 from edge_app.gallery.storage import Vault

@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from edge_app.core.types import Embedding, GalleryError, Identity, Match, OperatingPoint, Quality, Template, UsageError
+from edge_app.core.errors import GalleryError, UsageError
+from edge_app.core.model_card import OperatingPoint
+from edge_app.core.types import Embedding, Identity, Match, Quality, Template
 from edge_app.gallery.matching import Gallery, MatchRule, rule_for
 
 POINTS = tuple(

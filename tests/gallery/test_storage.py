@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_app.core.types import EdgeError, Embedding, GalleryError, Quality, Template, UsageError
+from edge_app.core.errors import EdgeError, GalleryError, UsageError
+from edge_app.core.types import Embedding, Quality, Template
 from edge_app.gallery import sqlite_file
 from edge_app.gallery.storage import SCHEMA, Vault
 

@@ -10,14 +10,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_app.core.types import Classified, Frame, InputSpec, Match, ModelError, Reading, Spotted, UsageError
+from edge_app.core.errors import ModelError, UsageError
+from edge_app.core.model_card import InputSpec
+from edge_app.core.types import Classified, Frame, Match, Reading, Spotted
 from edge_app.inference import onnx_model
 from edge_app.inference.classifier import BATCH, Classifier, softmax
 from edge_app.inference.detector import Detector
 from edge_app.live.events import Answer, AnswerEvents
 from edge_app.media.pictures import write_picture
 from edge_app.recognition.classes import ClassifierReader, Steady, judges_faces, licence_note, open_reader
-from edge_app.system.data_folder import Home, Settings
+from edge_app.system.data_folder import Home
+from edge_app.system.settings import Settings
 from tests.model_store.planted import CELLS, GAIN, LABELS, colour_card, install, plain, write_colours
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_app.core.types import UsageError
+from edge_app.core.errors import UsageError
 from edge_app.inference.detector import DetectorOptions
 from edge_app.inference.geometry import box_iou
 from edge_app.inference.yunet import decode_yunet, scales_for

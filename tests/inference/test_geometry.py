@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_app.core.types import InputSpec, UsageError
+from edge_app.core.errors import UsageError
+from edge_app.core.model_card import InputSpec
 from edge_app.inference.geometry import CROPS, align, box_iou, nms, similarity_transform, to_input
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from edge_app.bench.track_score import score
-from edge_app.core.types import Embedding, Face, GalleryError, Quality, Sighting
+from edge_app.core.errors import GalleryError
+from edge_app.core.types import Embedding, Face, Quality, Sighting
 from edge_app.gallery.matching import Gallery, MatchRule
 from edge_app.live.events import Events, SourceEvents
 from edge_app.live.identity_vote import Decision, DecisionOptions, Look, weight_of

@@ -15,22 +15,9 @@ import numpy as np
 import pytest
 
 from edge_app.bench import live_loop
-from edge_app.core.types import (
-    EdgeError,
-    Embedding,
-    Frame,
-    GalleryError,
-    InputSpec,
-    Match,
-    MediaError,
-    ModelCard,
-    OperatingPoint,
-    Quality,
-    Reading,
-    Spotted,
-    Template,
-    UsageError,
-)
+from edge_app.core.errors import EdgeError, GalleryError, MediaError, UsageError
+from edge_app.core.model_card import InputSpec, ModelCard, OperatingPoint
+from edge_app.core.types import Embedding, Frame, Match, Quality, Reading, Spotted, Template
 from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot
 from edge_app.gallery.matching import Gallery
 from edge_app.gallery.storage import Vault
@@ -63,7 +50,8 @@ from edge_app.model_store.shipped import Entry
 from edge_app.recognition.classes import ReaderBench, open_reader
 from edge_app.recognition.face_session import Workbench, load_gallery
 from edge_app.recognition.faces import Recognizer
-from edge_app.system.data_folder import Home, Settings
+from edge_app.system.data_folder import Home
+from edge_app.system.settings import Settings
 from tests.model_store.planted import install
 
 RED, GREEN, BLUE = 0, 1, 2

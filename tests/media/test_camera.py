@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_app.core.types import CameraError, Frame, MediaError
+from edge_app.core.errors import CameraError, MediaError
+from edge_app.core.types import Frame
 from edge_app.media import cameras as devices
 from edge_app.media.live_camera import (
     CameraFormat,

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_app.core.types import MediaError
+from edge_app.core.errors import MediaError
 from edge_app.media import pictures
 from edge_app.media.pictures import find_pictures, open_picture, read_picture, write_picture
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_app.core.types import InputSpec, ModelCard
+from edge_app.core.model_card import InputSpec, ModelCard
 from edge_app.system.data_folder import Home
 
 LABELS = ("red", "green", "blue")

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from edge_app.cli import main
-from edge_app.core.types import EdgeError, ModelError, UsageError
+from edge_app.core.errors import EdgeError, ModelError, UsageError
 from edge_app.model_store import download
 
 BODY = bytes(range(256)) * 4000

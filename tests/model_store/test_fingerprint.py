@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from edge_app.cli import main
-from edge_app.core.types import InputSpec, ModelCard, ModelError, OperatingPoint
+from edge_app.core.errors import ModelError
+from edge_app.core.model_card import InputSpec, ModelCard, OperatingPoint
 from edge_app.inference import onnx_model
 from edge_app.inference.geometry import to_input
 from edge_app.model_store import catalogue, fingerprint, install, shipped

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from edge_app.cli import main
-from edge_app.core.types import InputSpec, ModelCard, ModelError, UsageError
+from edge_app.core.errors import ModelError, UsageError
+from edge_app.core.model_card import InputSpec, ModelCard
 from edge_app.inference import onnx_model
 from edge_app.media import sample
 from edge_app.model_store import catalogue, install, sandbox_check, shipped
 from edge_app.model_store.describe import Description, preset, read_description
 from edge_app.model_store.onnx_inspect import inspect, with_card
 from edge_app.recognition.face_session import unenrolled
-from edge_app.system.data_folder import Settings
+from edge_app.system.settings import Settings
 from tests.model_store import onnx_by_hand as by_hand
 
 COLOURS = ModelCard(

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge_app.core.types import ModelError
+from edge_app.core.errors import ModelError
 from edge_app.inference import onnx_model
 from edge_app.model_store import shipped
 from edge_app.model_store.onnx_inspect import inspect, inspect_bytes, with_card

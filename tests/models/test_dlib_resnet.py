@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from edge_app.core.types import ModelError
+from edge_app.core.errors import ModelError
 from edge_models.networks import dlib_resnet
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -10,7 +10,8 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from edge_app.core.types import ModelCard, ModelError
+from edge_app.core.errors import ModelError
+from edge_app.core.model_card import ModelCard
 from edge_models.networks import sface
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from edge_app.accuracy.intervals import Estimate
 from edge_app.accuracy.pair_scores import unit_rows
-from edge_app.core.types import ModelError, UsageError
+from edge_app.core.errors import ModelError, UsageError
 from edge_models.data.checks import CheckOptions, scan
 from edge_models.fitting import checkpoint
 from edge_models.fitting.callbacks import Watch

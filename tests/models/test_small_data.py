@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 import torch
 
 from edge_app.accuracy.intervals import over_repeats, paired, wider
-from edge_app.core.types import UsageError
+from edge_app.core.errors import UsageError
 from edge_models.classifier import compare as comparison
 from edge_models.classifier.compare import Plan, compare, keep_few
 from edge_models.classifier.feature_cache import FeatureBank

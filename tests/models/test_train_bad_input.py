@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from edge_app.cli import main
-from edge_app.core.types import ModelError, UsageError
+from edge_app.core.errors import ModelError, UsageError
 from edge_models.data.augment import contact_sheet
 from edge_models.fitting.checkpoint import FORMAT, load, make_folder
 from edge_models.networks.backbones import create_backbone

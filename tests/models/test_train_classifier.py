@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from edge_app.core.types import ModelError, UsageError
+from edge_app.core.errors import ModelError, UsageError
 from edge_models.classifier.analysis import calibration, class_figures, confusion, probabilities
 from edge_models.classifier.feature_cache import FeatureBank
 from edge_models.classifier.growth import _extend, _order, curve_parts, growth

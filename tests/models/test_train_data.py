@@ -10,7 +10,8 @@ from PIL import Image
 
 pytest.importorskip("torch")
 
-from edge_app.core.types import InputSpec, UsageError
+from edge_app.core.errors import UsageError
+from edge_app.core.model_card import InputSpec
 from edge_app.inference.geometry import prepare
 from edge_models.data.checks import CheckOptions, scan
 from edge_models.data.folder import find_unlabelled, read_groups, split_pictures

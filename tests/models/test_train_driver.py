@@ -21,7 +21,8 @@ from torch import nn
 from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.utils.data import Dataset
 
-from edge_app.core.types import InputSpec, ModelError, UsageError
+from edge_app.core.errors import ModelError, UsageError
+from edge_app.core.model_card import InputSpec
 from edge_models.classifier import options as classifier_options
 from edge_models.classifier.options import ClassifierOptions
 from edge_models.fitting import fit as training

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from edge_app.core.types import UsageError
+from edge_app.core.errors import UsageError
 from edge_models.classifier import training_speed
 from edge_models.classifier.options import ClassifierOptions
 from edge_models.classifier.training_speed import _LEARNING, TARGETS, Cost, _hand_network, measure, rows

@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from edge_app.core.types import ModelError, UsageError
+from edge_app.core.errors import ModelError, UsageError
 from edge_models.networks import backbones
 from edge_models.networks.weights import create_timm, is_reachable, read_state
 

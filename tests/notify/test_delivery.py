@@ -17,7 +17,7 @@ from typing import Self
 
 import pytest
 
-from edge_app.core.types import EdgeError, UsageError
+from edge_app.core.errors import EdgeError, UsageError
 from edge_app.notify.delivery import Address, Broker, DeliveryOptions, Webhook, close_all
 from tests.notify.mqtt_broker import Listener, Mosquitto
 

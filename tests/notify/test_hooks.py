@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_app.core.types import UsageError
+from edge_app.core.errors import UsageError
 from edge_app.notify.hooks import Command, HookOptions, Hooks, variables
 
 EVENT = {

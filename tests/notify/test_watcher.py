@@ -21,7 +21,7 @@ from typing import Self
 import pytest
 
 from edge_app.cli import main, parser
-from edge_app.core.types import EdgeError
+from edge_app.core.errors import EdgeError
 from edge_app.gallery.enrollment import EnrollOptions
 from edge_app.live.events import LiveEvent
 from edge_app.media import live_camera, sample
@@ -32,7 +32,8 @@ from edge_app.media.sample import Actor, Pose, Scene
 from edge_app.media.video import VideoWriter
 from edge_app.notify.watcher import Stop, watch
 from edge_app.recognition.face_session import Workbench, open_workbench
-from edge_app.system.data_folder import Home, Settings
+from edge_app.system.data_folder import Home
+from edge_app.system.settings import Settings
 from tests.media.mjpeg_server import MjpegServer
 from tests.model_store.planted import colour_card, install, plain
 from tests.notify.mqtt_broker import Listener, Mosquitto

@@ -12,7 +12,9 @@ import onnx
 import pytest
 
 from edge_app.cli import main
-from edge_app.core.types import Embedding, Face, GalleryError, MediaError, ModelCard
+from edge_app.core.errors import GalleryError, MediaError
+from edge_app.core.model_card import ModelCard
+from edge_app.core.types import Embedding, Face
 from edge_app.gallery.enrollment import EnrollOptions
 from edge_app.gallery.kept_pictures import keep_face, kept_picture
 from edge_app.inference.geometry import align
@@ -21,7 +23,7 @@ from edge_app.media.pictures import encode_png, read_picture
 from edge_app.model_store import shipped as zoo
 from edge_app.recognition.face_session import open_workbench
 from edge_app.recognition.reenroll import missing_line, reenroll
-from edge_app.system.data_folder import Settings
+from edge_app.system.settings import Settings
 
 OBAMA = "Barack Obama"
 

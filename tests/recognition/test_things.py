@@ -11,7 +11,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from edge_app.cli import main
-from edge_app.core.types import Frame, GalleryError, InputSpec, ModelCard, OperatingPoint, UsageError
+from edge_app.core.errors import GalleryError, UsageError
+from edge_app.core.model_card import InputSpec, ModelCard, OperatingPoint
+from edge_app.core.types import Frame
 from edge_app.gallery import calibration
 from edge_app.gallery.calibration import Calibration
 from edge_app.gallery.enrollment import EnrollOptions, Refusal
@@ -19,7 +21,7 @@ from edge_app.gallery.kept_pictures import kept_picture
 from edge_app.media.pictures import write_picture
 from edge_app.recognition.face_session import open_workbench
 from edge_app.recognition.things import ThingShot, enroll_things, open_thing_bench, open_things
-from edge_app.system.data_folder import Settings
+from edge_app.system.settings import Settings
 
 POINTS = tuple(
     OperatingPoint(fmr, threshold, 10_000, templates)

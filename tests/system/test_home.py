@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_app.core.types import EdgeError, UsageError
-from edge_app.system.data_folder import Home, Settings, make_private_folder, platform_folder
+from edge_app.core.errors import EdgeError, UsageError
+from edge_app.system.data_folder import Home, platform_folder
+from edge_app.system.files import make_private_folder
+from edge_app.system.settings import Settings
 
 posix = pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX")
 

@@ -13,20 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from edge_app.core.types import (
-    CameraError,
-    Classification,
-    Classified,
-    ClassScore,
-    Frame,
-    Heatmap,
-    InputSpec,
-    Match,
-    ModelCard,
-    ModelError,
-    Reading,
-    Spotted,
-)
+from edge_app.core.errors import CameraError, ModelError
+from edge_app.core.model_card import InputSpec, ModelCard
+from edge_app.core.types import Classification, Classified, ClassScore, Frame, Heatmap, Match, Reading, Spotted
 from edge_app.gallery.enrollment import Refusal
 from edge_app.inference.geometry import seen_area
 from edge_app.live.worker import Worker, WorkerOptions
@@ -35,7 +24,8 @@ from edge_app.media.cameras import CameraFormat, CameraInfo
 from edge_app.media.live_camera import CameraState, CameraStatus, LiveOptions
 from edge_app.media.sources import parse_source
 from edge_app.recognition.face_session import open_workbench
-from edge_app.system.data_folder import Home, Settings
+from edge_app.system.data_folder import Home
+from edge_app.system.settings import Settings
 from edge_app.tui.app import EdgeApp, compose_app
 from edge_app.tui.picture.terminal import Terminal
 from edge_app.tui.services import Desk, ModelLine, Sink

@@ -15,7 +15,8 @@ from edge_app.media import sample
 from edge_app.media.live_camera import CameraState
 from edge_app.media.pictures import read_picture
 from edge_app.recognition.face_session import open_workbench
-from edge_app.system.data_folder import Home, Settings
+from edge_app.system.data_folder import Home
+from edge_app.system.settings import Settings
 from edge_app.tui.app import EdgeApp
 from edge_app.tui.picture.terminal import Terminal
 from edge_app.tui.picture.widget import Picture, Thumbnail

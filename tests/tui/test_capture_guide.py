@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_app.core.types import Embedding, Face, Frame, Observation, OperatingPoint, Quality, Template
+from edge_app.core.model_card import OperatingPoint
+from edge_app.core.types import Embedding, Face, Frame, Observation, Quality, Template
 from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot
 from edge_app.gallery.matching import MatchRule
 from edge_app.live.events import LiveEvent

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from textual.widgets import DataTable, Input, OptionList
 
-from edge_app.core.types import Classification, Classified, ClassScore, Embedding, Frame, Heatmap, ModelError, Reading
+from edge_app.core.errors import ModelError
+from edge_app.core.types import Classification, Classified, ClassScore, Embedding, Frame, Heatmap, Reading
 from edge_app.gallery.enrollment import EnrollOptions
 from edge_app.live import model_mode
 from edge_app.live.events import LiveEvent
 from edge_app.media import sample
 from edge_app.media.pictures import read_picture
 from edge_app.recognition.face_session import open_workbench
-from edge_app.system.data_folder import Home, Settings
+from edge_app.system.data_folder import Home
+from edge_app.system.settings import Settings
 from edge_app.tui.app import EdgeApp
 from edge_app.tui.model_text import bar, heat_words, marks_of_reading, reading_event_words, seen_words
 from edge_app.tui.picture.area import Area

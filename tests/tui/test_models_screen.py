@@ -14,7 +14,7 @@ import pytest
 from textual.widgets import DataTable, Input, Static
 
 from edge_app.cli.tui import desk_of
-from edge_app.core.types import OperatingPoint
+from edge_app.core.model_card import OperatingPoint
 from edge_app.gallery import calibration
 from edge_app.gallery.calibration import Calibration
 from edge_app.gallery.storage import Vault
@@ -22,7 +22,8 @@ from edge_app.inference.onnx_model import sha256_of
 from edge_app.model_store import catalogue
 from edge_app.model_store import shipped as zoo
 from edge_app.model_store.onnx_inspect import inspect, with_card
-from edge_app.system.data_folder import Home, Settings
+from edge_app.system.data_folder import Home
+from edge_app.system.settings import Settings
 from edge_app.tui.app import EdgeApp, compose_app
 from edge_app.tui.screens.enroll_thing import ThingScreen
 from edge_app.tui.screens.live import LiveScreen

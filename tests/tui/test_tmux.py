@@ -14,7 +14,7 @@ import pytest
 
 from edge_app.cli.tui import desk_of, pictures_named
 from edge_app.cli.tui import run as run_tui
-from edge_app.core.types import MediaError, UsageError
+from edge_app.core.errors import MediaError, UsageError
 from edge_app.gallery.storage import Vault
 from edge_app.system.data_folder import Home
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.types import Floats, Frame, Pixels, frozen_array
+from edge_app.core.types import Float32s, Frame, Pixels, frozen_array
 
 _LEVELS: Final = 4
 """Cutouts are kept at 1, 1/2, 1/4 and 1/8 of their size, so that shrinking a far person does not alias."""
@@ -35,7 +35,7 @@ class Cutout:
 
     levels: tuple[NDArray[np.uint8], ...]
     """(H, W, 4) uint8 RGB and opacity, at 1, 1/2, 1/4, ... of the picture's size."""
-    face: Floats
+    face: Float32s
     """(4,) face box x1, y1, x2, y2 in the first level's pixels."""
 
 
@@ -99,7 +99,7 @@ class Truth:
     actor: int
     """Position in `Scene.actors`."""
     name: str | None
-    box: Floats
+    box: Float32s
     """(4,) x1, y1, x2, y2 in frame pixels; may reach past the frame's edge."""
     visible: float
     """Share of the box that is inside the frame and not hidden by nearer people, (0, 1]."""
@@ -151,7 +151,9 @@ def pose_at(actor: Actor, time_s: float) -> Pose | None:
     )
 
 
-def cut_out(pixels: Pixels, face: Sequence[float] | Floats, outline: Sequence[tuple[int, int]] | None = None) -> Cutout:
+def cut_out(
+    pixels: Pixels, face: Sequence[float] | Float32s, outline: Sequence[tuple[int, int]] | None = None
+) -> Cutout:
     """Cut a person out of (H, W, 3) RGB pixels along `outline`, with a soft edge.
 
     `face` is the face box x1, y1, x2, y2 and `outline` a polygon, both in the picture's pixels; without an outline a
@@ -184,10 +186,10 @@ def mirrored(cutout: Cutout) -> Cutout:
 class _Layer:
     actor: int
     name: str | None
-    box: Floats
+    box: Float32s
     area: tuple[int, int, int, int]
     """x1, y1, x2, y2 of the frame that the cutout may touch; empty when out of sight."""
-    opacity: Floats
+    opacity: Float32s
     """(y2 - y1, x2 - x1), 0-1."""
 
 
@@ -228,7 +230,7 @@ def _corners(box: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.floa
     return np.array([[x1, x2, x2, x1], [y1, y1, y2, y2]], dtype=np.float64)
 
 
-def _bounds(points: NDArray[np.float64]) -> Floats:
+def _bounds(points: NDArray[np.float64]) -> Float32s:
     return np.array([*points.min(axis=1), *points.max(axis=1)], dtype=np.float32)
 
 
@@ -254,7 +256,7 @@ def _truth(layer: _Layer, nearer: Sequence[_Layer], scene: Scene) -> Truth | Non
     return Truth(layer.actor, layer.name, layer.box, min(1.0, visible))
 
 
-def _draw_bust(opacity: NDArray[np.uint8], box: Floats) -> None:
+def _draw_bust(opacity: NDArray[np.uint8], box: Float32s) -> None:
     """Fill a head and shoulders shape around a face box, in place."""
     x1, y1, x2, y2 = (float(value) for value in box)
     width, height, x = x2 - x1, y2 - y1, (x1 + x2) / 2
@@ -264,7 +266,7 @@ def _draw_bust(opacity: NDArray[np.uint8], box: Floats) -> None:
         cv2.ellipse(opacity, centre, axes, 0, 0, 360, (255,), -1)
 
 
-def _edge_ramp(width_px: int, height_px: int) -> Floats:
+def _edge_ramp(width_px: int, height_px: int) -> Float32s:
     """Fades a cutout at the sides and the bottom of its picture, where the person was cut off."""
     across = np.minimum(np.arange(width_px), np.arange(width_px)[::-1]) / max(1.0, 0.03 * width_px)
     down = np.minimum(np.arange(height_px)[::-1] / max(1.0, 0.05 * height_px), 1)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from edge_app.core.types import OperatingPoint
+from edge_app.core.model_card import OperatingPoint
 from edge_app.gallery.matching import share_words
 
 SIGNS = {1: "○", 2: "●"}

@@ -16,7 +16,7 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Input, Label, Static
 
-from edge_app.core.types import EdgeError
+from edge_app.core.errors import EdgeError
 from edge_app.tui.inbox import Update
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, ItemGrid, Vertical, VerticalScroll
 from textual.widgets import Input, Label, Static
 
-from edge_app.core.types import Pixels, valid_name
+from edge_app.core.names import valid_name
+from edge_app.core.types import Pixels
 from edge_app.tui.inbox import Capture
 from edge_app.tui.picture.widget import Picture, Thumbnail
 from edge_app.tui.screens.base import EdgeScreen, KeyBar, put

@@ -18,7 +18,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
-from edge_app.core.types import EdgeError
+from edge_app.core.errors import EdgeError
 from edge_app.gallery.matching import share_words
 from edge_app.media.cameras import CameraInfo
 from edge_app.recognition.face_session import Workbench

@@ -17,7 +17,8 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import RichLog, Sparkline, Static
 
-from edge_app.core.types import ModelCard, Observation, Pixels, Reading
+from edge_app.core.model_card import ModelCard
+from edge_app.core.types import Observation, Pixels, Reading
 from edge_app.inference.classifier import MAPS
 from edge_app.live.events import LiveEvent
 from edge_app.media.drawing import warmed

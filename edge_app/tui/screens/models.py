@@ -18,7 +18,9 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import DataTable, Static
 
-from edge_app.core.types import EdgeError, ModelCard, OperatingPoint, size_words
+from edge_app.core.errors import EdgeError
+from edge_app.core.model_card import ModelCard, OperatingPoint
+from edge_app.system.files import size_words
 from edge_app.tui.inbox import Run
 from edge_app.tui.model_text import FACES
 from edge_app.tui.picture.operating_plot import operating_plot

@@ -14,7 +14,9 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, ItemGrid, VerticalScroll
 from textual.widgets import DataTable, Static
 
-from edge_app.core.types import EdgeError, Pixels, valid_name
+from edge_app.core.errors import EdgeError
+from edge_app.core.names import valid_name
+from edge_app.core.types import Pixels
 from edge_app.recognition.reenroll import reenroll
 from edge_app.tui import gallery_queries
 from edge_app.tui.capture_guide import view_of

@@ -14,7 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Input, Label, Select, Static, Switch
 
-from edge_app.core.types import EdgeError, UsageError
+from edge_app.core.errors import EdgeError, UsageError
 from edge_app.gallery.matching import share_words
 from edge_app.tui.screens.base import EdgeScreen, KeyBar, back
 from edge_app.tui.screens.dialogs import SHARES

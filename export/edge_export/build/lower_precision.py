@@ -30,7 +30,9 @@ from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from edge_app.accuracy.intervals import Estimate
-from edge_app.core.types import Floats, ModelCard, ModelError
+from edge_app.core.errors import ModelError
+from edge_app.core.model_card import ModelCard
+from edge_app.core.types import Float32s
 from edge_app.inference import onnx_model
 from edge_export.build.material import Material
 from edge_export.check.metrics import Score, drop, matched_temperature, score
@@ -80,7 +82,7 @@ class Lowered:
     """Milliseconds of one picture by threads; empty when refused."""
     fp32_ms: Mapping[int, float]
     """The same of the fp32 build, taken in turns with it."""
-    outputs: Floats | None
+    outputs: Float32s | None
     """(M, K) first output for the held-out pictures."""
     reason: str
     """One line: why it was kept or refused."""
@@ -164,7 +166,7 @@ def _shares_gallery(space: Mixed, max_drop: float) -> bool:
     return kept and space.mean_cosine >= SAME_SPACE_COSINE
 
 
-def first_outputs(function: Function, inputs: Floats) -> Floats:
+def first_outputs(function: Function, inputs: Float32s) -> Float32s:
     """(M, K) of (M, 3, H, W), a few at a time."""
     return np.concatenate([function(inputs[i : i + _BATCH])[0] for i in range(0, len(inputs), _BATCH)])
 
@@ -205,7 +207,7 @@ def topological_sort(graph: onnx.GraphProto) -> None:
     graph.node.extend(ordered)
 
 
-def to_int8(model: onnx.ModelProto, calibration: Floats) -> onnx.ModelProto:
+def to_int8(model: onnx.ModelProto, calibration: Float32s) -> onnx.ModelProto:
     """Bytes instead of floats; `calibration` (N >= 32, 3, H, W) training pictures. Deterministic.
 
     Raises ModelError when the graph has nothing to quantize, or the quantizer refuses it.
@@ -222,7 +224,7 @@ def to_int8(model: onnx.ModelProto, calibration: Floats) -> onnx.ModelProto:
     return _quantized(graph, opset, calibration)
 
 
-def _quantized(graph: Graph, opset: int, calibration: Floats) -> onnx.ModelProto:
+def _quantized(graph: Graph, opset: int, calibration: Float32s) -> onnx.ModelProto:
     convolutions = any(node.op_type == "Conv" and len(graph.consumers(node.output[0])) for node in graph.nodes)
     matrices = any(node.op_type == "MatMul" for node in graph.nodes)
     overrides = {
@@ -266,7 +268,7 @@ def _refused(precision: Lower, size: int, reason: str) -> Lowered:
     return Lowered(precision, False, None, None, None, float("nan"), None, size, {}, {}, None, reason)
 
 
-def _card(card: ModelCard, precision: Lower, before: Floats, after: Floats) -> ModelCard:
+def _card(card: ModelCard, precision: Lower, before: Float32s, after: Float32s) -> ModelCard:
     """The card of the build before it was judged: a classifier's temperature follows its logits."""
     card = replace(card, precision=precision)
     if card.family != "logits":
@@ -274,12 +276,12 @@ def _card(card: ModelCard, precision: Lower, before: Floats, after: Floats) -> M
     return replace(card, temperature=matched_temperature(before, card.temperature, after))
 
 
-def _rest(material: Material) -> list[Floats]:
+def _rest(material: Material) -> list[Float32s]:
     rest = material.gate_inputs[_BATCH:]
     return [rest[i : i + _BATCH] for i in range(0, len(rest), _BATCH)]
 
 
-def _timed(models: Mapping[str, onnx.ModelProto], picture: Floats) -> dict[str, dict[int, float]]:
+def _timed(models: Mapping[str, onnx.ModelProto], picture: Float32s) -> dict[str, dict[int, float]]:
     with tempfile.TemporaryDirectory(prefix="edge-app-timing-") as folder:
         files = {name: Path(folder) / f"{name}.onnx" for name in models}
         for name, file in files.items():

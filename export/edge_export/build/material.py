@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edge_app.core.types import Floats, ModelCard, Pixels
+from edge_app.core.model_card import ModelCard
+from edge_app.core.types import Float32s, Pixels
 from edge_export.graph.torch_export import Signature
 
 
@@ -28,11 +29,11 @@ class Material:
     module: torch.nn.Module
     """In evaluation mode: input (N, 3, H, W) normalized, outputs as the card names them."""
     signature: Signature
-    gate_inputs: Floats
+    gate_inputs: Float32s
     """(>= 32, 3, H, W) real pictures, normalized."""
-    calibration: Floats
+    calibration: Float32s
     """(N >= 32, 3, H, W) training pictures only, of training identities only."""
-    held_out: Floats
+    held_out: Float32s
     """(M, 3, H, W) pictures of the validation split or of held-out identities."""
     held_out_labels: NDArray[np.intp]
     """(M,) class or identity number of each."""

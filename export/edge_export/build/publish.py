@@ -18,7 +18,8 @@ from typing import Final
 
 import onnx
 
-from edge_app.core.types import ModelCard, ModelError, UsageError
+from edge_app.core.errors import ModelError, UsageError
+from edge_app.core.model_card import ModelCard
 from edge_export.build.fingerprint import prove
 from edge_export.build.material import Material
 from edge_export.check.faces import batches_of

@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from edge_app.accuracy.intervals import Estimate, wilson
 from edge_app.accuracy.pair_scores import unit_rows
 from edge_app.bench.recognizer import machine
-from edge_app.core.types import Floats, ModelCard, ModelError, OperatingPoint, Pixels
+from edge_app.core.errors import ModelError
+from edge_app.core.model_card import ModelCard, OperatingPoint
+from edge_app.core.types import Float32s, Pixels
 from edge_export.build.lower_precision import Lowered, first_outputs
 from edge_export.build.material import Material
 from edge_export.build.publish import Exported
@@ -133,7 +135,7 @@ def disagreements(facts: ExportFacts) -> list[dict[str, Any]]:
     return found
 
 
-def _apart(base: ModelCard, origin: Floats, card: ModelCard, outputs: Floats) -> NDArray[np.float64]:
+def _apart(base: ModelCard, origin: Float32s, card: ModelCard, outputs: Float32s) -> NDArray[np.float64]:
     """(M,) how far two builds' answers are apart: 0 is the same."""
     if base.family == "logits":
         change: NDArray[np.float64] = np.abs(_chances(base, origin) - _chances(card, outputs)).max(axis=1)
@@ -143,14 +145,14 @@ def _apart(base: ModelCard, origin: Floats, card: ModelCard, outputs: Floats) ->
     return distances
 
 
-def _chances(card: ModelCard, logits: Floats) -> NDArray[np.float64]:
+def _chances(card: ModelCard, logits: Float32s) -> NDArray[np.float64]:
     scaled = logits.astype(np.float64) / card.temperature
     scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     chances: NDArray[np.float64] = scaled / scaled.sum(axis=1, keepdims=True)
     return chances
 
 
-def _answer(card: ModelCard, outputs: Floats, i: int) -> dict[str, Any] | None:
+def _answer(card: ModelCard, outputs: Float32s, i: int) -> dict[str, Any] | None:
     """What a classifier said; an embedding says nothing by itself."""
     if card.family != "logits":
         return None

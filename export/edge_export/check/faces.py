@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_app.core.types import MediaError, ModelError, Pixels
+from edge_app.core.errors import MediaError, ModelError
+from edge_app.core.types import Pixels
 from edge_app.inference.geometry import align, resize
 from edge_app.inference.yunet import decode_yunet
 from edge_app.media import sample
 from edge_app.media.pictures import find_pictures, read_picture
-from edge_export.graph.session import Floats, Function
+from edge_export.graph.session import Float32s, Function
 
 CROP = "arcface-112"
 """Alignment that SFace was trained with."""
@@ -90,16 +91,16 @@ def padded(picture: Pixels, side_px: int | None = None) -> Pixels:
     return canvas
 
 
-def bgr(images: Pixels) -> Floats:
+def bgr(images: Pixels) -> Float32s:
     """(N, H, W, 3) uint8 RGB → (N, 3, H, W) float32 BGR 0–255."""
     return np.ascontiguousarray(images[..., ::-1].transpose(0, 3, 1, 2), dtype=np.float32)
 
 
-def rgb(images: Pixels) -> Floats:
+def rgb(images: Pixels) -> Float32s:
     """(N, H, W, 3) uint8 RGB → (N, 3, H, W) float32 RGB 0–255."""
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32)
 
 
-def batches_of(images: Floats, size: int) -> list[Floats]:
+def batches_of(images: Float32s, size: int) -> list[Float32s]:
     """Split along the first axis into batches of at most `size`."""
     return [images[i : i + size] for i in range(0, len(images), size)]

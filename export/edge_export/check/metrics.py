@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from edge_app.accuracy.intervals import Estimate, bootstrap_gain, weighted_share, wilson
 from edge_app.accuracy.pair_scores import PairScores, pair_scores, tar_at_far, tar_gain, unit_rows
 from edge_app.accuracy.people_folder import points_of
-from edge_app.core.types import Floats, ModelCard, ModelError, OperatingPoint
+from edge_app.core.errors import ModelError
+from edge_app.core.model_card import ModelCard, OperatingPoint
+from edge_app.core.types import Float32s
 from edge_export.check.not_sure_bar import Answers, answers, unsure_below
 
 Labels = NDArray[np.intp]
@@ -60,7 +62,7 @@ class Score:
         return {self.metric: self.value} | (self.answers.metrics() if self.answers else {})
 
 
-def score(card: ModelCard, outputs: Floats, labels: Labels) -> Score:
+def score(card: ModelCard, outputs: Float32s, labels: Labels) -> Score:
     """Judge the first output of a build: logits (M, C), or embeddings (M, D) of any length.
 
     `labels` (M,): the class, or the number of the identity. Raises ModelError for a task without such a metric, for
@@ -75,7 +77,7 @@ def score(card: ModelCard, outputs: Floats, labels: Labels) -> Score:
     raise ModelError(f"a model of the task {card.task} has no metric here", expected="a classifier or an embedder")
 
 
-def drop(card: ModelCard, before: Floats, after: Floats, labels: Labels) -> Estimate:
+def drop(card: ModelCard, before: Float32s, after: Float32s, labels: Labels) -> Estimate:
     """How much of the metric a second build loses on the same pictures: before less after, paired.
 
     Arrays as for `score`. Positive is worse. Resampled: pictures for a classifier, identities for an embedder.
@@ -88,7 +90,7 @@ def drop(card: ModelCard, before: Floats, after: Floats, labels: Labels) -> Esti
     return bootstrap_gain(weighted_share(right[1], each), weighted_share(right[0], each), len(labels))
 
 
-def matched_temperature(reference: Floats, temperature: float, logits: Floats) -> float:
+def matched_temperature(reference: Float32s, temperature: float, logits: Float32s) -> float:
     """The temperature that brings a second build's probabilities nearest to the first's calibrated ones.
 
     Both (M, C), of the same pictures. Nearest by Kullback-Leibler divergence. No label is looked at, so the held-out
@@ -104,7 +106,7 @@ def matched_temperature(reference: Floats, temperature: float, logits: Floats) -
     return float(grid[int(np.argmin(spent))])
 
 
-def _classifier_score(card: ModelCard, logits: Floats, labels: Labels) -> Score:
+def _classifier_score(card: ModelCard, logits: Float32s, labels: Labels) -> Score:
     from edge_models.classifier.analysis import probabilities
 
     if logits.ndim != 2 or logits.shape[1] != len(card.labels):
@@ -115,7 +117,7 @@ def _classifier_score(card: ModelCard, logits: Floats, labels: Labels) -> Score:
     return Score("accuracy", right.value, (), bar, card.temperature, right, f"{len(labels)} pictures", judged)
 
 
-def _embedder_score(embeddings: Floats, labels: Labels) -> Score:
+def _embedder_score(embeddings: Float32s, labels: Labels) -> Score:
     vectors = unit_rows(embeddings)
     scores = pair_scores(vectors, labels)
     rate = _rate(scores)

@@ -18,10 +18,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edge_app.core.types import ModelCard, ModelError
+from edge_app.core.errors import ModelError
+from edge_app.core.model_card import ModelCard
 from edge_app.inference import onnx_model
 from edge_export.graph.card import attach_card, card_of, model_bytes, read_model, with_measurements_of, write_bytes
-from edge_export.graph.session import Floats, Function, as_function
+from edge_export.graph.session import Float32s, Function, as_function
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class Parity:
         }
 
 
-def compare(origin: Function, candidate: Function, batches: Sequence[Floats], rule: Rule, what: str) -> Parity:
+def compare(origin: Function, candidate: Function, batches: Sequence[Float32s], rule: Rule, what: str) -> Parity:
     """Run both functions on real inputs, each batch whole and split into single pictures.
 
     `batches`: arrays (N, ...) float32, of which each may have its own height and width. Raises ModelError that names
@@ -81,7 +82,7 @@ def compare(origin: Function, candidate: Function, batches: Sequence[Floats], ru
     """
     if not any(len(batch) for batch in batches):
         raise ModelError(f"{what} was compared on no input", expected="at least one picture")
-    rows: list[tuple[Floats, Floats]] = []
+    rows: list[tuple[Float32s, Float32s]] = []
     max_abs = 0.0
     for batch in batches:
         wanted = origin(batch)
@@ -103,7 +104,7 @@ def compare(origin: Function, candidate: Function, batches: Sequence[Floats], ru
     return parity
 
 
-def _largest_difference(wanted: Sequence[Floats], found: Sequence[Floats], what: str) -> float:
+def _largest_difference(wanted: Sequence[Float32s], found: Sequence[Float32s], what: str) -> float:
     shapes = [array.shape for array in wanted], [array.shape for array in found]
     if shapes[0] != shapes[1]:
         raise ModelError(f"{what} returns the shapes {shapes[1]}", expected=f"{shapes[0]} as its origin does")
@@ -112,11 +113,11 @@ def _largest_difference(wanted: Sequence[Floats], found: Sequence[Floats], what:
     return max(float(np.abs(a - b).max(initial=0.0)) for a, b in zip(wanted, found, strict=True))
 
 
-def _rows(array: Floats) -> Floats:
+def _rows(array: Float32s) -> Float32s:
     return array.reshape(len(array), -1)
 
 
-def _cosines(a: Floats, b: Floats) -> NDArray[np.float64]:
+def _cosines(a: Float32s, b: Float32s) -> NDArray[np.float64]:
     a64, b64 = a.astype(np.float64), b.astype(np.float64)
     lengths = np.linalg.norm(a64, axis=1) * np.linalg.norm(b64, axis=1)
     cosines: NDArray[np.float64] = (a64 * b64).sum(axis=1) / np.maximum(lengths, 1e-30)
@@ -150,7 +151,7 @@ class Candidate:
     """Where it goes when it is let through."""
 
 
-def admit(candidate: Candidate, origin: Function, batches: Sequence[Floats], rule: Rule) -> Parity:
+def admit(candidate: Candidate, origin: Function, batches: Sequence[Float32s], rule: Rule) -> Parity:
     """Compare a candidate with its origin, write it, and give it its final name when all agreed.
 
     `batches`: as for `compare`. Before the file gets its name it is opened as the laptop opens it, card against graph,

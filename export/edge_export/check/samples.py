@@ -12,7 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.types import Floats, InputSpec, ModelError, Pixels
+from edge_app.core.errors import ModelError
+from edge_app.core.model_card import InputSpec
+from edge_app.core.types import Float32s, Pixels
 from edge_app.inference.geometry import CROPS, align, prepare
 from edge_app.media import sample
 from edge_app.media.pictures import find_pictures, read_picture
@@ -72,6 +74,6 @@ def most_rows(spec: InputSpec) -> int:
     return max(ENOUGH, _MOST_BYTES // (12 * (spec.width_px or 1) * (spec.height_px or 1)))
 
 
-def no_inputs(spec: InputSpec) -> Floats:
+def no_inputs(spec: InputSpec) -> Float32s:
     """(0, 3, H, W)."""
     return np.zeros((0, 3, spec.height_px or 0, spec.width_px or 0), np.float32)

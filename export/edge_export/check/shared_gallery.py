@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_app.accuracy.pair_scores import PairScores, label_numbers, pair_scores, unit_rows
-from edge_app.core.types import Floats
+from edge_app.core.types import Float32s
 
 _BLOCK: Final = 512
 
@@ -43,7 +43,7 @@ class Mixed:
         )
 
 
-def mixed(before: Floats, after: Floats, labels: NDArray[np.intp], rate: float) -> Mixed:
+def mixed(before: Float32s, after: Float32s, labels: NDArray[np.intp], rate: float) -> Mixed:
     """Judge pairs of which either build made one half.
 
     `before`, `after` (M, D) of any length, of the same pictures; `labels` (M,) numbers of identities; `rate` a
@@ -64,7 +64,7 @@ def _tar(scores: PairScores, threshold: float) -> float:
 
 
 def _shares(
-    ours: Floats, theirs: Floats, numbers: NDArray[np.int64], strict: float, loose: float
+    ours: Float32s, theirs: Float32s, numbers: NDArray[np.int64], strict: float, loose: float
 ) -> tuple[float, float]:
     """Share of genuine pairs at or above `strict`, of impostor pairs at or above `loose`; no picture with itself."""
     accepted = genuine = passed = impostors = 0

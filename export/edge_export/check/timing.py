@@ -13,7 +13,7 @@ from typing import Final
 
 import torch
 
-from edge_app.core.types import Floats
+from edge_app.core.types import Float32s
 from edge_app.inference import onnx_model
 
 THREADS: Final = (1, 2)
@@ -25,7 +25,7 @@ Start = Callable[[int], Callable[[], object]]
 """Threads in, a step that judges one picture out."""
 
 
-def served(path: Path, picture: Floats) -> Start:
+def served(path: Path, picture: Float32s) -> Start:
     """A file as the app runs it, (1, 3, H, W): only its first output, no spinning."""
 
     def start(threads: int) -> Callable[[], object]:
@@ -36,7 +36,7 @@ def served(path: Path, picture: Floats) -> Start:
     return start
 
 
-def eager(module: torch.nn.Module, picture: Floats) -> Start:
+def eager(module: torch.nn.Module, picture: Float32s) -> Start:
     """A torch module as it is, on the CPU."""
     tensor = torch.from_numpy(picture)
 

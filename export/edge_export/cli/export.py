@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edge_app.cli import options
-from edge_app.core.types import EdgeError, ModelError, UsageError
+from edge_app.core.errors import EdgeError, ModelError, UsageError
 from edge_export.cli import words
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_app.core.types import size_words
+from edge_app.system.files import size_words
 
 if TYPE_CHECKING:
-    from edge_app.core.types import ModelCard
+    from edge_app.core.model_card import ModelCard
     from edge_export.build.lower_precision import Lowered
     from edge_export.build.publish import Exported
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import onnx
 
-from edge_app.core.types import ModelCard, ModelError
+from edge_app.core.errors import ModelError
+from edge_app.core.model_card import ModelCard
 from edge_export.graph.manifest import MANIFEST_NAME, record
 
 

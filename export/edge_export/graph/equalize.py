@@ -21,7 +21,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from edge_export.graph.graph import Array, Graph, attribute, scale_outputs
-from edge_export.graph.session import Floats, as_function
+from edge_export.graph.session import Float32s, as_function
 
 _TRANSPARENT: Final = frozenset({"Add", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool"})
 _ACTIVATION_SHARE: Final = 0.7
@@ -43,7 +43,7 @@ class _Stream:
     readers: tuple[onnx.NodeProto, ...]
 
 
-def equalize(graph: Graph, inputs: Floats, opset: int) -> int:
+def equalize(graph: Graph, inputs: Float32s, opset: int) -> int:
     """Equalize every stream between convolutions, in place; returns how many there were.
 
     `inputs` (N, 3, H, W): real ones, ranges are measured on them.
@@ -126,7 +126,7 @@ def _set_columns(graph: Graph, reader: onnx.NodeProto, factor: Array) -> None:
     reader.input[1] = graph.add_weight(f"{reader.output[0]}/weight", scaled)
 
 
-def _channel_ranges(graph: Graph, names: list[str], inputs: Floats, opset: int) -> dict[str, Array]:
+def _channel_ranges(graph: Graph, names: list[str], inputs: Float32s, opset: int) -> dict[str, Array]:
     """Largest magnitude of every channel of the named (N, C, H, W) values."""
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 4) for name in names]
     run = as_function(Graph(graph.nodes, graph.weights, graph.inputs, outputs).to_model(opset))

@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edge_app.core.types import ModelError
+from edge_app.core.errors import ModelError
 
 OPSET = 17
 """Operator set of the shipped files: old enough for every ONNX Runtime since 1.12."""

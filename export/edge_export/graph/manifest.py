@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from edge_app.core.types import PRECISIONS, ModelError
+from edge_app.core.errors import ModelError
+from edge_app.core.model_card import PRECISIONS
 
 MANIFEST_NAME = "manifest.json"
 

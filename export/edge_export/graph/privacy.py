@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Final
 
-from edge_app.core.types import ModelCard
+from edge_app.core.model_card import ModelCard
 
 _COMMANDS: Final = ("command", "trained_by")
 """Texts that a shell would split; a path in them may hold spaces."""

@@ -32,11 +32,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from edge_app.core.types import ModelError
+from edge_app.core.errors import ModelError
 from edge_export.graph.card import model_bytes
 from edge_export.graph.graph import Array, Graph, attribute, scale_inputs, scale_outputs
 from edge_export.graph.prelu import per_channel
-from edge_export.graph.session import Floats, as_function
+from edge_export.graph.session import Float32s, as_function
 
 _STATISTICS_FACES = 64
 """Faces that the channels' ranges are measured on."""
@@ -47,7 +47,7 @@ Mean cosine 0.991 at 0.3, 0.993 to 0.994 from 0.5 to 1.
 """
 
 
-def quantize(graph: Graph, faces: Floats) -> onnx.ModelProto:
+def quantize(graph: Graph, faces: Float32s) -> onnx.ModelProto:
     """Quantize a float graph whose PRelu nodes stand between linear layers.
 
     `graph` is used up. `faces` (N, 3, H, W) float32, what the graph takes; at least 64. Deterministic.
@@ -92,7 +92,7 @@ def centre_on_integer(graph: Graph) -> None:
         conv.input[2] = graph.add_weight(f"{conv.output[0]}/bias", bias.astype(np.float32))
 
 
-def equalize(graph: Graph, faces: Floats) -> None:
+def equalize(graph: Graph, faces: Float32s) -> None:
     """Scale every channel ahead of a PRelu so that one step size fits all channels, and undo it behind.
 
     Exact in floats. Ahead, the weights have a step size per channel, so scaling is free; behind, it is free for a
@@ -121,7 +121,7 @@ def _reader(graph: Graph, name: str) -> onnx.NodeProto | None:
     return graph.only_consumer(name, "Conv")
 
 
-def _channel_ranges(graph: Graph, names: list[str], faces: Floats) -> dict[str, Array]:
+def _channel_ranges(graph: Graph, names: list[str], faces: Float32s) -> dict[str, Array]:
     """Largest magnitude of every channel of the named values."""
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 4) for name in names]
     probe = Graph(graph.nodes, graph.weights, graph.inputs, outputs)
@@ -156,19 +156,19 @@ def rewrite_prelu_for_bytes(graph: Graph) -> None:
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
     """Feeds faces one by one: onnxruntime keeps every activation of what it is fed."""
 
-    def __init__(self, name: str, faces: Floats) -> None:
+    def __init__(self, name: str, faces: Float32s) -> None:
         self._feeds = iter([{name: face[None]} for face in faces])
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         return next(self._feeds, None)
 
 
-def single_inputs(name: str, inputs: Floats) -> CalibrationDataReader:
+def single_inputs(name: str, inputs: Float32s) -> CalibrationDataReader:
     """What onnxruntime's calibration reads (N, 3, H, W) inputs from."""
     return _Reader(name, inputs)
 
 
-def _quantized(model: onnx.ModelProto, faces: Floats, overrides: dict[str, Any]) -> onnx.ModelProto:
+def _quantized(model: onnx.ModelProto, faces: Float32s, overrides: dict[str, Any]) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory(prefix="edge-app-int8-") as folder, quietly():
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         source.write_bytes(model_bytes(model))

@@ -14,10 +14,10 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from edge_app.core.types import ModelError
+from edge_app.core.errors import ModelError
 
-Floats = NDArray[np.float32]
-Function = Callable[[Floats], Sequence[Floats]]
+Float32s = NDArray[np.float32]
+Function = Callable[[Float32s], Sequence[Float32s]]
 """A batch (N, ...) in, one or more arrays (N, ...) out."""
 
 
@@ -34,7 +34,7 @@ def as_function(model: onnx.ModelProto | bytes, *, threads: int = 2) -> Function
         raise ModelError(f"ONNX Runtime refuses the graph: {_first_line(error)}", expected="a valid graph") from error
     name = session.get_inputs()[0].name
 
-    def run(batch: Floats) -> Sequence[Floats]:
+    def run(batch: Float32s) -> Sequence[Float32s]:
         try:
             outputs: Sequence[Any] = session.run(None, {name: batch})
         except Exception as error:
@@ -47,7 +47,7 @@ def as_function(model: onnx.ModelProto | bytes, *, threads: int = 2) -> Function
 def one_by_one(function: Function) -> Function:
     """The same function for a graph whose batch is fixed at 1."""
 
-    def run(batch: Floats) -> Sequence[Floats]:
+    def run(batch: Float32s) -> Sequence[Float32s]:
         parts = [function(batch[i : i + 1]) for i in range(len(batch))]
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 

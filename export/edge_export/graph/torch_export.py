@@ -19,9 +19,9 @@ from typing import Any, cast
 import onnx
 import torch
 
-from edge_app.core.types import ModelError
+from edge_app.core.errors import ModelError
 from edge_export.graph.graph import OPSET, Graph, clean, set_shape
-from edge_export.graph.session import Floats, Function
+from edge_export.graph.session import Float32s, Function
 
 Judge = Callable[[onnx.ModelProto], None]
 """Raises ModelError when a graph disagrees with its origin."""
@@ -42,7 +42,9 @@ class Signature:
     """Extents of each output."""
 
 
-def export(module: torch.nn.Module, example: Floats, signature: Signature, judge: Judge) -> tuple[onnx.ModelProto, str]:
+def export(
+    module: torch.nn.Module, example: Float32s, signature: Signature, judge: Judge
+) -> tuple[onnx.ModelProto, str]:
     """Export a module; returns the graph and the name of the exporter.
 
     `example`: (N >= 2, ...) float32, a typical input. The dynamo exporter is tried first, then TorchScript. Raises
@@ -67,7 +69,7 @@ def as_function(module: torch.nn.Module) -> Function:
     """A torch module as a function of arrays, without gradients."""
     module.eval()
 
-    def run(batch: Floats) -> Sequence[Floats]:
+    def run(batch: Float32s) -> Sequence[Float32s]:
         with torch.inference_mode():
             result = module(torch.from_numpy(batch))
         outputs = result if isinstance(result, tuple) else (result,)

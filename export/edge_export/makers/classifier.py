@@ -14,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edge_app.core.types import Floats, InputSpec, ModelCard, ModelError, UsageError
+from edge_app.core.errors import ModelError, UsageError
+from edge_app.core.model_card import InputSpec, ModelCard
+from edge_app.core.types import Float32s
 from edge_app.inference.geometry import prepare, to_input
 from edge_app.media.pictures import read_picture
 from edge_export.build.material import Material
@@ -148,21 +150,21 @@ def _graph(classifier: TransferClassifier, checkpoint: Checkpoint) -> tuple[nn.M
     return ClassifierGraph(classifier).eval(), Signature(spec.name, shape, ("logits", "class_maps"), shapes)
 
 
-def _gate_inputs(folder: PictureFolder, split: Split, checkpoint: Checkpoint) -> Floats:
+def _gate_inputs(folder: PictureFolder, split: Split, checkpoint: Checkpoint) -> Float32s:
     chosen = spread(np.array(sorted(split.fit + split.validation), np.intp), GATE)
     return _inputs(folder, chosen, checkpoint, at_least=True)
 
 
 def _inputs(
     folder: PictureFolder, at: Sequence[int] | NDArray[np.intp], checkpoint: Checkpoint, at_least: bool = False
-) -> Floats:
+) -> Float32s:
     paths = [folder.pictures[int(i)].path for i in at]
     crops = np.stack([prepare(read_picture(path), checkpoint.input, checkpoint.crop) for path in paths])
     return to_input(enough(crops) if at_least else crops, checkpoint.input)
 
 
 def _figures(
-    module: nn.Module, inputs: Floats, labels: NDArray[np.intp], checkpoint: Checkpoint
+    module: nn.Module, inputs: Float32s, labels: NDArray[np.intp], checkpoint: Checkpoint
 ) -> tuple[float, float, Answers]:
     """Accuracy, the bar of "not sure", and what a bar does to held-out pictures that did not set it."""
     run = as_function(module)

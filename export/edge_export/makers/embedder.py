@@ -17,7 +17,9 @@ from torch import nn
 
 from edge_app.accuracy.pair_scores import unit_rows
 from edge_app.accuracy.people_folder import points_of
-from edge_app.core.types import Floats, InputSpec, ModelCard, ModelError, OperatingPoint, Pixels, Task
+from edge_app.core.errors import ModelError
+from edge_app.core.model_card import InputSpec, ModelCard, OperatingPoint, Task
+from edge_app.core.types import Float32s, Pixels
 from edge_app.inference.geometry import CROPS, to_input
 from edge_app.media.pictures import read_picture
 from edge_export.build.material import Material
@@ -127,13 +129,13 @@ def embedder_signature(base: Base) -> Signature:
     return Signature("input", shape, ("embedding",), (("batch", base.size),))
 
 
-def gate_inputs(crops: Pixels, spec: InputSpec) -> Floats:
+def gate_inputs(crops: Pixels, spec: InputSpec) -> Float32s:
     """At least 32 inputs, spread over the crops."""
     chosen = spread(np.arange(len(crops)), GATE)
     return to_input(enough(crops[chosen]), spec)
 
 
-def embed(network: nn.Module, crops: Pixels, spec: InputSpec) -> Floats:
+def embed(network: nn.Module, crops: Pixels, spec: InputSpec) -> Float32s:
     """(N, D) unit rows of (N, H, W, 3) crops, a batch at a time."""
     run = as_function(network)
     rows = [run(to_input(crops[i : i + 16], spec))[0] for i in range(0, len(crops), 16)]

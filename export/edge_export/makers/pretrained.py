@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edge_app.accuracy.people_folder import look_at, people_in, points_of
-from edge_app.core.types import InputSpec, ModelError, Pixels, UsageError
+from edge_app.core.errors import ModelError, UsageError
+from edge_app.core.model_card import InputSpec
+from edge_app.core.types import Pixels
 from edge_app.inference.geometry import CROPS, prepare, to_input
 from edge_app.media.pictures import find_pictures, read_picture
 from edge_app.model_store.open_detector import open_detector

@@ -16,14 +16,14 @@ import numpy as np
 import onnx
 
 import edge_app
-from edge_app.core.types import InputSpec, ModelCard, Precision
+from edge_app.core.model_card import InputSpec, ModelCard, Precision
 from edge_app.inference.geometry import resize
 from edge_export.check import faces as face_source
 from edge_export.check.faces import Faces, batches_of, bgr, padded, rgb
 from edge_export.check.parity import EXACT_EMBEDDING, QUANTIZED_EMBEDDING, Candidate, Parity, Rule, admit, compare
 from edge_export.graph.card import read_card, rewrite_card
 from edge_export.graph.manifest import record, refresh_manifest
-from edge_export.graph.session import Floats, as_function, one_by_one
+from edge_export.graph.session import Float32s, as_function, one_by_one
 from edge_export.makers import origins, sface, yunet
 from edge_export.makers.origins import Origin
 
@@ -173,7 +173,7 @@ def _make_mtcnn(workshop: _Workshop) -> Iterator[Built]:
         )
 
 
-def _mtcnn_batches(faces: Faces, side_px: int | None) -> list[Floats]:
+def _mtcnn_batches(faces: Faces, side_px: int | None) -> list[Float32s]:
     """Square crops for the two later networks; whole pictures at several sizes for the first."""
     if side_px is not None:
         small = np.stack([resize(crop, side_px, side_px) for crop in faces.crops[:64]])

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from edge_app.core.types import ModelError
+from edge_app.core.errors import ModelError
 from edge_export.graph.graph import Graph, clean, set_shape
 
 STRIDES = (8, 16, 32)

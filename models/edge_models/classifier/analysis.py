@@ -20,7 +20,7 @@ from edge_app.accuracy.intervals import Estimate, wilson
 from edge_models.classifier.recipe import logits_of, solve_head
 from edge_models.data.folder import PictureFolder, folds
 
-Floats = NDArray[np.float64]
+Float32s = NDArray[np.float64]
 Labels = NDArray[np.intp]
 
 CALIBRATION_BINS: Final = 10
@@ -47,11 +47,11 @@ class Suspect:
     """Of the given label, by a head that never saw the picture."""
 
 
-def probabilities(logits: Floats, temperature: float = 1.0) -> Floats:
+def probabilities(logits: Float32s, temperature: float = 1.0) -> Float32s:
     """softmax(logits / temperature), (N, C)."""
     scaled = logits / temperature
     scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    result: Floats = scaled / scaled.sum(axis=1, keepdims=True)
+    result: Float32s = scaled / scaled.sum(axis=1, keepdims=True)
     return result
 
 
@@ -80,7 +80,7 @@ def class_figures(table: NDArray[np.int64], names: Sequence[str]) -> tuple[Class
     )
 
 
-def calibration(chances: Floats, labels: Labels) -> tuple[list[dict[str, float]], float]:
+def calibration(chances: Float32s, labels: Labels) -> tuple[list[dict[str, float]], float]:
     """Reliability bins {confidence, accuracy, low, high, count} and the expected calibration error (Guo et al. 2017).
 
     `low` and `high` are Wilson's interval of the bin's accuracy.
@@ -97,7 +97,7 @@ def calibration(chances: Floats, labels: Labels) -> tuple[list[dict[str, float]]
     return bins, float(error)
 
 
-def out_of_fold(folder: PictureFolder, features: Tensor, targets: Tensor, ridge: float, seed: int) -> Floats | None:
+def out_of_fold(folder: PictureFolder, features: Tensor, targets: Tensor, ridge: float, seed: int) -> Float32s | None:
     """(N, C) probabilities of every picture by heads that never saw it nor its near-duplicates; None when too few."""
     everything = list(range(len(folder.pictures)))
     parts = folds(folder, everything, 5, seed)
@@ -110,7 +110,7 @@ def out_of_fold(folder: PictureFolder, features: Tensor, targets: Tensor, ridge:
     return chances
 
 
-def label_suspects(folder: PictureFolder, chances: Floats) -> tuple[Suspect, ...]:
+def label_suspects(folder: PictureFolder, chances: Float32s) -> tuple[Suspect, ...]:
     """Probable label errors, the most probable first (confident learning, Northcutt et al. 2021, by cleanlab)."""
     from cleanlab.filter import find_label_issues
 

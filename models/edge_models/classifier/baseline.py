@@ -20,10 +20,10 @@ from edge_models.classifier.feature_cache import default_threads
 
 _SIDE_PX: Final = 128
 _HUES, _SATURATIONS, _VALUES, _DIRECTIONS = 12, 4, 4, 9
-Floats = NDArray[np.float32]
+Float32s = NDArray[np.float32]
 
 
-def plain_features(pixels: Pixels) -> Floats:
+def plain_features(pixels: Pixels) -> Float32s:
     """Colour and texture of a picture, (D,) float32: HSV histograms, local binary patterns, gradient directions."""
     small = cv2.resize(pixels, (_SIDE_PX, _SIDE_PX), interpolation=cv2.INTER_AREA)
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
@@ -32,13 +32,13 @@ def plain_features(pixels: Pixels) -> Floats:
     return np.concatenate(parts).astype(np.float32)
 
 
-def folder_features(paths: Sequence[Path]) -> Floats:
+def folder_features(paths: Sequence[Path]) -> Float32s:
     """(N, D) features of picture files. Raises MediaError when one cannot be read."""
     with ThreadPoolExecutor(default_threads()) as pool:
         return np.stack(list(pool.map(lambda path: plain_features(read_picture(path)), paths)))
 
 
-def forest_predictions(features: Floats, labels: NDArray[np.intp], judged: Floats, seed: int) -> NDArray[np.intp]:
+def forest_predictions(features: Float32s, labels: NDArray[np.intp], judged: Float32s, seed: int) -> NDArray[np.intp]:
     """Class numbers that a random forest of 300 trees gives the `judged` rows (Breiman 2001)."""
     from sklearn.ensemble import RandomForestClassifier
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from edge_app.core.types import UsageError
+from edge_app.core.errors import UsageError
 from edge_models.classifier.feature_cache import FeatureBank, default_threads
 from edge_models.classifier.gains import PLAIN, Bools, Comparison, Trial, summary
 from edge_models.classifier.options import METHODS, ClassifierOptions

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edge_app.core.types import EdgeError, Pixels
+from edge_app.core.errors import EdgeError
+from edge_app.core.types import Pixels
 from edge_app.inference.geometry import prepare
 from edge_app.media.pictures import read_picture
 from edge_models.data.augment import AugmentOptions, view_maker

@@ -23,7 +23,7 @@ _UNEQUAL: Final = 1.5
 """From this ratio of the largest class to the smallest on, mean recall is told beside accuracy."""
 
 Bools = NDArray[np.bool_]
-Floats = NDArray[np.float64]
+Float32s = NDArray[np.float64]
 Comparison = dict[str, Any]
 
 
@@ -81,18 +81,18 @@ def _row(
     }
 
 
-Weigh = Callable[[NDArray[np.intp]], Floats]
+Weigh = Callable[[NDArray[np.intp]], Float32s]
 """Labels (V,) to the weights (V,) of their pictures; they sum to 1."""
 
 
-def _evenly(labels: NDArray[np.intp]) -> Floats:
+def _evenly(labels: NDArray[np.intp]) -> Float32s:
     return np.full(len(labels), 1 / len(labels))
 
 
-def _by_class(labels: NDArray[np.intp]) -> Floats:
+def _by_class(labels: NDArray[np.intp]) -> Float32s:
     """So that the weighted share of right answers is the mean over classes of their recall."""
     counts = np.bincount(labels)
-    weights: Floats = 1 / (np.count_nonzero(counts) * counts[labels])
+    weights: Float32s = 1 / (np.count_nonzero(counts) * counts[labels])
     return weights
 
 
@@ -124,11 +124,11 @@ def _figures(
     }
 
 
-def _units(gained: Floats, weights: Floats, groups: NDArray[np.intp]) -> tuple[Floats, float]:
+def _units(gained: Float32s, weights: Float32s, groups: NDArray[np.intp]) -> tuple[Float32s, float]:
     """Gains of independent units, near-duplicates being one, whose plain mean is the weighted one; the largest unit."""
     _, group = np.unique(groups, return_inverse=True)
     count = int(group.max()) + 1
-    units: Floats = count * np.bincount(group, weights=weights * gained).astype(np.float64)
+    units: Float32s = count * np.bincount(group, weights=weights * gained).astype(np.float64)
     return units, count * float(np.bincount(group, weights=weights).max())
 
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edge_models.classifier.analysis import Floats, Labels
+from edge_models.classifier.analysis import Float32s, Labels
 from edge_models.classifier.recipe import logits_of, solve_head
 from edge_models.data.folder import PictureFolder, Split, folds
 
@@ -104,7 +104,7 @@ def growth(features: Tensor, targets: Tensor, parts: Sequence[Part], now: int, r
         for size, mean, a, b in zip(sizes, whole, low, high, strict=True)
     )
 
-    def at(means: Floats, pictures: int) -> float:
+    def at(means: Float32s, pictures: int) -> float:
         return _extend(sizes, means, pictures, judged)
 
     wanted = now + NEXT_PICTURES
@@ -125,7 +125,7 @@ def _answers(
     sizes: Sequence[int],
     ridge: float,
     rng: np.random.Generator,
-) -> tuple[Floats, Floats]:
+) -> tuple[Float32s, Float32s]:
     """(S, P, N) 1 where a picture was named rightly, and (P, N) 1 where it was judged at all."""
     labels = targets.argmax(1).numpy()
     seen = np.zeros((len(parts), len(labels)))
@@ -150,7 +150,7 @@ def _order(learn: Labels, labels: Labels, rng: np.random.Generator) -> Labels:
     return np.array([i for _, i in sorted(order)], np.intp)
 
 
-def _resampled(hits: Floats, seen: Floats, rng: np.random.Generator) -> Floats:
+def _resampled(hits: Float32s, seen: Float32s, rng: np.random.Generator) -> Float32s:
     """(R, S) accuracy at every size, parts and pictures drawn with replacement, independently of each other."""
     parts, judged = len(seen), seen.any(axis=0)
     rows = []
@@ -163,7 +163,7 @@ def _resampled(hits: Floats, seen: Floats, rng: np.random.Generator) -> Floats:
     return np.stack(rows)
 
 
-def _extend(sizes: Sequence[int], means: Floats, wanted: int, judged: int) -> float:
+def _extend(sizes: Sequence[int], means: Float32s, wanted: int, judged: int) -> float:
     # No error at all cannot be put on a logarithm; half a picture is what so small a judgement could have missed.
     errors = np.log(np.maximum(1 - means, 0.5 / judged))
     if len(sizes) < 2:

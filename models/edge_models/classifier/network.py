@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from edge_app.core.types import ModelError, UsageError
+from edge_app.core.errors import ModelError, UsageError
 from edge_app.media.pictures import read_picture
 from edge_models.classifier.losses import CROSS_ENTROPY_SHARE, LossName, cosine_loss, cross_entropy, penalty, smoothed
 from edge_models.classifier.options import LOSSES

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from edge_app.core.types import UsageError
+from edge_app.core.errors import UsageError
 from edge_models.fitting.options import FIND, LARGEST, NEVER, PathTeller, command_of, plain
 
 if TYPE_CHECKING:

@@ -58,7 +58,7 @@ _HIGHEST_FOUND: Final = 1e-2
 TUNE_PATIENCE: Final = 3
 """Most epochs without a gain that fine-tuning is given."""
 
-Floats = NDArray[np.float64]
+Float32s = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,9 +97,9 @@ class Trained:
     """head or tune: the stage whose result was kept."""
     temperature: float
     stages: Mapping[str, FitResult]
-    head_logits: Floats
+    head_logits: Float32s
     """(V, C) of the head on the frozen base, on the validation part: what fine-tuning is held against."""
-    logits: Floats
+    logits: Float32s
     """(V, C) of the model that was kept, on the validation part."""
 
 
@@ -216,7 +216,7 @@ def _found_rate(work: Workshop, head: Head) -> float:
     return rate
 
 
-def predict(model: TransferClassifier, paths: Sequence[Path], device: str = "cpu", batch: int = 16) -> Floats:
+def predict(model: TransferClassifier, paths: Sequence[Path], device: str = "cpu", batch: int = 16) -> Float32s:
     """(N, C) logits of pictures, read and prepared as serving does."""
     model = model.to(device).eval()
     rows: list[Tensor] = []
@@ -232,11 +232,11 @@ def predict(model: TransferClassifier, paths: Sequence[Path], device: str = "cpu
     return torch.cat(rows).double().numpy()
 
 
-def logits_of(head: Head, features: Tensor) -> Floats:
+def logits_of(head: Head, features: Tensor) -> Float32s:
     """(N, C) logits of cached features (N, D)."""
     head.eval()
     with torch.inference_mode():
-        logits: Floats = head(features).double().numpy()
+        logits: Float32s = head(features).double().numpy()
     return logits
 
 
@@ -260,7 +260,7 @@ def solve_head(features: Tensor, targets: Tensor, ridge: float) -> Head:
     return head.eval()
 
 
-def fit_temperature(logits: Floats, labels: NDArray[np.intp]) -> float:
+def fit_temperature(logits: Float32s, labels: NDArray[np.intp]) -> float:
     """The T that makes softmax(logits / T) most likely (Guo et al. 2017), drawn to 1 where pictures are few."""
     grid = np.exp(np.linspace(np.log(0.05), np.log(20), 400))
     scaled = logits[None] / grid[:, None, None]
@@ -317,7 +317,7 @@ def _picture_loaders(work: Workshop, train: Sequence[int], selection: Sequence[i
     return make
 
 
-def _weights(work: Workshop, at: Sequence[int], views: int) -> Floats | None:
+def _weights(work: Workshop, at: Sequence[int], views: int) -> Float32s | None:
     """Of each example, so that every class is drawn equally often; None when that is not wanted."""
     if not work.options.balanced:
         return None

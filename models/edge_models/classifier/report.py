@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edge_app.core.types import Pixels, UsageError
+from edge_app.core.errors import UsageError
+from edge_app.core.types import Pixels
 from edge_app.inference.geometry import prepare
 from edge_app.media.pictures import read_picture
 from edge_models.classifier.analysis import (

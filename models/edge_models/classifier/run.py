@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from edge_app.core.types import UsageError
+from edge_app.core.errors import UsageError
 from edge_app.media.pictures import read_picture, write_picture
 from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.feature_cache import FeatureBank, ViewPlan, default_threads, feature_bank

@@ -21,7 +21,8 @@ from typing import Any, Final
 import numpy as np
 
 from edge_app.bench.recognizer import run_and_weigh
-from edge_app.core.types import Pixels, UsageError
+from edge_app.core.errors import UsageError
+from edge_app.core.types import Pixels
 from edge_app.inference import onnx_model
 from edge_app.inference.classifier import Classifier
 from edge_app.media import sample

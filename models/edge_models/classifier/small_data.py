@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edge_app.core.types import MediaError, UsageError
+from edge_app.core.errors import MediaError, UsageError
 from edge_app.media.pictures import read_picture
 from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.feature_cache import FeatureBank, ViewPlan, feature_bank

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
-from edge_app.core.types import UsageError
+from edge_app.core.errors import UsageError
 from edge_models.classifier.feature_cache import FeatureBank, default_threads
 from edge_models.classifier.network import Head
 from edge_models.classifier.options import ClassifierOptions

@@ -6,7 +6,7 @@ import argparse
 
 from edge_app.cli import options
 from edge_app.cli.bench import write_json
-from edge_app.core.types import UsageError
+from edge_app.core.errors import UsageError
 from edge_models.classifier import serving_speed
 
 

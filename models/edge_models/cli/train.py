@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge_app.cli import options
-from edge_app.core.types import EdgeError
+from edge_app.core.errors import EdgeError
 from edge_models.classifier import options as classifier_options
 from edge_models.cli.progress import TrainingProgress
 from edge_models.siamese import options as siamese_options

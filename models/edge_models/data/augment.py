@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
-from edge_app.core.types import InputSpec, Pixels, UsageError
+from edge_app.core.errors import UsageError
+from edge_app.core.model_card import InputSpec
+from edge_app.core.types import Pixels
 from edge_app.inference.geometry import prepare
 from edge_models.fitting.seeds import seed_of
 

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.types import MediaError, UsageError
+from edge_app.core.errors import MediaError, UsageError
 from edge_app.media.pictures import read_picture
 from edge_models.data.folder import THUMB_PX, Finding, Kind, Part, Picture, PictureFolder, files_below, is_picture
 

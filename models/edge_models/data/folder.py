@@ -16,7 +16,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.types import UsageError
+from edge_app.core.errors import UsageError
 from edge_app.media.pictures import PICTURE_SUFFIXES
 
 Kind = Literal[

@@ -22,7 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from edge_app.core.types import EdgeError, InputSpec, ModelError, UsageError
+from edge_app.core.errors import EdgeError, ModelError, UsageError
+from edge_app.core.model_card import InputSpec
 
 FORMAT: Final = 1
 """Version of the checkpoint's header. A reader refuses any other."""

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from edge_app.core.types import ModelError, UsageError
+from edge_app.core.errors import ModelError, UsageError
 from edge_models.fitting.callbacks import Best, Last, SafetensorsIO, Watch, quiet
 from edge_models.fitting.checkpoint import load_state, make_folder, write_atomic
 from edge_models.fitting.progress import Progress, Silence, TrainingError

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from edge_app.core.types import EdgeError
+from edge_app.core.errors import EdgeError
 
 
 class TrainingError(EdgeError):

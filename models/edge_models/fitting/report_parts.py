@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from edge_app.core.types import ModelError
+from edge_app.core.errors import ModelError
 
 STYLE_FOLDER: Final = Path(__file__).parent
 """Where the style sheet lies that all pages include."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from edge_app.core.types import UsageError
+from edge_app.core.errors import UsageError
 from edge_models.fitting.checkpoint import make_folder, write_atomic
 
 STATE_FOLDER: Final = "state"

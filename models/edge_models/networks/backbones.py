@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor, nn
 
-from edge_app.core.types import InputSpec, ModelError, UsageError
+from edge_app.core.errors import ModelError, UsageError
+from edge_app.core.model_card import InputSpec
 from edge_app.model_store.download import REGISTRY
 from edge_models.fitting.checkpoint import Base
 from edge_models.networks.weights import (

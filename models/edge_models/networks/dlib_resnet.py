@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edge_app.core.types import Floats, ModelError
+from edge_app.core.errors import ModelError
+from edge_app.core.types import Float32s
 
 SHA256: Final = "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
 """Hash of the published file."""
@@ -154,7 +155,7 @@ def _size(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.numel()
 
 
-def _fill(values: Floats, *targets: Tensor | None) -> None:
+def _fill(values: Float32s, *targets: Tensor | None) -> None:
     """Copy one flat block of numbers into the tensors it is made of."""
     flat, start = torch.from_numpy(values.reshape(-1).copy()), 0
     for target in targets:
@@ -173,7 +174,7 @@ class _Reader:
         self._at = 0
         self._taken = 0
 
-    def take(self, samples: int, channels: int = 1) -> Floats:
+    def take(self, samples: int, channels: int = 1) -> Float32s:
         """Return the next tensor's numbers, float32; its header must follow within the usual distance."""
         header = b"".join(_compact(number) for number in (2, samples, channels, 1, 1))
         start = self._data.find(header, self._at, self._at + _MAX_GAP_BYTES)

@@ -17,7 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edge_app.core.types import Floats, InputSpec, ModelError, Pixels
+from edge_app.core.errors import ModelError
+from edge_app.core.model_card import InputSpec
+from edge_app.core.types import Float32s, Pixels
 from edge_app.inference.detector import Detector
 from edge_app.inference.embedder import Embedder
 from edge_app.inference.geometry import CROPS, align, prepare
@@ -98,7 +100,7 @@ def load_embedder(checkpoint: Checkpoint) -> Backbone:
 
 
 @torch.no_grad()
-def embed(network: Backbone, crops: Pixels, device: str | torch.device = "cpu") -> Floats:
+def embed(network: Backbone, crops: Pixels, device: str | torch.device = "cpu") -> Float32s:
     """Return (N, D) float32 embeddings, not normalized, of (N, H, W, 3) uint8 RGB crops of the input's size."""
     rows = [network(batch).cpu().numpy() for batch in inputs(network, crops, device)]
     return np.concatenate(rows) if rows else np.empty((0, network.features), np.float32)

@@ -23,7 +23,8 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
-from edge_app.core.types import ModelCard, ModelError
+from edge_app.core.errors import ModelError
+from edge_app.core.model_card import ModelCard
 
 INPUT_PX: Final = 112
 """Side of the crop; the crop's name is arcface-112."""

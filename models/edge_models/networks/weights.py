@@ -24,7 +24,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from edge_app.core.types import ModelError, UsageError
+from edge_app.core.errors import ModelError, UsageError
 
 PATIENCE_S: Final = 5.0
 """How long a hub has to answer at all; its own client would try for half a minute before it gave up."""

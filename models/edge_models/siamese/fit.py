@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from edge_app.core.types import Floats, ModelError, Pixels
+from edge_app.core.errors import ModelError
+from edge_app.core.types import Float32s, Pixels
 from edge_app.inference.geometry import CROPS
 from edge_models.data.augment import AugmentOptions, Subject, view_maker
 from edge_models.fitting.checkpoint import load_state, make_folder, save_state
@@ -165,7 +166,7 @@ def tune(
 
 
 @torch.no_grad()
-def embed_cached(network: Backbone, bank: FeatureBank, positions: Ints, top: int) -> Floats:
+def embed_cached(network: Backbone, bank: FeatureBank, positions: Ints, top: int) -> Float32s:
     """Return (n, D) embeddings, not normalized, of the plain crops at these positions."""
     parts = [network.pool(network.upper(bank.plain[part], top)) for part in torch.split(_tensor(positions), 128)]
     return torch.cat(parts).numpy() if parts else np.empty((0, network.features), np.float32)
@@ -197,7 +198,7 @@ def _best_mixture(
     return share, network
 
 
-def is_whole(embeddings: Floats) -> bool:
+def is_whole(embeddings: Float32s) -> bool:
     """Whether every embedding has a direction; a network that collapsed gives zeros, NaN or what overflows."""
     lengths = np.linalg.norm(embeddings, axis=1)
     return bool(np.isfinite(lengths).all() and (lengths > 0).all())

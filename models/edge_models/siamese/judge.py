@@ -16,7 +16,7 @@ import numpy as np
 from edge_app.accuracy.intervals import Estimate, Statistic, Weights, bootstrap, bootstrap_gain, weighted_share
 from edge_app.accuracy.open_set import NShot, n_shot
 from edge_app.accuracy.pair_scores import Ints, PairScores, pair_scores, unit_rows
-from edge_app.core.types import Floats
+from edge_app.core.types import Float32s
 
 FARS = (1e-2, 1e-3, 1e-4)
 """False-accept rates that are reported where enough impostors allow it."""
@@ -55,13 +55,13 @@ class Judgement:
         return "worse" if self.gain.below_zero else "no difference shown"
 
 
-def score(embeddings: Floats, identities: Ints) -> SplitScores:
+def score(embeddings: Float32s, identities: Ints) -> SplitScores:
     """Score (N, D) embeddings of any length by (N,) numbers of held-out identities."""
     rows = unit_rows(embeddings)
     return SplitScores(np.unique(identities), pair_scores(rows, identities), n_shot(rows, identities, SHOTS))
 
 
-def separation(embeddings: Floats, identities: Ints) -> float:
+def separation(embeddings: Float32s, identities: Ints) -> float:
     """Return the chance that a genuine pair is nearer than an impostor pair (area under the ROC curve).
 
     Epochs and mixtures are chosen by it: on a few identities a rate at a threshold moves in jumps, this does not.

@@ -13,7 +13,7 @@ from pytorch_metric_learning import distances, losses, miners
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edge_app.core.types import UsageError
+from edge_app.core.errors import UsageError
 
 LOSSES: Final = ("contrastive", "triplet", "arcface")
 

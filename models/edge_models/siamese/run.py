@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.types import UsageError
+from edge_app.core.errors import UsageError
 from edge_models.data.augment import AugmentOptions
 from edge_models.data.checks import CheckOptions, scan
 from edge_models.data.folder import PictureFolder
