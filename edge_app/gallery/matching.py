@@ -43,6 +43,14 @@ class MatchRule:
     """What was done, in one sentence."""
     scale: float = 1.0
     """How wide this model's space is beside SFace's; differences of similarities are measured in it."""
+    decade: float = 0.07
+    """How much more similarity a ten times smaller share of strangers costs, in the threshold's own units."""
+    same_person: float | None = None
+    """Cosine of two embeddings that one pair of strangers in a hundred reaches; None where nobody measured it."""
+
+    def stricter(self, share: float) -> float:
+        """The threshold when only `share`, in (0, 1], of the strangers that `fpir` allows may still be named."""
+        return self.threshold - self.decade * math.log10(share)
 
 
 NAMES_NOBODY: Final = MatchRule(2.0, 0.0, 0.0, 0.0, "Nobody is named.")
@@ -180,12 +188,15 @@ def rule_for(points: Sequence[OperatingPoint], single: int, averaged: int, fpir:
         return -math.expm1(spared)
 
     high = _where(lambda threshold: expected_fpir(threshold) <= fpir)
-    scale = max(0.01, (1.0 - _where(lambda threshold: one.fmr(threshold) <= 0.01)) / USUAL_ROOM)
+    same_person = _where(lambda threshold: one.fmr(threshold) <= 0.01)
+    decade = _where(lambda threshold: expected_fpir(threshold) <= fpir / 10) - high
+    scale = max(0.01, (1.0 - same_person) / USUAL_ROOM)
     margin *= scale
     fmr = -math.expm1(math.log1p(-fpir) / max(1, people))
     measured = min((p.fmr for p in points), default=1.0)
     pairs = max((p.impostor_pairs for p in points), default=0)
-    return MatchRule(high, margin, fpir, fmr, _words(fpir, people, fmr, high, margin, measured, pairs), scale)
+    words = _words(fpir, people, fmr, high, margin, measured, pairs)
+    return MatchRule(high, margin, fpir, fmr, words, scale, decade, same_person)
 
 
 def _where(enough: Callable[[float], bool]) -> float:

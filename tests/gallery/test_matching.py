@@ -152,3 +152,12 @@ def test_a_narrow_space_asks_for_a_lead_in_its_own_scale():
     assert narrow_rule.scale == pytest.approx(wide_rule.scale / 10, abs=1e-5)
     assert narrow_rule.margin == pytest.approx(0.05 * narrow_rule.scale)
     assert (1 - narrow_rule.threshold) == pytest.approx((1 - wide_rule.threshold) / 10, abs=1e-5)
+
+
+def test_a_rule_knows_what_a_smaller_share_costs():
+    """A tenth of the strangers: the threshold of the rule for a tenth; in between as the log of the share."""
+    asked, tenth = (rule_for(POINTS, 0, 20, fpir, 0.05) for fpir in (0.01, 0.001))
+    assert asked.stricter(1.0) == asked.threshold
+    assert asked.stricter(0.1) == pytest.approx(tenth.threshold, abs=1e-6)
+    assert asked.threshold < asked.stricter(0.5) < asked.stricter(0.1) < asked.stricter(0.01)
+    assert asked.same_person == pytest.approx(0.30, abs=1e-6)
