@@ -7,9 +7,7 @@ CPU milliseconds count every thread of the process; averages, not medians, becau
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from edge_app.core.errors import EdgeError, UsageError
+from edge_app.core.errors import EdgeError
 from edge_app.core.types import Frame, Observation
 from edge_app.system.data_folder import Home
 from edge_app.system.settings import Settings
@@ -60,30 +58,6 @@ class LiveBenchOptions:
     """Interpreter that has face_recognition (and perhaps facenet-pytorch)."""
     soak_minutes: float = 0.0
     """Run the loop on the looped sample clip this long, and watch memory, threads and handles; 0: not."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `bench --live`; imports nothing heavy."""
-    group = parser.add_argument_group("live loop")
-    group.add_argument("--live-frames", type=int, default=180, metavar="N", help="frames of each clip (default 180)")
-    group.add_argument("--no-peers", action="store_true", help="do not measure other libraries")
-    group.add_argument(
-        "--peer-python", type=Path, metavar="PATH", help="interpreter in which face_recognition is installed"
-    )
-    group.add_argument(
-        "--soak", type=float, default=0.0, metavar="MIN", help="then run the loop this many minutes, watching memory"
-    )
-
-
-def options_of(args: argparse.Namespace, settings: Settings) -> LiveBenchOptions:
-    """The options that `add_arguments` parsed. Raises UsageError for numbers that make no sense."""
-    if args.live_frames < 30:
-        raise UsageError(f"--live-frames is {args.live_frames}", expected="at least 30: a second of video")
-    if args.soak < 0:
-        raise UsageError(f"--soak is {args.soak}", expected="minutes, or 0")
-    if args.peer_python is not None and not os.access(args.peer_python, os.X_OK):
-        raise UsageError(f"--peer-python {args.peer_python} cannot be run", expected="a Python interpreter")
-    return LiveBenchOptions(settings, args.live_frames, not args.no_peers, args.peer_python, args.soak)
 
 
 def run(options: LiveBenchOptions, progress: Progress) -> dict[str, Any]:

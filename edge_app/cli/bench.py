@@ -2,57 +2,57 @@
 
 from __future__ import annotations
 
-import argparse
 import datetime
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_app.bench import live_loop
 from edge_app.cli import options
+from edge_app.cli.parameters import Arguments, Command, Option
 from edge_app.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from edge_app.bench.live_loop import LiveBenchOptions
     from edge_app.system.data_folder import Home
     from edge_app.system.settings import Settings
 
 
-def add_parser(commands: options.Commands) -> None:
-    """Add `bench`."""
-    parser = options.command(
-        commands,
+def command() -> Command:
+    return Command(
         "bench",
-        "measure each stage and the whole on this machine, beside other libraries where they are installed",
-        "edge-app bench --peers --peer-python other/bin/python --output bench/",
         run,
-    )
-    parser.add_argument("--rounds", type=int, default=30, metavar="N", help="turns of each contestant (default 30)")
-    parser.add_argument("--pictures", type=int, default=1000, metavar="N", help="size of the folder, 0 to leave it out")
-    parser.add_argument("--original", type=Path, metavar="FILE", help="SFace's own ONNX file, to run beside ours")
-    parser.add_argument("--peers", action="store_true", help="run facenet-pytorch and face_recognition beside ours")
-    parser.add_argument(
-        "--classifier",
-        type=Path,
-        nargs="+",
-        metavar="FILE",
-        help="measure builds of a classifier beside timm on torch instead",
-    )
-    parser.add_argument(
-        "--batches", type=Path, nargs="+", metavar="FILE", help="measure networks with 1 to 16 pictures a run instead"
-    )
-    parser.add_argument(
-        "--embedder", dest="beside", metavar="ID|FILE", help="time this embedder against the peers as well"
-    )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="write bench.json, bench.md and bench.png there")
-    parser.add_argument("--live", action="store_true", help="measure the live loop instead: cost and tracking")
-    live_loop.add_arguments(parser)
-    parser.add_argument("--precision", choices=("auto", "fp32", "int8"), help="build of the embedder (default auto)")
-    parser.add_argument("--detector", metavar="NAME", help="yunet, mtcnn, or a YuNet that you added (default yunet)")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads for each model (default: one per core)")
-    options.json_flag(parser)
+        example="edge-app bench --peers --peer-python other/bin/python --output bench/",
+        params=[
+            Option("--rounds", kind=int, default=30, metavar="N", help="turns of each contestant (default 30)"),
+            Option("--pictures", kind=int, default=1000, metavar="N", help="size of the folder, 0 to leave it out"),
+            Option("--original", kind=Path, metavar="FILE", help="SFace's own ONNX file, to run beside ours"),
+            Option("--peers", kind=bool, help="run facenet-pytorch and face_recognition beside ours"),
+            Option("--classifier", kind=Path, many=True, metavar="FILE",
+                help="measure builds of a classifier beside timm on torch instead"),
+            Option("--batches", kind=Path, many=True, metavar="FILE",
+                help="measure networks with 1 to 16 pictures a run instead"),
+            Option("beside", "--embedder", metavar="ID|FILE", help="time this embedder against the peers as well"),
+            Option("--output", kind=Path, metavar="DIR", help="write bench.json, bench.md and bench.png there"),
+            Option("--live", kind=bool, help="measure the live loop instead: cost and tracking"),
+            Option("--live-frames", kind=int, default=180, metavar="N", section=_LIVE,
+                help="frames of each clip (default 180)"),
+            Option("--no-peers", kind=bool, section=_LIVE, help="do not measure other libraries"),
+            Option("--peer-python", kind=Path, metavar="PATH", section=_LIVE,
+                help="interpreter in which face_recognition is installed"),
+            Option("--soak", kind=float, default=0.0, metavar="MIN", section=_LIVE,
+                help="then run the loop this many minutes, watching memory"),
+            Option("--precision", kind=("auto", "fp32", "int8"), help="build of the embedder (default auto)"),
+            Option("--detector", metavar="NAME", help="yunet, mtcnn, or a YuNet that you added (default yunet)"),
+            Option("--threads", kind=int, metavar="N", help="threads for each model (default: one per core)"),
+            options.json_flag(),
+        ],
+    )  # fmt: skip
 
 
-def run(args: argparse.Namespace) -> int:
+_LIVE = "Live loop"
+
+
+def run(args: Arguments) -> int:
     """Measure, print, write."""
     if args.rounds < 1 or args.pictures < 0:
         raise UsageError(f"--rounds {args.rounds}, --pictures {args.pictures}", expected="at least 1, at least 0")
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _batches(args: argparse.Namespace) -> int:
+def _batches(args: Arguments) -> int:
     """What several pictures a run save, one network after the other."""
     import os
 
@@ -117,9 +117,11 @@ def _embedder_file(home: Home, named: str, settings: Settings) -> Path:
     return choose(named, settings.precision, home, settings.threads).entry.path
 
 
-def _live(args: argparse.Namespace) -> int:
+def _live(args: Arguments) -> int:
+    from edge_app.bench import live_loop
+
     _, settings = options.settings(args)
-    result = live_loop.run(live_loop.options_of(args, settings), lambda part: options.warn(f"measuring {part}"))
+    result = live_loop.run(live_options(args, settings), lambda part: options.warn(f"measuring {part}"))
     if args.output is not None:
         write_json(args.output / "live.json", result)
     if args.json:
@@ -129,6 +131,21 @@ def _live(args: argparse.Namespace) -> int:
 
     print(json.dumps(result, indent=2, ensure_ascii=False))
     return 0
+
+
+def live_options(args: Arguments, settings: Settings) -> LiveBenchOptions:
+    """What --live measures. Raises UsageError for numbers that make no sense."""
+    import os
+
+    from edge_app.bench.live_loop import LiveBenchOptions
+
+    if args.live_frames < 30:
+        raise UsageError(f"--live-frames is {args.live_frames}", expected="at least 30: a second of video")
+    if args.soak < 0:
+        raise UsageError(f"--soak is {args.soak}", expected="minutes, or 0")
+    if args.peer_python is not None and not os.access(args.peer_python, os.X_OK):
+        raise UsageError(f"--peer-python {args.peer_python} cannot be run", expected="a Python interpreter")
+    return LiveBenchOptions(settings, args.live_frames, not args.no_peers, args.peer_python, args.soak)
 
 
 def markdown(result: Mapping[str, Any]) -> str:

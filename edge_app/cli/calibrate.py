@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options
+from edge_app.cli.parameters import Argument, Arguments, Command, Option
 from edge_app.core.errors import MediaError, UsageError
 
 if TYPE_CHECKING:
@@ -29,24 +29,23 @@ _Embed = Callable[["Pixels"], "list[Float32s] | str"]
 """A picture in, its unit vector by every build out, or why there is none."""
 
 
-def add_parser(commands: options.Commands) -> None:
-    """Add `calibrate`."""
-    parser = options.command(
-        commands,
+def command() -> Command:
+    return Command(
         "calibrate",
-        "find out on your own pictures how alike strangers are, and set the thresholds by it",
-        "edge-app calibrate things/ --model ID",
         run,
+        example="edge-app calibrate things/ --model ID",
+        more=_WANTED,
+        params=[
+            Argument("folder", "DIR", "a sub-folder per thing or person", kind=Path, required=False),
+            Option("--model", metavar="ID", help="embedder to calibrate (default: the one in use)"),
+            Option("--reset", kind=bool, help="go back to the thresholds that the model brought"),
+            options.json_flag(),
+            *options.recognition(),
+        ],
     )
-    parser.description = f"{parser.description}\n\n{_WANTED}"
-    parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="a sub-folder per thing or person")
-    parser.add_argument("--model", metavar="ID", help="embedder to calibrate (default: the one in use)")
-    parser.add_argument("--reset", action="store_true", help="go back to the thresholds that the model brought")
-    options.recognition(parser)
-    options.json_flag(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Arguments) -> int:
     """Measure every build of the model, and keep the thresholds; or let them go."""
     import time
 
@@ -80,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _reset(args: argparse.Namespace, home: Home, model_id: str) -> int:
+def _reset(args: Arguments, home: Home, model_id: str) -> int:
     from edge_app.gallery import calibration
 
     if args.folder is not None:
@@ -114,7 +113,7 @@ def _in_use(home: Home, settings: Settings) -> str:
     return settings.model if settings.model in things else settings.embedder
 
 
-def _embedder(args: argparse.Namespace, home: Home, settings: Settings, entries: Sequence[Entry]) -> _Embed:
+def _embedder(args: Arguments, home: Home, settings: Settings, entries: Sequence[Entry]) -> _Embed:
     from edge_app.inference.embedder import Embedder
     from edge_app.model_store.catalogue import open_entry
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import tempfile
 from collections import Counter
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options
+from edge_app.cli.parameters import Arguments, Command, Option
 from edge_app.core.errors import EdgeError
 
 if TYPE_CHECKING:
@@ -20,32 +20,28 @@ if TYPE_CHECKING:
     from edge_app.recognition.face_session import Workbench
 
 
-def add_parser(commands: options.Commands) -> None:
-    """Add `demo`."""
-    parser = options.command(
-        commands,
+def command() -> Command:
+    return Command(
         "demo",
-        "enroll the sample people and recognize them, and not a stranger, in a clip",
-        "edge-app demo --output demo/",
         run,
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("edge-app-demo"), metavar="DIR", help="where the picture and video go"
-    )
-    options.recognition(parser)
-    options.json_flag(parser)
+        example="edge-app demo --output demo/",
+        params=[
+            Option("--output", kind=Path, default=Path("edge-app-demo"), metavar="DIR",
+                help="where the picture and video go"),
+            options.json_flag(),
+            *options.recognition(),
+        ],
+    )  # fmt: skip
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Arguments) -> int:
     """Run the demo in a data folder of its own, which vanishes; 1 when somebody was taken for somebody else."""
     from edge_app.system.files import make_private_folder, readable_os_errors
 
     with readable_os_errors(args.output):
         make_private_folder(args.output)
     with tempfile.TemporaryDirectory(prefix="edge-app-demo-") as scratch, contextlib.ExitStack() as stack:
-        args.home = Path(scratch)
-        if args.threads is None:
-            args.threads = 1
+        args = args.replaced(home=Path(scratch), threads=1 if args.threads is None else args.threads)
         bench = options.workbench(args)
         stack.callback(bench.vault.close)
         enrolled = _enroll(bench, args)
@@ -58,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if result.well else 1
 
 
-def _enroll(bench: Workbench, args: argparse.Namespace) -> list[dict[str, Any]]:
+def _enroll(bench: Workbench, args: Arguments) -> list[dict[str, Any]]:
     from edge_app.gallery.enrollment import EnrollOptions
     from edge_app.media import sample
     from edge_app.media.pictures import read_picture
@@ -110,7 +106,7 @@ class _Result:
         }
 
 
-def _walk(bench: Workbench, args: argparse.Namespace) -> _Result:
+def _walk(bench: Workbench, args: Arguments) -> _Result:
     """The sample clip through the pipeline of any video, judged by what is known about it."""
     from dataclasses import asdict
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import platform
 import sys
 from collections.abc import Callable, Iterator
@@ -10,22 +9,15 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from edge_app.cli import options
+from edge_app.cli.parameters import Arguments, Command
 from edge_app.core.errors import EdgeError
 
 _FLAGS: Final = ("avx", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "asimd", "asimddp")
 """Processor features that decide how fast the networks run."""
 
 
-def add_parser(commands: options.Commands) -> None:
-    """Add `doctor`."""
-    parser = options.command(
-        commands,
-        "doctor",
-        "check this machine: Python, processor, cameras, data folder, models",
-        "edge-app doctor",
-        run,
-    )
-    options.json_flag(parser)
+def command() -> Command:
+    return Command("doctor", run, example="edge-app doctor", params=[options.json_flag()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +30,7 @@ class Finding:
     remedy: str = ""
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Arguments) -> int:
     """Print what was found; 1 when something is ill."""
     found = [finding for check in _CHECKS for finding in _guarded(check, args)]
     if args.json:
@@ -52,23 +44,23 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(finding.state == "ill" for finding in found) else 0
 
 
-Check = Callable[[argparse.Namespace], Iterator[Finding]]
+Check = Callable[[Arguments], Iterator[Finding]]
 
 
-def _guarded(check: Check, args: argparse.Namespace) -> list[Finding]:
+def _guarded(check: Check, args: Arguments) -> list[Finding]:
     try:
         return list(check(args))
     except EdgeError as error:
         return [Finding(check.__name__.strip("_").replace("_", " "), "ill", error.found, error.remedy)]
 
 
-def _python(_: argparse.Namespace) -> Iterator[Finding]:
+def _python(_: Arguments) -> Iterator[Finding]:
     version = platform.python_version()
     well = sys.version_info >= (3, 11)
     yield Finding("Python", "well" if well else "ill", version, "" if well else "install Python 3.11 or newer")
 
 
-def _processor(_: argparse.Namespace) -> Iterator[Finding]:
+def _processor(_: Arguments) -> Iterator[Finding]:
     from edge_app.model_store.choose_build import processor
     from edge_app.system.parallel import cores
 
@@ -83,7 +75,7 @@ def _processor(_: argparse.Namespace) -> Iterator[Finding]:
     )
 
 
-def _runtime(_: argparse.Namespace) -> Iterator[Finding]:
+def _runtime(_: Arguments) -> Iterator[Finding]:
     import cv2
 
     from edge_app.inference import onnx_model
@@ -94,7 +86,7 @@ def _runtime(_: argparse.Namespace) -> Iterator[Finding]:
     yield Finding("OpenCV", "well", cv2.__version__)
 
 
-def _cameras(_: argparse.Namespace) -> Iterator[Finding]:
+def _cameras(_: Arguments) -> Iterator[Finding]:
     from edge_app.media.cameras import list_cameras
 
     cameras = list_cameras()
@@ -104,7 +96,7 @@ def _cameras(_: argparse.Namespace) -> Iterator[Finding]:
         yield Finding("camera", "well", f"{camera.spec}: {camera.name}")
 
 
-def _data_folder(args: argparse.Namespace) -> Iterator[Finding]:
+def _data_folder(args: Arguments) -> Iterator[Finding]:
     from edge_app.system.data_folder import Home
 
     home = Home.locate(args.home)
@@ -124,7 +116,7 @@ def _data_folder(args: argparse.Namespace) -> Iterator[Finding]:
         yield Finding("permissions", "well", "private to you")
 
 
-def _gallery(args: argparse.Namespace) -> Iterator[Finding]:
+def _gallery(args: Arguments) -> Iterator[Finding]:
     from edge_app.gallery.storage import Vault
     from edge_app.system.data_folder import Home
 
@@ -135,7 +127,7 @@ def _gallery(args: argparse.Namespace) -> Iterator[Finding]:
     yield Finding("gallery", "well", f"{people} people" + (f", {told}" if told else ""))
 
 
-def _models(_: argparse.Namespace) -> Iterator[Finding]:
+def _models(_: Arguments) -> Iterator[Finding]:
     from edge_app.inference import onnx_model
     from edge_app.model_store.shipped import entries
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from edge_app.cli import options
+from edge_app.cli.parameters import Argument, Arguments, Command, Option
 from edge_app.core.errors import MediaError, UsageError
 from edge_app.core.names import valid_name
 
@@ -22,29 +24,30 @@ thresholds wants `edge-app calibrate DIR --model ID` once before the first
 enrollment: at least 10 sub-folders of things, with 3 or more pictures each."""
 
 
-def add_parser(commands: options.Commands) -> None:
-    """Add `enroll`."""
-    parser = options.command(
-        commands,
+def command() -> Command:
+    return Command(
         "enroll",
-        "learn a person or a thing from a couple of pictures, or a folder of them",
-        "edge-app enroll 'Ada Lovelace' ada1.jpg ada2.jpg\n         edge-app enroll --folder people/\n"
-        "         edge-app enroll 'blue mug' mug1.jpg mug2.jpg --model ID --box 40,60,300,320",
         run,
+        example="edge-app enroll 'Ada Lovelace' ada1.jpg ada2.jpg\n         edge-app enroll --folder people/\n"
+        "         edge-app enroll 'blue mug' mug1.jpg mug2.jpg --model ID --box 40,60,300,320",
+        more=_THINGS,
+        params=[
+            Argument("name", "NAME", "who it is", required=False),
+            Argument(
+                "images", "IMAGE", "pictures of that person; two are enough", kind=Path, required=False, many=True
+            ),
+            Option("--folder", kind=Path, metavar="DIR", help="a sub-folder of pictures per person"),
+            Option("--largest", kind=bool, help="take the largest face of pictures with several"),
+            Option("--allow-lookalike", kind=bool, help="accept somebody who looks like another: a twin"),
+            Option("--model", metavar="ID", help="enroll a thing with this general image embedder"),
+            Option("--box", kind=_box, metavar="X1,Y1,X2,Y2", help="where the thing is, in pixels (with --model)"),
+            options.json_flag(),
+            *options.recognition(),
+        ],
     )
-    parser.description = f"{parser.description}\n\n{_THINGS}"
-    parser.add_argument("name", nargs="?", metavar="NAME", help="who it is")
-    parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="pictures of that person; two are enough")
-    parser.add_argument("--folder", type=Path, metavar="DIR", help="a sub-folder of pictures per person")
-    parser.add_argument("--largest", action="store_true", help="take the largest face of pictures with several")
-    parser.add_argument("--allow-lookalike", action="store_true", help="accept somebody who looks like another: a twin")
-    parser.add_argument("--model", metavar="ID", help="enroll a thing with this general image embedder")
-    parser.add_argument("--box", type=_box, metavar="X1,Y1,X2,Y2", help="where the thing is, in pixels (with --model)")
-    options.recognition(parser)
-    options.json_flag(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Arguments) -> int:
     """Enroll and report; 1 when anybody could not be enrolled, or a picture was refused or unreadable."""
     batches = list(_batches(args))
     for name, _ in batches:
@@ -71,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if whole else 1
 
 
-def _desk(args: argparse.Namespace) -> _Faces | _Things:
+def _desk(args: Arguments) -> _Faces | _Things:
     """What enrolls: people, or things when --model names a general image embedder."""
     model = args.model
     if model is not None:
@@ -87,7 +90,6 @@ def _desk(args: argparse.Namespace) -> _Faces | _Things:
             return _Things(open_thing_bench(home, settings, model), args.box)
         if task != "face-embedding":
             raise UsageError(f"{model} is a model for {task}", expected="an embedder; `edge-app models list`")
-        args.embedder = model
     if args.box is not None:
         raise UsageError("--box is for things: faces are found", expected="--model with a general image embedder")
     return _Faces(options.workbench(args), largest=args.largest)
@@ -100,7 +102,7 @@ def _box(text: str) -> tuple[float, ...]:
     except ValueError:
         box = ()
     if len(box) != 4 or not all(abs(v) < 1e6 for v in box) or box[0] >= box[2] or box[1] >= box[3]:
-        raise argparse.ArgumentTypeError(f"{text!r} is no box; expected X1,Y1,X2,Y2 with X1 < X2 and Y1 < Y2")
+        raise click.BadParameter(f"{text!r} is no box; expected X1,Y1,X2,Y2 with X1 < X2 and Y1 < Y2")
     return box
 
 
@@ -165,7 +167,7 @@ class _Things:
         return _report(name, verdicts, self._bench, self._bench.reader.card.id)
 
 
-def _batches(args: argparse.Namespace) -> Iterator[tuple[str, Sequence[Path]]]:
+def _batches(args: Arguments) -> Iterator[tuple[str, Sequence[Path]]]:
     """Names with their pictures, from the arguments or the folder."""
     if args.folder is not None:
         if args.name is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from edge_app.cli import options
+from edge_app.cli.parameters import Argument, Arguments, Command, Option
 from edge_app.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,33 +20,31 @@ if TYPE_CHECKING:
 _SPOILED_PICTURES = 300
 
 
-def add_parser(commands: options.Commands) -> None:
-    """Add `evaluate`."""
-    parser = options.command(
-        commands,
+def command() -> Command:
+    return Command(
         "evaluate",
-        "measure how well a folder of people is told apart, and what the enrollment gate refuses",
-        "edge-app evaluate lfw/ --pairs pairsDevTest.txt --output report/",
         run,
-    )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="a sub-folder of pictures per person")
-    parser.add_argument("--pairs", type=Path, metavar="FILE", help="LFW's list of pairs over the same folder")
-    parser.add_argument("--encodings", type=Path, metavar="FILE", help="judge face_recognition's encodings instead")
-    parser.add_argument("--no-spoil", action="store_true", help="leave out the pictures spoiled on purpose")
-    parser.add_argument(
-        "--write-cards", action="store_true", help="measure every shipped build and write the figures into its card"
-    )
-    parser.add_argument("--model", metavar="ID", help="installed embedder to judge (default: the one in use)")
-    parser.add_argument("--detectors", action="store_true", help="hold YuNet against the MTCNN cascade instead")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="look at every Nth picture (--detectors)")
-    parser.add_argument("--crowds", type=int, default=200, metavar="N", help="crowds to compose (--detectors)")
-    parser.add_argument("--grounds", type=Path, metavar="DIR", help="pictures without faces to compose them on")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="write report.json and plots there")
-    options.recognition(parser)
-    options.json_flag(parser)
+        example="edge-app evaluate lfw/ --pairs pairsDevTest.txt --output report/",
+        params=[
+            Argument("folder", "DIR", "a sub-folder of pictures per person", kind=Path),
+            Option("--pairs", kind=Path, metavar="FILE", help="LFW's list of pairs over the same folder"),
+            Option("--encodings", kind=Path, metavar="FILE", help="judge face_recognition's encodings instead"),
+            Option("--no-spoil", kind=bool, help="leave out the pictures spoiled on purpose"),
+            Option("--write-cards", kind=bool,
+                help="measure every shipped build and write the figures into its card"),
+            Option("--model", metavar="ID", help="installed embedder to judge (default: the one in use)"),
+            Option("--detectors", kind=bool, help="hold YuNet against the MTCNN cascade instead"),
+            Option("--every", kind=int, default=1, metavar="N", help="look at every Nth picture (--detectors)"),
+            Option("--crowds", kind=int, default=200, metavar="N", help="crowds to compose (--detectors)"),
+            Option("--grounds", kind=Path, metavar="DIR", help="pictures without faces to compose them on"),
+            Option("--output", kind=Path, metavar="DIR", help="write report.json and plots there"),
+            options.json_flag(),
+            *options.recognition(),
+        ],
+    )  # fmt: skip
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Arguments) -> int:
     """Measure and print."""
     if args.encodings is not None and args.write_cards:
         raise UsageError("both --encodings and --write-cards were given", expected="one of them")
@@ -69,14 +67,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def pairs_of(args: argparse.Namespace) -> LfwPairs | None:
+def pairs_of(args: Arguments) -> LfwPairs | None:
     """The list of pairs that was given."""
     from edge_app.accuracy.lfw_pairs import lfw_pairs
 
     return None if args.pairs is None else lfw_pairs(args.pairs, args.folder)
 
 
-def settings_of(args: argparse.Namespace) -> tuple[Any, Any]:
+def settings_of(args: Arguments) -> tuple[Any, Any]:
     """The data folder and its settings, with the embedder that --model names."""
     from dataclasses import replace
 
@@ -84,7 +82,7 @@ def settings_of(args: argparse.Namespace) -> tuple[Any, Any]:
     return home, chosen if args.model is None else replace(chosen, embedder=args.model)
 
 
-def _ours(args: argparse.Namespace) -> dict[str, Any]:
+def _ours(args: Arguments) -> dict[str, Any]:
     """The runtime's own parts on the folder."""
     from edge_app.accuracy import people_folder
 
@@ -129,7 +127,7 @@ def open_embedder(home: Any, chosen: Any) -> tuple[Embedder, str]:
     return Embedder(onnx_model.load(choice.entry.path, threads=1, sha256=choice.entry.sha256)), choice.why
 
 
-def _detector(args: argparse.Namespace, home: Any, name: str) -> Any:
+def _detector(args: Arguments, home: Any, name: str) -> Any:
     from edge_app.inference.detector import DetectorOptions
     from edge_app.model_store.open_detector import open_detector
 
@@ -137,14 +135,14 @@ def _detector(args: argparse.Namespace, home: Any, name: str) -> Any:
     return open_detector(name, chosen, threads=1, home=home)
 
 
-def _written_cards(args: argparse.Namespace) -> dict[str, Any]:
+def _written_cards(args: Arguments) -> dict[str, Any]:
     from edge_app.cli import training_side
 
     write = training_side.find(training_side.MEASUREMENTS, "evaluate --write-cards", "export")
     return cast(dict[str, Any], write(args))
 
 
-def _encodings(args: argparse.Namespace) -> dict[str, Any]:
+def _encodings(args: Arguments) -> dict[str, Any]:
     """face_recognition's encodings under the same protocol, by distance as that library does."""
     from edge_app.accuracy import face_recognition_judge
     from edge_app.accuracy.face_recognition_encode import load

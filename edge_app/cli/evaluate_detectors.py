@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edge_app.cli import options
+from edge_app.cli.parameters import Arguments
 from edge_app.core.errors import UsageError
 
 _SMALLEST_PX = 16.0
 """Smallest face that both are asked for in crowds, unless --min-face says otherwise."""
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Arguments) -> int:
     """Run the study, print it, write detectors.json and recall.png."""
     if args.every < 1 or args.crowds < 1:
         raise UsageError(f"--every {args.every}, --crowds {args.crowds}", expected="at least 1 each")
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _measure(args: argparse.Namespace) -> dict[str, Any]:
+def _measure(args: Arguments) -> dict[str, Any]:
     from edge_app.accuracy import people_folder
     from edge_app.accuracy.detector_study import StudyOptions, study
     from edge_app.bench import recognizer

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import datetime
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options
+from edge_app.cli.parameters import Argument, Arguments, Command, Group, Option
 
 if TYPE_CHECKING:
     from edge_app.gallery.storage import Vault
@@ -16,49 +16,39 @@ if TYPE_CHECKING:
     from edge_app.system.data_folder import Home
 
 
-def add_parser(commands: options.Commands) -> None:
-    """Add `gallery` and what it can do."""
-    top = commands.add_parser(
-        "gallery", help="list, show, rename, forget, re-enroll and import people and things", epilog=_EXAMPLE
-    )
-    actions = top.add_subparsers(title="actions", metavar="ACTION", required=True)
-    listing = options.command(actions, "list", "list everybody enrolled", "edge-app gallery list", run_list)
-    listing.description = f"{listing.description}\n\n{_LAST_SEEN}"
-    options.json_flag(listing)
-    show = options.command(actions, "show", "show one person's templates", "edge-app gallery show Ada", run_show)
-    show.add_argument("name", metavar="NAME")
-    options.json_flag(show)
-    rename = options.command(
-        actions, "rename", "give a person another name", "edge-app gallery rename Ada Eve", run_rename
-    )
-    rename.add_argument("old", metavar="OLD")
-    rename.add_argument("new", metavar="NEW")
-    forget = options.command(actions, "forget", "delete a person's templates for good", _FORGET, run_forget)
-    forget.add_argument("name", metavar="NAME")
-    again = options.command(
-        actions,
-        "reenroll",
-        "enroll everybody for the embedder in use, from the pictures that were kept",
-        "edge-app gallery reenroll",
-        run_reenroll,
-    )
-    again.add_argument(
-        "--model", metavar="ID", help="embedder to enroll for, of faces or of things (default: that of faces in use)"
-    )
-    again.add_argument("--allow-lookalike", action="store_true", help="accept people who look alike to this model")
-    options.recognition(again)
-    options.json_flag(again)
-    taken = options.command(
-        actions,
-        "import",
-        "take in existing encodings, all or none",
-        "edge-app gallery import encodings.npz --model dlib-face",
-        run_import,
-    )
-    taken.description = f"{taken.description}\n\n{_FORMATS}"
-    taken.add_argument("file", type=Path, metavar="FILE", help=".npz or .json; a pickle is never opened")
-    taken.add_argument("--model", metavar="ID", required=True, help="the embedder that the encodings come from")
-    options.json_flag(taken)
+def command() -> Group:
+    json = options.json_flag
+    return Group(
+        "gallery",
+        example="edge-app gallery list",
+        commands=[
+            Command("list", run_list, help="list everybody enrolled", more=_LAST_SEEN,
+                example="edge-app gallery list", params=[json()]),
+            Command("show", run_show, help="show one person's templates", example="edge-app gallery show Ada",
+                params=[Argument("name", "NAME", "who"), json()]),
+            Command("rename", run_rename, help="give a person another name", example="edge-app gallery rename Ada Eve",
+                params=[Argument("old", "OLD", "who"), Argument("new", "NEW", "the name from now on")]),
+            Command("forget", run_forget, help="delete a person's templates for good",
+                example="edge-app gallery forget Ada", params=[Argument("name", "NAME", "who")]),
+            Command("reenroll", run_reenroll,
+                help="enroll everybody for the embedder in use, from the pictures that were kept",
+                example="edge-app gallery reenroll",
+                params=[
+                    Option("--model", metavar="ID",
+                        help="embedder to enroll for, of faces or of things (default: that of faces in use)"),
+                    Option("--allow-lookalike", kind=bool, help="accept people who look alike to this model"),
+                    json(),
+                    *options.recognition(),
+                ]),
+            Command("import", run_import, help="take in existing encodings, all or none", more=_FORMATS,
+                example="edge-app gallery import encodings.npz --model dlib-face",
+                params=[
+                    Argument("file", "FILE", ".npz or .json; a pickle is never opened", kind=Path),
+                    Option("--model", metavar="ID", required=True, help="the embedder that the encodings come from"),
+                    json(),
+                ]),
+        ],
+    )  # fmt: skip
 
 
 _LAST_SEEN = """\
@@ -76,11 +66,9 @@ encodings are taken for face_recognition's, which belong to dlib's network:
   edge-app export dlib --faces DIR -o dlib-face.onnx
   edge-app models add dlib-face.onnx
   edge-app gallery import FILE --model dlib-face"""
-_EXAMPLE = "example: edge-app gallery list"
-_FORGET = "edge-app gallery forget Ada"
 
 
-def run_list(args: argparse.Namespace) -> int:
+def run_list(args: Arguments) -> int:
     """Print everybody."""
     home, vault = _open(args)
     with vault:
@@ -109,7 +97,7 @@ def run_list(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_show(args: argparse.Namespace) -> int:
+def run_show(args: Arguments) -> int:
     """Print one person's templates: never the vectors."""
     _, vault = _open(args)
     with vault:
@@ -152,7 +140,7 @@ def _measured(template: dict[str, Any]) -> tuple[str, ...]:
     return f"{face:.0f} px", f"{detail:.2f}", f"{light:.0f}", f"{turn:+.2f}"
 
 
-def run_reenroll(args: argparse.Namespace) -> int:
+def run_reenroll(args: Arguments) -> int:
     """Enroll again from kept pictures; 1 when somebody is left who needs new ones."""
     vault, missing, model_id, following = _reenrolling(args)
     done = []
@@ -178,7 +166,7 @@ def run_reenroll(args: argparse.Namespace) -> int:
     return 1 if left else 0
 
 
-def _reenrolling(args: argparse.Namespace) -> tuple[Vault, int, str, Iterator[Reenrolled]]:
+def _reenrolling(args: Arguments) -> tuple[Vault, int, str, Iterator[Reenrolled]]:
     """The gallery, how many are missing, for which model, and what enrolls them again one by one."""
     from edge_app.core.errors import UsageError
     from edge_app.gallery.enrollment import EnrollOptions
@@ -196,12 +184,11 @@ def _reenrolling(args: argparse.Namespace) -> tuple[Vault, int, str, Iterator[Re
             return things.vault, len(things.missing), args.model, reenroll_things(things, chosen)
         if task != "face-embedding":
             raise UsageError(f"{args.model} is a model for {task}", expected="an embedder; `edge-app models list`")
-        args.embedder = args.model
     bench = options.workbench(args, tell_missing=False)
     return bench.vault, len(bench.missing), bench.recognizer.embedder.model_id, reenroll(bench, chosen)
 
 
-def run_import(args: argparse.Namespace) -> int:
+def run_import(args: Arguments) -> int:
     """Take in a file of encodings."""
     from edge_app.gallery.import_encodings import check_model, import_encodings, read_encodings
     from edge_app.model_store.catalogue import builds, open_entry
@@ -227,7 +214,7 @@ def _s(count: int) -> str:
     return "" if count == 1 else "s"
 
 
-def run_rename(args: argparse.Namespace) -> int:
+def run_rename(args: Arguments) -> int:
     """Rename one person."""
     _, vault = _open(args)
     with vault:
@@ -236,7 +223,7 @@ def run_rename(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_forget(args: argparse.Namespace) -> int:
+def run_forget(args: Arguments) -> int:
     """Forget one person."""
     _, vault = _open(args)
     with vault:
@@ -245,7 +232,7 @@ def run_forget(args: argparse.Namespace) -> int:
     return 0
 
 
-def _open(args: argparse.Namespace) -> tuple[Home, Vault]:
+def _open(args: Arguments) -> tuple[Home, Vault]:
     from edge_app.gallery.storage import Vault
     from edge_app.system.data_folder import Home
 

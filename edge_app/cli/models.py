@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import edge_app
 from edge_app.cli import options
+from edge_app.cli.parameters import Argument, Arguments, Command, Group, Option
 from edge_app.core.errors import ModelError
 from edge_app.core.model_card import ModelCard
 from edge_app.system.files import size_words
@@ -26,76 +26,80 @@ _MTCNN_PARTS = "mtcnn-"
 """How the ids of the three networks begin that are one detector together, called mtcnn."""
 
 
-def add_parser(commands: options.Commands) -> None:
-    """Add `models` and what it can do."""
-    top = commands.add_parser(
-        "models", help="list, show, verify, add, use and pull models", epilog="example: edge-app models show sface"
-    )
-    actions = top.add_subparsers(title="actions", metavar="ACTION", required=True)
-    listing = options.command(
-        actions, "list", "list the models, and which build runs here and why", "edge-app models list", run_list
-    )
-    listing.add_argument("--precision", choices=("auto", "fp32", "int8", "fp16"), help="as if this were set")
-    show = options.command(actions, "show", "show a model's card", "edge-app models show sface", run_show)
-    show.add_argument("id", metavar="ID", help="a model's id, or an .onnx file: it is read, not run")
-    verify = options.command(
-        actions, "verify", "check every file against its pinned hash and its card", "edge-app models verify", run_verify
-    )
-    remove = options.command(
-        actions, "remove", "remove a model that was added", "edge-app models remove ID", run_remove
-    )
-    remove.add_argument("id", metavar="ID")
-    use = options.command(actions, "use", "choose the model that does its task", "edge-app models use sface", run_use)
-    use.add_argument("id", metavar="ID", help="a model's id; 'faces' brings the face recognizer back")
-    pull = options.command(
-        actions,
-        "pull",
-        "fetch a file from a known address, hash checked",
-        "edge-app models pull sface-2021dec",
-        run_pull,
-    )
-    pull.add_argument("name", metavar="NAME", nargs="?", help="which; without it, what is known is listed")
-    pull.add_argument("--sha256", metavar="HEX", help="the file's hash, where none is pinned")
-    for parser in (listing, show, verify, remove, use, pull, _add_add(actions)):
-        options.json_flag(parser)
+def command() -> Group:
+    json = options.json_flag
+    return Group(
+        "models",
+        example="edge-app models show sface",
+        commands=[
+            Command("list", run_list, help="list the models, and which build runs here and why",
+                example="edge-app models list",
+                params=[
+                    Option("--precision", kind=("auto", "fp32", "int8", "fp16"), help="as if this were set"),
+                    json(),
+                ]),
+            Command("show", run_show, help="show a model's card", example="edge-app models show sface",
+                params=[Argument("id", "ID", "a model's id, or an .onnx file: it is read, not run"), json()]),
+            Command("verify", run_verify, help="check every file against its pinned hash and its card",
+                example="edge-app models verify", params=[json()]),
+            Command("remove", run_remove, help="remove a model that was added", example="edge-app models remove ID",
+                params=[Argument("id", "ID", "the model"), json()]),
+            Command("use", run_use, help="choose the model that does its task", example="edge-app models use sface",
+                params=[Argument("id", "ID", "a model's id; 'faces' brings the face recognizer back"), json()]),
+            Command("pull", run_pull, help="fetch a file from a known address, hash checked",
+                example="edge-app models pull sface-2021dec",
+                params=[
+                    Argument("name", "NAME", "which; without it, what is known is listed", required=False),
+                    Option("--sha256", metavar="HEX", help="the file's hash, where none is pinned"),
+                    json(),
+                ]),
+            _add_command(),
+        ],
+    )  # fmt: skip
 
 
-def _add_add(actions: options.Commands) -> argparse.ArgumentParser:
-    parser = options.command(
-        actions,
+def _add_command() -> Command:
+    section = "Description of a file without a card; each option overrides the TOML file"
+    return Command(
         "add",
-        "check a model file, try it on sample pictures, and install it",
-        "edge-app models add ants-bees.onnx\n"
+        run_add,
+        help="check a model file, try it on sample pictures, and install it",
+        example="edge-app models add ants-bees.onnx\n"
         "         edge-app models add face.onnx --preset arcface --id my-arcface --licence MIT\n"
         "         edge-app models add net.onnx --describe net.toml",
-        run_add,
-    )
-    parser.add_argument("file", metavar="FILE.onnx", type=Path)
-    parser.add_argument("--replace", action="store_true", help="in place of the installed build of that id")
-    group = parser.add_argument_group("description", "of a file without a card; each option overrides the TOML file")
-    group.add_argument("--describe", metavar="FILE.toml", type=Path, help="a description with the fields below")
-    group.add_argument(
-        "--preset", metavar="NAME", help="a well-known kind: arcface, yunet, minifasnet-2.7, minifasnet-4.0"
-    )
-    group.add_argument("--id", metavar="ID", help="its name (default: the file's)")
-    group.add_argument("--task", metavar="TASK", help="face-embedding, image-embedding, face-detection, …")
-    group.add_argument("--crop", metavar="CROP", help="arcface-112, dlib-150, centre-S, face-S, none")
-    group.add_argument("--channels", metavar="ORDER", help="RGB or BGR")
-    group.add_argument("--mean", metavar="M", type=float, nargs="+", help="in units of 0-255: one number or three")
-    group.add_argument("--std", metavar="S", type=float, nargs="+", help="in units of 0-255: one number or three")
-    group.add_argument("--labels", metavar="FILE", type=Path, help="labels, one a line, in the order of the logits")
-    group.add_argument("--embedding-size", metavar="N", type=int)
-    group.add_argument("--licence", metavar="TEXT", help="SPDX id, or the owner's words")
-    group.add_argument(
-        "--commercial-use", action=argparse.BooleanOptionalAction, default=None, help="whether the licence allows it"
-    )
-    group.add_argument("--temperature", metavar="T", type=float, help="softmax(logits / T) is calibrated")
-    group.add_argument("--unsure-below", metavar="P", type=float, help="probability under which it is not sure")
-    group.add_argument("--as-precision", dest="precision_", metavar="P", help="fp32, int8 or fp16 (default: seen)")
-    return parser
+        params=[
+            Argument("file", "FILE.onnx", "the model", kind=Path),
+            Option("--replace", kind=bool, help="in place of the installed build of that id"),
+            options.json_flag(),
+            Option("--describe", kind=Path, metavar="FILE.toml", section=section,
+                help="a description with the fields below"),
+            Option("--preset", metavar="NAME", section=section,
+                help="a well-known kind: arcface, yunet, minifasnet-2.7, minifasnet-4.0"),
+            Option("--id", metavar="ID", section=section, help="its name (default: the file's)"),
+            Option("--task", metavar="TASK", section=section,
+                help="face-embedding, image-embedding, face-detection, …"),
+            Option("--crop", metavar="CROP", section=section, help="arcface-112, dlib-150, centre-S, face-S, none"),
+            Option("--channels", metavar="ORDER", section=section, help="RGB or BGR"),
+            Option("--mean", kind=float, many=True, metavar="M", section=section,
+                help="in units of 0-255: one number or three"),
+            Option("--std", kind=float, many=True, metavar="S", section=section,
+                help="in units of 0-255: one number or three"),
+            Option("--labels", kind=Path, metavar="FILE", section=section,
+                help="labels, one a line, in the order of the logits"),
+            Option("--embedding-size", kind=int, metavar="N", section=section, help="numbers in a vector"),
+            Option("--licence", metavar="TEXT", section=section, help="SPDX id, or the owner's words"),
+            Option("--commercial-use/--no-commercial-use", kind=bool, section=section,
+                help="whether the licence allows it"),
+            Option("--temperature", kind=float, metavar="T", section=section, help="softmax(logits / T) is calibrated"),
+            Option("--unsure-below", kind=float, metavar="P", section=section,
+                help="probability under which it is not sure"),
+            Option("precision_", "--as-precision", metavar="P", section=section,
+                help="fp32, int8 or fp16 (default: seen)"),
+        ],
+    )  # fmt: skip
 
 
-def run_list(args: argparse.Namespace) -> int:
+def run_list(args: Arguments) -> int:
     """Print every build, its licence, and which ones are in use."""
     from edge_app.model_store.catalogue import catalogue
     from edge_app.model_store.choose_build import choose
@@ -148,7 +152,7 @@ def _warning(commercial_use: bool) -> str:
     return "" if commercial_use else " (NO COMMERCIAL USE)"
 
 
-def run_show(args: argparse.Namespace) -> int:
+def run_show(args: Arguments) -> int:
     """Print one card per build; files are read, never run."""
     paths = _files(args)
     cards = [_read_with_proof(path) for path in paths]
@@ -162,7 +166,7 @@ def run_show(args: argparse.Namespace) -> int:
     return 0
 
 
-def _files(args: argparse.Namespace) -> list[Path]:
+def _files(args: Arguments) -> list[Path]:
     path = Path(args.id)
     if path.suffix == ".onnx" or path.is_file():  # a folder is never meant: it may well be called like the model
         return [path]
@@ -258,7 +262,7 @@ def _printable(text: str) -> str:
     return "".join(one if one.isprintable() else "\ufffd" for one in text)
 
 
-def run_verify(args: argparse.Namespace) -> int:
+def run_verify(args: Arguments) -> int:
     """Check every shipped and installed file; 1 when one is wrong."""
     from edge_app.model_store.catalogue import catalogue, open_entry
     from edge_app.system.data_folder import Home
@@ -279,7 +283,7 @@ def run_verify(args: argparse.Namespace) -> int:
     return 0 if all(result["ok"] for result in results) else 1
 
 
-def run_add(args: argparse.Namespace) -> int:
+def run_add(args: Arguments) -> int:
     """Install one file."""
     from edge_app.model_store.install import add
     from edge_app.system.data_folder import Home
@@ -288,7 +292,7 @@ def run_add(args: argparse.Namespace) -> int:
     return _told_added(args, entry, f"{entry.id} ({entry.precision}) is installed for {entry.task}")
 
 
-def _description(args: argparse.Namespace) -> Description | None:
+def _description(args: Arguments) -> Description | None:
     """What the options and the TOML file say; None when they say nothing: then the file's own card speaks."""
     from edge_app.model_store.describe import Description, preset, read_description, read_labels
 
@@ -307,7 +311,7 @@ def _description(args: argparse.Namespace) -> Description | None:
     return Description(**given).over(base)
 
 
-def _told_added(args: argparse.Namespace, entry: Entry, line: str) -> int:
+def _told_added(args: Arguments, entry: Entry, line: str) -> int:
     card, proven = _read_with_proof(entry.path)
     if args.json:
         told = {"id": entry.id, "precision": entry.precision, "task": entry.task, "sha256": entry.sha256}
@@ -339,7 +343,7 @@ def _warn_of_licence(card: ModelCard) -> None:
         options.warn(_printable(f"{card.id}: NO COMMERCIAL USE; licence: {card.licence}"))
 
 
-def run_remove(args: argparse.Namespace) -> int:
+def run_remove(args: Arguments) -> int:
     """Take one model out."""
     from edge_app.gallery.storage import Vault
     from edge_app.model_store.install import in_use, remove
@@ -372,7 +376,7 @@ def _unusable(model_id: str, task: str, names: tuple[str, ...]) -> str:
     return f"{who} in the gallery, but what was learned with {model_id} is of no use until it is added again: {listed}"
 
 
-def run_use(args: argparse.Namespace) -> int:
+def run_use(args: Arguments) -> int:
     """Choose one model, and say what follows from it."""
     from edge_app.model_store.install import in_use, use
     from edge_app.recognition.face_session import unenrolled
@@ -407,7 +411,7 @@ def _card_in_use(home: Home, model_id: str) -> ModelCard | None:
     return _read(builds(home, model_id)[0].path)
 
 
-def run_pull(args: argparse.Namespace) -> int:
+def run_pull(args: Arguments) -> int:
     """Fetch one known file; a model is installed at once."""
     from edge_app.model_store.download import known, pull
     from edge_app.model_store.install import add
@@ -431,7 +435,7 @@ def run_pull(args: argparse.Namespace) -> int:
     return 0
 
 
-def _list_known(args: argparse.Namespace) -> int:
+def _list_known(args: Arguments) -> int:
     from edge_app.model_store.download import REGISTRY
 
     if args.json:

@@ -1,19 +1,15 @@
-"""What several commands share: options, the data folder, progress, tables.
-
-Imports nothing heavy at module level. Flows in: parsed arguments. Flows out: settings, a workbench, rich objects.
-"""
+"""What several commands share: options, the data folder, progress, tables. Imports nothing heavy at module level."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from edge_app.cli.parameters import Arguments, Option
 from edge_app.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,48 +20,34 @@ if TYPE_CHECKING:
     from edge_app.system.data_folder import Home
     from edge_app.system.settings import Settings
 
-Commands = Any
-"""What `add_subparsers` returns; argparse keeps its class private."""
+
+def json_flag() -> Option:
+    """--json."""
+    return Option("--json", kind=bool, help="print JSON for scripts")
 
 
-def command(
-    commands: Commands, name: str, help_: str, example: str, run: Callable[[argparse.Namespace], int]
-) -> argparse.ArgumentParser:
-    """Add a command with its help, an example and --home."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=help_,
-        description=help_[0].upper() + help_[1:] + ".",
-        epilog="example: " + example,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--home", type=Path, metavar="DIR", help="data folder (default: EDGE_APP_HOME, or the user's)")
-    parser.set_defaults(run=run)
-    return parser
+def recognition() -> list[Option]:
+    """The options of everything that looks at faces; each overrides the setting of the same name."""
+    section = "Recognition"
+    return [
+        Option("--fpir", kind=float, metavar="P", section=section,
+            help="share of strangers that may be named (default 0.01)"),
+        Option("--margin", kind=float, metavar="M", section=section,
+            help="least lead over the second best (default 0.05)"),
+        Option("--precision", kind=("auto", "fp32", "int8", "fp16"), section=section,
+            help="build of the embedder (default auto)"),
+        Option("--detector", metavar="NAME", section=section,
+            help="yunet, mtcnn, or a YuNet that you added (default yunet)"),
+        Option("--min-face", kind=float, metavar="PX", section=section, help="smallest face to find (default 24)"),
+        Option("--threads", kind=int, metavar="N", section=section,
+            help="threads for each model (default: one per core)"),
+    ]  # fmt: skip
 
 
-def json_flag(parser: argparse.ArgumentParser) -> None:
-    """Add --json."""
-    parser.add_argument("--json", action="store_true", help="print JSON for scripts")
+_OVERRIDES = ("fpir", "margin", "precision", "detector", "threads")
 
 
-def recognition(parser: argparse.ArgumentParser) -> None:
-    """Add the options of everything that looks at faces; each overrides the setting of the same name."""
-    group = parser.add_argument_group("recognition")
-    group.add_argument("--fpir", type=float, metavar="P", help="share of strangers that may be named (default 0.01)")
-    group.add_argument("--margin", type=float, metavar="M", help="least lead over the second best (default 0.05)")
-    group.add_argument(
-        "--precision", choices=("auto", "fp32", "int8", "fp16"), help="build of the embedder (default auto)"
-    )
-    group.add_argument("--detector", metavar="NAME", help="yunet, mtcnn, or a YuNet that you added (default yunet)")
-    group.add_argument("--min-face", type=float, metavar="PX", help="smallest face to find (default 24)")
-    group.add_argument("--threads", type=int, metavar="N", help="threads for each model (default: one per core)")
-
-
-_OVERRIDES = ("fpir", "margin", "precision", "detector", "threads", "embedder")
-
-
-def settings(args: argparse.Namespace) -> tuple[Home, Settings]:
+def settings(args: Arguments) -> tuple[Home, Settings]:
     """The data folder and its settings, overridden by the options that were given."""
     from edge_app.system.data_folder import Home
 
@@ -74,19 +56,21 @@ def settings(args: argparse.Namespace) -> tuple[Home, Settings]:
     return home, replace(home.settings(), **{name: value for name, value in given.items() if value is not None})
 
 
-def workbench(args: argparse.Namespace, *, tell_missing: bool = True) -> Workbench:
+def workbench(args: Arguments, *, tell_missing: bool = True) -> Workbench:
     """Load models and gallery for the options that were given; says on standard error whom this embedder lacks."""
     from edge_app.recognition.face_session import open_workbench
     from edge_app.recognition.reenroll import missing_line
 
     home, chosen = settings(args)
+    if (named := getattr(args, "model", None)) not in (None, "faces"):
+        chosen = replace(chosen, embedder=named)
     bench = open_workbench(home, chosen, detector_options=detector_options(args))
     if tell_missing and (told := missing_line(home, bench.vault, bench.recognizer.embedder.card)):
         warn(told)
     return bench
 
 
-def detector_options(args: argparse.Namespace) -> DetectorOptions | None:
+def detector_options(args: Arguments) -> DetectorOptions | None:
     """What --min-face asks of the detector, None for nothing. Raises UsageError when it makes no sense."""
     smallest = getattr(args, "min_face", None)
     if smallest is None:

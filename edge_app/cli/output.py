@@ -6,10 +6,10 @@ for `watch`, lines, JSON, annotated pixels.
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edge_app.cli import options
+from edge_app.cli.parameters import Arguments, Option
 from edge_app.core.errors import UsageError
 from edge_app.core.model_card import ModelCard
 from edge_app.core.types import (
@@ -35,19 +35,19 @@ _LINE_TOP = 3
 """Labels in a line for people, unless --top says otherwise."""
 
 
-def model_options(parser: argparse.ArgumentParser) -> None:
-    """Add --model and --unsure-below."""
-    group = parser.add_argument_group("model")
-    group.add_argument(
-        "--model", metavar="ID", help="'faces', or the id of a model (default: see `models use`); `models list`: ids"
-    )
-    group.add_argument(
-        "--unsure-below", type=float, metavar="P", help="a classifier is not sure below this probability (its card's)"
-    )
+def model_options() -> list[Option]:
+    """--model and --unsure-below."""
+    section = "Model"
+    return [
+        Option("--model", metavar="ID", section=section,
+            help="'faces', or the id of a model (default: see `models use`); `models list`: ids"),
+        Option("--unsure-below", kind=float, metavar="P", section=section,
+            help="a classifier is not sure below this probability (its card's)"),
+    ]  # fmt: skip
 
 
-def chosen_reader(args: argparse.Namespace) -> Reader | None:
-    """The reader of --model or of the settings; None for faces, then with `args.embedder` set where --model says so.
+def chosen_reader(args: Arguments) -> Reader | None:
+    """The reader of --model or of the settings; None for faces.
 
     Raises UsageError for an unknown model or one that reads nothing, such as a detector.
     """
@@ -68,13 +68,12 @@ def chosen_reader(args: argparse.Namespace) -> Reader | None:
                 unsure_below=args.unsure_below,
                 detector_options=options.detector_options(args),
             )
-        args.embedder = model_id
     if args.unsure_below is not None:
         raise UsageError("--unsure-below is for classifiers", expected="--model with the id of one")
     return None
 
 
-def reader_bench(args: argparse.Namespace, reader: Reader) -> ReaderBench:
+def reader_bench(args: Arguments, reader: Reader) -> ReaderBench:
     """What the live loop needs of a data folder to let `reader` read; the gallery only where it holds its things."""
     from edge_app.recognition.classes import ReaderBench, ThingWatcher
 
@@ -86,7 +85,7 @@ def reader_bench(args: argparse.Namespace, reader: Reader) -> ReaderBench:
     return ReaderBench(home, chosen, reader, Vault(home.gallery_path))
 
 
-def tell_of(args: argparse.Namespace, reader: Reader, *, rule: bool = False) -> None:
+def tell_of(args: Arguments, reader: Reader, *, rule: bool = False) -> None:
     """Say on standard error what the user should know of a reader: its licence, and which things it does not know.
 
     With `rule` also how alike a thing must be to be named, where any is enrolled.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options, output
+from edge_app.cli.parameters import Argument, Arguments, Command, Option
 from edge_app.core.errors import EdgeError, MediaError, UsageError
 from edge_app.core.types import Frame, Pixels
 
@@ -25,27 +25,26 @@ by `edge-app watch`."""
 _EXPECTED = "a picture, a folder or a video file"
 
 
-def add_parser(commands: options.Commands) -> None:
-    """Add `recognize`."""
-    parser = options.command(
-        commands,
+def command() -> Command:
+    return Command(
         "recognize",
-        "say who, or what, is on pictures, in folders of pictures, in video files",
-        "edge-app recognize party.jpg holiday/ clip.mp4 --save marked/",
         run,
+        example="edge-app recognize party.jpg holiday/ clip.mp4 --save marked/",
+        more=_NOT_SEEN,
+        params=[
+            Argument("sources", "SOURCE", "picture, folder or video file", many=True),
+            Option("--save", kind=Path, metavar="DIR", help="write annotated copies there"),
+            Option("--recursive", kind=bool, help="look into the sub-folders of folders too"),
+            Option("--explain", kind=bool, help="with --save: show where a classifier saw its answer"),
+            Option("--top", kind=int, metavar="N", help="tell the N best labels (default: 3, in JSON all)"),
+            options.json_flag(),
+            *output.model_options(),
+            *options.recognition(),
+        ],
     )
-    parser.description = f"{parser.description}\n\n{_NOT_SEEN}"
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="picture, folder or video file")
-    parser.add_argument("--save", type=Path, metavar="DIR", help="write annotated copies there")
-    parser.add_argument("--recursive", action="store_true", help="look into the sub-folders of folders too")
-    output.model_options(parser)
-    parser.add_argument("--explain", action="store_true", help="with --save: show where a classifier saw its answer")
-    parser.add_argument("--top", type=int, metavar="N", help="tell the N best labels (default: 3, in JSON all)")
-    options.recognition(parser)
-    options.json_flag(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Arguments) -> int:
     """Recognize every source; 1 when one of them could not be read, the rest is done all the same."""
     failures: list[str] = []
 
@@ -60,7 +59,12 @@ def run(args: argparse.Namespace) -> int:
     jobs = list(_jobs(args, failed))
     if not jobs:
         return 1
-    view = _view(args, len(jobs) > 1 or any(job.spec.kind == "video" for job in jobs))
+    if args.threads is None and (len(jobs) > 1 or jobs[0].spec.kind == "video"):
+        import cv2
+
+        cv2.setNumThreads(1)
+        args = args.replaced(threads=1)
+    view = _view(args)
     namer = _Namer(args.save)
     pictures = [job for job in jobs if job.spec.kind == "picture"]
     _pictures(view, pictures, args, namer, failed)
@@ -79,7 +83,7 @@ class _Job:
     path: Path
 
 
-def _jobs(args: argparse.Namespace, failed: Any) -> Iterator[_Job]:
+def _jobs(args: Arguments, failed: Any) -> Iterator[_Job]:
     """Every picture and video that the sources name."""
     from edge_app.media.pictures import find_pictures
     from edge_app.media.sources import parse_source
@@ -114,7 +118,7 @@ def _parsed(text: str) -> SourceSpec:
         raise MediaError(error.found, expected=_EXPECTED, remedy="check the path") from error
 
 
-def _view(args: argparse.Namespace, many: bool) -> View:
+def _view(args: Arguments) -> View:
     """What is looked for; tells what the user should know of it.
 
     With many pictures each gets one thread: all cores stay busy on different pictures, and batches save nothing more.
@@ -122,11 +126,6 @@ def _view(args: argparse.Namespace, many: bool) -> View:
     batch: EfficientNet-Lite0 8.8 / 8.4 / 10.1, as INT8 6.3 / 6.1 / 7.4; SFace 11.2 / 11.1 / 12.9, as INT8 8.0 / 6.3 /
     7.2. Larger batches than the best lose, and the last gain, of a fifth, would have faces of several pictures wait.
     """
-    if many and args.threads is None:
-        import cv2
-
-        cv2.setNumThreads(1)
-        args.threads = 1
     reader = output.chosen_reader(args)
     if reader is not None:
         output.tell_of(args, reader, rule=not args.json)
@@ -143,7 +142,7 @@ def _view(args: argparse.Namespace, many: bool) -> View:
     return output.FaceView(bench)
 
 
-def _pictures(view: View, jobs: list[_Job], args: argparse.Namespace, namer: _Namer, failed: Any) -> None:
+def _pictures(view: View, jobs: list[_Job], args: Arguments, namer: _Namer, failed: Any) -> None:
     from edge_app.media.pictures import read_picture, write_picture
     from edge_app.system.parallel import cores, ordered_map
 
@@ -170,7 +169,7 @@ def _pictures(view: View, jobs: list[_Job], args: argparse.Namespace, namer: _Na
                 _report(view, str(job.path), seen, args)
 
 
-def _video(view: View, job: _Job, args: argparse.Namespace, namer: _Namer, failed: Any) -> None:
+def _video(view: View, job: _Job, args: Arguments, namer: _Namer, failed: Any) -> None:
     from edge_app.media.sources import open_source
     from edge_app.system.parallel import cores, ordered_map
 
@@ -216,7 +215,7 @@ def _frames(source: Any, failed: Any) -> Iterator[Frame]:
         yield frame
 
 
-def _report(view: View, source: str, seen: Seen, args: argparse.Namespace) -> None:
+def _report(view: View, source: str, seen: Seen, args: Arguments) -> None:
     if args.json:
         options.print_json(view.as_json(source, seen))
     else:

@@ -6,7 +6,6 @@ Hides what the app's `Desk` stands for. Flows in: arguments and the environment.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import statistics
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options
+from edge_app.cli.parameters import Arguments, Command, Option
 from edge_app.core.errors import EdgeError, MediaError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -36,22 +36,22 @@ _MEASURE_ROUNDS = 15
 _REMEMBERED = "terminal"
 
 
-def add_parser(commands: options.Commands) -> None:
-    """Add `tui`."""
-    parser = options.command(
-        commands, "tui", "open the terminal app: live picture, enrollment, people", "edge-app tui --source 0", run
-    )
-    parser.add_argument(
-        "--source",
-        metavar="SOURCE",
-        help="camera number, file, folder, address or 'sample' (default: the last, or any)",
-    )
-    parser.add_argument("--seconds", type=float, metavar="S", help="close by itself after so long")
-    parser.add_argument("--stats", action="store_true", help="when it closes, print how fast the pictures were drawn")
-    options.recognition(parser)
+def command() -> Command:
+    return Command(
+        "tui",
+        run,
+        example="edge-app tui --source 0",
+        params=[
+            Option("--source", metavar="SOURCE",
+                help="camera number, file, folder, address or 'sample' (default: the last, or any)"),
+            Option("--seconds", kind=float, metavar="S", help="close by itself after so long"),
+            Option("--stats", kind=bool, help="when it closes, print how fast the pictures were drawn"),
+            *options.recognition(),
+        ],
+    )  # fmt: skip
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Arguments) -> int:
     """Open the app and stay until it is closed."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError(
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     return app.return_code or 0
 
 
-def desk_of(args: argparse.Namespace) -> Desk:
+def desk_of(args: Arguments) -> Desk:
     """Everything outside the app, for these arguments. Raises EdgeError for a broken settings file."""
     from edge_app.tui.picture.terminal import Terminal
     from edge_app.tui.services import Desk

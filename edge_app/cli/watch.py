@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options, output
+from edge_app.cli.parameters import Argument, Arguments, Command, Option
 from edge_app.core.errors import CameraError
 
 if TYPE_CHECKING:
@@ -25,71 +25,69 @@ _SOURCE_HELP = "camera number or device, video, folder, http or rtsp address, or
 _FIRST = "first"
 
 
-def add_parser(commands: options.Commands) -> None:
-    """Add `watch`, `verify` and `cameras`."""
-    _add_watch(commands)
-    _add_verify(commands)
-    _add_cameras(commands)
-
-
-def _add_watch(commands: options.Commands) -> None:
-    parser = options.command(
-        commands,
+def command() -> Command:
+    hooks, sending = "Hooks: programs run without a shell; may be given more than once", "Sending"
+    return Command(
         "watch",
-        "tell who comes and goes, without an interface: for services and scripts",
-        "edge-app watch 0 --json --on-unknown 'notify-send Stranger'",
         run_watch,
-    )
-    parser.add_argument("source", nargs="?", metavar="SOURCE", help=f"{_SOURCE_HELP} (default: see `cameras --use`)")
-    options.json_flag(parser)
-    output.model_options(parser)
-    parser.add_argument("--realtime", action="store_true", help="play a video at its own speed, not as fast as it goes")
-    group = parser.add_argument_group("hooks", "programs run without a shell; may be given more than once")
-    for event, whom in (
-        ("known", "somebody is recognized"),
-        ("unknown", "a stranger is there"),
-        ("left", "one leaves"),
-    ):
-        group.add_argument(f"--on-{event}", action="append", default=[], metavar="CMD", help=f"run CMD when {whom}")
-    group.add_argument("--cooldown", type=float, default=30.0, metavar="S", help="pause per hook and person (30 s)")
-    group.add_argument("--hook-timeout", type=float, default=30.0, metavar="S", help="a hook is ended after S (30 s)")
-    group.add_argument("--hook-limit", type=int, default=4, metavar="N", help="hooks that may run at once (4)")
-    group = parser.add_argument_group("sending")
-    group.add_argument("--webhook", metavar="URL", help="post every event as JSON (default: EDGE_APP_WEBHOOK)")
-    group.add_argument("--mqtt", metavar="URL", help="publish to mqtt://[user:pass@]host:port/topic (EDGE_APP_MQTT)")
-    options.recognition(parser)
+        example="edge-app watch 0 --json --on-unknown 'notify-send Stranger'",
+        params=[
+            Argument("source", "SOURCE", f"{_SOURCE_HELP} (default: see `cameras --use`)", required=False),
+            options.json_flag(),
+            Option("--realtime", kind=bool, help="play a video at its own speed, not as fast as it goes"),
+            *output.model_options(),
+            *(
+                Option(f"--on-{event}", repeated=True, metavar="CMD", section=hooks, help=f"run CMD when {whom}")
+                for event, whom in (
+                    ("known", "somebody is recognized"),
+                    ("unknown", "a stranger is there"),
+                    ("left", "one leaves"),
+                )
+            ),
+            Option("--cooldown", kind=float, default=30.0, metavar="S", section=hooks,
+                help="pause per hook and person (30 s)"),
+            Option("--hook-timeout", kind=float, default=30.0, metavar="S", section=hooks,
+                help="a hook is ended after S (30 s)"),
+            Option("--hook-limit", kind=int, default=4, metavar="N", section=hooks,
+                help="hooks that may run at once (4)"),
+            Option("--webhook", metavar="URL", section=sending,
+                help="post every event as JSON (default: EDGE_APP_WEBHOOK)"),
+            Option("--mqtt", metavar="URL", section=sending,
+                help="publish to mqtt://[user:pass@]host:port/topic (EDGE_APP_MQTT)"),
+            *options.recognition(),
+        ],
+    )  # fmt: skip
 
 
-def _add_verify(commands: options.Commands) -> None:
-    parser = options.command(
-        commands,
+def verify_command() -> Command:
+    return Command(
         "verify",
-        "wait for one person; exit code 0 when recognized, 1 when not in time, 2 when nobody has that name",
-        "edge-app verify 'Ada Lovelace' --source 0 --timeout 10",
         run_verify,
+        example="edge-app verify 'Ada Lovelace' --source 0 --timeout 10",
+        params=[
+            Argument("name", "NAME", "who is waited for, as enrolled"),
+            Option("--source", metavar="SOURCE", help=f"{_SOURCE_HELP} (default: see `cameras --use`)"),
+            Option("--timeout", kind=float, default=10.0, metavar="S", help="seconds to look (default 10)"),
+            *options.recognition(),
+        ],
     )
-    parser.add_argument("name", metavar="NAME", help="who is waited for, as enrolled")
-    parser.add_argument("--source", metavar="SOURCE", help=f"{_SOURCE_HELP} (default: see `cameras --use`)")
-    parser.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds to look (default 10)")
-    options.recognition(parser)
 
 
-def _add_cameras(commands: options.Commands) -> None:
-    parser = options.command(
-        commands,
+def cameras_command() -> Command:
+    return Command(
         "cameras",
-        "list the cameras with their formats and measured frame rate, and choose one",
-        "edge-app cameras --use 2",
         run_cameras,
-    )
-    parser.add_argument(
-        "--use", metavar="N", help=f"remember a camera, or any other source, for live commands; {_FIRST!r}: the first"
-    )
-    parser.add_argument("--no-measure", action="store_true", help="do not open the cameras to count their frames")
-    options.json_flag(parser)
+        example="edge-app cameras --use 2",
+        params=[
+            Option("--use", metavar="N",
+                help=f"remember a camera, or any other source, for live commands; {_FIRST!r}: the first"),
+            Option("--no-measure", kind=bool, help="do not open the cameras to count their frames"),
+            options.json_flag(),
+        ],
+    )  # fmt: skip
 
 
-def run_watch(args: argparse.Namespace) -> int:
+def run_watch(args: Arguments) -> int:
     """Print events until the source is over or a signal comes."""
     from edge_app.notify.watcher import Outlets, Stop, as_json, watch
 
@@ -103,7 +101,7 @@ def run_watch(args: argparse.Namespace) -> int:
     return stop.exit_code
 
 
-def _bench(args: argparse.Namespace) -> Workbench | ReaderBench:
+def _bench(args: Arguments) -> Workbench | ReaderBench:
     """What is looked for; tells what the user should know of it. For a model neither detector nor gallery is opened."""
     reader = output.chosen_reader(args)
     if reader is not None:
@@ -116,7 +114,7 @@ def _bench(args: argparse.Namespace) -> Workbench | ReaderBench:
     return bench
 
 
-def run_verify(args: argparse.Namespace) -> int:
+def run_verify(args: Arguments) -> int:
     """Answer by exit code alone."""
     from edge_app.notify.watcher import is_seen
 
@@ -125,7 +123,7 @@ def run_verify(args: argparse.Namespace) -> int:
     return 0 if is_seen(bench, args.name, source, args.timeout, options.warn) else 1
 
 
-def run_cameras(args: argparse.Namespace) -> int:
+def run_cameras(args: Arguments) -> int:
     """List the cameras, or remember one."""
     from edge_app.media.live_camera import list_cameras
 
@@ -150,7 +148,7 @@ def run_cameras(args: argparse.Namespace) -> int:
     return 0
 
 
-def _outlets(args: argparse.Namespace) -> OutletOptions:
+def _outlets(args: Arguments) -> OutletOptions:
     """Who is to be told; refuses programs and limits that cannot work before anything is loaded."""
     from edge_app.notify.delivery import Broker, Webhook
     from edge_app.notify.hooks import Command, HookOptions

@@ -1,15 +1,17 @@
 """The command line, end to end: real pictures, the exit codes, the JSON that scripts get."""
 
-import argparse
 import json
 import shutil
 import subprocess
 import sys
 
+import click
 import numpy as np
 import pytest
 
-from edge_app.cli import GROUPS, main, parser
+from edge_app.cli import main
+from edge_app.cli.commands import program
+from edge_app.cli.summaries import SUMMARIES
 from edge_app.media import sample
 from edge_app.media.pictures import read_picture, write_picture
 from edge_app.media.video import VideoWriter
@@ -28,32 +30,38 @@ def call(capsys, *argv):
     return code, out, err
 
 
-def walk(top, path=()):
-    for action in top._actions:
-        if isinstance(action, argparse._SubParsersAction):  # `export` shows no choices: it takes a file too
-            for name, child in action._name_parser_map.items():
-                yield (*path, name), child
-                yield from walk(child, (*path, name))
+def walk(command=None, context=None):
+    """Every command with its context, groups too, as a shell would find them."""
+    command = command or program()
+    context = click.Context(command, info_name=command.name, parent=context)
+    yield context
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            yield from walk(command.get_command(context, name), context)
 
 
-@pytest.mark.parametrize("group", GROUPS)
-def test_every_module_adds_the_commands_that_it_is_listed_with(group):
-    [actions] = [action for action in parser(group)._actions if action.dest == "command"]
-    assert tuple(actions._name_parser_map) == GROUPS[group]
+EVERY = list(walk())
 
 
 @pytest.mark.parametrize("words", [["cameras", "--help"], ["--home", "watch", "cameras", "--help"]])
 def test_a_command_loads_its_own_module_alone(words):
-    script = f"import sys\nfrom edge_app.cli import main\ntry: main({words!r})\nexcept SystemExit: print(*sys.modules)"
+    script = f"import sys\nfrom edge_app.cli import main\nassert main({words!r}) == 0\nprint(*sys.modules)"
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
-    assert "edge_app.cli.watch" in told and "edge_models.cli.train" not in told and "rich" not in told
+    assert "edge_app.cli.watch" in told and "rich" not in told
+    assert not {"edge_app.cli.recognize", "edge_app.cli.tui", "edge_models.cli.train"} & set(told)
 
 
-@pytest.mark.parametrize(("path", "child"), walk(parser()), ids=lambda v: " ".join(v) if isinstance(v, tuple) else "")
-def test_every_command_has_help_and_an_example(path, child):
-    text = child.format_help()
-    assert "example: edge-app" in text, path
-    assert child.epilog.split("edge-app ", 1)[1].split()[0] == path[0]
+def test_all_commands_are_found():
+    assert len(EVERY) > 35 and {c.command_path for c in EVERY} >= {f"edge-app {name}" for name in SUMMARIES}
+
+
+@pytest.mark.parametrize("context", EVERY, ids=lambda context: context.command_path)
+def test_every_command_has_help_and_an_example(context):
+    text = context.get_help()
+    example = text.split("example: ", 1)[1].splitlines()[0]
+    assert context.command_path in example or context.command.name in ("edge-app", "export", "checkpoint", "completion")
+    assert "--home DIR" in text
+    assert all(param.help for param in context.command.params), "an option without help"
 
 
 @pytest.fixture(scope="module")

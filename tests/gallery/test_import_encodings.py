@@ -220,7 +220,6 @@ def test_face_recognitions_encodings_are_no_use_to_another_network_of_that_lengt
 
 
 def test_the_help_says_what_a_file_holds(capsys):
-    with pytest.raises(SystemExit):
-        main(["gallery", "import", "--help"])
+    assert main(["gallery", "import", "--help"]) == 0
     told = capsys.readouterr().out
     assert all(word in told for word in ("`names`", "`encodings`", "`model`", '"encoding"', "edge-app export dlib"))

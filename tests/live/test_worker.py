@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import queue
 import stat
 import threading
@@ -15,6 +14,8 @@ import numpy as np
 import pytest
 
 from edge_app.bench import live_loop
+from edge_app.cli.bench import live_options
+from edge_app.cli.commands import parse
 from edge_app.core.errors import EdgeError, GalleryError, MediaError, UsageError
 from edge_app.core.model_card import InputSpec, ModelCard, OperatingPoint
 from edge_app.core.types import Embedding, Frame, Match, Quality, Reading, Spotted, Template
@@ -593,13 +594,14 @@ def test_with_a_real_camera_thread_every_frame_of_a_file_is_observed(bench):
 
 
 def test_the_bench_options_are_checked():
-    parser = argparse.ArgumentParser()
-    live_loop.add_arguments(parser)
-    options = live_loop.options_of(parser.parse_args(["--no-peers", "--live-frames", "60"]), Settings())
+    def options_of(*words):
+        return live_options(parse(["bench", *words]).arguments, Settings())
+
+    options = options_of("--no-peers", "--live-frames", "60")
     assert (options.frames, options.peers, options.peer_python, options.soak_minutes) == (60, False, None, 0)
     for wrong in (["--live-frames", "3"], ["--soak", "-1"], ["--peer-python", "/no/such/python"]):
         with pytest.raises(UsageError, match=wrong[0]):
-            live_loop.options_of(parser.parse_args(wrong), Settings())
+            options_of(*wrong)
 
 
 def test_ratios_are_told_with_their_targets():

@@ -1,6 +1,5 @@
 """Fine-tuning an embedder: losses at known angles, splits by identity, figures before and after, a whole run."""
 
-import argparse
 import copy
 import html
 import json
@@ -20,11 +19,13 @@ from safetensors.torch import save_file
 
 from edge_app.accuracy.intervals import Estimate
 from edge_app.accuracy.pair_scores import unit_rows
+from edge_app.cli.commands import parse
 from edge_app.core.errors import ModelError, UsageError
 from edge_models.data.checks import CheckOptions, scan
 from edge_models.fitting import checkpoint
 from edge_models.fitting.callbacks import Watch
 from edge_models.fitting.fit import Silence, TrainingError
+from edge_models.fitting.options import chosen
 from edge_models.networks import embedder
 from edge_models.networks.backbones import create_backbone
 from edge_models.siamese import fit as siamese_training
@@ -548,12 +549,11 @@ def test_facenet_weights_that_cannot_be_had_are_told(tmp_path: Path, monkeypatch
 
 
 def test_the_command_line_reaches_every_option_without_torch(things: Path, tmp_path: Path) -> None:
-    parser = argparse.ArgumentParser()
-    siamese_options.add_arguments(parser)
-    plain = parser.parse_args([str(things), "--output", str(tmp_path / "run")])
-    assert siamese_options.from_namespace(plain) == SiameseOptions(things, tmp_path / "run")
-    changed = parser.parse_args([str(things), "--output", "o", "--held-out", "3", "--loss", "arcface", "--aligned"])
-    found = siamese_options.from_namespace(changed)
+    def given(*words: str) -> SiameseOptions:
+        return chosen(SiameseOptions, parse(["train", "siamese", str(things), *words]).arguments.values())
+
+    assert given("--output", str(tmp_path / "run")) == SiameseOptions(things, tmp_path / "run")
+    found = given("--output", "o", "--held-out", "3", "--loss", "arcface", "--aligned")
     assert (found.held_out, found.loss, found.aligned) == (3, "arcface", True)
     code = "import sys, edge_models.siamese.options; assert not {'torch', 'numpy', 'cv2'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

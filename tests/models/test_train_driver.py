@@ -1,6 +1,5 @@
 """The training driver and its checkpoints: interrupted, damaged, starved, and still whole."""
 
-import argparse
 import errno
 import json
 import math
@@ -21,9 +20,9 @@ from torch import nn
 from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.utils.data import Dataset
 
+from edge_app.cli.commands import parse
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.model_card import InputSpec
-from edge_models.classifier import options as classifier_options
 from edge_models.classifier.options import ClassifierOptions
 from edge_models.fitting import fit as training
 from edge_models.fitting.callbacks import not_a_number
@@ -41,9 +40,8 @@ from edge_models.fitting.fit import (
     loader,
     open_run,
 )
-from edge_models.fitting.options import absolute, own_name, passed_on
+from edge_models.fitting.options import absolute, chosen, own_name, passed_on
 from edge_models.networks.backbones import read_state
-from edge_models.siamese import options as siamese_options
 from edge_models.siamese.options import SiameseOptions
 
 CPU = Machine(device="cpu")
@@ -404,8 +402,8 @@ def test_run_configuration_is_plain_json(tmp_path):
 # --- the command that trains it again
 
 KINDS = [
-    pytest.param("classifier", classifier_options, ClassifierOptions, id="classifier"),
-    pytest.param("siamese", siamese_options, SiameseOptions, id="siamese"),
+    pytest.param("classifier", ClassifierOptions, id="classifier"),
+    pytest.param("siamese", SiameseOptions, id="siamese"),
 ]
 ODD = {
     "directory": Path("-my pictures"), "output": Path("-runs/it's"), "seed": 3, "weights": Path("~/w x.pth"),
@@ -417,11 +415,9 @@ ODD = {
 """A value of each option that is not the default, where adding to the default does not give one."""
 
 
-def parsed(module, command):
+def parsed(options, command):
     words = shlex.split(command)
-    parser = argparse.ArgumentParser()
-    module.add_arguments(parser)
-    return words[:3], module.from_namespace(parser.parse_args(words[3:]))
+    return words[:3], chosen(options, parse(words[1:]).arguments.values())
 
 
 def odd_value(kind, name, default):
@@ -432,29 +428,29 @@ def odd_value(kind, name, default):
     return (default or 0.5) / 2 if isinstance(default, float) else (default or 0) + 1
 
 
-@pytest.mark.parametrize(("kind", "module", "options_of"), KINDS)
-def test_the_told_command_means_the_same_options_whichever_were_chosen(kind, module, options_of):
+@pytest.mark.parametrize(("kind", "options_of"), KINDS)
+def test_the_told_command_means_the_same_options_whichever_were_chosen(kind, options_of):
     plain = options_of(Path("in"), Path("out"))
     assert plain.command() == f"edge-app train {kind} in --output out --seed 0"
     names = [one.name for one in fields(options_of) if one.name != "resume"]
     odd = {name: odd_value(kind, name, getattr(plain, name)) for name in names}
     everything = options_of(**odd)
-    assert parsed(module, everything.command()) == (["edge-app", "train", kind], everything)
+    assert parsed(options_of, everything.command()) == (["edge-app", "train", kind], everything)
     for name in names:
         changed = replace(plain, **{name: odd[name]})
         assert changed != plain
-        assert parsed(module, changed.command())[1] == changed, name
+        assert parsed(options_of, changed.command())[1] == changed, name
     assert replace(plain, resume=True).command() == plain.command()
 
 
 def test_what_has_no_number_is_told_in_its_word():
     never = ClassifierOptions(Path("in"), Path("out"), patience=None, tune_rate=None, confidence=0.9)
     assert "--patience never" in never.command() and "--tune-rate find" in never.command()
-    assert parsed(classifier_options, never.command())[1] == never
+    assert parsed(ClassifierOptions, never.command())[1] == never
 
 
-@pytest.mark.parametrize(("kind", "module", "options_of"), KINDS)
-def test_what_is_passed_on_names_folders_but_not_where_they_lie(kind, module, options_of, tmp_path):
+@pytest.mark.parametrize(("kind", "options_of"), KINDS)
+def test_what_is_passed_on_names_folders_but_not_where_they_lie(kind, options_of, tmp_path):
     home = tmp_path / "ada"
     options = options_of(home / "faces", home / "runs" / "1", weights=home / "w.pth")
     told = passed_on(options)

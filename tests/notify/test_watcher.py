@@ -20,7 +20,8 @@ from typing import Self
 
 import pytest
 
-from edge_app.cli import main, parser
+from edge_app.cli import main
+from edge_app.cli.commands import parse
 from edge_app.core.errors import EdgeError
 from edge_app.gallery.enrollment import EnrollOptions
 from edge_app.live.events import LiveEvent
@@ -454,7 +455,7 @@ def test_every_command_in_the_recipes_parses() -> None:
     )
     assert len(commands) >= 8
     for command in commands:
-        parser().parse_args(shlex.split(command.partition(" && ")[0]))
+        assert parse(shlex.split(command.partition(" && ")[0])).path
 
 
 def test_the_recipes_warn_of_photos_before_anything_else() -> None:

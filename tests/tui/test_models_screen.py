@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from textual.widgets import DataTable, Input, Static
 
+from edge_app.cli.parameters import Arguments
 from edge_app.cli.tui import desk_of
 from edge_app.core.model_card import OperatingPoint
 from edge_app.gallery import calibration
@@ -45,7 +45,7 @@ def stage(home: Home) -> Stage:
 def real_app(stage: Stage) -> EdgeApp:
     """As `edge-app tui` makes it, but for the camera, the terminal and the saved looks."""
     names = ("seconds", "fpir", "margin", "precision", "detector", "threads", "min_face")
-    args = argparse.Namespace(**dict.fromkeys(names), home=stage.home.path, source="sample", stats=False)
+    args = Arguments(**dict.fromkeys(names), home=stage.home.path, source="sample", stats=False)
     return compose_app(replace(desk_of(args), open_worker=stage._open, terminal=stage.terminal))
 
 

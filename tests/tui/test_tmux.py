@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_app.cli.parameters import Arguments
 from edge_app.cli.tui import desk_of, pictures_named
 from edge_app.cli.tui import run as run_tui
 from edge_app.core.errors import MediaError, UsageError
@@ -144,7 +145,5 @@ def test_a_snapshot_is_private_and_holds_the_boxes(home: Home) -> None:
 
 
 def arguments(**given: object):
-    import argparse
-
     names = ("home", "source", "seconds", "fpir", "margin", "precision", "detector", "threads", "min_face")
-    return argparse.Namespace(**dict.fromkeys(names) | {"stats": False} | given)
+    return Arguments(**dict.fromkeys(names) | {"stats": False} | given)

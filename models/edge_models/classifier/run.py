@@ -6,7 +6,6 @@ Hides what is written where, and in which order. Flows in: parsed arguments and 
 
 from __future__ import annotations
 
-import argparse
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from edge_app.core.errors import UsageError
 from edge_app.media.pictures import read_picture, write_picture
 from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.feature_cache import FeatureBank, ViewPlan, default_threads, feature_bank
-from edge_models.classifier.options import ClassifierOptions, from_namespace
+from edge_models.classifier.options import ClassifierOptions
 from edge_models.classifier.recipe import Trained, Workshop, hard_targets, train
 from edge_models.classifier.report import HTML_NAME, JSON_NAME, Circumstances, Report, collect, write
 from edge_models.data.augment import AugmentOptions, contact_sheet, view_maker
@@ -63,17 +62,12 @@ class _Notebook:
         self.told.advance(done, detail)
 
 
-def run(namespace: argparse.Namespace, progress: Progress) -> ClassifierResult:
+def train_classifier(options: ClassifierOptions, progress: Progress) -> ClassifierResult:
     """Check, train, judge, write; see `edge_models.classifier.recipe`.
 
     Raises UsageError for a folder or options that make no sense, ModelError for a backbone that cannot be had or a
     folder that cannot be written, TrainingError when the loss is not a number.
     """
-    return train_classifier(from_namespace(namespace), progress)
-
-
-def train_classifier(options: ClassifierOptions, progress: Progress) -> ClassifierResult:
-    """The same for options instead of a command line."""
     started_s = time.perf_counter()
     torch.set_num_threads(default_threads())
     notebook = _Notebook(progress)
@@ -176,12 +170,11 @@ def save_best(work: Workshop, trained: Trained) -> Path:
     return path
 
 
-def show_augmentation(namespace: argparse.Namespace, path: Path) -> Path:
+def show_augmentation(options: ClassifierOptions, path: Path) -> Path:
     """Write a sheet of what the network sees of a few pictures: the plain view that serving sees, and random ones.
 
     Raises UsageError for options or a file name that make no sense, MediaError when it cannot be written.
     """
-    options = from_namespace(namespace)
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise UsageError(f"{path} has no picture's ending", expected=".png, .jpg or .webp")
     folder = scan(options.directory)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-
 from edge_app.cli import options
 from edge_app.cli.bench import write_json
+from edge_app.cli.parameters import Arguments
 from edge_app.core.errors import UsageError
 from edge_models.classifier import serving_speed
 
 
-def classifier(args: argparse.Namespace) -> int:
+def classifier(args: Arguments) -> int:
     """One picture by each build and by timm, in turns; then `recognize` from start to end in a fresh process."""
     import os
 

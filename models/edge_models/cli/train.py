@@ -5,7 +5,6 @@ Torch and its kin are imported only when training begins; the laptop side does w
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib.util
 import os
@@ -15,10 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge_app.cli import options
-from edge_app.core.errors import EdgeError
-from edge_models.classifier import options as classifier_options
+from edge_app.cli.parameters import Argument, Arguments, Command, Group, Option
+from edge_app.core.errors import EdgeError, UsageError
+from edge_models.classifier.options import METHODS, ClassifierOptions
+from edge_models.cli.fields import parameters
 from edge_models.cli.progress import TrainingProgress
-from edge_models.siamese import options as siamese_options
+from edge_models.fitting.options import chosen
+from edge_models.siamese.options import SiameseOptions
 
 _NEEDS: Final = ("torch", "torchvision", "timm", "lightning", "safetensors", "sklearn")
 _LOADING: Final = "PyTorch"
@@ -27,59 +29,66 @@ _RUN_FILE: Final = "run.json"
 """As `edge_models.fitting.run_folder` calls it, which imports torch."""
 
 
-def add_parser(commands: options.Commands) -> None:
-    """Add `train` and what it can train."""
-    top = commands.add_parser(
+def command() -> Group:
+    small_data = "Small data"
+    return Group(
         "train",
-        help="train a classifier or an embedder on a folder of pictures",
-        epilog="example: edge-app train classifier flowers/ --output runs/flowers",
-    )
-    kinds = top.add_subparsers(title="what", metavar="WHAT", required=True)
-    classifier = options.command(
-        kinds,
-        "classifier",
-        "learn to tell classes apart from a sub-folder of pictures each",
-        "edge-app train classifier flowers/ --output runs/flowers --seed 0",
-        run_classifier,
-    )
-    classifier_options.add_arguments(classifier)
-    siamese = options.command(
-        kinds,
-        "siamese",
-        "fine-tune an embedder so that a few pictures suffice in a new domain",
-        "edge-app train siamese people/ --output runs/people --aligned",
-        run_siamese,
-    )
-    siamese_options.add_arguments(siamese)
-    bench = options.command(
-        kinds,
-        "bench",
-        "training speed against a plain PyTorch loop on the same pictures",
-        "edge-app train bench flowers/ --epochs 20",
-        run_bench,
-    )
-    bench.add_argument("directory", metavar="DIR", help="a sub-folder of pictures per class")
-    bench.add_argument("--epochs", type=int, default=20, metavar="N", help="of the head (default 20)")
-    bench.add_argument("--rounds", type=int, default=3, metavar="N", help="interleaved repetitions (default 3)")
-    options.json_flag(bench)
+        example="edge-app train classifier flowers/ --output runs/flowers",
+        commands=[
+            Command("classifier", run_classifier,
+                help="learn to tell classes apart from a sub-folder of pictures each",
+                example="edge-app train classifier flowers/ --output runs/flowers --seed 0",
+                params=[
+                    *parameters(ClassifierOptions, may_lack=("output",)),
+                    Option("--show-augmentation", kind=Path, metavar="PNG", section="Pictures",
+                        help="write what the network sees, and stop"),
+                    Option("--compare", kind=METHODS, many=True, metavar="METHOD", section=small_data,
+                        help=f"measure methods against doing without, and stop: {', '.join(METHODS)}"),
+                    Option("--seeds", kind=int, default=5, metavar="N", section=small_data,
+                        help="seeds of --compare, from --seed (default 5)"),
+                    Option("--per-class", kind=int, metavar="N", section=small_data,
+                        help="of --compare: learn from N pictures of each class only, and hide the others' labels"),
+                    options.json_flag(),
+                ]),
+            Command("siamese", run_siamese,
+                help="fine-tune an embedder so that a few pictures suffice in a new domain",
+                example="edge-app train siamese people/ --output runs/people --aligned",
+                params=[*parameters(SiameseOptions), options.json_flag()]),
+            Command("bench", run_bench,
+                help="training speed against a plain PyTorch loop on the same pictures",
+                example="edge-app train bench flowers/ --epochs 20",
+                params=[
+                    Argument("directory", "DIR", "a sub-folder of pictures per class", kind=Path),
+                    Option("--epochs", kind=int, default=20, metavar="N", help="of the head (default 20)"),
+                    Option("--rounds", kind=int, default=3, metavar="N", help="interleaved repetitions (default 3)"),
+                    options.json_flag(),
+                ]),
+        ],
+    )  # fmt: skip
 
 
-def run_classifier(args: argparse.Namespace) -> int:
+def _classifier_options(args: Arguments) -> ClassifierOptions:
+    if args.output is None and not (args.show_augmentation or args.compare):
+        raise UsageError("--output is missing", expected="a new folder for the run")
+    return chosen(ClassifierOptions, args.values())
+
+
+def run_classifier(args: Arguments) -> int:
     """Train, or show the augmentation, or compare methods."""
     _require()
     if args.show_augmentation:
         from edge_models.classifier.run import show_augmentation
 
-        print(show_augmentation(args, args.show_augmentation))
+        print(show_augmentation(_classifier_options(args), args.show_augmentation))
         return 0
     if args.compare:
         return _compare(args)
     with TrainingProgress(quiet=args.json) as told, _stopped(args, told):
         told.stage(_LOADING, 1)
-        from edge_models.classifier.run import run
+        from edge_models.classifier.run import train_classifier
 
         told.advance(1)
-        result = run(args, told)
+        result = train_classifier(_classifier_options(args), told)
     if args.json:
         options.print_json(result.report | {"checkpoint_path": str(result.checkpoint), "html": str(result.html)})
     else:
@@ -88,7 +97,7 @@ def run_classifier(args: argparse.Namespace) -> int:
     return 0
 
 
-def _compare(args: argparse.Namespace) -> int:
+def _compare(args: Arguments) -> int:
     """Measure methods and print the table, or its JSON."""
     with TrainingProgress(quiet=args.json) as told:
         told.stage(_LOADING, 1)
@@ -96,7 +105,7 @@ def _compare(args: argparse.Namespace) -> int:
 
         told.advance(1)
         plan = Plan(tuple(args.compare), tuple(range(args.seed, args.seed + args.seeds)), args.per_class)
-        found = compare(classifier_options.from_namespace(args), plan, told, args.output)
+        found = compare(_classifier_options(args), plan, told, args.output)
     if args.json:
         options.print_json(found)
     else:
@@ -104,7 +113,7 @@ def _compare(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_siamese(args: argparse.Namespace) -> int:
+def run_siamese(args: Arguments) -> int:
     """Fine-tune an embedder and tell what it was worth."""
     _require()
     with TrainingProgress(quiet=args.json) as told, _stopped(args, told):
@@ -112,7 +121,7 @@ def run_siamese(args: argparse.Namespace) -> int:
         from edge_models.siamese.run import train
 
         told.advance(1)
-        result = train(siamese_options.from_namespace(args), told)
+        result = train(chosen(SiameseOptions, args.values()), told)
     if args.json:
         print(result.report.read_text(encoding="utf-8"))
     else:
@@ -125,7 +134,7 @@ def _next(checkpoint: Path) -> str:
     return shlex.join(["next:", "edge-app", "export", str(checkpoint), "-o", f"{checkpoint.parent.name}.onnx"])
 
 
-def run_bench(args: argparse.Namespace) -> int:
+def run_bench(args: Arguments) -> int:
     """Measure both loops in turn and print the medians."""
     _require()
     with TrainingProgress(quiet=args.json) as told:
@@ -133,7 +142,7 @@ def run_bench(args: argparse.Namespace) -> int:
         from edge_models.classifier.training_speed import measure
 
         told.advance(1)
-        found = measure(Path(args.directory), args.epochs, args.rounds, told)
+        found = measure(args.directory, args.epochs, args.rounds, told)
     if args.json:
         options.print_json(found)
         return 0
@@ -157,7 +166,7 @@ def _bench_line(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _stopped(args: argparse.Namespace, told: TrainingProgress) -> Iterator[None]:
+def _stopped(args: Arguments, told: TrainingProgress) -> Iterator[None]:
     """Who presses ctrl-C learns that nothing is lost."""
     try:
         yield

@@ -1,32 +1,33 @@
-"""The command that trains the same again, told from a run's options: right however the library was called.
+"""Options of a training: each field of their dataclass says how it is given on the command line.
 
-Hides argparse. Flows in: the function that adds a command's arguments, and the options. Flows out: a line to type.
+From the fields come the options of `edge-app train`, their help, and the command that trains the same again.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, dataclass, fields
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 PathTeller = Callable[[Path], str]
 """How a path is told: `str` as it was given, `absolute` for good, `own_name` for what is passed on."""
 
 NEVER: Final = "never"
 FIND: Final = "find"
-WORDS_OF_NONE: Final[Mapping[str, str]] = {"patience": NEVER, "tune_rate": FIND}
-"""What an option is given on the command line to become None, where None is not what it is by default."""
 
 LARGEST: Final = 1e30
 """No rate or penalty is larger: from about 3e38 on it is no number of single precision."""
 
 _ALWAYS: Final = ("seed", "output")
 """Told even where they are the default."""
-_LEFT_OUT: Final = ("resume", "command")
-"""`resume` would not begin anew, and `command` is how the parser remembers the sub-command."""
+_LEFT_OUT: Final = ("resume",)
+"""It would not begin anew."""
 
 
 class Options(Protocol):
@@ -67,28 +68,64 @@ def plain(values: Mapping[str, Any], tell: PathTeller = str) -> dict[str, Any]:
     return {name: tell(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
-def command_of(
-    kind: str, add_arguments: Callable[[argparse.ArgumentParser], None], options: object, tell: PathTeller = str
-) -> str:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How a field of a training's options is given on the command line."""
+
+    help: str
+    metavar: str = ""
+    """Empty for a flag."""
+    section: str = "Options"
+    choices: tuple[str, ...] = ()
+    none: str = ""
+    """The word that gives None, where None is not the default."""
+    positional: bool = False
+    off: bool = False
+    """A flag that is on unless --no-NAME is given."""
+
+    def flag(self, name: str) -> str:
+        """The option's name on the command line."""
+        return f"--{'no-' if self.off else ''}{name.replace('_', '-')}"
+
+
+def told(help: str, metavar: str = "", section: str = "Options", **more: Any) -> dict[str, Told]:
+    """Metadata of a dataclass field that makes it an option; see `Told` for the rest."""
+    return {"told": Told(help, metavar, section, **more)}
+
+
+def options_in(kind: type[DataclassInstance]) -> Iterator[tuple[Field[Any], Told]]:
+    """The fields that are options, with how they are given."""
+    for field in fields(kind):
+        if isinstance(one := field.metadata.get("told"), Told):
+            yield field, one
+
+
+Kind = TypeVar("Kind", bound="DataclassInstance")
+
+
+def chosen(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+    """The options of a parsed command line, which may hold more. Raises UsageError for values out of range."""
+    return kind(**{field.name: values[field.name] for field, _ in options_in(kind) if field.name in values})
+
+
+def command_of(kind: str, options: DataclassInstance, tell: PathTeller = str) -> str:
     """The command `edge-app train KIND ...` whose parsed options are these; what is the default is left out."""
-    parser = argparse.ArgumentParser(add_help=False)
-    add_arguments(parser)
     words = ["edge-app", "train", kind]
-    for action in parser._actions:
-        if action.dest not in _LEFT_OUT and hasattr(options, action.dest):
-            words += _words(action, getattr(options, action.dest), tell)
+    for field, one in options_in(type(options)):
+        if field.name not in _LEFT_OUT:
+            words += _words(field, one, getattr(options, field.name), tell)
     return shlex.join(words)
 
 
-def _words(action: argparse.Action, value: Any, tell: PathTeller) -> list[str]:
+def _words(field: Field[Any], one: Told, value: Any, tell: PathTeller) -> list[str]:
     text = tell(value) if isinstance(value, Path) else str(value)
-    if not action.option_strings:
+    if one.positional:
         return ["./" + text if text.startswith("-") else text]
-    if value == action.default and action.dest not in _ALWAYS:
+    if value == field.default and field.name not in _ALWAYS:
         return []
-    flag = action.option_strings[-1]
-    if action.nargs == 0:
+    flag = one.flag(field.name)
+    if isinstance(value, bool):
         return [flag]
     if value is None:
-        text = WORDS_OF_NONE[action.dest]
+        text = one.none
     return [f"{flag}={text}"] if text.startswith("-") else [flag, text]
