@@ -1,8 +1,5 @@
 """One SQLite file that is private, versioned, shared between processes and leaves nothing behind.
 
-Hides connections, modes, locks, transactions, schema checks and SQLite's errors from `edge_app.gallery.storage`, its
-only user. Flows in: a path and a `Schema`. Flows out: connections inside a transaction, and one-line GalleryErrors.
-
 The journal is SQLite's rollback journal, not a WAL. A process killed at any moment leaves it behind and the next one
 rolls it back; processes take turns, each for milliseconds. A WAL would let readers run beside a writer, which nobody
 here needs, and would keep deleted bytes in a second file for as long as any reader has it open.
@@ -17,12 +14,12 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edge_app.core.errors import GalleryError
+from edge_app.core.errors import EdgeError, GalleryError
 from edge_app.system.files import FILE_MODE, make_private_folder, readable_os_errors
 
 BUSY_S: Final = 10.0
@@ -41,11 +38,16 @@ class Schema:
     """What the file holds and how it is told from others."""
 
     statements: tuple[str, ...]
-    """They make the tables in an empty file."""
+    """They make the tables in an empty file; a file whose tables, indices, views or triggers differ is refused."""
     version: int
     """Kept in PRAGMA user_version, at least 1; a greater one in a file is refused."""
     application_id: int
     """Kept in PRAGMA application_id; another one in a file is refused."""
+    fill: Callable[[sqlite3.Connection], None]
+    """Writes the rows that a new file starts with."""
+    upgrade: Callable[[sqlite3.Connection, int], None]
+    """Turns the tables of an earlier version into today's, within a transaction. Raises ValueError when it finds
+    something that no such version wrote; the file then stays as it was."""
 
 
 class Database:
@@ -125,7 +127,15 @@ class Database:
     def generation(self) -> int:
         """How many changes there were, by any process."""
         with self.reading() as db:
-            return int(db.execute("SELECT generation FROM state").fetchone()[0])
+            return self._state(db)[0]
+
+    def _state(self, db: sqlite3.Connection) -> tuple[int, int]:
+        """Generation and unscrubbed."""
+        rows = db.execute("SELECT generation, unscrubbed FROM state LIMIT 2").fetchall()
+        if len(rows) != 1 or not all(type(value) is int for value in rows[0]):
+            raise damaged(self.path, "its state is missing or is no number")
+        generation, unscrubbed = rows[0]
+        return generation, unscrubbed
 
     def verify(self) -> None:
         """Check the structure of the whole file; raises GalleryError with the first fault."""
@@ -181,13 +191,19 @@ class Database:
         mark = self._identify()
         db = self._connect() if mark else sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         try:
-            if _is_empty(db):  # also a file whose making was cut short: opening has rolled it back
+            if _is_empty(db):
+                # Opening rolls back what a process killed at birth left, to a length of 0; anything else was emptied.
+                if self._identify() is not None:
+                    raise damaged(self.path, "an empty database, without a table")
                 db.close()
                 mark, db = None, sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
                 self._install(db)
-            self._check(db)
+            version = self._check(db)
             if mark:
                 self._check_length(db)
+            if version < self._schema.version:
+                db = self._upgraded(db)
+            self._check_structure(db)
         except BaseException:
             db.close()
             raise
@@ -204,6 +220,7 @@ class Database:
         )
         db.execute("PRAGMA secure_delete = ON")
         db.execute("PRAGMA foreign_keys = ON")
+        db.execute("PRAGMA trusted_schema = OFF")  # a stranger's file may hold triggers and views
         db.execute("PRAGMA temp_store = MEMORY")  # rebuilding writes no copy to /tmp
         db.execute("PRAGMA synchronous = EXTRA")  # after a power cut a removed journal must not come back
         return db
@@ -211,11 +228,54 @@ class Database:
     def _install(self, db: sqlite3.Connection) -> None:
         for statement in (*_STATE, *self._schema.statements):
             db.execute(statement)
+        self._schema.fill(db)
         db.execute(f"PRAGMA application_id = {self._schema.application_id}")
         db.execute(f"PRAGMA user_version = {self._schema.version}")
 
-    def _check(self, db: sqlite3.Connection) -> None:
-        """Refuse a file that is not ours or is newer than we are, before anything is written to it."""
+    def _upgraded(self, db: sqlite3.Connection) -> sqlite3.Connection:
+        """A connection to today's tables: the file's own, or a copy in memory where the file is read-only."""
+        try:
+            self._upgrade(db)
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+                raise
+            copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            db.backup(copy)
+            db.close()
+            self._upgrade(copy)
+            copy.execute("PRAGMA query_only = ON")
+            return copy
+        return db
+
+    def _upgrade(self, db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA foreign_keys = OFF")  # dropping a table would empty those that refer to it
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            version = int(db.execute("PRAGMA user_version").fetchone()[0])
+            if version < self._schema.version:  # else another process was first
+                try:
+                    self._schema.upgrade(db, version)
+                except (ValueError, TypeError, OverflowError, EdgeError, sqlite3.IntegrityError) as error:
+                    raise damaged(self.path, f"a record that no edge-app wrote ({type(error).__name__})") from error
+                db.execute(f"PRAGMA user_version = {self._schema.version}")
+                # What the earlier version wrote in clear must not stay in pages that are free now.
+                db.execute("UPDATE state SET unscrubbed = generation + 1, generation = generation + 1")
+            db.execute("COMMIT")
+        except BaseException:
+            self._undo(db, "ROLLBACK")
+            raise
+        db.execute("PRAGMA foreign_keys = ON")
+
+    def _check_structure(self, db: sqlite3.Connection) -> None:
+        """Refuse a file whose tables are not those we make; a view or trigger in it could change what is read."""
+        with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
+            self._install(fresh)
+            if _structure(db) != _structure(fresh):
+                raise damaged(self.path, "its tables are not those of a gallery")
+        self._state(db)
+
+    def _check(self, db: sqlite3.Connection) -> int:
+        """Refuse a file that is not ours or is newer than we are, before anything is written to it; its version."""
         if db.execute("PRAGMA application_id").fetchone()[0] != self._schema.application_id:
             raise GalleryError(
                 f"{self.path} is a database of another program",
@@ -229,6 +289,9 @@ class Database:
                 expected=f"schema {self._schema.version}",
                 remedy="upgrade edge-app; the gallery is untouched",
             )
+        if version < 1:
+            raise damaged(self.path, f"a schema of version {version}")
+        return int(version)
 
     def _check_length(self, db: sqlite3.Connection) -> None:
         """Refuse a file that lost its end; SQLite itself reads a last page that was cut as if zeros followed."""
@@ -243,8 +306,8 @@ class Database:
     def _scrub(self, db: sqlite3.Connection) -> None:
         """Rebuild the file if a deletion asked for it, so that no page keeps a stray copy."""
         try:
-            (pending,) = db.execute("SELECT unscrubbed FROM state").fetchone()
-            if pending:
+            _, pending = self._state(db)
+            if pending and not db.execute("PRAGMA query_only").fetchone()[0]:
                 db.execute("VACUUM")
                 db.execute("UPDATE state SET unscrubbed = 0 WHERE unscrubbed = ?", (pending,))
         except sqlite3.Error as error:
@@ -266,7 +329,7 @@ class Database:
         with readable_os_errors(self.path.parent):
             try:
                 yield
-            except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
+            except sqlite3.ProgrammingError:
                 raise
             except sqlite3.DatabaseError as error:
                 raise _told(self.path, error) from error
@@ -274,6 +337,10 @@ class Database:
 
 def _is_empty(db: sqlite3.Connection) -> bool:
     return not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] and not _stamp(db)
+
+
+def _structure(db: sqlite3.Connection) -> set[tuple[str, str, str | None]]:
+    return set(db.execute("SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_stat%'"))
 
 
 def _stamp(db: sqlite3.Connection) -> int:
@@ -284,7 +351,8 @@ def damaged(path: Path, fault: str) -> GalleryError:
     """The error for a file whose content cannot be trusted."""
     return GalleryError(
         f"the gallery {path} is damaged or not a gallery: {fault}",
-        remedy="put back a copy, or move it away and enroll again; it was left untouched",
+        remedy="`edge-app gallery check` says what is wrong, `edge-app gallery salvage OUT` saves whole people; "
+        "it was left untouched",
     )
 
 

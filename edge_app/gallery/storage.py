@@ -1,59 +1,35 @@
-"""The gallery on disk: identities, templates, kept pictures, last sightings and an audit trail without names.
-
-Hides the tables and how they are read fast. Flows in: names and `Template`s. Flows out: `Identity`, `Stored` (all
-vectors of one model as one array), `Enrolled` (a line per identity). The file itself is
-`edge_app.gallery.sqlite_file`'s.
-"""
+"""The gallery on disk: identities, templates, kept pictures, last sightings and an audit trail without names."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_app.core.errors import GalleryError
 from edge_app.core.names import valid_name
-from edge_app.core.types import Embedding, Float32s, Identity, Quality, Template
-from edge_app.gallery.sqlite_file import Database, Schema, damaged
+from edge_app.core.types import Embedding, Float32s, Identity, Template
+from edge_app.gallery import keys, records
+from edge_app.gallery.records import CHAIN_END, SCHEMA, SPOILED, Facts
+from edge_app.gallery.sealing import Clear, Sealed, Sealer
+from edge_app.gallery.sqlite_file import Database, damaged
 
-Happening = Literal["enroll", "rename", "forget"]
+__all__ = ["SCHEMA", "Enrolled", "Event", "Happening", "KeptShot", "Person", "Stored", "Vault"]
 
-_LITTLE: Final = np.dtype("<f4")
-_UNIT_TOLERANCE: Final = 1e-3
-"""How far a stored vector's squared length may be from 1; float32 rounding stays below 1e-6."""
-_QUALITY: Final = ", ".join(field.name for field in fields(Quality))
-
-SCHEMA: Final = Schema(
-    statements=(
-        "CREATE TABLE model (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, dimensions INTEGER NOT NULL)",
-        "CREATE TABLE identity (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, last_seen_s REAL)",
-        f"""CREATE TABLE template (
-            id INTEGER PRIMARY KEY,
-            identity INTEGER NOT NULL REFERENCES identity ON DELETE CASCADE,
-            model INTEGER NOT NULL REFERENCES model,
-            vector BLOB NOT NULL,
-            source TEXT NOT NULL,
-            created_s REAL NOT NULL,
-            {_QUALITY.replace(",", " REAL NOT NULL,")} REAL NOT NULL)""",
-        "CREATE INDEX template_of ON template (identity)",
-        # Apart from the templates, so that reading all vectors does not wade through pictures.
-        """CREATE TABLE picture (
-            template INTEGER PRIMARY KEY REFERENCES template ON DELETE CASCADE,
-            bytes BLOB NOT NULL)""",
-        "CREATE TABLE event (time_s REAL NOT NULL, happening TEXT NOT NULL, templates INTEGER NOT NULL)",
-    ),
-    version=1,
-    application_id=0x45444745,  # "EDGE"
-)
+Happening = Literal["enroll", "rename", "forget", "export", "login", "retention", "protect", "unprotect"]
+_HAPPENINGS: Final = frozenset(get_args(Happening))
+_LEAVES_NOTHING: Final = frozenset({"rename", "forget", "retention", "protect", "unprotect"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +37,6 @@ class Stored:
     """All templates of one model, as matching wants them."""
 
     model_id: str
-    """The model they belong to."""
     names: tuple[str, ...]
     """The identities that have templates of this model, in order of enrollment."""
     vectors: Float32s
@@ -70,6 +45,8 @@ class Stored:
     """(T,) index into `names` of each row, read-only."""
     generation: int
     """`Vault.generation()` at the moment of reading."""
+    ignored: frozenset[str] = frozenset()
+    """Those of `names` who are known strangers: nobody nearer to them is to get another's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +54,6 @@ class Enrolled:
     """One identity in a line."""
 
     name: str
-    """As it is stored."""
     templates: Mapping[str, int]
     """Number of templates by model id, read-only."""
     pictures: int
@@ -86,32 +62,62 @@ class Enrolled:
     """Unix time of the first template."""
     last_seen_s: float | None
     """Unix time of the last sighting; None: never seen."""
+    ignored: bool = False
+    """A known stranger."""
+    consents: tuple[tuple[float, str], ...] = ()
+    """Unix times and words of the consents noted at enrollment."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeptShot:
+    """A template and its picture."""
+
+    template: Template
+    picture: bytes | None
+    """Encoded as it was kept; None: none was."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Person:
+    """Everything that the gallery holds of one identity, of all models."""
+
+    name: str
+    facts: Facts
+    shots: tuple[KeptShot, ...]
+    """In order of enrollment, at least one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of the audit trail; it holds no name, so that forgetting leaves nothing."""
+    """One line of the audit trail. It holds a number for the person, so that forgetting leaves no name."""
 
     time_s: float
     """Unix time."""
     happening: Happening
-    """What was done."""
     templates: int
     """How many templates it concerned."""
+    person: int | None = None
+    """Number of the identity, never used again; None before version 0.2 and for what concerns everybody."""
+    name: str | None = None
+    """The name that the identity has now; None: it was forgotten."""
+    process: str = ""
+    """Which program did it, with its number."""
 
 
 class Vault:
     """The gallery's file. It need not exist: reading then finds an empty gallery and makes nothing.
 
     Usable from several threads and by several processes at once. Close it, or use it in a `with` statement. Every
-    method raises GalleryError when the file is damaged, newer than this version or in use for too long, or when the
-    disk is full or read-only (EdgeError for the folder); the gallery is then as it was before the call.
+    method raises GalleryError when the file is damaged, newer than this version, locked with a key that is not at
+    hand, or in use for too long, or when the disk is full or read-only (EdgeError for the folder); the gallery is then
+    as it was before the call.
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         self.path = path
         self._file = Database(path, SCHEMA)
         self._clock = clock
+        self._opened: tuple[tuple[object, object], Sealer] | None = None
 
     def __enter__(self) -> Vault:
         return self
@@ -129,93 +135,136 @@ class Vault:
         with self._file.transaction():
             yield
 
+    def unlock(self) -> None:
+        """Get the key of a protected gallery now, before a screen covers the terminal that may ask for it."""
+        with self._file.reading() as db:
+            self._sealer(db)
+
+    def protection(self) -> keys.Protection | None:
+        """How the gallery is protected, None for not at all. Needs no key."""
+        with self._file.reading() as db, self._sound():
+            stored = _gallery(db)[1]
+            return None if stored is None else keys.Protection.decode(stored)
+
     def read(self, model_id: str) -> Stored:
         """Read all templates of one model. Raises GalleryError when a vector is damaged."""
-        with self._file.reading() as db:
+        with self._file.reading() as db, self._sound():
+            sealer = self._sealer(db)
             generation = self._file.generation()
             key, dimensions = _model(db, model_id) or (0, 0)
-            names: dict[int, str] = dict(db.execute("SELECT id, name FROM identity"))
-            rows = db.execute("SELECT identity, vector FROM template WHERE model = ? ORDER BY id", (key,)).fetchall()
-        owners = np.fromiter((row[0] for row in rows), np.int64, len(rows))
-        present, owner = np.unique(owners, return_inverse=True)
-        owner = owner.astype(np.intp, copy=False)
-        owner.setflags(write=False)
-        vectors = self._unit_rows(b"".join(row[1] for row in rows), (len(rows), dimensions if rows else 0))
-        return Stored(model_id, tuple(names[found] for found in present.tolist()), vectors, owner, generation)
+            rows = db.execute(
+                "SELECT id, identity, vector FROM template WHERE model = ? ORDER BY id", (key,)
+            ).fetchall()
+            owners = np.fromiter((row[1] for row in rows), np.int64, len(rows))
+            present, owner = np.unique(owners, return_inverse=True)
+            owner = owner.astype(np.intp, copy=False)
+            owner.setflags(write=False)
+            blob = b"".join([sealer.open("template.vector", (at, who, key), vector) for at, who, vector in rows])
+            vectors = records.unit_rows(blob, (len(rows), dimensions if rows else 0))
+            people = _people(db, sealer)
+            names = tuple(people[found][0] for found in present.tolist())
+            ignored = frozenset(people[found][0] for found in present.tolist() if _is_ignored(people[found][1]))
+        return Stored(model_id, names, vectors, owner, generation, ignored)
 
     def identity(self, name: str, model_id: str | None = None) -> Identity:
         """Return one identity with its templates of one model, oldest first.
 
         Without `model_id`, of the model it was last enrolled with. Raises GalleryError when there is none.
         """
-        with self._file.reading() as db:
-            person, name = _find(db, name)
-            model = model_id or _latest_model(db, person)
-            key, dimensions = _model(db, model) or (0, 0)
-            rows = db.execute(
-                f"SELECT vector, source, created_s, {_QUALITY} FROM template"
-                " WHERE identity = ? AND model = ? ORDER BY id",
-                (person, key),
-            ).fetchall()
-        if not rows:
-            raise GalleryError(f"{name!r} has no template of {model}", remedy="enroll it again with the model in use")
-        vectors = self._unit_rows(b"".join(row[0] for row in rows), (len(rows), dimensions))
-        templates = (
-            Template(Embedding(vector, model), Quality(*row[3:]), source=row[1], created_s=row[2])
-            for vector, row in zip(vectors, rows, strict=True)
-        )
-        return Identity(name, tuple(templates))
+        held = self.person(name)
+        model = model_id or held.shots[-1].template.embedding.model_id
+        templates = tuple(s.template for s in held.shots if s.template.embedding.model_id == model)
+        if not templates:
+            raise GalleryError(f"{held.name!r} has no template of {model}", remedy="enroll it again with that model")
+        return Identity(held.name, templates)
 
     def pictures(self, name: str, model_id: str | None = None) -> tuple[bytes | None, ...]:
         """Return the kept picture of each template, None where there is none; parallel to `identity`'s templates."""
-        with self._file.reading() as db:
-            person, _ = _find(db, name)
-            key, _ = _model(db, model_id or _latest_model(db, person)) or (0, 0)
-            rows = db.execute(
-                "SELECT bytes FROM template LEFT JOIN picture ON picture.template = template.id"
-                " WHERE identity = ? AND model = ? ORDER BY template.id",
-                (person, key),
-            )
-            return tuple(row[0] for row in rows)
+        held = self.person(name, pictures=True)
+        model = model_id or held.shots[-1].template.embedding.model_id
+        return tuple(s.picture for s in held.shots if s.template.embedding.model_id == model)
+
+    def person(self, name: str, *, pictures: bool = False) -> Person:
+        """Everything that is held of one identity; its pictures only on request. Raises GalleryError when absent."""
+        with self._file.reading() as db, self._sound():
+            sealer = self._sealer(db)
+            number, _ = _find(db, sealer, name)
+            return read_person(db, sealer, number, pictures=pictures)
+
+    def people(self, *, pictures: bool = False) -> Iterator[Person]:
+        """Everybody, in order of enrollment, as they are at one moment."""
+        with self._file.reading() as db, self._sound():
+            sealer = self._sealer(db)
+            for (number,) in db.execute("SELECT id FROM identity ORDER BY id").fetchall():
+                yield read_person(db, sealer, number, pictures=pictures)
 
     def names(self, model_id: str | None = None) -> tuple[str, ...]:
         """All names, sorted; with `model_id`, those that have templates of that model."""
-        return tuple(one.name for one in self.roster() if model_id is None or model_id in one.templates)
+        with self._file.reading() as db, self._sound():
+            people = _people(db, self._sealer(db))
+            if model_id is None:
+                return tuple(sorted(name for name, _ in people.values()))
+            key, _ = _model(db, model_id) or (0, 0)
+            having = db.execute("SELECT DISTINCT identity FROM template WHERE model = ?", (key,))
+            return tuple(sorted(people[number][0] for (number,) in having))
 
     def models_without_poses(self) -> frozenset[str]:
         """Models none of whose templates was measured to be turned or tilted, and all with the score 1: of things.
 
         Imported templates, of which nothing was measured, tell nothing.
         """
-        with self._file.reading() as db:
-            rows = db.execute(
-                "SELECT model.name FROM template JOIN model ON model.id = model GROUP BY 1"
-                " HAVING max(score) = 1 AND min(score = 1 OR face_px = 0)"
-                " AND max(abs(yaw) + abs(pitch) + abs(roll_deg)) = 0"
-            )
-            return frozenset(row[0] for row in rows)
+        of_things: dict[str, bool] = {}
+        measured: set[str] = set()
+        with self._file.reading() as db, self._sound():
+            sealer = self._sealer(db)
+            models = _models(db)
+            for number, person, model, shot in db.execute("SELECT id, identity, model, shot FROM template"):
+                name = models[model][0]
+                if of_things.get(name, True):
+                    _, _, q = records.decode_shot(sealer.open("template.shot", (number, person, model), shot))
+                    of_things[name] = not (q.yaw or q.pitch or q.roll_deg) and (q.score == 1 or q.face_px == 0)
+                    if q.score == 1:
+                        measured.add(name)
+        return frozenset(name for name, so in of_things.items() if so and name in measured)
 
     def roster(self) -> tuple[Enrolled, ...]:
         """All identities, a line each, sorted by name."""
-        with self._file.reading() as db:
+        with self._file.reading() as db, self._sound():
+            sealer = self._sealer(db)
+            models = _models(db)
+            people = _people(db, sealer)
             counts: dict[int, dict[str, int]] = {}
-            for person, model, count in db.execute(
-                "SELECT identity, model.name, count(*) FROM template JOIN model ON model.id = model GROUP BY 1, 2"
-            ):
-                counts.setdefault(person, {})[model] = count
-            people = db.execute(
-                "SELECT identity.id, name, count(picture.template), min(created_s), last_seen_s FROM identity"
-                " JOIN template ON identity = identity.id LEFT JOIN picture ON picture.template = template.id"
-                " GROUP BY identity.id ORDER BY name"
-            ).fetchall()
-        return tuple(Enrolled(name, MappingProxyType(counts[person]), *rest) for person, name, *rest in people)
+            created: dict[int, float] = {}
+            for number, person, model, shot in db.execute("SELECT id, identity, model, shot FROM template ORDER BY id"):
+                name = models[model][0]
+                of_person = counts.setdefault(person, {})
+                of_person[name] = of_person.get(name, 0) + 1
+                _, created_s, _ = records.decode_shot(sealer.open("template.shot", (number, person, model), shot))
+                created[person] = min(created_s, created.get(person, created_s))
+            kept = dict(
+                db.execute("SELECT identity, count(*) FROM picture JOIN template ON template.id = template GROUP BY 1")
+            )
+            found = []
+            for person, (name, stored) in people.items():
+                facts = records.decode_facts(stored)
+                by_model = MappingProxyType(counts[person])
+                line = (
+                    by_model,
+                    kept.get(person, 0),
+                    created[person],
+                    facts.last_seen_s,
+                    facts.ignored,
+                    facts.consents,
+                )
+                found.append(Enrolled(name, *line))
+        return tuple(sorted(found, key=lambda one: one.name))
 
     def models(self) -> dict[str, int]:
         """Number of templates by model id."""
-        with self._file.reading() as db:
-            return dict(
-                db.execute("SELECT name, count(*) FROM template JOIN model ON model.id = model GROUP BY 1 ORDER BY 1")
-            )
+        with self._file.reading() as db, self._sound():
+            known = _models(db)
+            counts = db.execute("SELECT model, count(*) FROM template GROUP BY 1").fetchall()
+            return dict(sorted((known[model][0], count) for model, count in counts))
 
     def generation(self) -> int:
         """A number that changes with every enrollment, renaming and forgetting by any process, not with sightings.
@@ -224,25 +273,66 @@ class Vault:
         """
         return self._file.generation()
 
-    def add(self, name: str, templates: Sequence[Template], pictures: Sequence[bytes | None] = ()) -> None:
+    def add(
+        self,
+        name: str,
+        templates: Sequence[Template],
+        pictures: Sequence[bytes | None] = (),
+        *,
+        ignored: bool = False,
+        consent: str | None = None,
+    ) -> None:
         """Enroll an identity, or give one that exists more templates, in one transaction.
 
-        `pictures`, when given, is parallel to `templates` and holds encoded pictures to keep. Raises UsageError for
-        an unfit name, GalleryError when a vector is not as long as those its model already has here.
+        `pictures`, when given, is parallel to `templates` and holds encoded pictures to keep; `ignored` makes a new
+        identity a known stranger; `consent` is noted with the time. Raises UsageError for an unfit name, GalleryError
+        when a vector is not as long as those its model already has here, or when the name is a known stranger's and
+        `ignored` is not given, or the other way round.
         """
         kept = pictures or (None,) * len(templates)
         if not templates or len(kept) != len(templates):
             raise ValueError(f"found {len(templates)} templates and {len(kept)} pictures, expected as many, not none")
-        name = valid_name(name)
-        with self._file.writing(create=True) as db:
-            db.execute("INSERT INTO identity (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
-            person, _ = _find(db, name)
-            for template, picture in zip(templates, kept, strict=True):
-                row = (person, _model_key(db, template.embedding), *_columns(template))
-                added = db.execute(f"INSERT INTO template VALUES (NULL{', ?' * len(row)})", row).lastrowid
-                if picture is not None:
-                    db.execute("INSERT INTO picture VALUES (?, ?)", (added, picture))
-            self._record(db, "enroll", len(templates))
+        consents = () if consent is None else ((self._clock(), consent),)
+        shots = tuple(KeptShot(template, picture) for template, picture in zip(templates, kept, strict=True))
+        self.restore(Person(valid_name(name), Facts(ignored=ignored, consents=consents), shots))
+
+    def restore(self, person: Person) -> None:
+        """Enroll everything of a `Person` in one transaction, beside what one of that name has; raises as `add`."""
+        with self._file.writing(create=True) as db, self._sound():
+            sealer = self._sealer(db)
+            token = sealer.token(valid_name(person.name))
+            row = db.execute("SELECT id, facts FROM identity WHERE token = ?", (token,)).fetchone()
+            if row is None:
+                added = db.execute("INSERT INTO identity VALUES (NULL, ?, zeroblob(0), zeroblob(0))", (token,))
+                number, facts = cast(int, added.lastrowid), person.facts
+                name = sealer.seal("identity.name", (number,), records.encode_name(valid_name(person.name)))
+                db.execute("UPDATE identity SET name = ? WHERE id = ?", (name, number))
+            else:
+                number = row[0]
+                held = records.decode_facts(sealer.open("identity.facts", (number,), row[1]))
+                if held.ignored != person.facts.ignored:
+                    what = "is a known stranger" if held.ignored else "is enrolled"
+                    raise GalleryError(
+                        f"{person.name!r} {what} already", remedy="choose another name or forget it first"
+                    )
+                seen = [at for at in (held.last_seen_s, person.facts.last_seen_s) if at is not None]
+                consents = held.consents + tuple(c for c in person.facts.consents if c not in held.consents)
+                facts = Facts(held.ignored, max(seen, default=None), consents)
+            _write_facts(db, sealer, number, facts)
+            for shot in person.shots:
+                model = _model_key(db, shot.template.embedding)
+                added = db.execute(
+                    "INSERT INTO template VALUES (NULL, ?, ?, zeroblob(0), zeroblob(0))", (number, model)
+                )
+                key = cast(int, added.lastrowid)
+                place = (key, number, model)
+                vector = sealer.seal("template.vector", place, records.encode_vector(shot.template.embedding))
+                measured = sealer.seal("template.shot", place, records.encode_shot(shot.template))
+                db.execute("UPDATE template SET vector = ?, shot = ? WHERE id = ?", (vector, measured, key))
+                if shot.picture is not None:
+                    sealed = sealer.seal("picture.bytes", (key,), shot.picture)
+                    db.execute("INSERT INTO picture VALUES (?, ?)", (key, sealed))
+            self._record(db, "enroll", len(person.shots), number)
 
     def rename(self, old: str, new: str) -> None:
         """Give an identity another name, the old one leaving no trace.
@@ -250,30 +340,32 @@ class Vault:
         Raises UsageError for an unfit name, GalleryError when `old` is absent or `new` is taken.
         """
         new = valid_name(new)
-        with self._file.writing() as db:
-            person, old = _find(db, old)
+        with self._file.writing() as db, self._sound():
+            sealer = self._sealer(db)
+            person, old = _find(db, sealer, old)
             if old == new:
                 return
-            if db.execute("SELECT 1 FROM identity WHERE name = ?", (new,)).fetchone():
+            if db.execute("SELECT 1 FROM identity WHERE token = ?", (sealer.token(new),)).fetchone():
                 raise GalleryError(
                     f"{new!r} is in the gallery already", remedy="choose another name or forget it first"
                 )
-            db.execute("UPDATE identity SET name = ? WHERE id = ?", (new, person))
+            sealed = sealer.seal("identity.name", (person,), records.encode_name(new))
+            db.execute("UPDATE identity SET token = ?, name = ? WHERE id = ?", (sealer.token(new), sealed, person))
             (count,) = db.execute("SELECT count(*) FROM template WHERE identity = ?", (person,)).fetchone()
-            self._record(db, "rename", count)
+            self._record(db, "rename", count, person)
 
-    def forget(self, name: str) -> int:
+    def forget(self, name: str, *, because: Literal["forget", "retention"] = "forget") -> int:
         """Delete an identity with its templates and pictures; returns how many templates there were.
 
         Neither its name nor any byte of a vector or picture stays in the file or beside it. Raises GalleryError when
         the name is absent.
         """
-        with self._file.writing() as db:
-            person, _ = _find(db, name)
+        with self._file.writing() as db, self._sound():
+            person, _ = _find(db, self._sealer(db), name)
             count = db.execute("DELETE FROM template WHERE identity = ?", (person,)).rowcount
             db.execute("DELETE FROM identity WHERE id = ?", (person,))
             db.execute("DELETE FROM model WHERE id NOT IN (SELECT model FROM template)")
-            self._record(db, "forget", count)
+            self._record(db, because, count, person)
         return count
 
     def drop(self, name: str, model_id: str, index: int | None = None) -> int:
@@ -282,8 +374,8 @@ class Vault:
         Returns how many were deleted; an identity left without any template goes too, and as little stays as after
         `forget`. Raises GalleryError when there is no such template.
         """
-        with self._file.writing() as db:
-            person, name = _find(db, name)
+        with self._file.writing() as db, self._sound():
+            person, name = _find(db, self._sealer(db), name)
             key, _ = _model(db, model_id) or (0, 0)
             rows = db.execute("SELECT id FROM template WHERE identity = ? AND model = ? ORDER BY id", (person, key))
             held = rows.fetchall()
@@ -294,7 +386,7 @@ class Vault:
             db.executemany("DELETE FROM template WHERE id = ?", doomed)
             db.execute("DELETE FROM identity WHERE id = ? AND id NOT IN (SELECT identity FROM template)", (person,))
             db.execute("DELETE FROM model WHERE id NOT IN (SELECT model FROM template)")
-            self._record(db, "forget", len(doomed))
+            self._record(db, "forget", len(doomed), person)
         return len(doomed)
 
     def touch(self, name: str, time_s: float) -> bool:
@@ -302,62 +394,264 @@ class Vault:
 
         Waits for the disk, some milliseconds: call it once per appearance, not per frame.
         """
-        with self._file.writing() as db:
-            touched = db.execute(
-                "UPDATE identity SET last_seen_s = max(coalesce(last_seen_s, ?1), ?1) WHERE name = ?2",
-                (float(time_s), valid_name(name)),
-            )
-            return touched.rowcount > 0
+        with self._file.writing() as db, self._sound():
+            sealer = self._sealer(db)
+            row = db.execute(
+                "SELECT id, facts FROM identity WHERE token = ?", (sealer.token(valid_name(name)),)
+            ).fetchone()
+            if row is None:
+                return False
+            facts = records.decode_facts(sealer.open("identity.facts", (row[0],), row[1]))
+            seen = records.valid_time(float(time_s))
+            _write_facts(db, sealer, row[0], replace(facts, last_seen_s=max(seen, facts.last_seen_s or 0.0)))
+            return True
 
     def last_seen(self, name: str) -> float | None:
         """Unix time of the last sighting, None for never. Raises GalleryError when the name is absent."""
-        with self._file.reading() as db:
-            person, _ = _find(db, name)
-            seen: float | None = db.execute("SELECT last_seen_s FROM identity WHERE id = ?", (person,)).fetchone()[0]
-            return seen
+        return self.person(name).facts.last_seen_s
+
+    def note(self, happening: Literal["export", "login"], name: str | None = None, templates: int = 0) -> None:
+        """Add a line to the audit trail: an export, or a recognition that let somebody in."""
+        with self._file.writing() as db, self._sound():
+            person = None if name is None else _find(db, self._sealer(db), name)[0]
+            self._record(db, happening, templates, person)
 
     def events(self) -> tuple[Event, ...]:
-        """The audit trail, oldest first."""
-        with self._file.reading() as db:
-            return tuple(Event(*row) for row in db.execute("SELECT * FROM event ORDER BY rowid"))
+        """The audit trail, oldest first. Raises GalleryError when a line was removed, changed or moved."""
+        with self._file.reading() as db, self._sound():
+            sealer = self._sealer(db)
+            people = _people(db, sealer)
+            link, number, found = b"", 0, []
+            for number, sealed, stored in db.execute("SELECT id, record, link FROM event ORDER BY id"):
+                record = sealer.open("event.record", (number,), sealed)
+                link = sealer.link(link, number, record)
+                if link != stored:
+                    raise damaged(self.path, f"its audit trail was changed at or before line {number}")
+                time_s, happening, templates, person, process = records.decode_event(record)
+                if happening not in _HAPPENINGS:
+                    raise ValueError("a happening that is none")
+                name = people[person][0] if person in people else None
+                found.append(Event(time_s, cast(Happening, happening), templates, person, name, process))
+            if _gallery(db)[3] != sealer.link(link, number, CHAIN_END):
+                raise damaged(self.path, "the end of its audit trail was cut off or added to")
+        return tuple(found)
+
+    def retention(self) -> bytes | None:
+        """What `edge_app.gallery.retention` keeps here, None for nothing."""
+        with self._file.reading() as db, self._sound():
+            stored = _gallery(db)[2]
+            return None if stored is None else self._sealer(db).open("gallery.retention", (1,), stored)
+
+    def set_retention(self, record: bytes | None) -> None:
+        """Keep a record for `edge_app.gallery.retention`, or none."""
+        with self._file.writing(create=True) as db, self._sound():
+            stored = None if record is None else self._sealer(db).seal("gallery.retention", (1,), record)
+            db.execute("UPDATE gallery SET retention = ?", (stored,))
+
+    def drop_picture(self, name: str, index: int) -> None:
+        """Delete the kept picture of the shot at `index` of `person`'s, and leave its template."""
+        with self._file.writing() as db, self._sound():
+            person, _ = _find(db, self._sealer(db), name)
+            rows = db.execute("SELECT id FROM template WHERE identity = ? ORDER BY id", (person,)).fetchall()
+            db.execute("DELETE FROM picture WHERE template = ?", rows[index])
+            self._record(db, "retention", 0, person)
+
+    def protect(self, method: keys.Method, ask: Callable[[], str] | None = None) -> None:
+        """Encrypt the gallery, or keep the key of an encrypted one elsewhere, in one transaction.
+
+        `ask` gives a new passphrase. The key is durable before the transaction begins, and an old one is deleted after
+        it has landed: killed at any moment, the gallery opens with what is there. Raises GalleryError when the place
+        cannot keep a key.
+        """
+        with self._file.transaction(create=True):
+            pass  # makes the file, and with it the gallery's id
+        with self._file.reading() as db, self._sound():
+            before = self._sealer(db)
+            gallery_id, stored, _, _ = _gallery(db)
+            old = None if stored is None else keys.Protection.decode(stored)
+        # Before the transaction: somebody may be typing a passphrase, and others must not wait for that.
+        data_key = os.urandom(32) if old is None else keys.unlock(old, gallery_id, self.path.parent)
+        new = keys.protect(method, gallery_id, data_key, self.path.parent, ask)
+        with self._file.transaction(create=False) as db:
+            with self._sound():
+                unchanged = _gallery(db)[:2] == (gallery_id, stored)
+            if not unchanged:
+                raise GalleryError("another process protected the gallery meanwhile", remedy="try again")
+            db.execute("UPDATE gallery SET protection = ?", (new.encode(),))
+            if old is None:
+                self._reseal(db, before, Sealed(gallery_id, data_key))
+            self._record(db, "protect", 0, None)
+        if old is not None and old.method != method:
+            keys.discard(old, gallery_id, self.path.parent)
+
+    def unprotect(self) -> None:
+        """Decrypt the gallery in one transaction, and delete its key. Raises GalleryError when it is not protected."""
+        with self._file.transaction(create=False) as db:
+            sealer = self._sealer(db)
+            gallery_id, stored, _, _ = _gallery(db)
+            if stored is None:
+                raise GalleryError("the gallery is not protected")
+            with self._sound():
+                old = keys.Protection.decode(stored)
+            db.execute("UPDATE gallery SET protection = NULL")
+            self._reseal(db, sealer, Clear(gallery_id))
+            self._record(db, "unprotect", 0, None)
+        keys.discard(old, gallery_id, self.path.parent)
 
     def verify(self) -> None:
-        """Check the file's structure and every vector; raises GalleryError with the first fault."""
+        """Check the file's structure and every record; raises GalleryError with the first fault."""
         self._file.verify()
         for model_id in self.models():
             self.read(model_id)
+        with self._file.reading() as db, self._sound():
+            sealer = self._sealer(db)
+            for number, token in db.execute("SELECT id, token FROM identity").fetchall():
+                if sealer.token(read_person(db, sealer, number, pictures=True).name) != token:
+                    raise ValueError("a name that was changed")
+        self.events()
+        self.retention()
 
-    def _record(self, db: sqlite3.Connection, happening: Happening, templates: int) -> None:
-        db.execute("INSERT INTO event VALUES (?, ?, ?)", (self._clock(), happening, templates))
-        self._file.changed(leaves_nothing=happening != "enroll")
+    def _reseal(self, db: sqlite3.Connection, old: Sealer, new: Sealer) -> None:
+        """Write every record anew. Raises GalleryError when one is damaged."""
+        with self._sound():
+            for column, place in _SEALED.items():
+                table, name = column.split(".")
+                rowid = place[0]
+                numbers = db.execute(f"SELECT {rowid} FROM {table} WHERE {name} IS NOT NULL").fetchall()
+                for (number,) in numbers:
+                    found = db.execute(f"SELECT {name}, {', '.join(place)} FROM {table} WHERE {rowid} = ?", (number,))
+                    stored, *where = found.fetchone()
+                    sealed = new.seal(column, tuple(where), old.open(column, tuple(where), stored))
+                    db.execute(f"UPDATE {table} SET {name} = ? WHERE {rowid} = ?", (sealed, number))
+            for number, (name, _) in _people(db, new).items():
+                db.execute("UPDATE identity SET token = ? WHERE id = ?", (new.token(name), number))
+            link, number = b"", 0
+            for number, sealed in db.execute("SELECT id, record FROM event ORDER BY id").fetchall():
+                link = new.link(link, number, new.open("event.record", (number,), sealed))
+                db.execute("UPDATE event SET link = ? WHERE id = ?", (link, number))
+            db.execute("UPDATE gallery SET chain = ?", (new.link(link, number, CHAIN_END),))
 
-    def _unit_rows(self, blob: bytes, shape: tuple[int, int]) -> Float32s:
-        """Vectors as a read-only (T, D) float32 array, without a copy where the machine is little-endian."""
-        if len(blob) != shape[0] * shape[1] * _LITTLE.itemsize:
-            raise damaged(self.path, "a vector of the wrong length")
-        rows = np.frombuffer(blob, dtype=_LITTLE).reshape(shape).astype(np.float32, copy=False)
-        if not np.all(np.abs(np.einsum("td,td->t", rows, rows) - 1.0) < _UNIT_TOLERANCE):  # also false for NaN
-            raise damaged(self.path, "a vector that is not of unit length")
-        rows.setflags(write=False)
-        return rows
+    def _record(self, db: sqlite3.Connection, happening: Happening, templates: int, person: int | None) -> None:
+        sealer = self._sealer(db)
+        before, link = db.execute("SELECT id, link FROM event ORDER BY id DESC LIMIT 1").fetchone() or (0, b"")
+        if not isinstance(link, bytes) or _gallery(db)[3] != sealer.link(link, before, CHAIN_END):
+            # Lines are missing, or were added: going on from a link that nobody computes lets `events` find it.
+            link = b"broken"
+        number = before + 1
+        record = records.encode_event(self._clock(), happening, templates, person, _process())
+        link = sealer.link(link, number, record)
+        sealed = sealer.seal("event.record", (number,), record)
+        db.execute("INSERT INTO event VALUES (?, ?, ?)", (number, sealed, link))
+        db.execute("UPDATE gallery SET chain = ?", (sealer.link(link, number, CHAIN_END),))
+        self._file.changed(leaves_nothing=happening in _LEAVES_NOTHING)
+
+    def _sealer(self, db: sqlite3.Connection) -> Sealer:
+        """What opens and seals the records as the file is protected now; another process may have changed that."""
+        with self._sound():
+            gallery_id, stored, _, _ = _gallery(db)
+            if self._opened is not None and self._opened[0] == (gallery_id, stored):
+                return self._opened[1]
+            sealer: Sealer = Clear(gallery_id)
+            if stored is not None:
+                protection = keys.Protection.decode(stored)
+                sealer = Sealed(gallery_id, keys.unlock(protection, gallery_id, self.path.parent))
+        self._opened = ((gallery_id, stored), sealer)
+        return sealer
+
+    @contextlib.contextmanager
+    def _sound(self) -> Iterator[None]:
+        """Tell a record that cannot be decoded in one line."""
+        try:
+            yield
+        except GalleryError:
+            raise
+        except SPOILED as error:
+            raise damaged(self.path, f"a record cannot be read ({error or type(error).__name__})") from error
 
 
-def _find(db: sqlite3.Connection, name: str) -> tuple[int, str]:
-    """Key and stored form of a name. Raises GalleryError, with near names, when it is absent."""
+_SEALED: Final = {
+    "identity.name": ("id",),
+    "identity.facts": ("id",),
+    "template.vector": ("id", "identity", "model"),
+    "template.shot": ("id", "identity", "model"),
+    "picture.bytes": ("template",),
+    "event.record": ("id",),
+    "gallery.retention": ("id",),
+}
+"""Every column that is sealed, and the columns that say where it belongs; the first is the row's number."""
+
+
+def read_person(db: sqlite3.Connection, sealer: Sealer, number: int, *, pictures: bool) -> Person:
+    """One identity by its number. Raises one of `SPOILED` when any part of it is damaged or missing."""
+    row = db.execute("SELECT name, facts FROM identity WHERE id = ?", (number,)).fetchone()
+    name = records.decode_name(sealer.open("identity.name", (number,), row[0]))
+    facts = records.decode_facts(sealer.open("identity.facts", (number,), row[1]))
+    models = _models(db)
+    shots = []
+    rows = db.execute("SELECT id, model, vector, shot FROM template WHERE identity = ? ORDER BY id", (number,))
+    for key, model, vector, shot in rows.fetchall():
+        place = (key, number, model)
+        model_id, size = models[model]
+        [unit] = records.unit_rows(sealer.open("template.vector", place, vector), (1, size))
+        source, created_s, quality = records.decode_shot(sealer.open("template.shot", place, shot))
+        picture = None
+        if pictures:
+            held = db.execute("SELECT bytes FROM picture WHERE template = ?", (key,)).fetchone()
+            picture = None if held is None else sealer.open("picture.bytes", (key,), held[0])
+        shots.append(KeptShot(Template(Embedding(unit, model_id), quality, source, created_s), picture))
+    if not shots:
+        raise ValueError("somebody without a template")
+    return Person(name, facts, tuple(shots))
+
+
+def _gallery(db: sqlite3.Connection) -> tuple[bytes, bytes | None, bytes | None, bytes]:
+    """The gallery's id, protection, retention and chain."""
+    rows = db.execute("SELECT gallery_id, protection, retention, chain FROM gallery LIMIT 2").fetchall()
+    if len(rows) != 1 or not isinstance(rows[0][0], bytes) or len(rows[0][0]) != 16:
+        raise ValueError("the gallery's own row is missing or damaged")
+    return cast("tuple[bytes, bytes | None, bytes | None, bytes]", rows[0])
+
+
+def _people(db: sqlite3.Connection, sealer: Sealer) -> dict[int, tuple[str, bytes]]:
+    """Name and encoded facts of everybody by number."""
+    found = {}
+    for number, name, facts in db.execute("SELECT id, name, facts FROM identity ORDER BY id").fetchall():
+        opened = sealer.open("identity.name", (number,), name)
+        found[number] = records.decode_name(opened), sealer.open("identity.facts", (number,), facts)
+    return found
+
+
+def _is_ignored(facts: bytes) -> bool:
+    # Nearly everybody's facts begin so: decoding those of 100,000 people would take a third of a second.
+    return not facts.startswith(b'{"ignored": false, ') and records.decode_facts(facts).ignored
+
+
+def _write_facts(db: sqlite3.Connection, sealer: Sealer, number: int, facts: Facts) -> None:
+    sealed = sealer.seal("identity.facts", (number,), records.encode_facts(facts))
+    db.execute("UPDATE identity SET facts = ? WHERE id = ?", (sealed, number))
+
+
+def _find(db: sqlite3.Connection, sealer: Sealer, name: str) -> tuple[int, str]:
+    """Number and stored form of a name. Raises GalleryError, with near names, when it is absent."""
     name = valid_name(name)
-    row = db.execute("SELECT id FROM identity WHERE name = ?", (name,)).fetchone()
+    row = db.execute("SELECT id FROM identity WHERE token = ?", (sealer.token(name),)).fetchone()
     if row:
         return int(row[0]), name
-    folded = {known.casefold(): known for (known,) in db.execute("SELECT name FROM identity")}
+    folded = {known.casefold(): known for known, _ in _people(db, sealer).values()}
     near = " or ".join(repr(folded[one]) for one in difflib.get_close_matches(name.casefold(), folded, n=3))
     remedy = f"did you mean {near}?" if near else "`edge-app gallery list` shows the names"
     raise GalleryError(f"nobody named {name!r} is in the gallery", remedy=remedy)
 
 
+def _models(db: sqlite3.Connection) -> dict[int, tuple[str, int]]:
+    """Id and dimensions of every model by its key."""
+    rows = db.execute("SELECT id, name, dimensions FROM model").fetchall()
+    return {key: records.valid_model(name, dimensions) for key, name, dimensions in rows}
+
+
 def _model(db: sqlite3.Connection, model_id: str) -> tuple[int, int] | None:
     """Key and dimensions of a model, None when the gallery has nothing of it."""
-    row: tuple[int, int] | None = db.execute("SELECT id, dimensions FROM model WHERE name = ?", (model_id,)).fetchone()
-    return row
+    return next(((key, size) for key, (name, size) in _models(db).items() if name == model_id), None)
 
 
 def _model_key(db: sqlite3.Connection, embedding: Embedding) -> int:
@@ -376,17 +670,6 @@ def _model_key(db: sqlite3.Connection, embedding: Embedding) -> int:
     return key
 
 
-def _latest_model(db: sqlite3.Connection, person: int) -> str:
-    row = db.execute(
-        "SELECT name FROM template JOIN model ON model.id = model WHERE identity = ? ORDER BY template.id DESC",
-        (person,),
-    ).fetchone()
-    return str(row[0])
-
-
-def _columns(template: Template) -> tuple[bytes | str | float, ...]:
-    """A template as the columns from `vector` on; numpy's numbers become Python's, which SQLite takes."""
-    # A file name that is not UTF-8 reaches us with surrogates, which SQLite refuses.
-    source = template.source.encode(errors="backslashreplace").decode()
-    vector = template.embedding.vector.astype(_LITTLE).tobytes()
-    return vector, source, float(template.created_s), *(float(value) for value in astuple(template.quality))
+def _process() -> str:
+    """The running program and its number, for the audit trail; the arguments, which may name people, are left out."""
+    return f"{Path(sys.argv[0] or 'python').name[:80]} ({os.getpid()})".encode(errors="replace").decode()

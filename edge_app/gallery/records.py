@@ -1,0 +1,265 @@
+"""What the gallery's tables hold: the schema, records to bytes and back, and the tables of version 0.1.0.
+
+Everything that says something about a person lies in a BLOB that `edge_app.gallery.sealing` may encrypt. Decoding
+raises ValueError (or one of `SPOILED`) for whatever an encoder here does not write.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sqlite3
+from dataclasses import astuple, dataclass, fields
+from typing import Any, Final
+
+import numpy as np
+
+from edge_app.core.errors import UsageError
+from edge_app.core.names import NAME_MAX_CHARS, valid_name
+from edge_app.core.types import Embedding, Float32s, Quality, Template
+from edge_app.gallery.sealing import Clear
+from edge_app.gallery.sqlite_file import Schema
+
+LITTLE: Final = np.dtype("<f4")
+UNIT_TOLERANCE: Final = 1e-3
+"""How far a stored vector's squared length may be from 1; float32 rounding stays below 1e-6."""
+MOST_DIMENSIONS: Final = 65_536
+MOST_TEXT_CHARS: Final = 4_096
+LATEST_S: Final = 253_402_214_400.0
+"""The last day of the year 9999: a time beyond it, or before 1970, was written by nobody."""
+CHAIN_END: Final = b"end"
+"""What the gallery's own link is made of, after the last line of the audit trail: a cut-off end shows."""
+SPOILED: Final = (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError)
+"""What decoding a damaged record raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of an identity besides its name."""
+
+    ignored: bool = False
+    """Somebody who is not to be told of, and not to be mistaken for somebody else."""
+    last_seen_s: float | None = None
+    """Unix time of the last sighting; None: never seen."""
+    consents: tuple[tuple[float, str], ...] = ()
+    """Unix times and words of the consents that were noted at enrollment."""
+
+
+def encode_name(name: str) -> bytes:
+    """The name's bytes."""
+    return name.encode()
+
+
+def decode_name(record: bytes) -> str:
+    """The name, which is a valid one."""
+    name = record.decode()
+    # Of ASCII, printable means valid but for the slashes and the length: 100,000 names in full take a second.
+    if not (name.isascii() and name.isprintable() and 0 < len(name) <= NAME_MAX_CHARS) or {"/", "\\"} & set(name):
+        try:
+            stored_form = valid_name(name)
+        except UsageError as error:
+            raise ValueError("a name that is none") from error
+        if stored_form != name:
+            raise ValueError("a name in another form than it is stored in")
+    elif name != name.strip() or name in {".", ".."}:
+        raise ValueError("a name with blanks around it")
+    return name
+
+
+def encode_facts(facts: Facts) -> bytes:
+    """The facts' bytes."""
+    plain = {"ignored": facts.ignored, "last_seen_s": facts.last_seen_s, "consents": facts.consents}
+    return json.dumps(plain).encode()
+
+
+def decode_facts(record: bytes) -> Facts:
+    """The facts."""
+    plain = json.loads(record)
+    seen = plain["last_seen_s"]
+    consents = tuple((valid_time(time_s), _text(words)) for time_s, words in plain["consents"])
+    if type(plain["ignored"]) is not bool:
+        raise ValueError("ignored is neither true nor false")
+    return Facts(plain["ignored"], None if seen is None else valid_time(seen), consents)
+
+
+def encode_shot(template: Template) -> bytes:
+    """What was measured on a template, and where it came from."""
+    # A file name that is not UTF-8 reaches us with surrogates.
+    source = template.source.encode(errors="backslashreplace").decode()[:MOST_TEXT_CHARS]
+    quality = [float(value) for value in astuple(template.quality)]
+    return json.dumps([source, float(template.created_s), *quality], ensure_ascii=False).encode()
+
+
+def decode_shot(record: bytes) -> tuple[str, float, Quality]:
+    """Source, Unix time and quality of a template."""
+    source, created_s, *measured = json.loads(record)
+    if len(measured) != len(fields(Quality)) or not all(
+        type(value) in (int, float) and math.isfinite(value) for value in measured
+    ):
+        raise ValueError("a measurement that is no number")
+    return _text(source), valid_time(created_s), Quality(*(float(value) for value in measured))
+
+
+def encode_vector(embedding: Embedding) -> bytes:
+    """The vector's bytes."""
+    return embedding.vector.astype(LITTLE).tobytes()
+
+
+def unit_rows(blob: bytes, shape: tuple[int, int]) -> Float32s:
+    """Vectors as a read-only (T, D) float32 array, without a copy where the machine is little-endian."""
+    if len(blob) != shape[0] * shape[1] * LITTLE.itemsize:
+        raise ValueError("a vector of the wrong length")
+    rows = np.frombuffer(blob, dtype=LITTLE).reshape(shape).astype(np.float32, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.einsum("td,td->t", rows, rows)
+    if not np.all(np.abs(lengths - 1.0) < UNIT_TOLERANCE):  # also false for NaN
+        raise ValueError("a vector that is not of unit length")
+    rows.setflags(write=False)
+    return rows
+
+
+def valid_model(name: object, dimensions: object) -> tuple[str, int]:
+    """A model's id and its number of dimensions."""
+    if type(dimensions) is not int or not 0 < dimensions <= MOST_DIMENSIONS:
+        raise ValueError("a model whose vectors have no possible length")
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= 200:
+        raise ValueError("a model without a plain id")
+    return name, dimensions
+
+
+def valid_time(value: Any) -> float:
+    """A Unix time between 1970 and 9999."""
+    if type(value) not in (int, float) or not 0 <= value < LATEST_S:
+        raise ValueError("a time that is none")
+    return float(value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or len(value) > MOST_TEXT_CHARS:
+        raise ValueError("a text that is none, or too long")
+    return value
+
+
+def _fill(db: sqlite3.Connection) -> None:
+    gallery_id = os.urandom(16)
+    chain = Clear(gallery_id).link(b"", 0, CHAIN_END)
+    db.execute("INSERT INTO gallery VALUES (1, ?, NULL, NULL, ?)", (gallery_id, chain))
+
+
+def upgrade_first(db: sqlite3.Connection, version: int, lost: list[str] | None = None) -> None:
+    """From the tables of version 0.1.0, where names, sources and numbers had columns of their own.
+
+    With `lost`, identities that are damaged are left out and named there (by their number where the name is damaged).
+    """
+    if version != 1:
+        raise ValueError(f"a schema of version {version}")
+    for table in ("identity", "template", "picture", "event"):
+        db.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
+    db.execute("DROP INDEX IF EXISTS template_of")
+    models = {}
+    for key, name, size in db.execute("SELECT id, name, dimensions FROM model").fetchall():
+        try:
+            models[key] = valid_model(name, size)
+        except SPOILED:
+            if lost is None:
+                raise
+    db.execute("DROP TABLE model")
+    for statement in _TABLES:
+        db.execute(statement)
+    _fill(db)
+    (gallery_id,) = db.execute("SELECT gallery_id FROM gallery").fetchone()
+    clear = Clear(gallery_id)
+    db.executemany("INSERT INTO model VALUES (?, ?, ?)", ((key, *model) for key, model in models.items()))
+    quality = ", ".join(field.name for field in fields(Quality))
+    templates = (
+        f"SELECT id, model, vector, source, created_s, {quality} FROM old_template WHERE identity = ? ORDER BY id"
+    )
+    pictures = "SELECT bytes FROM old_picture WHERE template = ?"
+    moved = 0
+    for person, name, seen in db.execute("SELECT id, name, last_seen_s FROM old_identity").fetchall():
+        db.execute("SAVEPOINT person")
+        try:
+            name = decode_name(encode_name(_text(name)))
+            facts = encode_facts(Facts(last_seen_s=None if seen is None else valid_time(seen)))
+            db.execute("INSERT INTO identity VALUES (?, ?, ?, ?)", (person, clear.token(name), name.encode(), facts))
+            shots = db.execute(templates, (person,)).fetchall()
+            for key, model, vector, source, created_s, *measured in shots:
+                if not isinstance(vector, bytes):
+                    raise TypeError("a vector that is none")
+                unit_rows(vector, (1, models[model][1]))
+                shot = json.dumps([_text(source), valid_time(created_s), *measured], ensure_ascii=False).encode()
+                decode_shot(shot)
+                db.execute("INSERT INTO template VALUES (?, ?, ?, ?, ?)", (key, person, model, vector, shot))
+                held = db.execute(pictures, (key,)).fetchone()
+                if held is not None:
+                    if not isinstance(held[0], bytes):
+                        raise TypeError("a picture that is none")
+                    db.execute("INSERT INTO picture VALUES (?, ?)", (key, held[0]))
+            if not shots:
+                raise ValueError("somebody without a template")
+            moved += len(shots)
+        except (*SPOILED, sqlite3.Error):
+            db.execute("ROLLBACK TO person")
+            if lost is None:
+                raise
+            lost.append(name if isinstance(name, str) else f"number {person}")
+        db.execute("RELEASE person")
+    if lost is None and moved != db.execute("SELECT count(*) FROM old_template").fetchone()[0]:
+        raise ValueError("a template of nobody")
+    link, number = b"", 0
+    for time_s, happening, count in db.execute(
+        "SELECT time_s, happening, templates FROM old_event ORDER BY rowid"
+    ).fetchall():
+        try:
+            record = encode_event(time_s, happening, count, None, "")
+            decode_event(record)
+        except SPOILED:
+            if lost is None:
+                raise
+            continue
+        number += 1
+        link = clear.link(link, number, record)
+        db.execute("INSERT INTO event VALUES (?, ?, ?)", (number, record, link))
+    db.execute("UPDATE gallery SET chain = ?", (clear.link(link, number, CHAIN_END),))
+    for table in ("picture", "template", "identity", "event"):
+        db.execute(f"DROP TABLE old_{table}")
+
+
+def encode_event(time_s: float, happening: str, templates: int, person: int | None, process: str) -> bytes:
+    """A line of the audit trail; `person` is the number of the identity, never its name."""
+    return json.dumps([time_s, happening, templates, person, process], ensure_ascii=False).encode()
+
+
+def decode_event(record: bytes) -> tuple[float, str, int, int | None, str]:
+    """Time, happening, templates, person and process."""
+    time_s, happening, templates, person, process = json.loads(record)
+    fits = type(templates) is int and (person is None or type(person) is int) and isinstance(happening, str)
+    if not fits or not happening.isprintable():
+        raise ValueError("a line of the audit trail that is none")
+    return valid_time(time_s), happening, templates, person, _text(process)
+
+
+_TABLES: Final = (
+    "CREATE TABLE gallery (id INTEGER PRIMARY KEY CHECK (id = 1), gallery_id BLOB NOT NULL, protection BLOB, "
+    "retention BLOB, chain BLOB NOT NULL)",
+    "CREATE TABLE model (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, dimensions INTEGER NOT NULL)",
+    # Numbers are not used again: the audit trail speaks of people by their number.
+    "CREATE TABLE identity (id INTEGER PRIMARY KEY AUTOINCREMENT, token BLOB NOT NULL UNIQUE, name BLOB NOT NULL, "
+    "facts BLOB NOT NULL)",
+    "CREATE TABLE template (id INTEGER PRIMARY KEY AUTOINCREMENT, "
+    "identity INTEGER NOT NULL REFERENCES identity ON DELETE CASCADE, "
+    "model INTEGER NOT NULL REFERENCES model, vector BLOB NOT NULL, shot BLOB NOT NULL)",
+    "CREATE INDEX template_of ON template (identity)",
+    # Apart from the templates, so that reading all vectors does not wade through pictures.
+    "CREATE TABLE picture (template INTEGER PRIMARY KEY REFERENCES template ON DELETE CASCADE, bytes BLOB NOT NULL)",
+    "CREATE TABLE event (id INTEGER PRIMARY KEY AUTOINCREMENT, record BLOB NOT NULL, link BLOB NOT NULL)",
+)
+
+SCHEMA: Final = Schema(
+    statements=_TABLES,
+    version=2,
+    application_id=0x45444745,  # "EDGE"
+    fill=_fill,
+    upgrade=upgrade_first,
+)
