@@ -103,7 +103,9 @@ def protect(
             key = os.urandom(KEY_BYTES)
             sealed = _systemd_creds(["encrypt", f"--name={_credential(gallery_id)}", "-", "-"], base64.b64encode(key))
             details["credential"] = "".join(sealed.decode("ascii", "replace").split())
-    return Protection(method, wrap_key(key, data_key, gallery_id), details)
+    made = Protection(method, wrap_key(key, data_key, gallery_id), details)
+    _unlocked[gallery_id, made.encode()] = data_key
+    return made
 
 
 def unlock(protection: Protection, gallery_id: bytes, folder: Path) -> bytes:

@@ -24,6 +24,7 @@ from edge_app.gallery.sqlite_file import Schema
 LITTLE: Final = np.dtype("<f4")
 UNIT_TOLERANCE: Final = 1e-3
 """How far a stored vector's squared length may be from 1; float32 rounding stays below 1e-6."""
+GALLERY_ID_BYTES: Final = 16
 MOST_DIMENSIONS: Final = 65_536
 MOST_TEXT_CHARS: Final = 4_096
 LATEST_S: Final = 253_402_214_400.0
@@ -142,7 +143,7 @@ def _text(value: object) -> str:
 
 
 def _fill(db: sqlite3.Connection) -> None:
-    gallery_id = os.urandom(16)
+    gallery_id = os.urandom(GALLERY_ID_BYTES)
     chain = Clear(gallery_id).link(b"", 0, CHAIN_END)
     db.execute("INSERT INTO gallery VALUES (1, ?, NULL, NULL, ?)", (gallery_id, chain))
 
@@ -171,9 +172,8 @@ def upgrade_first(db: sqlite3.Connection, version: int, lost: list[str] | None =
     (gallery_id,) = db.execute("SELECT gallery_id FROM gallery").fetchone()
     clear = Clear(gallery_id)
     db.executemany("INSERT INTO model VALUES (?, ?, ?)", ((key, *model) for key, model in models.items()))
-    quality = ", ".join(field.name for field in fields(Quality))
     templates = (
-        f"SELECT id, model, vector, source, created_s, {quality} FROM old_template WHERE identity = ? ORDER BY id"
+        f"SELECT id, model, vector, source, created_s, {_QUALITY} FROM old_template WHERE identity = ? ORDER BY id"
     )
     pictures = "SELECT bytes FROM old_picture WHERE template = ?"
     moved = 0
@@ -255,6 +255,17 @@ _TABLES: Final = (
     "CREATE TABLE picture (template INTEGER PRIMARY KEY REFERENCES template ON DELETE CASCADE, bytes BLOB NOT NULL)",
     "CREATE TABLE event (id INTEGER PRIMARY KEY AUTOINCREMENT, record BLOB NOT NULL, link BLOB NOT NULL)",
 )
+
+_QUALITY: Final = ", ".join(field.name for field in fields(Quality))
+FIRST_TABLES: Final = (
+    "CREATE TABLE model (id INTEGER PRIMARY KEY, name TEXT, dimensions INTEGER)",
+    "CREATE TABLE identity (id INTEGER PRIMARY KEY, name TEXT, last_seen_s REAL)",
+    "CREATE TABLE template (id INTEGER PRIMARY KEY, identity INTEGER, model INTEGER, vector BLOB, source TEXT, "
+    f"created_s REAL, {_QUALITY.replace(',', ' REAL,')} REAL)",
+    "CREATE TABLE picture (template INTEGER PRIMARY KEY, bytes BLOB)",
+    "CREATE TABLE event (time_s REAL, happening TEXT, templates INTEGER)",
+)
+"""The columns of version 0.1.0, without its constraints: what can be read of a damaged file is gathered in them."""
 
 SCHEMA: Final = Schema(
     statements=_TABLES,

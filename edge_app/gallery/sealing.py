@@ -70,9 +70,9 @@ class Sealed:
     def __init__(self, gallery_id: bytes, data_key: bytes) -> None:
         """`data_key` has 32 bytes."""
         self._gallery_id = gallery_id
-        self._cipher = AESGCM(_mac(data_key, b"records"))
-        self._token_key = _mac(data_key, b"tokens")
-        self._link_key = _mac(data_key, b"links")
+        self._cipher = AESGCM(_mac(data_key, b"records", gallery_id))
+        self._token_key = _mac(data_key, b"tokens", gallery_id)
+        self._link_key = _mac(data_key, b"links", gallery_id)
 
     def seal(self, column: str, place: tuple[int, ...], record: bytes) -> bytes:
         nonce = os.urandom(NONCE_BYTES)

@@ -255,7 +255,7 @@ class Database:
             if version < self._schema.version:  # else another process was first
                 try:
                     self._schema.upgrade(db, version)
-                except (ValueError, TypeError, OverflowError, EdgeError, sqlite3.IntegrityError) as error:
+                except (ValueError, TypeError, LookupError, OverflowError, EdgeError, sqlite3.IntegrityError) as error:
                     raise damaged(self.path, f"a record that no edge-app wrote ({type(error).__name__})") from error
                 db.execute(f"PRAGMA user_version = {self._schema.version}")
                 # What the earlier version wrote in clear must not stay in pages that are free now.

@@ -498,6 +498,15 @@ class Vault:
             self._record(db, "unprotect", 0, None)
         keys.discard(old, gallery_id, self.path.parent)
 
+    def adopt(self, gallery_id: bytes, protection: bytes | None, sealer: Sealer) -> None:
+        """Make a new, empty gallery open with the key of another one."""
+        with self._file.writing(create=True) as db:
+            if db.execute("SELECT 1 FROM identity").fetchone():
+                raise ValueError("found a gallery that holds somebody, expected an empty one")
+            chain = sealer.link(b"", 0, CHAIN_END)
+            db.execute("UPDATE gallery SET gallery_id = ?, protection = ?, chain = ?", (gallery_id, protection, chain))
+            self._opened = ((gallery_id, protection), sealer)
+
     def verify(self) -> None:
         """Check the file's structure and every record; raises GalleryError with the first fault."""
         self._file.verify()
@@ -607,7 +616,7 @@ def read_person(db: sqlite3.Connection, sealer: Sealer, number: int, *, pictures
 def _gallery(db: sqlite3.Connection) -> tuple[bytes, bytes | None, bytes | None, bytes]:
     """The gallery's id, protection, retention and chain."""
     rows = db.execute("SELECT gallery_id, protection, retention, chain FROM gallery LIMIT 2").fetchall()
-    if len(rows) != 1 or not isinstance(rows[0][0], bytes) or len(rows[0][0]) != 16:
+    if len(rows) != 1 or not isinstance(rows[0][0], bytes) or len(rows[0][0]) != records.GALLERY_ID_BYTES:
         raise ValueError("the gallery's own row is missing or damaged")
     return cast("tuple[bytes, bytes | None, bytes | None, bytes]", rows[0])
 

@@ -131,12 +131,12 @@ def test_the_help_loads_neither_onnx_runtime_nor_opencv():
 SOURCES = [p for p in files() if p.values[0] == "edge_app"]
 
 
-def test_one_module_talks_to_onnx_runtime_and_one_to_the_gallery_s_file():
+def test_one_module_talks_to_onnx_runtime_and_few_to_the_gallery_s_file():
     def users(package):
         return [p.values[1] for p in SOURCES if package in {name.split(".")[0] for name in imported(p.values[2])}]
 
     assert users("onnxruntime") == ["inference/onnx_model.py"]
-    assert users("sqlite3") == ["gallery/sqlite_file.py", "gallery/storage.py"]
+    assert users("sqlite3") == [f"gallery/{name}.py" for name in ("records", "salvage", "sqlite_file", "storage")]
 
 
 @pytest.mark.parametrize(("_room", "inside", "text"), SOURCES)
