@@ -26,7 +26,7 @@ $(VENV)/.laptop: pyproject.toml constraints.txt
 
 # Adds torch with its CUDA libraries (about 5.6 GB on disk): torchvision and timm run on no smaller build.
 $(VENV)/.extras: $(VENV)/.laptop models/pyproject.toml export/pyproject.toml
-	$(PIP) install --constraint constraints.txt --editable '.[train,export,mqtt,dev]' --editable ./models --editable ./export
+	$(PIP) install --constraint constraints.txt --editable '.[train,export,mqtt,heic,dev]' --editable ./models --editable ./export
 	touch $@
 
 demo: install

@@ -29,7 +29,8 @@ from edge_app.inference.detector import Detector
 from edge_app.inference.embedder import Embedder
 from edge_app.inference.face_quality import QualityLimits, measure
 from edge_app.inference.geometry import align, crop_named
-from edge_app.media.pictures import find_pictures, read_picture
+from edge_app.media.folders import find_pictures
+from edge_app.media.pictures import read_picture
 from edge_app.system.parallel import cores, ordered_map
 
 Tick = Callable[[], None]

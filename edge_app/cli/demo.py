@@ -113,7 +113,7 @@ def _walk(bench: Workbench, args: Arguments) -> _Result:
     from edge_app.media import sample
     from edge_app.media.drawing import annotate
     from edge_app.media.pictures import write_picture
-    from edge_app.media.video import VideoWriter
+    from edge_app.media.video_writer import VideoWriter
     from edge_app.recognition.timeline import Timeline
     from edge_app.system.parallel import cores, ordered_map
 

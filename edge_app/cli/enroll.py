@@ -185,7 +185,7 @@ def _batches(args: Arguments) -> Iterator[tuple[str, Sequence[Path]]]:
 
 def people_in(folder: Path) -> Iterator[tuple[str, Sequence[Path]]]:
     """Every sub-folder of `folder` as a name with its pictures. Raises MediaError when there is none."""
-    from edge_app.media.pictures import find_pictures
+    from edge_app.media.folders import find_pictures
 
     if not folder.is_dir():
         raise MediaError(f"{folder} is not a folder", expected="a folder with a sub-folder per person")

@@ -43,7 +43,7 @@ def _measure(args: Arguments) -> dict[str, Any]:
     from edge_app.bench import recognizer
     from edge_app.cli import evaluate
     from edge_app.inference.detector import DETECTORS, DetectorOptions
-    from edge_app.media.pictures import find_pictures
+    from edge_app.media.folders import find_pictures
     from edge_app.model_store.open_detector import open_detector
     from edge_app.system.parallel import cores
 

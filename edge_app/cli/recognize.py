@@ -85,7 +85,7 @@ class _Job:
 
 def _jobs(args: Arguments, failed: Any) -> Iterator[_Job]:
     """Every picture and video that the sources name."""
-    from edge_app.media.pictures import find_pictures
+    from edge_app.media.folders import find_pictures
     from edge_app.media.sources import parse_source
 
     for text in args.sources:
@@ -264,7 +264,7 @@ class _Marked:
 
     def write(self, pixels: Pixels) -> None:
         """Append one annotated frame."""
-        from edge_app.media.video import VideoWriter
+        from edge_app.media.video_writer import VideoWriter
 
         if self._writer is None:
             self._writer = VideoWriter(self._path, (pixels.shape[1], pixels.shape[0]), self._fps)

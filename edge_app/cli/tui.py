@@ -161,7 +161,7 @@ def _snapshot(home: Home, shown: Observation | Reading) -> Path:
 
 def pictures_named(text: str) -> tuple[Path, ...]:
     """Picture files by what was typed, quoted as in a shell; folders stand for the pictures in them."""
-    from edge_app.media.pictures import find_pictures
+    from edge_app.media.folders import find_pictures
 
     try:
         words = shlex.split(text)

@@ -1,10 +1,7 @@
-"""Pictures on disk: hides file formats, colour modes, orientation, damage and sheer size.
+"""Reading pictures as upright RGB pixels of a bounded size, and writing them.
 
-In: paths. Out: (H, W, 3) uint8 RGB pixels, upright and no longer than a working limit; or a MediaError of one line.
-Pixels also go the other way: written atomically, and for the owner's eyes only.
-
-Memory: a JPEG is decoded at a fraction of its size; other formats have no such mode and cost 1-4 bytes a pixel while
-they are read, but nothing of full size is made after that. Measured at 12,000 x 9,000: 225 MiB for a JPEG (414 for a
+A JPEG is decoded at a fraction of its size; other formats have no such mode and cost 1-4 bytes a pixel while they are
+read, but nothing of full size is made after that. Peak memory measured at 12,000 x 9,000: 225 MiB for a JPEG (414 for a
 progressive one, which libjpeg must hold whole), 660 MiB for a PNG.
 """
 
@@ -19,6 +16,7 @@ import warnings
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Final
 
@@ -27,6 +25,7 @@ from PIL import Image, UnidentifiedImageError
 
 from edge_app.core.errors import MediaError
 from edge_app.core.types import Pixels
+from edge_app.media.kinds import HEAD_BYTES, kind_of_bytes
 
 WORKING_PX: Final = 4096
 """Default longest side of what is read: a 24 px face of a 12,000 px picture is still 8 px here, too small to name."""
@@ -37,13 +36,9 @@ MAX_PIXELS: Final = 178_956_970
 MAX_SIDE_PX: Final = 65_500
 """The longest side a JPEG can have; anything beyond it is a damaged header or a trap."""
 
-PICTURE_SUFFIXES: Final = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"}
-)
-"""File names that count as pictures when a folder is searched."""
-
 # Named one by one because Pillow would otherwise also try EPS, which starts a PostScript interpreter.
 _FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
+_HEIC_REMEDY: Final = "install what reads it: pip install 'edge-app[heic]'; or export it as JPEG"
 
 # What Pillow's decoders raise on damaged data, as seen by feeding them cut and altered files.
 _DAMAGE: Final = (
@@ -116,18 +111,31 @@ def open_picture(path: Path, *, max_px: int = WORKING_PX) -> Picture:
     """
     path = Path(path)
     with _open_file(path) as file:
+        kind = kind_of_bytes(file.read(HEAD_BYTES), path.suffix.lower())
+        file.seek(0)
+        if kind == "heic" and not can_read_heic():
+            raise MediaError(f"{path} is a HEIC picture", remedy=_HEIC_REMEDY)
+        if kind == "raw":
+            raise MediaError(f"{path} is a camera's raw photo", expected="a picture", remedy="export it as JPEG")
         try:
-            return _decode(file, path, max_px)
+            return _decode(file, path, max_px, ("HEIF",) if kind == "heic" else _FORMATS)
         except UnidentifiedImageError:
-            raise _not_a_picture(file, path) from None
+            if kind == "heic":
+                raise _damaged(path, "its index makes no sense") from None
+            found = f"{path} is a video" if kind == "video" else f"{path} is not a picture"
+            raise MediaError(found, expected=f"one of {', '.join(_FORMATS)}", remedy="check the file") from None
         except Image.DecompressionBombError:
             raise _too_large(path, f"more than {MAX_PIXELS // 10**6} megapixels") from None
         except _DAMAGE as error:
-            raise MediaError(
-                f"{path} is damaged or cut short ({_reason(error)})",
-                expected="a whole picture",
-                remedy="copy or save the file again",
-            ) from error
+            raise _damaged(path, _reason(error)) from error
+
+
+def picture_of_bytes(data: bytes, name: str, *, max_px: int = WORKING_PX) -> Picture:
+    """As `open_picture`, from the bytes of a file; `name` is what it is called in messages."""
+    try:
+        return _decode(io.BytesIO(data), name, max_px, _FORMATS)
+    except (*_DAMAGE, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise MediaError(f"{name} is no whole picture ({_reason(error)})") from error
 
 
 def write_picture(path: Path, pixels: Pixels, *, quality: int = 92) -> None:
@@ -169,46 +177,15 @@ def encode_png(pixels: Pixels) -> bytes:
     return buffer.getvalue()
 
 
-def find_pictures(folder: Path, *, recursive: bool = False) -> list[Path]:
-    """List the pictures of a folder by file name suffix, sorted; hidden files and folders are left out.
-
-    Links to folders are followed, each real folder once, so loops end. Raises MediaError when the folder is absent,
-    unreadable, or holds no picture.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        found = f"{folder} is a file" if folder.exists() else f"{folder} does not exist"
-        raise MediaError(found, expected="a folder of pictures", remedy="check the path")
-    pictures = sorted(_walk(folder, recursive))
-    if not pictures:
-        where = "nor in the folders below it" if recursive else "sub-folders were not searched"
-        raise MediaError(
-            f"no picture in {folder} ({where})",
-            expected=f"files ending in {', '.join(sorted(PICTURE_SUFFIXES))}",
-            remedy="name a folder that holds pictures",
-        )
-    return pictures
-
-
-def _walk(folder: Path, recursive: bool) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise MediaError(
-            f"{error.filename} cannot be listed ({_reason(error)})", remedy="allow reading it, or name another folder"
-        ) from error
-
-    found: list[Path] = []
-    seen: set[str] = set()
-    for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        # Sorted, so that of two links to one folder it is always the same that is taken.
-        folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
-        names = (name for name in files if not name.startswith("."))
-        found += [Path(here, name) for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES]
-    return found
+@cache
+def can_read_heic() -> bool:
+    """Whether HEIC pictures can be read here: the extra `heic` brings a decoder, which this makes known to Pillow."""
+    try:
+        import pi_heif
+    except ImportError:
+        return False
+    pi_heif.register_heif_opener(thumbnails=False)
+    return True
 
 
 def _open_file(path: Path) -> IO[bytes]:
@@ -233,8 +210,8 @@ def _open_file(path: Path) -> IO[bytes]:
     raise MediaError(f"{path} is a pipe or a device", expected="a picture file", remedy="save it to a file first")
 
 
-def _decode(file: IO[bytes], path: Path, max_px: int) -> Picture:
-    with Image.open(file, formats=_FORMATS) as image:
+def _decode(file: IO[bytes], path: Path | str, max_px: int, formats: tuple[str, ...]) -> Picture:
+    with Image.open(file, formats=formats) as image:
         width, height = image.size
         if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
             raise _too_large(path, f"{width} x {height} px")
@@ -305,15 +282,12 @@ def _band_to_rgb(image: Image.Image, white: float) -> Image.Image:
     return image.convert("RGB")
 
 
-def _not_a_picture(file: IO[bytes], path: Path) -> MediaError:
-    file.seek(0)
-    head = file.read(16)
-    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
-        return MediaError(f"{path} is a HEIC picture", expected="JPEG or PNG", remedy="export it as JPEG")
-    return MediaError(f"{path} is not a picture", expected=f"one of {', '.join(_FORMATS)}", remedy="check the file")
+def _damaged(path: Path, reason: str) -> MediaError:
+    found = f"{path} is damaged or cut short ({reason})"
+    return MediaError(found, expected="a whole picture", remedy="copy or save the file again")
 
 
-def _too_large(path: Path, size: str) -> MediaError:
+def _too_large(path: Path | str, size: str) -> MediaError:
     return MediaError(
         f"{path} claims {size}",
         expected=f"at most {MAX_PIXELS // 10**6} megapixels and {MAX_SIDE_PX} px a side",

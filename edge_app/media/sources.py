@@ -1,7 +1,7 @@
-"""Where frames come from: hides the difference between webcam, stream, video, folder, picture and the sample clip.
+"""Frames from any source, in order and in RGB: webcam, stream, snapshot address, video, folder, picture, sample clip.
 
-In: a spec, the text a user types ("0", "/dev/video2", "clip.mp4", "holiday/", "rtsp://...", "sample").
-Out: a `Source` that yields `Frame`s in order, converted to RGB once. Passwords in addresses never reach a message.
+A source is what a user types: "0", "/dev/video2", "clip.mp4", "holiday/", "rtsp://...", "sample". Passwords in
+addresses never reach a message.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,10 +19,14 @@ from typing import Final, Literal, Protocol, Self
 
 from edge_app.core.errors import CameraError, MediaError
 from edge_app.core.types import Frame
-from edge_app.media.pictures import PICTURE_SUFFIXES, find_pictures, read_picture
-from edge_app.media.video import Capture
+from edge_app.media.container import missing_bytes, promised_frames
+from edge_app.media.folders import find_pictures
+from edge_app.media.kinds import HEAD_BYTES, Kind, kind_of, kind_of_bytes
+from edge_app.media.pictures import read_picture
+from edge_app.media.video import MAX_VIDEO_PIXELS, Capture
 
-SourceKind = Literal["webcam", "stream", "video", "folder", "picture", "sample"]
+SourceKind = Literal["webcam", "stream", "snapshot", "video", "folder", "picture", "sample"]
+"""snapshot: an address that gives one picture a request; told from a stream when it is opened."""
 
 FOLDER_FPS: Final = 1.0
 """A folder is shown as if one picture were taken every second."""
@@ -29,9 +34,12 @@ FOLDER_FPS: Final = 1.0
 _SCHEMES: Final = ("http", "https", "rtsp", "rtsps", "rtmp", "tcp", "udp")
 _EXPECTED: Final = "a camera number, a device, a video, picture or folder, an http or rtsp address, or 'sample'"
 
-# A container's claim may be an estimate from its duration; a video is called cut short beyond this.
+# Of a whole file some pictures may be damaged, or wait for one that never came; a video is called damaged beyond this.
 _COUNT_SLACK: Final = 3
 _COUNT_SLACK_SHARE: Final = 0.05
+
+_MAX_TIME_S: Final = 1e6
+"""A time stamp beyond this is a container's way to say that it has none."""
 
 _SECRET_WORDS: Final = re.compile(r"pass|pwd|token|secret|auth|key|sig|session|credential", re.IGNORECASE)
 
@@ -49,7 +57,7 @@ class SourceSpec:
     @property
     def is_live(self) -> bool:
         """Whether it has no end of its own: frames are lost when they are not taken."""
-        return self.kind in ("webcam", "stream")
+        return self.kind in ("webcam", "stream", "snapshot")
 
 
 class Source(Protocol):
@@ -79,26 +87,45 @@ class Source(Protocol):
 
 
 def parse_source(spec: str) -> SourceSpec:
-    """Tell what kind of source a text names.
+    """Tell what kind of source a text names: a path that exists is that path, whatever else it could mean.
 
-    Raises MediaError for a path that does not exist or an address of an unknown scheme. Cameras and streams are not
-    touched here, they may come later.
+    "camera:0" and "sample:" mean camera 0 and the sample clip where a file or folder of the short name is about.
+    Raises MediaError for a path that does not exist or holds neither picture nor video, and for an address of an
+    unknown scheme. Cameras and streams are not touched here, they may come later.
     """
-    text = spec.strip()
-    if text == "sample":
-        return SourceSpec("sample", text, "sample clip")
-    if re.fullmatch(r"\d{1,3}", text):
-        return SourceSpec("webcam", text, f"camera {int(text)}")
-    if "://" in text:
-        return _parse_address(text)
-    path = Path(text).expanduser()
-    if path.as_posix().startswith("/dev/"):
+    text = spec if _is_there(spec) else spec.strip()
+    path = Path(text)
+    if not _is_there(text):
+        if text in ("sample", "sample:"):
+            return SourceSpec("sample", "sample", "sample clip")
+        if number := re.fullmatch(r"(?:camera:)?(\d{1,3})", text):
+            return SourceSpec("webcam", number[1], f"camera {int(number[1])}")
+        if "://" in text:
+            return _parse_address(text)
+        if text.startswith("~"):
+            with suppress(RuntimeError):  # nobody of that name
+                path = path.expanduser()
+        if path.as_posix().startswith("/dev/") and not _is_there(path):
+            return SourceSpec("webcam", str(path), f"camera {path}")
+        if not text or not _is_there(path):
+            raise MediaError(f"{text!r} does not exist", expected=_EXPECTED, remedy="check the path")
+    if path.is_char_device():
         return SourceSpec("webcam", str(path), f"camera {path}")
-    if not text or not path.exists():
-        raise MediaError(f"{text!r} does not exist", expected=_EXPECTED, remedy="check the path")
-    if path.is_dir():
-        return SourceSpec("folder", str(path), str(path))
-    return SourceSpec("picture" if path.suffix.lower() in PICTURE_SUFFIXES else "video", str(path), str(path))
+    kind = kind_of(path)
+    if kind in ("other", "special"):
+        found = "neither a picture nor a video" if kind == "other" else "a pipe or a device"
+        raise MediaError(f"{path} is {found}", expected=_EXPECTED, remedy="check the file")
+    return SourceSpec(_SOURCE_OF.get(kind, "picture"), str(path), str(path))
+
+
+def _is_there(path: str | Path) -> bool:
+    with suppress(OSError, ValueError):  # too long, or with a zero byte
+        return bool(str(path)) and Path(path).exists()
+    return False
+
+
+_SOURCE_OF: Final[dict[Kind, SourceKind]] = {"folder": "folder", "video": "video"}
+"""All others are opened as a picture, which says what is wrong with them."""
 
 
 def without_secrets(address: str) -> str:
@@ -132,14 +159,7 @@ def open_source(
     if parsed.kind == "webcam":
         return _open_webcam(parsed, size_px, clock)
     if parsed.kind == "stream":
-        capture = Capture.of_stream(parsed.target)
-        if capture is None:
-            raise CameraError(
-                f"{parsed.name} does not answer with a video",
-                expected="an MJPEG or RTSP stream",
-                remedy="check the address, the password and the network",
-            )
-        return CaptureSource(parsed, capture, clock)
+        return _open_stream(parsed, clock)
     if parsed.kind == "video":
         return _open_video(parsed, clock)
     if parsed.kind == "sample":
@@ -198,7 +218,9 @@ class CaptureSource(_Closing):
         self._capture: Capture | None = capture
         self._clock = clock
         self._next = 0
+        self._black = 0
         self._time_s = 0.0
+        self._stamped = False
 
     def read(self) -> Frame | None:
         """See `Source.read`."""
@@ -210,6 +232,7 @@ class CaptureSource(_Closing):
             return None
         self._time_s = self._clock() if self.spec.is_live else self._file_time_s(self._capture.position_s)
         self._next += 1
+        self._black += not pixels.any()  # what OpenCV makes of interlaced pictures
         return Frame(pixels, self._next - 1, self._time_s)
 
     def close(self) -> None:
@@ -219,11 +242,12 @@ class CaptureSource(_Closing):
             capture.close()
 
     def _file_time_s(self, position_s: float) -> float:
-        """The container's time stamp, or the frame rate's where that one does not move forward."""
+        """The container's time stamp, which may repeat; where it has none, the frame rate's."""
         if self._next == 0:
-            return max(0.0, position_s) if position_s < 1e6 else 0.0
-        if self._time_s < position_s < 1e6:
-            return position_s
+            return position_s if 0 <= position_s < _MAX_TIME_S else 0.0
+        self._stamped = self._stamped or 0 < position_s < _MAX_TIME_S
+        if self._stamped and position_s < _MAX_TIME_S:
+            return max(self._time_s, position_s)
         return self._time_s + 1 / (self.fps or 25.0)
 
     def _end(self) -> None:
@@ -234,12 +258,21 @@ class CaptureSource(_Closing):
                 f"{self.spec.name} stopped sending pictures" if self._next else f"{self.spec.name} sends no picture",
                 remedy="check the cable and the network, and that no other program uses it",
             )
-        claimed = self.frame_count or 0
-        if self._next == 0 or claimed - self._next > max(_COUNT_SLACK, _COUNT_SLACK_SHARE * claimed):
+        try:
+            missing, promised = missing_bytes(Path(self.spec.target)), promised_frames(Path(self.spec.target)) or 0
+        except OSError:
+            missing, promised = 1, 0  # the drive it lay on is gone
+        found = f"{self.spec.name} ended after {self._next} frames"
+        if missing:
+            raise MediaError(f"{found}: the file is cut short", remedy="copy it again from where it came")
+        if self._next == 0 or promised - self._next > max(_COUNT_SLACK, _COUNT_SLACK_SHARE * promised):
+            expected = f"{promised} frames" if promised else "at least one"
+            raise MediaError(found, expected=expected, remedy="the file is damaged: copy it again")
+        if self._black == self._next:
             raise MediaError(
-                f"{self.spec.name} ended after {self._next} frames",
-                expected=f"{claimed} frames" if claimed else "at least one",
-                remedy="the file is cut short or damaged: copy it again",
+                f"every frame of {self.spec.name} came out black",
+                remedy="if it is an interlaced recording of a camcorder or of television, convert it first: "
+                "ffmpeg -i RECORDING -vf yadif OUT.mp4",
             )
 
 
@@ -274,23 +307,50 @@ def _parse_address(text: str) -> SourceSpec:
     return SourceSpec("stream", text, name)
 
 
+def _open_stream(spec: SourceSpec, clock: Callable[[], float]) -> Source:
+    from edge_app.media.snapshots import open_snapshots  # urllib takes 30 ms to import, and files need none
+
+    if spec.target.lower().startswith("http"):
+        snapshots = open_snapshots(spec, clock)
+        if snapshots is not None:
+            return snapshots
+    capture = Capture.of_stream(spec.target)
+    if capture is None:
+        raise CameraError(
+            f"{spec.name} does not answer with a video",
+            expected="an MJPEG or RTSP stream, or a JPEG for each request",
+            remedy="check the address, the password and the network",
+        )
+    return CaptureSource(spec, capture, clock)
+
+
 def _open_video(spec: SourceSpec, clock: Callable[[], float]) -> Source:
     path = Path(spec.target)
-    if not path.is_file():
-        raise MediaError(f"{spec.name} is a pipe or a device", expected="a video file")
     try:
         with path.open("rb") as file:
-            empty = not file.read(1)
+            head = file.read(HEAD_BYTES)
+        # By bytes alone: FFmpeg would also open a playlist, and what files and addresses that names.
+        known = kind_of_bytes(head) == "video" or (
+            kind_of_bytes(head, path.suffix.lower()) == "video" and head[:1] == b"\xff"
+        )
+        capture = Capture.of_file(path) if known else None
     except OSError as error:
         raise MediaError(f"{spec.name} cannot be opened ({error.strerror})", remedy="check its permissions") from error
-    if empty:
+    if not head:
         raise MediaError(f"{spec.name} is empty", expected="a video", remedy="copy the file again")
-    capture = Capture.of_file(path)
     if capture is None:
         raise MediaError(
             f"{spec.name} is not a video, or damaged or cut short",
             expected="a whole MP4, AVI, MOV, MKV or WebM file",
             remedy="check the file, or copy it again",
+        )
+    width, height = capture.size_px
+    if width * height > MAX_VIDEO_PIXELS:
+        capture.close()
+        raise MediaError(
+            f"{spec.name} has pictures of {width} x {height} px",
+            expected=f"at most {MAX_VIDEO_PIXELS // 10**6} megapixels",
+            remedy="scale it down: ffmpeg -i VIDEO -vf scale=1920:-2 OUT.mp4",
         )
     return CaptureSource(spec, capture, clock)
 

@@ -165,7 +165,7 @@ def test_a_huge_picture_is_read_small(say, tmp_path):
 
 
 def test_a_video_that_ends_early_is_told_and_counts_as_far_as_it_goes(say, tmp_path):
-    from edge_app.media.video import VideoWriter
+    from edge_app.media.video_writer import VideoWriter
 
     clip = tmp_path / "clip.avi"
     with VideoWriter(clip, (160, 120), 10.0) as writer:

@@ -14,7 +14,7 @@ from edge_app.cli.commands import program
 from edge_app.cli.summaries import SUMMARIES
 from edge_app.media import sample
 from edge_app.media.pictures import read_picture, write_picture
-from edge_app.media.video import VideoWriter
+from edge_app.media.video_writer import VideoWriter
 from edge_app.system.data_folder import Home
 from edge_app.system.settings import Settings
 from tests.model_store.planted import colour_card, install, plain
@@ -151,7 +151,7 @@ def test_a_folder_with_saved_copies(capsys, enrolled, tmp_path):
 
 
 def short_clip(path):
-    from edge_app.media.video import VideoWriter
+    from edge_app.media.video_writer import VideoWriter
 
     scene = sample.clip_scene((320, 240), 10.0)
     with VideoWriter(path, scene.size_px, scene.fps) as writer:

@@ -32,7 +32,7 @@ from edge_app.media.live_camera import (
 )
 from edge_app.media.pictures import write_picture
 from edge_app.media.sources import IndexedSource, SourceSpec
-from edge_app.media.video import VideoWriter
+from edge_app.media.video_writer import VideoWriter
 from tests.media.mjpeg_server import MjpegServer
 
 PATIENCE_S = 30.0
@@ -89,17 +89,40 @@ def test_a_spec_says_what_it_is(spec, kind, name):
     assert (parsed.kind, parsed.name, parsed.is_live) == (kind, name, kind in ("webcam", "stream"))
 
 
-def test_paths_are_told_apart_by_what_is_there(tmp_path, monkeypatch):
+def test_a_path_that_exists_is_that_path_before_anything_else(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "7").mkdir()
-    for name in ("a.mp4", "a.JPG", "a"):
-        (tmp_path / name).touch()
-    kinds = {name: parse_source(name).kind for name in ("a.mp4", "a.JPG", "a", "./7", ".")}
-    assert kinds == {"a.mp4": "video", "a.JPG": "picture", "a": "video", "./7": "folder", ".": "folder"}
-    assert parse_source("7").kind == "webcam"
+    for folder in ("7", "sample", "01", "~nobody"):
+        (tmp_path / folder).mkdir()
+    for name in ("a.mp4", "10:30:00.mp4", " lead.mp4"):
+        video(tmp_path / "a.mp4", 2).rename(tmp_path / name)
+    for name in ("~temp.jpg", " lead.jpg", "-x.jpg", "http:", "8"):
+        write_picture(tmp_path / "made.jpg", shade(1))
+        (tmp_path / "made.jpg").rename(tmp_path / name)
+    folders = [parse_source(text).kind for text in ("7", "7/", "sample", "sample/", "01/", "./7", ".", "~nobody")]
+    assert folders == ["folder"] * 8
+    videos = [parse_source(text).kind for text in ("10:30:00.mp4", " lead.mp4", str(tmp_path / "10:30:00.mp4"))]
+    assert videos == ["video"] * 3
+    pictures = [parse_source(text).kind for text in ("~temp.jpg", " lead.jpg", "-x.jpg", "http:", "8")]
+    assert pictures == ["picture"] * 5
+    meant = [parse_source(text).kind for text in ("9", " 9 ", "camera:7", "sample:", "http://x/", "/dev/video99")]
+    assert meant == ["webcam", "webcam", "webcam", "sample", "stream", "webcam"]
 
 
-@pytest.mark.parametrize("spec", ["", "no such file.mp4", "file:///etc/passwd", "gopher://x/", "12345"])
+def test_a_file_under_dev_is_a_file():
+    if not os.access("/dev/shm", os.W_OK):
+        pytest.skip("no /dev/shm")
+    path = Path("/dev/shm", f"edge-app-{os.getpid()}.jpg")
+    try:
+        write_picture(path, shade(1))
+        assert (parse_source(str(path)).kind, parse_source("/dev/shm").kind) == ("picture", "folder")
+        assert parse_source("/dev/null").kind == "webcam"
+    finally:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    "spec", ["", " ", "no such file.mp4", "~nobody/x", "file:///etc/passwd", "gopher://x/", "12345", "x" * 5000, "a\0b"]
+)
 def test_a_spec_that_means_nothing_is_one_line(spec):
     with pytest.raises(MediaError) as caught:
         parse_source(spec)
@@ -154,7 +177,7 @@ def test_a_video_cut_in_half_gives_what_is_there_and_then_says_so(tmp_path, noth
     first = data.index(b"00dc", data.index(b"movi"))
     whole.write_bytes(data[: first + (len(data) - first) // 2])
     got = []
-    with pytest.raises(MediaError, match=r"a\.avi ended after \d+ frames; expected 40 frames") as caught:
+    with pytest.raises(MediaError, match=r"a\.avi ended after \d+ frames: the file is cut short") as caught:
         for frame in frames(str(whole)):
             got.append(frame.index)  # noqa: PERF401 - what came before the error is what counts
     assert 5 < len(got) < 35
@@ -704,7 +727,7 @@ def test_pictures_of_another_size_are_refused_not_dropped(tmp_path):
 def test_a_video_that_did_not_arrive_whole_is_refused(tmp_path, monkeypatch):
     writer = VideoWriter(tmp_path / "a.mp4", (64, 48), 15)
     writer.write(shade(0))
-    writer._written = 5  # as if four writes had failed on a full disk
+    writer._times_s *= 5  # as if four writes had failed on a full disk
     with pytest.raises(MediaError, match="1 of 5 pictures arrived"):
         writer.close()
     assert list(tmp_path.iterdir()) == []

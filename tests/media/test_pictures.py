@@ -17,7 +17,9 @@ from PIL import Image
 
 from edge_app.core.errors import MediaError
 from edge_app.media import pictures
-from edge_app.media.pictures import find_pictures, open_picture, read_picture, write_picture
+from edge_app.media.folders import find_pictures
+from edge_app.media.pictures import can_read_heic, open_picture, read_picture, write_picture
+from tests.media.heic import HEIC
 
 
 def known() -> np.ndarray:
@@ -283,10 +285,43 @@ def test_a_file_that_is_no_picture(tmp_path, content):
     assert "is not a picture" in refusal(path)
 
 
-def test_a_heic_picture_says_what_to_do(tmp_path):
+@pytest.fixture
+def without_heic(monkeypatch):
+    """As where the extra is not installed."""
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
+    can_read_heic.cache_clear()
+    yield
+    can_read_heic.cache_clear()
+
+
+def test_a_heic_picture_says_what_to_install(tmp_path, without_heic):
     path = tmp_path / "IMG_0001.HEIC"
-    path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
-    assert "export it as JPEG" in refusal(path)
+    path.write_bytes(HEIC)
+    assert "is a HEIC picture; install what reads it: pip install 'edge-app[heic]'" in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["a.heic", "a.jpg", "a"])
+def test_a_heic_picture_is_read_upright_with_the_extra(tmp_path, name):
+    pytest.importorskip("pi_heif", reason="needs the extra heic")
+    (tmp_path / name).write_bytes(HEIC)
+    picture = open_picture(tmp_path / name)
+    assert (picture.pixels.shape, picture.original_size_px) == ((64, 96, 3), (96, 64))
+    quarters = [picture.pixels[y, x].astype(int) for y in (16, 48) for x in (24, 72)]
+    np.testing.assert_allclose(quarters, [known()[y, x] for y in (10, 30) for x in (15, 45)], atol=12)
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.6, 0.95])
+def test_a_damaged_heic_picture_is_one_line(tmp_path, keep):
+    pytest.importorskip("pi_heif", reason="needs the extra heic")
+    (tmp_path / "a.heic").write_bytes(HEIC[: int(keep * len(HEIC))])
+    assert "damaged or cut short" in refusal(tmp_path / "a.heic")
+
+
+def test_a_raw_photo_and_a_video_say_what_they_are(tmp_path):
+    (tmp_path / "a.NEF").write_bytes(b"MM\0*\0\0\0\x08" + bytes(64))
+    assert "raw photo; expected a picture; export it as JPEG" in refusal(tmp_path / "a.NEF")
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypisom\0\0\2\0isommp42")
+    assert "is a video" in refusal(tmp_path / "a.jpg")
 
 
 def test_empty_missing_folder_and_pipe_are_told_apart(tmp_path):
@@ -321,9 +356,9 @@ def test_a_file_that_disappears_while_it_is_read_is_still_read(tmp_path, monkeyp
     path = saved(tmp_path, "a.png", Image.fromarray(known()))
     decode = pictures._decode
 
-    def vanishing(file, name, max_px):
+    def vanishing(file, *others):
         path.unlink()
-        return decode(file, name, max_px)
+        return decode(file, *others)
 
     monkeypatch.setattr(pictures, "_decode", vanishing)
     np.testing.assert_array_equal(read_picture(path), known())
@@ -377,43 +412,3 @@ def test_writing_elsewhere_is_refused_in_one_line(tmp_path):
         write_picture(tmp_path / "a.txt", known())
     with pytest.raises(MediaError, match="No such file or directory"):
         write_picture(tmp_path / "no" / "a.png", known())
-
-
-def test_a_folder_is_listed_sorted_without_hidden_files(tmp_path):
-    for name in ("b.jpg", "A.PNG", "c.txt", ".hidden.jpg", "a.webp", "sub/d.jpg", "sub/.e.jpg", ".git/f.jpg"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-
-    def names(recursive: bool) -> list[str]:
-        return [path.relative_to(tmp_path).as_posix() for path in find_pictures(tmp_path, recursive=recursive)]
-
-    assert names(False) == ["A.PNG", "a.webp", "b.jpg"]
-    assert names(True) == ["A.PNG", "a.webp", "b.jpg", "sub/d.jpg"]
-
-
-def test_loops_of_links_end_and_each_folder_counts_once(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "x.jpg").touch()
-    (tmp_path / "a" / "up").symlink_to(tmp_path)
-    (tmp_path / "b").symlink_to(tmp_path / "a")
-    assert find_pictures(tmp_path, recursive=True) == [tmp_path / "a" / "x.jpg"]
-
-
-def test_a_link_to_a_folder_elsewhere_is_followed(tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "x.jpg").touch()
-    (tmp_path / "here").mkdir()
-    (tmp_path / "here" / "link").symlink_to(tmp_path / "elsewhere")
-    assert find_pictures(tmp_path / "here", recursive=True) == [tmp_path / "here" / "link" / "x.jpg"]
-
-
-def test_a_folder_without_pictures_a_file_and_nothing_are_one_line_each(tmp_path):
-    (tmp_path / "notes.txt").touch()
-    for path, words in (
-        (tmp_path, "no picture in"),
-        (tmp_path / "notes.txt", "is a file"),
-        (tmp_path / "gone", "does not exist"),
-    ):
-        with pytest.raises(MediaError, match=words) as caught:
-            find_pictures(path)
-        assert "\n" not in str(caught.value)

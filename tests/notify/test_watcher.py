@@ -30,7 +30,7 @@ from edge_app.media.cameras import CameraFormat, CameraInfo
 from edge_app.media.live_camera import CameraState, CameraStatus
 from edge_app.media.pictures import read_picture
 from edge_app.media.sample import Actor, Pose, Scene
-from edge_app.media.video import VideoWriter
+from edge_app.media.video_writer import VideoWriter
 from edge_app.notify.watcher import Stop, watch
 from edge_app.recognition.face_session import Workbench, open_workbench
 from edge_app.system.data_folder import Home

@@ -17,7 +17,8 @@ from edge_app.core.types import Pixels
 from edge_app.inference.geometry import align, resize
 from edge_app.inference.yunet import decode_yunet
 from edge_app.media import sample
-from edge_app.media.pictures import find_pictures, read_picture
+from edge_app.media.folders import find_pictures
+from edge_app.media.pictures import read_picture
 from edge_export.graph.session import Float32s, Function
 
 CROP = "arcface-112"

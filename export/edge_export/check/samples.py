@@ -17,7 +17,8 @@ from edge_app.core.model_card import InputSpec
 from edge_app.core.types import Float32s, Pixels
 from edge_app.inference.geometry import CROPS, align, prepare
 from edge_app.media import sample
-from edge_app.media.pictures import find_pictures, read_picture
+from edge_app.media.folders import find_pictures
+from edge_app.media.pictures import read_picture
 from edge_app.model_store.open_detector import open_detector
 
 ENOUGH: Final = 32

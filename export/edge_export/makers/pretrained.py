@@ -21,7 +21,8 @@ from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.model_card import InputSpec
 from edge_app.core.types import Pixels
 from edge_app.inference.geometry import CROPS, prepare, to_input
-from edge_app.media.pictures import find_pictures, read_picture
+from edge_app.media.folders import find_pictures
+from edge_app.media.pictures import read_picture
 from edge_app.model_store.open_detector import open_detector
 from edge_export.build.material import Material
 from edge_export.build.publish import Request

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_app.core.errors import UsageError
-from edge_app.media.pictures import PICTURE_SUFFIXES
+from edge_app.media.folders import is_junk
+from edge_app.media.kinds import kind_of
 
 Kind = Literal[
     "unreadable", "duplicate", "label conflict", "near-duplicate", "leak", "small class", "empty class",
@@ -182,13 +183,13 @@ def files_below(folder: Path) -> Iterable[Path]:
         raise error
 
     for here, folders, files in os.walk(folder, onerror=refused):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_junk(name))
         yield from (path for path in (Path(here, name) for name in files) if is_picture(path))
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is a picture by its name."""
-    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+    """Whether a file is a picture by what it holds, and no junk of a storage system."""
+    return not is_junk(path.name) and kind_of(path) == "picture"
 
 
 def _fold(folder: PictureFolder, share: float, seed: int) -> NDArray[np.intp]:
