@@ -13,6 +13,8 @@ from edge_app.system.data_folder import Home
 # As `edge-app train` does, before torch is imported: threads that spin while they wait made tests of training take ten
 # times as long beside other work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# A fault of ours is a traceback in a test, not the one line that the command line makes of it.
+os.environ["EDGE_APP_DEBUG"] = "1"
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

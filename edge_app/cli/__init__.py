@@ -1,24 +1,53 @@
 """The command line: one module a command; the only place that prints and sets exit codes.
 
-Exit codes: 0 done, 1 failed, 2 misuse, 130 stopped with ctrl-C.
+Exit codes: 0 done, 1 failed, 2 misuse, and 128 + N when signal N ended it: 130 for ctrl-C.
 """
 
 from __future__ import annotations
 
-import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
+from edge_app.cli import process
 from edge_app.core.errors import EdgeError, UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        # A name that the terminal cannot write is escaped, not a crash.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    process.open_standard_streams()
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        with process.signals_as_interrupts():
+            code = _run(words)
+            sys.stdout.flush()
+            return code
+    except UsageError as error:
+        process.tell_error(f"edge-app: {error}")
+        return 2
+    except EdgeError as error:
+        process.tell_error(f"edge-app: {error}")
+        return 1
+    except BrokenPipeError:  # the reader went away: `| head`
+        process.give_up_output()
+        return 1
+    except OSError as error:
+        process.give_up_output()
+        where = f"{error.filename}" if error.filename is not None else "standard output"
+        process.tell_error(f"edge-app: {EdgeError(f'{where}: {error.strerror or error}')}")
+        return 1
+    except KeyboardInterrupt as stop:
+        process.tell_error("edge-app: stopped")
+        return 128 + (stop.number if isinstance(stop, process.Stopped) else signal.SIGINT)
+    except Exception as error:
+        if os.environ.get("EDGE_APP_DEBUG"):
+            raise
+        process.tell_error(f"edge-app: {_internal_fault(error, words)}")
+        return 1
+
+
+def _run(words: Sequence[str]) -> int:
     import click
 
     from edge_app.cli import commands
@@ -28,25 +57,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return shell_complete(commands.program(), {}, commands.PROGRAM, commands.COMPLETE_VARIABLE, instruction)
     try:
-        return int(commands.parse(sys.argv[1:] if argv is None else argv, lambda parsed: parsed.run(parsed.arguments)))
+        return int(commands.parse(words, lambda parsed: parsed.run(parsed.arguments)))
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.ClickException as error:
-        print(commands.misuse(error), file=sys.stderr)
+        process.tell_error(commands.misuse(error))
         return 2
-    except UsageError as error:
-        return _told(error, 2)
-    except EdgeError as error:
-        return _told(error, 1)
-    except BrokenPipeError:
-        # The reader went away (`| head`): keep Python from complaining about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        print("edge-app: stopped", file=sys.stderr)
-        return 130
 
 
-def _told(error: EdgeError, code: int) -> int:
-    print(f"edge-app: {error}", file=sys.stderr)
-    return code
+def _internal_fault(error: Exception, words: Sequence[str]) -> str:
+    from edge_app.system.data_folder import Home
+    from edge_app.system.error_log import Faults
+
+    named = [after for word, after in zip(words, [*words[1:], ""], strict=True) if word == "--home"]
+    named += [word.partition("=")[2] for word in words if word.startswith("--home=")]
+    return Faults(Home.locate(named[-1] if named else None).log_path).report(error)

@@ -79,7 +79,7 @@ def run(args: Arguments) -> int:
     if args.json:
         options.print_json(result)
     else:
-        print(text)
+        options.say_lines(text)
     return 0
 
 
@@ -129,7 +129,7 @@ def _live(args: Arguments) -> int:
         return 0
     import json
 
-    print(json.dumps(result, indent=2, ensure_ascii=False))
+    options.say_lines(json.dumps(result, indent=2, ensure_ascii=False))
     return 0
 
 

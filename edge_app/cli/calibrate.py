@@ -75,7 +75,7 @@ def run(args: Arguments) -> int:
         _tell(one, entry, settings.fpir)
         if warning := _warning(one, entry):
             options.warn(warning)
-    print(f"kept in {calibration.path_of(home)}; `edge-app calibrate --reset --model {model_id}` goes back")
+    options.say(f"kept in {calibration.path_of(home)}; `edge-app calibrate --reset --model {model_id}` goes back")
     return 0
 
 
@@ -88,7 +88,7 @@ def _reset(args: Arguments, home: Home, model_id: str) -> int:
     if args.json:
         options.print_json({"model": model_id, "deleted": count})
     else:
-        print(f"{model_id} uses the thresholds it brought" + ("" if count else "; it did so before"))
+        options.say(f"{model_id} uses the thresholds it brought" + ("" if count else "; it did so before"))
     return 0
 
 
@@ -224,15 +224,15 @@ def _tell(made: Calibration, entry: Entry, fpir: float) -> None:
     columns = ("strangers alike", "one picture", "mean of two", "same one found", "pairs of strangers")
     options.show(options.table(title, columns, rows))
     if made.trial is None:
-        print("Half of these pictures is too little for a trial: add things or people to learn what to expect.")
+        options.say("Half of these pictures is too little for a trial: add things or people to learn what to expect.")
         return
     trial = made.trial
-    print(
+    options.say(
         f"Thresholds from one half, tried on the other ({trial.enrolled} enrolled with two pictures, "
-        f"{fpir:.1%} of strangers allowed):\n"
-        f"  strangers called somebody  {_share(trial.fpir)}\n"
-        f"  missed or misnamed         {_share(trial.fnir)}"
+        f"{fpir:.1%} of strangers allowed):"
     )
+    options.say(f"  strangers called somebody  {_share(trial.fpir)}")
+    options.say(f"  missed or misnamed         {_share(trial.fnir)}")
 
 
 def _share(share: Share) -> str:

@@ -40,7 +40,7 @@ def run(args: Arguments) -> int:
     else:
         for finding in found:
             mark = {"well": "ok  ", "note": "note", "ill": "ILL "}[finding.state]
-            print(f"{mark} {finding.what}: {finding.found}" + (f"; {finding.remedy}" if finding.remedy else ""))
+            options.say(f"{mark} {finding.what}: {finding.found}" + (f"; {finding.remedy}" if finding.remedy else ""))
     return 1 if any(finding.state == "ill" for finding in found) else 0
 
 

@@ -215,10 +215,10 @@ def _tell(report: Mapping[str, Any]) -> None:
         return
     for each in report.get("written", [report]):
         title = f"{each['file']}: card written" if "file" in each else f"{each['model']} {each['precision']}"
-        print(f"{title}: {each['pictures']:,} pictures of {each['identities']:,} people")
-        print(f"  faces not found: {each['faces not found']}")
+        options.say(f"{title}: {each['pictures']:,} pictures of {each['identities']:,} people")
+        options.say(f"  faces not found: {each['faces not found']}")
         if each["pairs"]:
-            print(f"  10-fold accuracy on the pairs: {share_of(each['pairs']['accuracy'])}")
+            options.say(f"  10-fold accuracy on the pairs: {share_of(each['pairs']['accuracy'])}")
         _tell_galleries(each)
     if "refused" in report:
         _tell_gate(report)
@@ -251,7 +251,8 @@ def _tell_galleries(report: Mapping[str, Any]) -> None:
 def _tell_gate(report: Mapping[str, Any]) -> None:
     refused = report["refused"]
     reasons = ", ".join(f"{reason} {count}" for reason, count in refused["reasons"].items())
-    print(f"  the enrollment gate refuses {refused['share']:.2%} of the pictures as they are ({reasons or 'none'})")
+    share = f"{refused['share']:.2%}"
+    options.say(f"  the enrollment gate refuses {share} of the pictures as they are ({reasons or 'none'})")
     rows = [
         (name, f"{each['share']:.1%}", f"{each['pictures']}", ", ".join(f"{k} {v}" for k, v in each["reasons"].items()))
         for name, each in report.get("spoiled", {}).items()
@@ -261,10 +262,12 @@ def _tell_gate(report: Mapping[str, Any]) -> None:
 
 
 def _tell_peer(made: Mapping[str, Any], peer: Mapping[str, Any]) -> None:
-    print(f"{made['library']}, upsample {made['upsample']}: {peer['pictures']:,} pictures, {made['seconds']:.0f} s")
-    print(f"  faces not found: {peer['not_found']} (left out of the galleries; their pairs are told different)")
+    options.say(
+        f"{made['library']}, upsample {made['upsample']}: {peer['pictures']:,} pictures, {made['seconds']:.0f} s"
+    )
+    options.say(f"  faces not found: {peer['not_found']} (left out of the galleries; their pairs are told different)")
     if peer["pairs"]:
-        print(f"  10-fold accuracy on the pairs: {share_of(peer['pairs']['accuracy'])}")
+        options.say(f"  10-fold accuracy on the pairs: {share_of(peer['pairs']['accuracy'])}")
     rows = [
         (
             f"{each['people']}",

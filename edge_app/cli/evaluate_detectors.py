@@ -71,7 +71,7 @@ def _measure(args: Arguments) -> dict[str, Any]:
 
 def _tell(report: Mapping[str, Any]) -> None:
     names = tuple(report["detectors"])
-    print(
+    options.say(
         f"{report['pictures']:,} pictures, both agree on the face of {report['known']:,} (landmarks "
         f"{report['disagreement']:.1%} of the eye distance apart, median); {report['crowds']} crowds with "
         f"{report['crowd_faces']:,} of these faces, {report['smallest face px']:g} px asked for"

@@ -87,7 +87,7 @@ def run_list(args: Arguments) -> int:
         options.print_json({"people": listed})
         return 0
     if not people:
-        print(f"nobody is enrolled in {home.path}; try: edge-app enroll NAME IMAGE IMAGE")
+        options.say(f"nobody is enrolled in {home.path}; try: edge-app enroll NAME IMAGE IMAGE")
         return 0
     rows = [
         (p.name, ", ".join(f"{n} ({m})" for m, n in p.templates.items()), _when(p.created_s), _when(p.last_seen_s))
@@ -155,12 +155,12 @@ def run_reenroll(args: Arguments) -> int:
         options.print_json({"model": model_id, "people": people})
         return 1 if left else 0
     if not done:
-        print(f"all are enrolled for {model_id}")
+        options.say(f"all are enrolled for {model_id}")
     for one in done:
         if one.templates:
-            print(f"{one.name}: enrolled for {model_id} from {one.templates} kept picture{_s(one.templates)}")
+            options.say(f"{one.name}: enrolled for {model_id} from {one.templates} kept picture{_s(one.templates)}")
         else:
-            print(f"{one.name}: needs new pictures ({'; '.join(dict.fromkeys(one.reasons))})")
+            options.say(f"{one.name}: needs new pictures ({'; '.join(dict.fromkeys(one.reasons))})")
     if left:
         options.warn(f"{len(left)} of {len(done)} must be enrolled from new pictures: edge-app enroll NAME IMAGE IMAGE")
     return 1 if left else 0
@@ -204,9 +204,9 @@ def run_import(args: Arguments) -> int:
         people = [{"name": name, "templates": count} for name, count in added.items()]
         options.print_json({"model": entry.id, "templates": total, "people": people})
         return 0
-    print(f"{len(added)} name{_s(len(added))} with {total} template{_s(total)} imported for {entry.id}")
+    options.say(f"{len(added)} name{_s(len(added))} with {total} template{_s(total)} imported for {entry.id}")
     if home.settings().embedder != entry.id:
-        print(f"to match them: edge-app models use {entry.id}")
+        options.say(f"to match them: edge-app models use {entry.id}")
     return 0
 
 
@@ -219,7 +219,7 @@ def run_rename(args: Arguments) -> int:
     _, vault = _open(args)
     with vault:
         vault.rename(args.old, args.new)
-    print(f"{args.old} is now {args.new}")
+    options.say(f"{args.old} is now {args.new}")
     return 0
 
 
@@ -228,7 +228,7 @@ def run_forget(args: Arguments) -> int:
     _, vault = _open(args)
     with vault:
         count = vault.forget(args.name)
-    print(f"{args.name} is forgotten: {count} template{'s' if count != 1 else ''} deleted for good")
+    options.say(f"{args.name} is forgotten: {count} template{'s' if count != 1 else ''} deleted for good")
     return 0
 
 

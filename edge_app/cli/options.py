@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import os
 import sys
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+import click
 
 from edge_app.cli.parameters import Arguments, Option
-from edge_app.core.errors import UsageError
+from edge_app.cli.process import give_up_output, tell_error
+from edge_app.core.errors import EdgeError, UsageError
+from edge_app.core.plain_text import json_line, plain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -124,11 +128,11 @@ class _NoBar:
         """See `Bar`."""
 
 
-def progress(*, shown: bool = True) -> AbstractContextManager[Bar]:
+def progress(*, shown: bool = True) -> contextlib.AbstractContextManager[Bar]:
     """A progress bar on standard error that vanishes when done; nothing when that is not a terminal, or not `shown`."""
     if not (shown and sys.stderr.isatty()):
         # rich is 60 ms of processor time at the start, a tenth of what it takes to classify a picture.
-        return nullcontext(_NoBar())
+        return contextlib.nullcontext(_NoBar())
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -150,12 +154,12 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> 
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
+    made = Table(title=plain(title) or None, box=box.SIMPLE_HEAD, title_justify="left")
     for column in columns:
         made.add_column(column, overflow="fold")
     for row in rows:
         # Names come from users: brackets in them are not markup.
-        made.add_row(*(Text(cell) for cell in row))
+        made.add_row(*(Text(plain(cell)) for cell in row))
     return made
 
 
@@ -166,16 +170,79 @@ def show(renderable: Any) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
-    console.print(renderable)
+    with _output():
+        console.print(renderable)
+
+
+@contextlib.contextmanager
+def _output() -> Iterator[None]:
+    """Say so when standard output takes nothing; a reader that went away is no failure worth a line."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        give_up_output()
+        raise EdgeError(f"standard output cannot be written: {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Coloured:
+    """A piece of a line that is shown in a colour, where the terminal has any."""
+
+    text: str
+    colour: str
+    """One of click's names, such as "green"."""
+
+
+def say(*parts: str | Coloured) -> None:
+    """Print one line of a result to standard output and flush it.
+
+    Whatever is neither JSON nor a table is printed by this alone, so that no name can steer the terminal or make a
+    line of its own.
+    """
+    with _output():
+        print(_painted(parts, sys.stdout), flush=True)
+
+
+def say_lines(text: str) -> None:
+    """Print several lines, which hold nothing from outside that could be a line break."""
+    for line in text.splitlines():
+        say(line)
 
 
 def print_json(value: Any) -> None:
     """Print one JSON value on one line and flush it: a reader may be waiting."""
     # Names in any script pass through any pipe: escaped where it does not speak UTF-8.
-    escape = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-    print(json.dumps(value, ensure_ascii=escape, allow_nan=False), flush=True)
+    line = json_line(value, ascii_only=(sys.stdout.encoding or "").lower().replace("-", "") != "utf8")
+    with _output():
+        print(line, flush=True)
 
 
 def warn(text: str) -> None:
-    """One line on standard error."""
-    print(f"edge-app: {text}", file=sys.stderr, flush=True)
+    """One line on standard error: what is wrong, or what the user must know."""
+    tell_error(_painted((Coloured("edge-app:", "yellow"), f" {text}"), sys.stderr))
+
+
+def note(text: str) -> None:
+    """One line on standard error that --quiet leaves out: a hint, or a sum at the end."""
+    if not asked_for("quiet"):
+        warn(text)
+
+
+def asked_for(flag: str) -> bool:
+    """Whether --quiet or --verbose was given to the command that runs."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.params.get(flag))
+
+
+def _painted(parts: Iterable[str | Coloured], stream: TextIO) -> str:
+    coloured = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return "".join(
+        plain(part)
+        if isinstance(part, str)
+        else click.style(plain(part.text), fg=part.colour)
+        if coloured
+        else plain(part.text)
+        for part in parts
+    )

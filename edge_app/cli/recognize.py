@@ -197,9 +197,9 @@ def _video(view: View, job: _Job, args: Arguments, namer: _Namer, failed: Any) -
     except EdgeError as error:
         failed(error)
     if not args.json and timeline.frames:
-        print(f"{job.path}:")
+        options.say(f"{job.path}:")
         for line in timeline.lines():
-            print(f"  {line}")
+            options.say(f"  {line}")
 
 
 def _frames(source: Any, failed: Any) -> Iterator[Frame]:
@@ -219,7 +219,7 @@ def _report(view: View, source: str, seen: Seen, args: Arguments) -> None:
     if args.json:
         options.print_json(view.as_json(source, seen))
     else:
-        print(f"{source}: {view.line(seen)}")
+        options.say(f"{source}: {view.line(seen)}")
 
 
 class _Namer:

@@ -1,20 +1,22 @@
 """Every error of the application: one line that says what was found, what was expected and what to do.
 
-Hides nothing. Flows out: exceptions, which only the command line and the terminal app put into print.
+Only the command line and the terminal app put them into print.
 """
 
 from __future__ import annotations
 
+from edge_app.core.plain_text import plain
+
 
 class EdgeError(Exception):
-    """A failure told in one line: what was found, what was expected, what to do."""
+    """A failure told in one line: what was found, what was expected, what to do; nothing in it steers a terminal."""
 
     def __init__(self, found: str, *, expected: str = "", remedy: str = "") -> None:
         self.found = found
         self.expected = expected
         self.remedy = remedy
         parts = [found, f"expected {expected}" if expected else "", remedy]
-        super().__init__("; ".join(" ".join(part.split()) for part in parts if part))
+        super().__init__(plain("; ".join(" ".join(part.split()) for part in parts if part)))
 
 
 class UsageError(EdgeError):
