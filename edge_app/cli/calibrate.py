@@ -14,6 +14,7 @@ from edge_app.core.errors import MediaError, UsageError
 if TYPE_CHECKING:
     from edge_app.core.types import Float32s, Pixels
     from edge_app.gallery.calibration import Calibration, Share
+    from edge_app.media.folders import Unused
     from edge_app.model_store.shipped import Entry
     from edge_app.system.data_folder import Home
     from edge_app.system.settings import Settings
@@ -50,6 +51,7 @@ def run(args: Arguments) -> int:
     import time
 
     from edge_app.gallery import calibration
+    from edge_app.media.folders import unused_line
 
     home, settings = options.settings(args)
     model_id, entries = _entries(home, settings, args.model, args.precision)
@@ -57,7 +59,8 @@ def run(args: Arguments) -> int:
         return _reset(args, home, model_id)
     if args.folder is None:
         raise UsageError("no folder was given", expected="a folder with a sub-folder per thing or person")
-    vectors, names, left_out = _vectors(args.folder, _embedder(args, home, settings, entries), len(entries))
+    unused: list[Unused] = []
+    vectors, names, left_out = _vectors(args.folder, _embedder(args, home, settings, entries), len(entries), unused)
     made = [
         calibration.calibrate(
             rows, names, model_id=model_id, sha256=entry.sha256, fpir=settings.fpir, margin=settings.margin
@@ -71,6 +74,8 @@ def run(args: Arguments) -> int:
         return 0
     for source, why in left_out:
         options.warn(f"left out {source}: {why}")
+    if line := unused_line(unused):
+        options.warn(line)
     for one, entry in zip(made, entries, strict=True):
         _tell(one, entry, settings.fpir)
         if warning := _warning(one, entry):
@@ -138,15 +143,20 @@ def _embedder(args: Arguments, home: Home, settings: Settings, entries: Sequence
     return face_vectors
 
 
-def _vectors(folder: Path, embed: _Embed, builds: int) -> tuple[list[Float32s], list[str], list[tuple[str, str]]]:
-    """The vectors of every build, a name for each row, and the pictures that gave none with the reason."""
+def _vectors(
+    folder: Path, embed: _Embed, builds: int, unused: list[Unused]
+) -> tuple[list[Float32s], list[str], list[tuple[str, str]]]:
+    """The vectors of every build, a name for each row, and the pictures that gave none with the reason.
+
+    What else the folder holds is added to `unused`.
+    """
     import numpy as np
 
-    from edge_app.cli.enroll import people_in
     from edge_app.gallery.calibration import MOST_PICTURES
+    from edge_app.media.folders import named_folders
     from edge_app.media.pictures import read_picture
 
-    people = list(people_in(folder))
+    people = named_folders(folder, of="person or thing", unused=unused, problem=options.warn)
     total = sum(len(images) for _, images in people)
     if total > MOST_PICTURES:
         raise UsageError(f"the folder holds {total:,} pictures", expected=f"at most {MOST_PICTURES:,}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,11 @@ import click
 from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
 from edge_app.core.errors import MediaError, UsageError
-from edge_app.core.names import valid_name
+from edge_app.core.names import same_but_for_case, valid_name
 
 if TYPE_CHECKING:
     from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot, Verdict
+    from edge_app.media.folders import Unused
     from edge_app.recognition.face_session import Workbench
     from edge_app.recognition.things import ThingBench, ThingShot, ThingVerdict
 
@@ -39,6 +41,7 @@ def command() -> Command:
             Option("--folder", kind=Path, metavar="DIR", help="a sub-folder of pictures per person"),
             Option("--largest", kind=bool, help="take the largest face of pictures with several"),
             Option("--allow-lookalike", kind=bool, help="accept somebody who looks like another: a twin"),
+            Option("--new-person", kind=bool, help="enroll a name that differs from an enrolled one by case only"),
             Option("--model", metavar="ID", help="enroll a thing with this general image embedder"),
             Option("--box", kind=_box, metavar="X1,Y1,X2,Y2", help="where the thing is, in pixels (with --model)"),
             options.json_flag(),
@@ -49,29 +52,58 @@ def command() -> Command:
 
 def run(args: Arguments) -> int:
     """Enroll and report; 1 when anybody could not be enrolled, or a picture was refused or unreadable."""
-    batches = list(_batches(args))
-    for name, _ in batches:
-        valid_name(name)
     from edge_app.gallery.enrollment import EnrollOptions
+    from edge_app.media.folders import unused_line
 
+    unused: list[Unused] = []
+    batches = _batches(args, unused)
     chosen = EnrollOptions(largest=args.largest, allow_lookalike=args.allow_lookalike)
     desk = _desk(args)
     reports, whole = [], True
+    known = set(desk.names())
     with options.progress() as bar:
         task = bar.add_task("enrolling", total=sum(len(images) for _, images in batches))
-        for name, images in batches:
+        for given, images in batches:
+            try:
+                name = _settled(valid_name(given), known, args)
+            except UsageError as error:
+                if args.folder is None:
+                    raise
+                options.warn(f"{error}; the other sub-folders are enrolled")  # one odd name stops one person
+                whole = False
+                continue
+            known.add(name)
             looks = []
             for image in images:
                 looks.append((str(image), desk.look(image)))
                 bar.advance(task)
-            report, complete = desk.enroll(valid_name(name), looks, chosen)
+            report, complete = desk.enroll(name, looks, chosen)
             reports.append(report)
             whole = whole and complete
             if not args.json:
                 _tell(report)
     if args.json:
         options.print_json({"enrolled": reports})
+    if line := unused_line(unused):
+        options.warn(line)
     return 0 if whole else 1
+
+
+def _settled(name: str, known: Iterable[str], args: Arguments) -> str:
+    """The name to enroll under: asks when another differs by case only, which on most screens is the same person.
+
+    Raises UsageError where nobody can be asked.
+    """
+    twin = same_but_for_case(name, known)
+    if twin is None or name in known or args.new_person:
+        return name
+    if args.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            f"{name!r} differs from {twin!r}, who is enrolled, by capital letters only",
+            remedy=f"write {twin!r} if it is the same person, or add --new-person",
+        )
+    options.warn(f"{twin!r} is enrolled already, and differs from {name!r} by capital letters only")
+    return twin if click.confirm("Is it the same person?", default=True, err=True) else name
 
 
 def _desk(args: Arguments) -> _Faces | _Things:
@@ -113,6 +145,10 @@ class _Faces:
         self._bench = bench
         self._largest = largest
 
+    def names(self) -> list[str]:
+        """Who is enrolled."""
+        return list(self._bench.vault.names())
+
     def look(self, image: Path) -> Shot | Refusal:
         """The face that a picture is about."""
         from edge_app.gallery.enrollment import Refusal
@@ -137,6 +173,10 @@ class _Things:
     def __init__(self, bench: ThingBench, box: tuple[float, ...] | None) -> None:
         self._bench = bench
         self._box = box
+
+    def names(self) -> list[str]:
+        """What is enrolled."""
+        return list(self._bench.vault.names())
 
     def look(self, image: Path) -> ThingShot | Refusal:
         """The area that a picture is about."""
@@ -167,37 +207,21 @@ class _Things:
         return _report(name, verdicts, self._bench, self._bench.reader.card.id)
 
 
-def _batches(args: Arguments) -> Iterator[tuple[str, Sequence[Path]]]:
-    """Names with their pictures, from the arguments or the folder."""
+def _batches(args: Arguments, unused: list[Unused]) -> list[tuple[str, list[Path]]]:
+    """Names with their pictures, from the arguments or the folder; what else that holds is added to `unused`."""
     if args.folder is not None:
         if args.name is not None:
             raise UsageError("both a name and --folder were given", expected="one of them")
-        yield from people_in(args.folder)
-        return
+        from edge_app.media.folders import named_folders
+
+        return named_folders(args.folder, of="person", unused=unused, problem=options.warn)
     if args.name is None or not args.images:
         raise UsageError(
             "no pictures were given" if args.name else "no name was given",
             expected="a name and pictures, or --folder",
             remedy="try: edge-app enroll 'Ada Lovelace' ada1.jpg ada2.jpg",
         )
-    yield args.name, args.images
-
-
-def people_in(folder: Path) -> Iterator[tuple[str, Sequence[Path]]]:
-    """Every sub-folder of `folder` as a name with its pictures. Raises MediaError when there is none."""
-    from edge_app.media.folders import find_pictures
-
-    if not folder.is_dir():
-        raise MediaError(f"{folder} is not a folder", expected="a folder with a sub-folder per person")
-    people = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if not people:
-        raise MediaError(f"{folder} has no sub-folder", expected="a sub-folder of pictures per person")
-    for person in people:
-        try:
-            yield person.name, find_pictures(person)
-        except MediaError as error:
-            options.warn(str(error))
-            yield person.name, []
+    return [(valid_name(args.name), list(args.images))]
 
 
 def _report(

@@ -14,7 +14,9 @@ from edge_app.core.types import Frame, Pixels
 
 if TYPE_CHECKING:
     from edge_app.cli.output import Seen, View
+    from edge_app.media.folders import Unused
     from edge_app.media.sources import SourceSpec
+    from edge_app.media.video_writer import VideoWriter
 
 _NOT_SEEN = """\
 Pictures and clips may be old: who or what is named here does not count as
@@ -46,6 +48,8 @@ def command() -> Command:
 
 def run(args: Arguments) -> int:
     """Recognize every source; 1 when one of them could not be read, the rest is done all the same."""
+    from edge_app.media.folders import unused_line
+
     failures: list[str] = []
 
     def failed(error: EdgeError) -> None:
@@ -56,7 +60,8 @@ def run(args: Arguments) -> int:
         raise UsageError("--explain has nowhere to draw", expected="--save DIR")
     if args.save is not None:
         _make_folder(args.save)
-    jobs = list(_jobs(args, failed))
+    unused: list[Unused] = []
+    jobs = list(_jobs(args, failed, unused))
     if not jobs:
         return 1
     if args.threads is None and (len(jobs) > 1 or jobs[0].spec.kind == "video"):
@@ -74,6 +79,8 @@ def run(args: Arguments) -> int:
     if args.save is not None and not args.json:
         copies = "1 annotated copy" if namer.written == 1 else f"{namer.written} annotated copies"
         options.warn(f"{copies} in {args.save}")
+    if line := unused_line(unused):
+        options.warn(line)
     return 1 if failures else 0
 
 
@@ -83,10 +90,10 @@ class _Job:
     path: Path
 
 
-def _jobs(args: Arguments, failed: Any) -> Iterator[_Job]:
-    """Every picture and video that the sources name."""
+def _jobs(args: Arguments, failed: Any, unused: list[Unused]) -> Iterator[_Job]:
+    """Every picture and video that the sources name; what else their folders hold is added to `unused`."""
     from edge_app.media.folders import find_pictures
-    from edge_app.media.sources import parse_source
+    from edge_app.media.sources import SourceSpec
 
     for text in args.sources:
         try:
@@ -98,8 +105,8 @@ def _jobs(args: Arguments, failed: Any) -> Iterator[_Job]:
                     remedy="cameras and streams are for `edge-app watch`",
                 )
             if spec.kind == "folder":
-                for path in find_pictures(Path(spec.target), recursive=args.recursive):
-                    yield _Job(parse_source(str(path)), path)
+                for path in find_pictures(Path(spec.target), recursive=args.recursive, unused=unused):
+                    yield _Job(SourceSpec("picture", str(path), str(path)), path)
             else:
                 yield _Job(spec, Path(spec.target))
         except UsageError:
@@ -178,14 +185,14 @@ def _video(view: View, job: _Job, args: Arguments, namer: _Namer, failed: Any) -
         with open_source(str(job.path)) as source, options.progress() as bar:
             task = bar.add_task(job.path.name, total=source.frame_count)
             frames = _frames(source, failed)
-            writer = _Marked(namer.name(job.path, ".mp4"), source.fps) if args.save is not None else None
+            writer = _Marked(namer.name(job.path, ".mp4"), source.fps, job.path) if args.save is not None else None
             try:
                 for found in ordered_map(view.look, frames, cores() if args.threads == 1 else 1):
                     seen = view.follow(found)
                     bar.advance(task)
                     timeline.add(seen)
                     if writer is not None:
-                        writer.write(view.draw(seen))
+                        writer.write(view.draw(seen), seen.frame.time_s)
                     if args.json:
                         _report(view, str(job.path), seen, args)
             except BaseException:
@@ -258,23 +265,26 @@ def _extras() -> Iterator[str]:
 class _Marked:
     """An annotated video, opened at its first frame."""
 
-    def __init__(self, path: Path, fps: float | None) -> None:
-        self._path, self._fps = path, fps or 25.0
-        self._writer: Any = None
+    def __init__(self, path: Path, fps: float | None, source: Path) -> None:
+        self._path, self._fps, self._source = path, fps or 25.0, source
+        self._writer: VideoWriter | None = None
 
-    def write(self, pixels: Pixels) -> None:
-        """Append one annotated frame."""
+    def write(self, pixels: Pixels, time_s: float) -> None:
+        """Append one annotated frame, which is shown at `time_s`."""
         from edge_app.media.video_writer import VideoWriter
 
         if self._writer is None:
-            self._writer = VideoWriter(self._path, (pixels.shape[1], pixels.shape[0]), self._fps)
-        self._writer.write(pixels)
+            size_px = pixels.shape[1], pixels.shape[0]
+            self._writer = VideoWriter(self._path, size_px, self._fps, sound_of=self._source)
+        self._writer.write(pixels, time_s)
 
     def close(self) -> bool:
         """Give the video its name; False when there was no frame, and so no video."""
         if self._writer is None:
             return False
         self._writer.close()
+        if self._writer.note:
+            options.warn(self._writer.note)
         return True
 
     def abandon(self) -> None:

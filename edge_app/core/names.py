@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from typing import Final
 
 from edge_app.core.errors import UsageError
@@ -14,7 +15,8 @@ def valid_name(name: str) -> str:
     """Return the name of an identity in its stored form (NFC, outer blanks removed).
 
     Raises UsageError for an empty name, one of more than 80 characters, or one that holds a slash,
-    a backslash or a control character: names become file names and terminal lines.
+    a backslash or a control character: names become file names and terminal lines. The joiners that Persian, Hindi and
+    other scripts need between two letters (U+200C, U+200D) are letters there, and nowhere else.
     """
     cleaned = unicodedata.normalize("NFC", name).strip()
     if not cleaned:
@@ -25,7 +27,14 @@ def valid_name(name: str) -> str:
             expected=f"at most {NAME_MAX_CHARS}",
             remedy="shorten it",
         )
-    bad = sorted({c for c in cleaned if c in "/\\" or unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"}})
+    bad = sorted(
+        {
+            c
+            for at, c in enumerate(cleaned)
+            if c in "/\\"
+            or (unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and not _joins_letters(cleaned, at))
+        }
+    )
     if bad or cleaned in {".", ".."}:
         listed = " ".join(repr(c) for c in bad) or cleaned
         raise UsageError(
@@ -34,3 +43,20 @@ def valid_name(name: str) -> str:
             remedy="choose a plain name",
         )
     return cleaned
+
+
+def same_but_for_case(name: str, others: Iterable[str]) -> str | None:
+    """Which of the names differs from `name` by capital and small letters only; None when none does."""
+    folded = unicodedata.normalize("NFC", name.casefold())
+    return next((one for one in others if one != name and unicodedata.normalize("NFC", one.casefold()) == folded), None)
+
+
+def _joins_letters(name: str, at: int) -> bool:
+    """Whether the character there is a joiner between two letters or marks of a script that uses joiners.
+
+    Latin, Greek and Cyrillic have none: there it would only make two names look like one.
+    """
+    if name[at] not in "\u200c\u200d" or not 0 < at < len(name) - 1:
+        return False
+    around = name[at - 1], name[at + 1]
+    return all(unicodedata.category(c)[0] in "LM" and ord(c) > 0x058F for c in around)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ JUNK: Final = frozenset({"@eadir", "#recycle", "#snapshot", "@tmp", "__macosx", 
 _JUNK_FILES: Final = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 
 _WORDS: Final[dict[Kind, tuple[str, str]]] = {
+    "picture": ("picture outside the sub-folders", "pictures outside the sub-folders"),
     "heic": ("HEIC picture", "HEIC pictures"),
     "raw": ("raw photo", "raw photos"),
     "video": ("video", "videos"),
@@ -43,10 +44,6 @@ class FolderListing:
     unused: Unused
     """What is neither; hidden files and the junk of storage systems are not counted."""
 
-    def without_videos(self) -> Unused:
-        """What a command that takes pictures alone did not use."""
-        return self.unused + Counter(("video", path.suffix.lower()) for path in self.videos)
-
 
 def list_folder(folder: Path, *, recursive: bool = False) -> FolderListing:
     """List a folder by what its files hold, whatever they are called.
@@ -71,18 +68,55 @@ def list_folder(folder: Path, *, recursive: bool = False) -> FolderListing:
     return FolderListing(tuple(by_kind["picture"]), tuple(by_kind["video"]), unused)
 
 
-def find_pictures(folder: Path, *, recursive: bool = False) -> list[Path]:
-    """The pictures of a folder, sorted; see `list_folder`. Raises MediaError when there is none."""
+def find_pictures(folder: Path, *, recursive: bool = False, unused: list[Unused] | None = None) -> list[Path]:
+    """The pictures of a folder, sorted; see `list_folder`. What else it holds, videos too, is added to `unused`.
+
+    Raises MediaError when there is no picture.
+    """
     listing = list_folder(folder, recursive=recursive)
+    left = listing.unused.copy()
+    for path in listing.videos:
+        left["video", path.suffix.lower()] += 1
     if not listing.pictures:
-        there = unused_words(listing.without_videos())
+        there = unused_words(left)
         where = "nor in the folders below it" if recursive else "sub-folders were not searched"
         raise MediaError(
             f"no picture in {folder} ({where}{f'; it holds {there}' if there else ''})",
             expected="JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or JPEG 2000 files",
             remedy="name a folder that holds pictures",
         )
+    if unused is not None:
+        unused.append(left)
     return list(listing.pictures)
+
+
+def named_folders(
+    folder: Path, *, of: str, unused: list[Unused], problem: Callable[[str], object]
+) -> list[tuple[str, list[Path]]]:
+    """The sub-folders of a folder, sorted, each a name with its pictures; `of` says of what, as in "person".
+
+    One without pictures has none and is told to `problem`; what else lies about is added to `unused`. Raises MediaError
+    when there is no sub-folder.
+    """
+    if not folder.is_dir():
+        raise MediaError(f"{folder} is not a folder", expected=f"a folder with a sub-folder per {of}")
+    try:
+        entries = sorted(path for path in folder.iterdir() if not is_junk(path.name))
+    except OSError as error:
+        raise MediaError(f"{folder} cannot be listed ({error.strerror})", remedy="allow reading it") from error
+    people = [path for path in entries if path.is_dir()]
+    if not people:
+        raise MediaError(f"{folder} has no sub-folder", expected=f"a sub-folder of pictures per {of}")
+    unused.append(Counter((kind_of(path), path.suffix.lower()) for path in entries if path not in people))
+    found = []
+    for person in people:
+        pictures: list[Path] = []
+        try:
+            pictures = find_pictures(person, unused=unused)
+        except MediaError as error:
+            problem(str(error))
+        found.append((person.name, pictures))
+    return found
 
 
 def unused_words(unused: Unused) -> str:
