@@ -245,7 +245,7 @@ def test_sface_in_two_halves_is_sface() -> None:
     pixels = torch.from_numpy(crops.transpose(0, 3, 1, 2).astype(np.float32))
     with torch.inference_mode():
         whole = network.body(pixels).numpy()
-        halves = network.pool(network.upper(embedder.lower_maps(network, crops, 3), 3)).numpy()
+        halves = network.pool(network.upper(network.lower(pixels, 3), 3)).numpy()
     assert np.allclose(embedder.embed(network, crops), whole, atol=1e-5)
     assert np.allclose(halves, whole, atol=1e-5)
     assert len(network.groups) == 27
@@ -473,7 +473,7 @@ def test_a_run_that_was_cut_off_while_its_report_was_written_tells_the_same(
 def test_nothing_is_chosen_that_is_worse_than_the_base(tmp_path: Path) -> None:
     base = embedder.create_embedder("sface")
     chosen = options(output=tmp_path, views=0, device="cpu")
-    bank = siamese_training.FeatureBank.build(base, sample_crops(), chosen, Silence())
+    bank = siamese_training.lower_layers(base, sample_crops(), chosen, Silence())
     labels = np.array([0, 1, 2, 2, 2])  # astronaut, biden, obama three times: SFace tells them apart
     for spoil in (torch.randn_like, torch.zeros_like):
         spoiled = copy.deepcopy(base)
@@ -491,16 +491,20 @@ def test_features_of_an_interrupted_run_are_used_again_and_others_are_not(
 ) -> None:
     chosen = options(output=tmp_path, views=1, device="cpu")
     network, crops = random_sface(), sample_crops()
-    first = siamese_training.FeatureBank.build(network, crops, chosen, Silence())
-    assert first.views.dtype == torch.float16
+    first = siamese_training.lower_layers(network, crops, chosen, Silence())
+    assert first[0].dtype == torch.float32 and first[1].dtype == torch.float16 and len(first[1]) == 1
+    with torch.inference_mode():
+        pixels = torch.from_numpy(crops.transpose(0, 3, 1, 2).astype(np.float32))
+        assert torch.allclose(first[0], network.lower(pixels, 3), atol=1e-4)
     computed: list[int] = []
-    monkeypatch.setattr(siamese_training, "lower_maps", lambda *_: computed.append(1) or torch.zeros(5, 512, 7, 7))
-    again = siamese_training.FeatureBank.build(network, crops, chosen, Silence())
+    lower = network.lower
+    monkeypatch.setattr(network, "lower", lambda *given: computed.append(1) or lower(*given))
+    again = siamese_training.lower_layers(network, crops, chosen, Silence())
     assert not computed
-    assert torch.equal(again.plain, first.plain)
-    assert torch.equal(again.views, first.views)
-    siamese_training.FeatureBank.build(network, crops[::-1].copy(), chosen, Silence())
-    assert len(computed) == 2
+    assert torch.equal(again[0], first[0])
+    assert torch.equal(again[1], first[1])
+    siamese_training.lower_layers(network, crops[::-1].copy(), chosen, Silence())
+    assert computed
 
 
 def test_folders_that_cannot_work_are_told_in_words(

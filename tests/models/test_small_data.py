@@ -19,7 +19,6 @@ from edge_app.accuracy.intervals import over_repeats, paired, wider
 from edge_app.core.errors import UsageError
 from edge_models.classifier import compare as comparison
 from edge_models.classifier.compare import Plan, compare, keep_few
-from edge_models.classifier.feature_cache import FeatureBank
 from edge_models.classifier.gains import Trial, summary
 from edge_models.classifier.losses import cosine_loss
 from edge_models.classifier.network import CachedViews, Head
@@ -29,6 +28,7 @@ from edge_models.classifier.small_data import add_pseudo_labels
 from edge_models.data.augment import mix
 from edge_models.data.folder import Picture, PictureFolder, Split, split_pictures
 from edge_models.fitting.progress import Silence
+from edge_models.networks.feature_cache import FeatureBank
 
 
 def folder_of(labels, groups=None):

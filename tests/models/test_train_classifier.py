@@ -18,7 +18,6 @@ import torch
 
 from edge_app.core.errors import ModelError, UsageError
 from edge_models.classifier.analysis import calibration, class_figures, confusion, probabilities
-from edge_models.classifier.feature_cache import FeatureBank
 from edge_models.classifier.growth import _extend, _order, curve_parts, growth
 from edge_models.classifier.losses import cosine_loss, cross_entropy, smoothed
 from edge_models.classifier.network import Head, TransferClassifier, load_classifier
@@ -32,6 +31,7 @@ from edge_models.data.checks import scan
 from edge_models.data.folder import split_pictures
 from edge_models.fitting.fit import Silence
 from edge_models.networks.backbones import create_backbone, learning_rates, normalize
+from edge_models.networks.feature_cache import FeatureBank
 
 
 class Notes(Silence):

@@ -34,24 +34,14 @@ from edge_models.fitting.checkpoint import Checkpoint
 
 
 class ClassifierGraph(nn.Module):
-    """Normalized pictures to logits and class activation maps, the maps computed once.
-
-    The second output is `TransferClassifier.class_maps` (Zhou et al. 2016, arXiv 1512.04150).
-    """
+    """Normalized pictures (N, 3, H, W) to logits (N, C) and class activation maps (N, C, h, w)."""
 
     def __init__(self, classifier: TransferClassifier) -> None:
         super().__init__()
         self.classifier = classifier
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (N, C) and class maps (N, C, h, w) of pictures (N, 3, H, W)."""
-        backbone, head = self.classifier.backbone, self.classifier.head
-        maps = backbone.maps(images)
-        _, channels, height, width = maps.shape
-        places = maps.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)
-        at_places: Tensor = head(backbone.pool(places))
-        logits: Tensor = head(backbone.pool(maps))
-        return logits, at_places.reshape(-1, height, width, logits.shape[1]).permute(0, 3, 1, 2)
+        return self.classifier.logits_and_maps(images)
 
 
 def classifier_material(path: Path, request: Request) -> Material:

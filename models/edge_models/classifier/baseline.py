@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edge_app.core.types import Pixels
 from edge_app.media.pictures import read_picture
-from edge_models.classifier.feature_cache import default_threads
+from edge_models.networks.feature_cache import default_threads
 
 _SIDE_PX: Final = 128
 _HUES, _SATURATIONS, _VALUES, _DIRECTIONS = 12, 4, 4, 9

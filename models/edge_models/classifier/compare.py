@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 from edge_app.core.errors import UsageError
-from edge_models.classifier.feature_cache import FeatureBank, default_threads
 from edge_models.classifier.gains import PLAIN, Bools, Comparison, Trial, summary
 from edge_models.classifier.options import METHODS, ClassifierOptions
 from edge_models.classifier.recipe import Workshop, fit_head, hard_targets, logits_of
@@ -31,6 +30,7 @@ from edge_models.fitting.checkpoint import write_atomic
 from edge_models.fitting.progress import Progress, Silence
 from edge_models.fitting.run_folder import finish_run, make_scratch, open_run, refuse_folder
 from edge_models.networks.backbones import check_name, create_backbone
+from edge_models.networks.feature_cache import FeatureBank, default_threads
 
 RESULT_NAME: Final = "comparison.json"
 _TRIALS_NAME: Final = "trials.json"

@@ -111,8 +111,8 @@ class TransferClassifier(nn.Module):
         logits: Tensor = self.head(self.backbone(images))
         return logits
 
-    def class_maps(self, images: Tensor) -> Tensor:
-        """Class activation maps (N, C, h, w): the logits that each place alone would give.
+    def logits_and_maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, C) and class activation maps (N, C, h, w): the logits that each place alone would give.
 
         Zhou et al. 2016 (arXiv 1512.04150). Exact for networks that average their maps and then are linear, a good
         picture for others. Raises UsageError for a network whose last maps are not (N, C, h, w).
@@ -120,10 +120,11 @@ class TransferClassifier(nn.Module):
         maps = self.backbone.maps(images)
         if maps.ndim != 4:
             raise UsageError(f"{self.backbone.name} has no feature maps", expected="a convolutional network")
-        count, channels, height, width = maps.shape
+        _, channels, height, width = maps.shape
         places = maps.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)
-        logits: Tensor = self.head(self.backbone.pool(places))
-        return logits.view(count, height, width, -1).permute(0, 3, 1, 2)
+        at_places: Tensor = self.head(self.backbone.pool(places))
+        logits: Tensor = self.head(self.backbone.pool(maps))
+        return logits, at_places.reshape(-1, height, width, logits.shape[1]).permute(0, 3, 1, 2)
 
 
 class UpperPart(nn.Module):

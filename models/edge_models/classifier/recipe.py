@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from edge_app.inference.geometry import prepare
 from edge_app.media.pictures import read_picture
-from edge_models.classifier.feature_cache import FeatureBank
 from edge_models.classifier.losses import LossName, cross_entropy, one_hot, penalty
 from edge_models.classifier.network import (
     CachedViews,
@@ -47,6 +46,7 @@ from edge_models.fitting.fit import (
     loader,
 )
 from edge_models.networks.backbones import Backbone, normalize
+from edge_models.networks.feature_cache import FeatureBank
 
 _TEMPERATURE_PRIOR: Final = 0.5
 """Standard deviation of log temperature that is believed before any picture was seen: few pictures prove little."""

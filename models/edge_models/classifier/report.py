@@ -196,7 +196,7 @@ def _mistake_pictures(work: Workshop, model: TransferClassifier, mistake: Mappin
     try:
         with torch.inference_mode():
             images = normalize(torch.from_numpy(seen.copy()).permute(2, 0, 1)[None], backbone.input)
-            maps = model.eval().class_maps(images)[0].numpy()
+            maps = model.eval().logits_and_maps(images)[1][0].numpy()
     except UsageError:
         return shown  # a network without feature maps; the page says nothing then
     for role in ("predicted", "runner_up"):

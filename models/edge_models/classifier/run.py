@@ -17,7 +17,6 @@ import torch
 from edge_app.core.errors import UsageError
 from edge_app.media.pictures import read_picture, write_picture
 from edge_models.classifier.analysis import probabilities
-from edge_models.classifier.feature_cache import FeatureBank, ViewPlan, default_threads, feature_bank
 from edge_models.classifier.options import ClassifierOptions
 from edge_models.classifier.recipe import Trained, Workshop, hard_targets, train
 from edge_models.classifier.report import HTML_NAME, JSON_NAME, Circumstances, Report, collect, write
@@ -29,6 +28,7 @@ from edge_models.fitting.fit import Progress, finish_run, open_run, refuse_folde
 from edge_models.fitting.options import absolute, passed_on
 from edge_models.fitting.report_parts import read_report
 from edge_models.networks.backbones import Backbone, base_of, check_name, create_backbone
+from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPlan, default_threads
 
 _SHEET_PICTURES: Final = 6
 _CACHE: Final = "cache"
@@ -137,8 +137,8 @@ def compute_bank(
     """Features of every picture, from the cache where they are there already."""
     plan = ViewPlan(options.views, options.mirror, options.unfreeze, options.augment)
     pictures = [(picture.path, picture.sha256) for picture in folder.pictures]
-    cache = options.cache or options.output / _CACHE
-    return feature_bank(backbone, pictures, plan, cache, progress, options.machine.accelerator)
+    cache = FeatureCache(options.cache or options.output / _CACHE, progress, options.machine.accelerator)
+    return cache.bank(backbone, pictures, plan)
 
 
 def save_best(work: Workshop, trained: Trained) -> Path:

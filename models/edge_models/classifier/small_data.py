@@ -20,10 +20,10 @@ from torch import Tensor
 from edge_app.core.errors import MediaError, UsageError
 from edge_app.media.pictures import read_picture
 from edge_models.classifier.analysis import probabilities
-from edge_models.classifier.feature_cache import FeatureBank, ViewPlan, feature_bank
 from edge_models.classifier.recipe import Trained, Workshop, fit_temperature, logits_of, solve_head, train
 from edge_models.data.folder import find_unlabelled
 from edge_models.networks.backbones import file_sha256
+from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPlan
 
 STUDENT_DROPOUT: Final = 0.3
 """Noise of the student (Xie et al. 2020, arXiv 1911.04252) beside its random views."""
@@ -80,8 +80,8 @@ def with_unlabelled(work: Workshop, folder: Path) -> tuple[Workshop, tuple[int, 
     plan = ViewPlan(
         options.views, options.mirror, options.unfreeze if work.bank.cuts is not None else 0, options.augment
     )
-    cache = options.cache or options.output / "cache"
-    extra = feature_bank(work.backbone, fresh, plan, cache, work.progress, options.machine.accelerator)
+    cache = FeatureCache(options.cache or options.output / "cache", work.progress, options.machine.accelerator)
+    extra = cache.bank(work.backbone, fresh, plan)
     begin = len(work.targets)
     joined = replace(
         work,

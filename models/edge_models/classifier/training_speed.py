@@ -24,7 +24,6 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
 from edge_app.core.errors import UsageError
-from edge_models.classifier.feature_cache import FeatureBank, default_threads
 from edge_models.classifier.network import Head
 from edge_models.classifier.options import ClassifierOptions
 from edge_models.classifier.recipe import Workshop, fit_head, fit_tune, hard_targets
@@ -33,6 +32,7 @@ from edge_models.data.checks import scan
 from edge_models.data.folder import PictureFolder, split_pictures
 from edge_models.fitting.fit import Progress, Silence, make_scratch
 from edge_models.networks.backbones import Backbone, create_backbone
+from edge_models.networks.feature_cache import FeatureBank, default_threads
 
 TARGETS: Final = {"extract": 1.0, "cached": 5.0, "tune": 1.0, "whole": 5.0}
 """How many times faster than the hand-written loop each contest is wanted."""

@@ -92,6 +92,8 @@ class Watch(Callback):
         self._monitor, self._progress, self._curve = monitor, progress, curve
         self._started_s = self._told_s = 0.0
         self.history: list[dict[str, float]] = []
+        self.restored = False
+        """Whether training began, all state being read."""
 
     def __getstate__(self) -> dict[str, Any]:
         """What other processes get when several devices train: a terminal's progress bar cannot be sent there."""
@@ -109,6 +111,10 @@ class Watch(Callback):
         """Tell that the stage begins."""
         if trainer.is_global_zero:
             self._progress.stage(self._stage, self._epochs)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning calls this when loops and optimizers have their state back."""
+        self.restored = True
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

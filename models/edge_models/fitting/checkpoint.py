@@ -25,11 +25,16 @@ from torch import Tensor
 from edge_app.core.errors import EdgeError, ModelError, UsageError
 from edge_app.core.model_card import InputSpec
 
-FORMAT: Final = 1
-"""Version of the checkpoint's header. A reader refuses any other."""
+FORMAT: Final = 2
+"""Version of the checkpoint's header that is written."""
+READABLE: Final = (1, FORMAT)
+"""Versions that are read; 1 is edge-app 0.1.0's, which tells no split. A reader refuses any other."""
+STATE_FORMAT: Final = 1
 
 _KEY: Final = "edge_app.checkpoint"
 _STATE_KEY: Final = "edge_app.state"
+_JUDGED: Final = "judged."
+"""What the names of tensors begin with that are no weights but answers."""
 _PACKAGES: Final = ("torch", "torchvision", "timm", "lightning", "numpy", "safetensors", "edge-app")
 
 
@@ -85,6 +90,14 @@ class Checkpoint:
     data_sha256: str = ""
     """Hash of the list of pictures, their labels and contents."""
     versions: Mapping[str, str] = field(default_factory=package_versions)
+    split: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """SHA-256 of the pictures of each part: a classifier's `train`, `selection` and `validation`, an embedder's
+    `learning`, `choosing` and `held_out`. Empty in files of version 0.1.0."""
+    learned_all: bool = False
+    """Whether the weights were fitted again on all parts after judging: the figures are then of the fit before."""
+    judged: Mapping[str, Tensor] = field(default_factory=dict)
+    """A classifier's answers that its figures are of, in the order of `split["validation"]`: `logits` (V, C) of a model
+    that did not learn from them, `labels` (V,). Empty in files of version 0.1.0."""
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -102,8 +115,11 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "metrics": dict(checkpoint.metrics),
         "data_sha256": checkpoint.data_sha256,
         "versions": dict(checkpoint.versions),
+        "split": {part: list(pictures) for part, pictures in checkpoint.split.items()},
+        "learned_all": checkpoint.learned_all,
     }
-    tensors = {name: _on_cpu(tensor) for name, tensor in checkpoint.tensors.items()}
+    named = {**checkpoint.tensors, **{_JUDGED + name: tensor for name, tensor in checkpoint.judged.items()}}
+    tensors = {name: _on_cpu(tensor) for name, tensor in named.items()}
     header = {_KEY: json.dumps(plain, ensure_ascii=False, allow_nan=False)}
     write_atomic(path, to_bytes(tensors, metadata=header))
 
@@ -118,10 +134,10 @@ def load(path: Path) -> Checkpoint:
         raise ModelError(f"{path} is a safetensors file without our header", expected="a checkpoint of edge-app train")
     try:
         plain = json.loads(metadata[_KEY])
-        if plain.get("format") != FORMAT:
+        if plain.get("format") not in READABLE:
             raise ModelError(
                 f"{path} is a checkpoint of version {plain.get('format')}",
-                expected=f"version {FORMAT}",
+                expected=f"version {' or '.join(map(str, READABLE))}",
                 remedy="train again, or use the edge-app that wrote it",
             )
         del plain["format"]
@@ -131,7 +147,9 @@ def load(path: Path) -> Checkpoint:
         return Checkpoint(
             **plain
             | {
-                "tensors": tensors,
+                "tensors": {name: tensor for name, tensor in tensors.items() if not name.startswith(_JUDGED)},
+                "judged": {n.removeprefix(_JUDGED): t for n, t in tensors.items() if n.startswith(_JUDGED)},
+                "split": {str(part): tuple(map(str, names)) for part, names in plain.get("split", {}).items()},
                 "base": Base(**plain["base"]),
                 "input": InputSpec(**spec | {"mean": tuple(spec["mean"]), "std": tuple(spec["std"])}),
                 "classes": tuple(str(name) for name in plain["classes"]),
@@ -149,7 +167,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     tree = _pack(dict(state), tensors)
-    header = {_STATE_KEY: json.dumps({"format": FORMAT, "tree": tree})}
+    header = {_STATE_KEY: json.dumps({"format": STATE_FORMAT, "tree": tree})}
     write_atomic(path, to_bytes(tensors, metadata=header))
 
 
@@ -158,10 +176,10 @@ def load_state(path: Path) -> dict[str, Any]:
     tensors, metadata = _read(path)
     try:
         header = json.loads(metadata[_STATE_KEY])
-        if header["format"] != FORMAT:
+        if header["format"] != STATE_FORMAT:
             raise ModelError(
                 f"{path} is a training state of version {header['format']}",
-                expected=f"version {FORMAT}",
+                expected=f"version {STATE_FORMAT}",
                 remedy="train from the start",
             )
         state = _unpack(header["tree"], tensors)

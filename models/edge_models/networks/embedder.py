@@ -102,17 +102,11 @@ def load_embedder(checkpoint: Checkpoint) -> Backbone:
 @torch.no_grad()
 def embed(network: Backbone, crops: Pixels, device: str | torch.device = "cpu") -> Float32s:
     """Return (N, D) float32 embeddings, not normalized, of (N, H, W, 3) uint8 RGB crops of the input's size."""
-    rows = [network(batch).cpu().numpy() for batch in inputs(network, crops, device)]
+    rows = [network(batch).cpu().numpy() for batch in _inputs(network, crops, device)]
     return np.concatenate(rows) if rows else np.empty((0, network.features), np.float32)
 
 
-@torch.no_grad()
-def lower_maps(network: Backbone, crops: Pixels, top: int, device: str | torch.device = "cpu") -> Tensor:
-    """Return what all but the last `top` groups make of the crops: (N, C, h, w) float32 on the CPU."""
-    return torch.cat([network.lower(batch, top).cpu() for batch in inputs(network, crops, device)])
-
-
-def inputs(network: Backbone, crops: Pixels, device: str | torch.device) -> Iterator[Tensor]:
+def _inputs(network: Backbone, crops: Pixels, device: str | torch.device) -> Iterator[Tensor]:
     """Give the crops as normalized batches (n, 3, H, W)."""
     for start in range(0, len(crops), _BATCH):
         batch = torch.from_numpy(np.ascontiguousarray(crops[start : start + _BATCH])).to(device)

@@ -12,7 +12,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, cast
 
 import lightning.pytorch as pl
@@ -22,15 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from edge_app.core.errors import ModelError
+from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.types import Float32s, Pixels
 from edge_app.inference.geometry import CROPS
-from edge_models.data.augment import AugmentOptions, Subject, view_maker
-from edge_models.fitting.checkpoint import load_state, make_folder, save_state
+from edge_models.data.augment import AugmentOptions, Subject
 from edge_models.fitting.fit import BatchKey, EpochBatches, FitOptions, Loaders, Progress, fit, loader
-from edge_models.fitting.seeds import seed_of
 from edge_models.networks.backbones import Backbone, learning_rates
-from edge_models.networks.embedder import lower_maps
+from edge_models.networks.feature_cache import FeatureCache, ViewPlan
 from edge_models.siamese.judge import separation
 from edge_models.siamese.losses import MetricLoss, metric_loss, start_at_means
 from edge_models.siamese.options import SiameseOptions
@@ -53,70 +50,27 @@ BANK_FOLDER: Final = "features"
 MONITOR: Final = "choosing_separation"
 
 Ints = NDArray[np.intp]
+Maps = tuple[Tensor, Tensor]
+"""What `lower_layers` gives."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FeatureBank:
-    """What the layers that do not learn make of every crop, computed once."""
+def lower_layers(
+    network: Backbone, crops: Pixels, options: SiameseOptions, progress: Progress
+) -> tuple[Tensor, Tensor]:
+    """What the layers that do not learn make of every crop, computed once and kept in the run's folder.
 
-    plain: Tensor
-    """(N, C, h, w) float32 of the crops themselves."""
-    views: Tensor
-    """(V, N, C, h, w) float16 of their random views; V may be 0."""
-
-    @classmethod
-    def build(cls, network: Backbone, crops: Pixels, options: SiameseOptions, progress: Progress) -> FeatureBank:
-        """Run the lower layers over every crop and its views; the views depend on the seed alone.
-
-        What is done is kept in the run's folder until the run ends, so that `resume` does not do it again.
-        """
-        progress.stage("features", 1 + options.views)
-        key = _bank_key(network, crops, options)
-        parts = []
-        for number in range(1 + options.views):
-            file = options.output / BANK_FOLDER / f"{number}.safetensors"
-            maps = _kept(file, key)
-            if maps is None:
-                maps = _maps(network, crops, number, options)
-                save_state(file, {"key": key, "maps": maps})
-            parts.append(maps)
-            progress.advance(1 + number)
-        plain = parts[0]
-        return cls(plain, torch.stack(parts[1:]) if options.views else plain.new_empty((0, *plain.shape)))
-
-
-def _maps(network: Backbone, crops: Pixels, number: int, options: SiameseOptions) -> Tensor:
-    """What the lower layers make of the crops (number 0, float32) or of one random view of each (float16)."""
-    device = options.machine.accelerator
-    network.to(device)
-    if number:
-        subject: Subject = "face" if network.crop in CROPS else "thing"
-        augment = AugmentOptions(subject, options.augmentation, options.webcam)
-        # The crop is what the network sees already: only its size is asked for, not another cut.
-        view = view_maker(augment, network.input, "whole")
-        crops = np.stack([view(crop, seed_of(options.seed, number, at)) for at, crop in enumerate(crops)])
-    maps = lower_maps(network, crops, options.unfreeze, device)
-    network.to("cpu")
-    return maps.half() if number else maps
-
-
-def _bank_key(network: Backbone, crops: Pixels, options: SiameseOptions) -> str:
-    """Changes with everything that the maps depend on."""
-    decides = (options.seed, options.unfreeze, options.augmentation, options.webcam, network.name, crops.shape)
-    digest = hashlib.sha256(repr(decides).encode())
-    digest.update(np.ascontiguousarray(crops).tobytes())
-    for weight in network.parameters():
-        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _kept(file: Path, key: str) -> Tensor | None:
-    """Maps that an interrupted run left, None where there are none or they are of other pictures."""
-    if not file.is_file():
-        make_folder(file.parent)
-        return None
-    state = load_state(file)
-    return cast(Tensor, state["maps"]) if state.get("key") == key else None
+    (N, C, h, w) float32 of the crops (N, H, W, 3) themselves, and (V, N, C, h, w) float16 of their random views.
+    """
+    subject: Subject = "face" if network.crop in CROPS else "thing"
+    augment = AugmentOptions(subject, options.augmentation, options.webcam)
+    # The crop is what the network sees already: only its size is asked for, not another cut.
+    plan = ViewPlan(options.views, False, options.unfreeze, augment, maps_only=True, crop="whole")
+    pictures = [(crop, hashlib.sha256(crop.tobytes()).hexdigest()) for crop in np.ascontiguousarray(crops)]
+    cache = FeatureCache(options.output / BANK_FOLDER, progress, options.machine.accelerator)
+    bank = cache.bank(network, pictures, plan)
+    if bank.exact is None or bank.cuts is None:
+        raise UsageError(f"{network.name} is not a plain chain of layers", expected="one to run in two parts")
+    return bank.exact, bank.cuts[1:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +86,7 @@ class Tuned:
 
 def tune(
     base: Backbone,
-    bank: FeatureBank,
+    bank: Maps,
     labels: Ints,
     parts: tuple[Ints, Ints],
     options: SiameseOptions,
@@ -166,9 +120,9 @@ def tune(
 
 
 @torch.no_grad()
-def embed_cached(network: Backbone, bank: FeatureBank, positions: Ints, top: int) -> Float32s:
+def embed_cached(network: Backbone, bank: Maps, positions: Ints, top: int) -> Float32s:
     """Return (n, D) embeddings, not normalized, of the plain crops at these positions."""
-    parts = [network.pool(network.upper(bank.plain[part], top)) for part in torch.split(_tensor(positions), 128)]
+    parts = [network.pool(network.upper(bank[0][part], top)) for part in torch.split(_tensor(positions), 128)]
     return torch.cat(parts).numpy() if parts else np.empty((0, network.features), np.float32)
 
 
@@ -183,7 +137,7 @@ def mixed_with(base: Backbone, tuned: Backbone, share: float) -> Backbone:
 
 
 def _best_mixture(
-    base: Backbone, tuned: Backbone, bank: FeatureBank, choose: Ints, labels: Ints, options: SiameseOptions
+    base: Backbone, tuned: Backbone, bank: Maps, choose: Ints, labels: Ints, options: SiameseOptions
 ) -> tuple[float, Backbone]:
     """The mixture that separates the choosing identities best; of equals the one nearer to the base."""
     if not len(choose):
@@ -239,18 +193,18 @@ class IdentityBatches(EpochBatches):
 class _BankBatches(Dataset[tuple[Tensor, Tensor]]):
     """Cached feature maps and labels of a batch; random views with a seed, the plain crops without."""
 
-    def __init__(self, bank: FeatureBank, positions: Ints, labels: Ints, seed: int | None) -> None:
+    def __init__(self, bank: Maps, positions: Ints, labels: Ints, seed: int | None) -> None:
         self._bank, self._positions, self._labels, self._seed = bank, positions, labels, seed
 
     def __getitem__(self, key: Any) -> tuple[Tensor, Tensor]:
         epoch, batch = cast(BatchKey, key)
         places = self._positions[batch]
-        maps = self._bank.plain[_tensor(places)]
-        if self._seed is not None and len(self._bank.views):
+        maps = self._bank[0][_tensor(places)]
+        if self._seed is not None and len(self._bank[1]):
             rng = np.random.default_rng([self._seed, epoch, *batch[:4]])
-            views = rng.integers(0, len(self._bank.views) + 1, len(batch))
+            views = rng.integers(0, len(self._bank[1]) + 1, len(batch))
             drawn = np.flatnonzero(views)
-            maps[_tensor(drawn)] = self._bank.views[_tensor(views[drawn] - 1), _tensor(places[drawn])].float()
+            maps[_tensor(drawn)] = self._bank[1][_tensor(views[drawn] - 1), _tensor(places[drawn])].float()
         return maps, _tensor(self._labels[batch])
 
 

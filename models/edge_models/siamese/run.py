@@ -28,7 +28,7 @@ from edge_models.fitting.options import LARGEST, absolute, passed_on
 from edge_models.fitting.report_parts import read_report
 from edge_models.networks.backbones import Backbone, base_of
 from edge_models.networks.embedder import SFACE, Crops, check_base, check_served_alike, create_embedder, crops_of
-from edge_models.siamese.fit import BANK_FOLDER, MONITOR, FeatureBank, Tuned, embed_cached, is_whole, tune
+from edge_models.siamese.fit import BANK_FOLDER, MONITOR, Maps, Tuned, embed_cached, is_whole, lower_layers, tune
 from edge_models.siamese.judge import (
     Judgement,
     SplitScores,
@@ -112,7 +112,7 @@ def train(options: SiameseOptions, progress: Progress) -> SiameseResult:
     if not options.resume:
         open_run(options.output, begun, resume=False)
     _tell_what_is_missing(crops, progress)
-    bank = FeatureBank.build(base, crops.images, options, progress)
+    bank = lower_layers(base, crops.images, options, progress)
     tuned = [_tune(base, bank, crops, division, options, k, progress) for k, division in enumerate(divisions)]
     before = [_score(base, bank, crops, division, options) for division in divisions]
     after = [
@@ -193,7 +193,7 @@ def _tell_what_is_missing(crops: Crops, progress: Progress) -> None:
 
 def _tune(
     base: Backbone,
-    bank: FeatureBank,
+    bank: Maps,
     crops: Crops,
     division: Division,
     options: SiameseOptions,
@@ -218,7 +218,7 @@ def _tune(
 
 def _score(
     network: Backbone,
-    bank: FeatureBank,
+    bank: Maps,
     crops: Crops,
     division: Division,
     options: SiameseOptions,
