@@ -65,9 +65,7 @@ def test_a_classifier_opens_tells_no_split_and_its_export_derives_it(old: Path) 
 
 def test_an_embedder_opens_and_its_export_divides_as_its_training_did(old: Path) -> None:
     assert load(old / "embedder.safetensors").split == {}
-    material = embedder_material(
-        old / "embedder.safetensors", Request("squares", "", data=old / "pictures"), Silence()
-    )
+    material = embedder_material(old / "embedder.safetensors", Request("squares", "", data=old / "pictures"), Silence())
     assert len(np.unique(material.held_out_labels)) == 2
 
 

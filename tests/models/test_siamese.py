@@ -36,7 +36,7 @@ from edge_models.siamese.losses import metric_loss, start_at_means
 from edge_models.siamese.options import SiameseOptions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SAMPLE = REPOSITORY / "edge_app" / "sample"
+SAMPLE = REPOSITORY / "edge_app" / "media" / "sample"
 
 
 @pytest.fixture(autouse=True, scope="module")

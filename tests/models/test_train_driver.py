@@ -268,10 +268,10 @@ def test_damaged_foreign_and_other_versions_are_one_line(tmp_path):
         path.write_bytes(whole[:length])
         with pytest.raises(ModelError, match="damaged or cut short"):
             load(path)
-    other = whole.replace(b'\\"format\\": 1', b'\\"format\\": 9')
+    other = whole.replace(b'\\"format\\": 2', b'\\"format\\": 9')
     assert other != whole
     path.write_bytes(other)
-    with pytest.raises(ModelError, match="version 9; expected version 1"):
+    with pytest.raises(ModelError, match="version 9; expected version 1 or 2"):
         load(path)
     save_state(path, {"x": 1})
     with pytest.raises(ModelError, match="without our header"):

@@ -41,3 +41,5 @@ class Material:
     """File of each, relative to the data folder."""
     pictures: Callable[[int], Pixels]
     """The i-th held-out picture, (H, W, 3) uint8, read again when asked."""
+    notes: tuple[str, ...] = ()
+    """What the user should read: that the folder has changed since training, say."""

@@ -215,6 +215,8 @@ def _export(args: Arguments, name: str, make: Make) -> int:
         exported = publish(material, path, tell)
         lowered = _lower(material, exported, others, args.max_drop, tell)
         reports = _report(args.report, material, exported, lowered, tell) if args.report else ()
+    for note in material.notes:
+        print(note, file=sys.stderr)
     if args.json:
         options.print_json(words.plain(exported, lowered, reports))
     else:

@@ -1,12 +1,9 @@
-"""A trained classifier as material: logits and class activation maps, on the very split it was trained with.
-
-Hides how the split is found again. Flows in: a checkpoint of
-`edge-app train classifier` and the folder it learned from. Flows out: a `Material`.
-"""
+"""A trained classifier as material for an export:
+logits and class activation maps, its pictures as its training split them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +23,8 @@ from edge_export.check.samples import CALIBRATION, GATE, enough, most_rows, spre
 from edge_export.graph.torch_export import Signature, as_function
 from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.network import TransferClassifier, load_classifier
-from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.run import split_of
 from edge_models.data.checks import scan
-from edge_models.data.folder import PictureFolder, Split
+from edge_models.data.folder import PictureFolder, find_again, split_pictures
 from edge_models.fitting.checkpoint import Checkpoint
 
 
@@ -45,10 +40,10 @@ class ClassifierGraph(nn.Module):
 
 
 def classifier_material(path: Path, request: Request) -> Material:
-    """Read a checkpoint and find its pictures again.
+    """Read a checkpoint and find its pictures again, by their content.
 
-    Raises ModelError for a file that is no whole classifier or a folder that changed since training, UsageError when
-    the folder is not there.
+    Raises ModelError for a file that is no whole classifier or a folder that holds none of the pictures that judged it,
+    UsageError when the folder is not there.
     """
     classifier, checkpoint = load_classifier(path)
     folder = training_folder(checkpoint, request)
@@ -58,29 +53,54 @@ def classifier_material(path: Path, request: Request) -> Material:
             expected=f"{', '.join(checkpoint.classes[:6])} as in training",
             remedy="name the folder that it was trained on with --data",
         )
-    split = _split(folder, checkpoint)
-    held_out = spread(np.array(split.validation, np.intp), most_rows(checkpoint.input))
-    learned = spread(np.array(split.fit, np.intp), CALIBRATION)
+    split, note = found_split(folder, checkpoint, _derived(folder, checkpoint))
+    fit = sorted((*split["train"], *split["selection"]))
+    held_out = spread(np.array(split["validation"], np.intp), most_rows(checkpoint.input))
     inputs = _inputs(folder, held_out, checkpoint)
     module, signature = _graph(classifier, checkpoint)
     labels = folder.labels[held_out]
+    gate = spread(np.array(sorted((*fit, *split["validation"])), np.intp), GATE)
     return Material(
         card=_card(checkpoint, request, signature, _figures(module, inputs, labels, checkpoint), folder),
         module=module,
         signature=signature,
-        gate_inputs=_gate_inputs(folder, split, checkpoint),
-        calibration=_inputs(folder, learned, checkpoint, at_least=True),
+        gate_inputs=_inputs(folder, gate, checkpoint, at_least=True),
+        calibration=_inputs(folder, spread(np.array(fit, np.intp), CALIBRATION), checkpoint, at_least=True),
         held_out=inputs,
         held_out_labels=labels,
         held_out_names=tuple(folder.pictures[i].name for i in held_out),
         pictures=lambda i: read_picture(folder.pictures[int(held_out[i])].path),
+        notes=(note,) if note else (),
     )
+
+
+def found_split(
+    folder: PictureFolder, checkpoint: Checkpoint, derived: Mapping[str, Sequence[int]] | None
+) -> tuple[Mapping[str, Sequence[int]], str]:
+    """The parts of the training's split as indices into the folder, and a sentence where the folder has changed.
+
+    `derived` serves checkpoints of version 0.1.0, which tell no split. Raises ModelError where a part is lost whole.
+    """
+    if not checkpoint.split:
+        if derived is None:
+            raise ModelError("the checkpoint does not tell its split", remedy="train again")
+        return derived, ""
+    found = find_again(folder, checkpoint.split)
+    for name, part in found.parts.items():
+        if checkpoint.split[name] and not part:
+            raise ModelError(
+                f"{folder.root} holds none of the {len(checkpoint.split[name])} pictures of the {name} part",
+                expected="the pictures of the training, under whatever names",
+                remedy="name the right folder with --data DIR",
+            )
+    return found.parts, found.sentence(folder.root)
 
 
 def training_folder(checkpoint: Checkpoint, request: Request, min_classes: int = 2) -> PictureFolder:
     """The checked folder that a checkpoint learned from, or the one that the user names instead.
 
-    Raises UsageError when it is not there, ModelError when its pictures are not those of the training.
+    Raises UsageError when it is not there, ModelError when its pictures are not those of the training and the
+    checkpoint, of version 0.1.0, does not tell which of them were learned from.
     """
     from edge_models.data.checks import CheckOptions
 
@@ -92,7 +112,8 @@ def training_folder(checkpoint: Checkpoint, request: Request, min_classes: int =
             remedy="name it with --data DIR",
         )
     folder = scan(root, CheckOptions(min_classes=min_classes))
-    if folder.sha256 != checkpoint.data_sha256 and not request.data_changed:
+    # A checkpoint that tells its split finds each picture again, so that nothing learned from can judge.
+    if folder.sha256 != checkpoint.data_sha256 and not checkpoint.split and not request.data_changed:
         raise ModelError(
             f"the pictures of {root} are not those of the training ({len(folder.pictures)} found, another hash)",
             expected="the same files: held-out pictures might have been learned from",
@@ -107,24 +128,25 @@ def data_facts(checkpoint: Checkpoint, folder: PictureFolder) -> dict[str, str]:
     return {
         "data_sha256": checkpoint.data_sha256,
         "measured_on_changed_data_sha256": changed,
+        "learned_from": "every picture, after the figures were measured on a part kept aside"
+        if checkpoint.learned_all
+        else "the training part only",
         "trained_by": str(checkpoint.configuration.get("command", "")),
         "trained_with": ", ".join(f"{name} {version}" for name, version in checkpoint.versions.items()),
     }
 
 
-def _split(folder: PictureFolder, checkpoint: Checkpoint) -> Split:
+def _derived(folder: PictureFolder, checkpoint: Checkpoint) -> Mapping[str, Sequence[int]] | None:
+    """The split as version 0.1.0 made it from the folder and the options; None where the checkpoint tells its own."""
     told = checkpoint.configuration
+    if checkpoint.split:
+        return None
     try:
-        options = ClassifierOptions(
-            directory=folder.root,
-            output=Path(),
-            seed=int(told["seed"]),
-            validation_share=float(told["validation_share"]),
-            selection_share=float(told["selection_share"]),
-        )
+        seed, shares = int(told["seed"]), (float(told["validation_share"]), float(told["selection_share"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"the checkpoint does not tell its split ({error})", remedy="train again") from error
-    return split_of(folder, options)
+    split = split_pictures(folder, seed=seed, validation_share=shares[0], selection_share=shares[1])
+    return {"train": split.train, "selection": split.selection, "validation": split.validation}
 
 
 def _graph(classifier: TransferClassifier, checkpoint: Checkpoint) -> tuple[nn.Module, Signature]:
@@ -140,11 +162,6 @@ def _graph(classifier: TransferClassifier, checkpoint: Checkpoint) -> tuple[nn.M
     return ClassifierGraph(classifier).eval(), Signature(spec.name, shape, ("logits", "class_maps"), shapes)
 
 
-def _gate_inputs(folder: PictureFolder, split: Split, checkpoint: Checkpoint) -> Float32s:
-    chosen = spread(np.array(sorted(split.fit + split.validation), np.intp), GATE)
-    return _inputs(folder, chosen, checkpoint, at_least=True)
-
-
 def _inputs(
     folder: PictureFolder, at: Sequence[int] | NDArray[np.intp], checkpoint: Checkpoint, at_least: bool = False
 ) -> Float32s:
@@ -156,9 +173,16 @@ def _inputs(
 def _figures(
     module: nn.Module, inputs: Float32s, labels: NDArray[np.intp], checkpoint: Checkpoint
 ) -> tuple[float, float, Answers]:
-    """Accuracy, the bar of "not sure", and what a bar does to held-out pictures that did not set it."""
-    run = as_function(module)
-    logits = np.concatenate([run(inputs[i : i + 16])[0] for i in range(0, len(inputs), 16)]).astype(np.float64)
+    """Accuracy, the bar of "not sure", and what a bar does to held-out pictures that did not set it.
+
+    Of the answers that the training gave before it learned from everything, where the checkpoint keeps them.
+    """
+    if checkpoint.judged:
+        logits, labels = (checkpoint.judged[name].double().numpy() for name in ("logits", "labels"))
+        labels = labels.astype(np.intp)
+    else:
+        run = as_function(module)
+        logits = np.concatenate([run(inputs[i : i + 16])[0] for i in range(0, len(inputs), 16)]).astype(np.float64)
     chances = probabilities(logits, checkpoint.temperature)
     accuracy = float((chances.argmax(axis=1) == labels).mean())
     return accuracy, unsure_below(chances, labels), answers(chances, labels)

@@ -1,8 +1,4 @@
-"""A fine-tuned embedder as material: its pictures divided by identity, as its training divided them.
-
-Hides how the division is found again, and how embeddings become operating points. Flows in: a checkpoint of
-`edge-app train siamese` and the folder it learned from. Flows out: a `Material`.
-"""
+"""A fine-tuned embedder as material for an export: its pictures divided by identity, as its training divided them."""
 
 from __future__ import annotations
 
@@ -26,7 +22,7 @@ from edge_export.build.material import Material
 from edge_export.build.publish import Request, provenance
 from edge_export.check.samples import CALIBRATION, GATE, enough, most_rows, spread
 from edge_export.graph.torch_export import Signature, as_function
-from edge_export.makers.classifier import data_facts, training_folder
+from edge_export.makers.classifier import data_facts, found_split, training_folder
 from edge_models.data.folder import PictureFolder
 from edge_models.fitting.checkpoint import Checkpoint, load
 from edge_models.fitting.progress import Progress
@@ -62,12 +58,21 @@ def embedder_material(path: Path, request: Request, progress: Progress) -> Mater
     options = _options(checkpoint)
     folder = training_folder(checkpoint, request, MIN_IDENTITIES)
     crops = crops_of(folder, network, aligned=options.aligned, detector=options.detector, progress=progress)
-    division = _division(folder, crops, options, checkpoint)
-    learned = np.flatnonzero(np.isin(crops.labels, division.learning))
-    held_out = np.flatnonzero(np.isin(crops.labels, division.held_out))
+    lost = set(crops.without_face)
+    files = [picture for picture in folder.pictures if picture.name not in lost]
+    if checkpoint.split:
+        parts, note = found_split(folder, checkpoint, None)
+        names = {name: {folder.pictures[i].name for i in part} for name, part in parts.items()}
+        rows = {name: [i for i, file in enumerate(files) if file.name in part] for name, part in names.items()}
+        learned, held_out = (np.array(rows[name], np.intp) for name in ("learning", "held_out"))
+    else:
+        division, note = _division(folder, crops, options, checkpoint), ""
+        learned = np.flatnonzero(np.isin(crops.labels, division.learning))
+        held_out = np.flatnonzero(np.isin(crops.labels, division.held_out))
     vectors = embed(network, crops.images[held_out], checkpoint.input)
     points = points_of(vectors, [folder.classes[i] for i in crops.labels[held_out]])
-    counts = {"held_out_identities": float(len(division.held_out)), "held_out_pictures": float(len(held_out))}
+    identities = len(np.unique(crops.labels[held_out]))
+    counts = {"held_out_identities": float(identities), "held_out_pictures": float(len(held_out))}
     source = checkpoint.base
     base = Base(
         source.name,
@@ -79,8 +84,6 @@ def embedder_material(path: Path, request: Request, progress: Progress) -> Mater
     facts = data_facts(checkpoint, folder)
     card = embedder_card(base, request, points, dict(checkpoint.metrics) | counts, **facts)
     kept = spread(held_out, most_rows(checkpoint.input))
-    lost = set(crops.without_face)
-    files = [picture for picture in folder.pictures if picture.name not in lost]
     return Material(
         card=card,
         module=network,
@@ -91,6 +94,7 @@ def embedder_material(path: Path, request: Request, progress: Progress) -> Mater
         held_out_labels=crops.labels[kept],
         held_out_names=tuple(files[i].name for i in kept),
         pictures=lambda i: read_picture(files[int(kept[i])].path),
+        notes=(note,) if note else (),
     )
 
 

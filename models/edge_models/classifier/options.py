@@ -43,7 +43,7 @@ class ClassifierOptions:
     seed: int = field(default=0, metadata=told("decides the split and everything random", "N"))
     resume: bool = field(default=False, metadata=told("go on with the run where it was left"))
     backbone: str = field(default="efficientnet-lite0", metadata=told(
-        "works offline as it is; any timm name, inception-resnet-v1:vggface2", "NAME", _NETWORK))  # fmt: skip
+        "efficientnet-lite0, -lite1, -lite2 need no network; any timm name, inception-resnet-v1:vggface2", "NAME", _NETWORK))  # fmt: skip
     weights: Path | None = field(default=None, metadata=told(
         "weight file of the backbone instead of its own", "FILE", _NETWORK))  # fmt: skip
     unfreeze: int = field(default=2, metadata=told(
@@ -80,6 +80,9 @@ class ClassifierOptions:
         "face: aligned crops, never cut", "", _PICTURES, choices=("thing", "face")))  # fmt: skip
     upside_down: bool = field(default=False, metadata=told("vertical flips too", "", _PICTURES))
     mirror: bool = field(default=True, metadata=told("left and right mean something", "", _PICTURES, off=True))
+    keep_out: bool = field(default=False, metadata=told(
+        "ship the network that was judged, instead of learning once more from every picture", "", _PICTURES,
+    ))  # fmt: skip
     groups: Path | None = field(default=None, metadata=told(
         "columns file, group: results per group", "CSV", _PICTURES))  # fmt: skip
     unlabelled: Path | None = field(default=None, metadata=told(

@@ -93,6 +93,9 @@ class Trained:
     """What the recipe came to."""
 
     model: TransferClassifier
+    """What ships: learned from every picture, unless the validation part was to be kept out."""
+    judged: TransferClassifier
+    """What the figures are of: learned from train and selection part. The same as `model` where nothing was added."""
     chosen: str
     """head or tune: the stage whose result was kept."""
     temperature: float
@@ -100,11 +103,20 @@ class Trained:
     head_logits: Float32s
     """(V, C) of the head on the frozen base, on the validation part: what fine-tuning is held against."""
     logits: Float32s
-    """(V, C) of the model that was kept, on the validation part."""
+    """(V, C) of `judged`, on the validation part."""
+
+    @property
+    def learned_all(self) -> bool:
+        """Whether what ships learned from the validation part too."""
+        return self.model is not self.judged
 
 
 def train(work: Workshop) -> Trained:
-    """Run all stages; see the module's first lines."""
+    """Run all stages.
+
+    Weights learn from the train part, epochs and stages are chosen by the selection part, what was chosen learns from
+    both and is judged by the validation part, which is looked at once. At the end it learns from every picture.
+    """
     split, options = work.split, work.options
     head, head_fit = fit_head(work, split.train, split.selection, "head")
     stages: dict[str, FitResult] = {"head": head_fit}
@@ -123,20 +135,30 @@ def train(work: Workshop) -> Trained:
             + ("the fine-tuned network" if chosen == "tune" else "the frozen base")
         )
     temperature = _temperature_of(work, chosen, tuned_head if chosen == "tune" else head)
+    until = stages["tune"].best_epoch + 1 if chosen == "tune" else 0
     work.backbone.load_state_dict(pristine)
     refit_head, stages["refit-head"] = fit_head(work, split.fit, None, "refit-head")
-    head_logits = logits_of(refit_head, work.bank.plain[list(split.validation)])
-    if chosen == "head":
-        return Trained(
-            TransferClassifier(work.backbone, refit_head), chosen, temperature, stages, head_logits, head_logits
+    head_logits = logits = logits_of(refit_head, work.bank.plain[list(split.validation)])
+    judged = TransferClassifier(work.backbone, refit_head)
+    if until:
+        tuned = copy.deepcopy(refit_head)
+        tuned, stages["refit-tune"] = fit_tune(work, tuned, split.fit, None, "refit-tune", until)
+        judged = TransferClassifier(work.backbone, tuned)
+        logits = predict(judged, [work.paths[i] for i in split.validation], options.machine.accelerator)
+    model = judged
+    if not options.keep_out and not work.folder.has_test:
+        everything = tuple(sorted(split.fit + split.validation))
+        work = replace(work, backbone=copy.deepcopy(work.backbone))
+        work.backbone.load_state_dict(pristine)
+        head, stages["final-head"] = fit_head(work, everything, None, "final-head")
+        if until:
+            head, stages["final-tune"] = fit_tune(work, head, everything, None, "final-tune", until)
+        model = TransferClassifier(work.backbone, head)
+        work.progress.note(
+            f"the network that ships learned once more, from all {len(everything)} pictures; the figures are of the "
+            f"same recipe after {len(split.fit)} of them, judged on the other {len(split.validation)}"
         )
-    kept = copy.deepcopy(refit_head)
-    until = stages["tune"].best_epoch + 1
-    kept, stages["refit-tune"] = fit_tune(work, kept, split.fit, None, "refit-tune", until)
-    model = TransferClassifier(work.backbone, kept)
-    paths = [work.paths[i] for i in split.validation]
-    logits = predict(model, paths, options.machine.accelerator)
-    return Trained(model, chosen, temperature, stages, head_logits, logits)
+    return Trained(model, judged, chosen, temperature, stages, head_logits, logits)
 
 
 def fit_head(

@@ -79,7 +79,8 @@ def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
     plain = work.bank.plain[: len(folder.pictures)]
     targets = work.targets[: len(folder.pictures)]
     parts = curve_parts(folder, split, options.seed)
-    curve = growth(plain, targets, parts, len(split.fit), options.ridge, options.seed)
+    learned = len(split.fit) + (len(split.validation) if trained.learned_all else 0)
+    curve = growth(plain, targets, parts, learned, options.ridge, options.seed)
     work.progress.advance(2)
     held_out = out_of_fold(folder, plain, targets, options.ridge, options.seed)
     suspects = label_suspects(folder, held_out) if held_out is not None else ()
@@ -98,6 +99,7 @@ def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
         "frozen_base_accuracy": plain_estimate(accuracy(trained.head_logits.argmax(axis=1), labels)),
         "baseline_accuracy": plain_estimate(accuracy(forest, labels)),
         "chosen": trained.chosen,
+        "learned_all": trained.learned_all,
         "stages": {name: [dict(e) for e in fit.history] for name, fit in trained.stages.items()},
         "growth": asdict(curve),
         "confusion": table.tolist(),
@@ -124,7 +126,7 @@ def write(folder: Path, report: Report, work: Workshop, trained: Trained) -> tup
         "calibration": _calibration_chart(report["calibration"]["bins"]),
     }
     pictures = {
-        "mistakes": [_mistake_pictures(work, trained.model, mistake) for mistake in report["mistakes"]],
+        "mistakes": [_mistake_pictures(work, trained.judged, mistake) for mistake in report["mistakes"]],
         "suspects": [_inline(_thumbnail(work.folder.root / s["file"])) for s in report["suspects"]],
     }
     page = render(Path(__file__).with_name("report.html.j2"), r=report, charts=charts, pictures=pictures)

@@ -7,7 +7,8 @@ Hides what is written where, and in which order. Flows in: parsed arguments and 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,16 +23,19 @@ from edge_models.classifier.recipe import Trained, Workshop, hard_targets, train
 from edge_models.classifier.report import HTML_NAME, JSON_NAME, Circumstances, Report, collect, write
 from edge_models.data.augment import AugmentOptions, contact_sheet, view_maker
 from edge_models.data.checks import scan
-from edge_models.data.folder import PictureFolder, Split, find_unlabelled, read_groups, split_pictures
-from edge_models.fitting.checkpoint import Checkpoint, package_versions, save
+from edge_models.data.folder import PictureFolder, Split, find_unlabelled, hashes_of, read_groups, split_pictures
+from edge_models.fitting.checkpoint import Checkpoint, save
 from edge_models.fitting.fit import Progress, finish_run, open_run, refuse_folder
 from edge_models.fitting.options import absolute, passed_on
 from edge_models.fitting.report_parts import read_report
+from edge_models.fitting.run_folder import begun_with
 from edge_models.networks.backbones import Backbone, base_of, check_name, create_backbone
 from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPlan, default_threads
 
 _SHEET_PICTURES: Final = 6
 _CACHE: Final = "cache"
+_AS_0_1_0: Final[Mapping[str, Any]] = {"keep_out": True}
+"""Options that 0.1.0 did not have, and how it worked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +81,9 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
     backbone = create_backbone(options.backbone, weights=options.weights)
     if not backbone.source.commercial_use:
         notebook.note(f"{backbone.name}: no commercial use ({backbone.source.licence})")
+    options = _as_begun(options)
     begun = {"data_sha256": folder.sha256, "base_sha256": backbone.source.origin_sha256}
-    open_run(options.output, options.configuration(absolute) | begun, resume=options.resume)
+    open_run(options.output, options.configuration(absolute) | begun, resume=options.resume, unsaid=_AS_0_1_0)
     if options.resume and (finished := _finished(options.output)):
         progress.note(f"the run in {options.output} is finished already; nothing was trained again")
         finish_run(options.output, options.output / _CACHE)
@@ -92,6 +97,14 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
     html, data = write(options.output, report, work, trained)
     finish_run(options.output, options.output / _CACHE)
     return ClassifierResult(path, html, data, report)
+
+
+def _as_begun(options: ClassifierOptions) -> ClassifierOptions:
+    """A run that version 0.1.0 began goes on as that would have: what it did not know stays as it was then."""
+    if not options.resume:
+        return options
+    begun = begun_with(options.output)
+    return replace(options, **{name: value for name, value in _AS_0_1_0.items() if name not in begun})
 
 
 def _refuse_early(options: ClassifierOptions) -> None:
@@ -160,7 +173,16 @@ def save_best(work: Workshop, trained: Trained) -> Path:
         passed_on(options),
         {"validation_accuracy": right, "validation_loss": loss, "validation_pictures": float(len(labels))},
         folder.sha256,
-        package_versions(),
+        split=hashes_of(
+            folder,
+            {
+                "train": [i for i in work.split.train if i < len(folder.pictures)],
+                "selection": work.split.selection,
+                "validation": work.split.validation,
+            },
+        ),
+        learned_all=trained.learned_all,
+        judged={"logits": torch.from_numpy(trained.logits).float(), "labels": torch.from_numpy(labels)},
     )
     path = options.output / f"best-{trained.chosen}-{100 * right:.1f}.safetensors"
     save(path, checkpoint)

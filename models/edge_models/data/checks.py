@@ -1,7 +1,6 @@
-"""The checks that a folder of pictures passes before anything learns from it.
+"""Reads and checks every picture of a folder before anything learns from it.
 
-Hides: folder layouts, decoding, and how duplicates and near-duplicates are found. Flows in: a folder. Flows out: a
-`PictureFolder` of what can be learned from, with a `Finding` for everything that was odd and what was done about it.
+Damaged and tiny files, duplicates and near-duplicates, odd layouts: each becomes a `Finding` that says what was done.
 """
 
 from __future__ import annotations
@@ -37,7 +36,12 @@ _PARTS: Final[dict[str, Part]] = {
     "val": "validation",
     "valid": "validation",
     "validation": "validation",
+    "test": "test",
 }
+_RANK: Final[dict[Part | None, int]] = {None: 0, "train": 0, "validation": 1, "test": 2}
+"""Of pictures that are the same the one of the highest rank stays: what judges must not be learned from."""
+_RUN_FILE: Final = "run.json"
+"""What the folder of a run holds; such a folder is no part of the data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,23 +107,61 @@ def scan(
 
 def _list(root: Path) -> tuple[list[tuple[str, Path, Part | None]], list[Finding]]:
     """(class name, file, part) of every picture file, and what was odd about the folders."""
-    tops = [entry for entry in sorted(root.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
-    parts = {entry.name.lower(): entry for entry in tops}
-    sources: list[tuple[Path, Part | None]] = [(root, None)]
-    if {"train"} < set(parts) <= set(_PARTS):
-        sources = [(folder, _PARTS[name]) for name, folder in parts.items()]
+    sources, findings = _parts(root)
     listing: list[tuple[str, Path, Part | None]] = []
-    findings: list[Finding] = []
     for source, part in sources:
         strays = [entry for entry in sorted(source.iterdir()) if is_picture(entry)]
         findings += [
             Finding("stray picture", (_name(root, stray),), "lies in no class folder", "left out") for stray in strays
         ]
-        for folder in sorted(entry for entry in source.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+        for folder in _folders(source):
             files = sorted(files_below(folder))
             listing += [(folder.name, file, part) for file in files]
             findings += _odd_folder(root, folder, files)
     return listing, findings
+
+
+def _parts(root: Path) -> tuple[list[tuple[Path, Part | None]], list[Finding]]:
+    """Where class folders lie: in the folder itself, or in its train/, val/ or valid/, and test/.
+
+    Roboflow, Ultralytics and torchvision's data sets divide so. Raises UsageError for what is nearly such a layout:
+    its parts must never be learned as classes.
+    """
+    tops = {entry.name.lower(): entry for entry in _folders(root)}
+    parts = {name: folder for name, folder in tops.items() if name in _PARTS}
+    if "train" not in parts or len(parts) < 2:
+        return [(root, None)], []
+    told = "/, ".join(folder.name for folder in parts.values()) + "/"
+    for folder in parts.values():
+        inside = {entry.name.lower() for entry in _folders(folder)}
+        if {"images", "labels"} <= inside:
+            raise UsageError(
+                f"{root} is divided into {told} that hold images/ and labels/, a layout for detection",
+                expected="a sub-folder of pictures per class in each",
+                remedy="export the data set for classification (Roboflow: Folder Structure)",
+            )
+        if not inside and any(is_picture(entry) for entry in folder.iterdir()):
+            raise UsageError(
+                f"{root} is divided into {told}, and {folder.name}/ holds pictures without class folders",
+                expected="a sub-folder of pictures per class in each",
+                remedy=f"sort {folder.name}/ by class, or move it elsewhere",
+            )
+    findings = []
+    for name, folder in tops.items():
+        if name in parts:
+            continue
+        if not (folder / _RUN_FILE).is_file() and next(iter(files_below(folder)), None) is not None:
+            raise UsageError(
+                f"{root} is divided into {told}, and {folder.name}/ beside them holds pictures",
+                expected="nothing but the parts of the data set",
+                remedy=f"move {folder.name}/ elsewhere",
+            )
+        findings.append(Finding("stray folder", (folder.name,), f"lies beside {told}", "left out"))
+    return [(folder, _PARTS[name]) for name, folder in parts.items()], findings
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
 
 
 def _odd_folder(root: Path, folder: Path, files: Sequence[Path]) -> list[Finding]:
@@ -234,7 +276,7 @@ def _drop_small_pictures(pictures: list[Picture], min_side_px: int) -> tuple[lis
 
 
 def _drop_duplicates(pictures: list[Picture], names: Sequence[str]) -> tuple[list[Picture], list[Finding]]:
-    """Of files with the same bytes one stays, that of the validation part first; none where the classes disagree."""
+    """Of files with the same bytes one stays, that of the judging part first; none where the classes disagree."""
     same: dict[str, list[Picture]] = defaultdict(list)
     for picture in pictures:
         same[picture.sha256].append(picture)
@@ -247,7 +289,7 @@ def _drop_duplicates(pictures: list[Picture], names: Sequence[str]) -> tuple[lis
             findings.append(Finding("label conflict", files, f"one file in {' and '.join(labels)}", "all left out"))
             dropped.update(files)
             continue
-        keep = next((p for p in twins if p.part == "validation"), twins[0])
+        keep = max(twins, key=lambda p: _RANK[p.part])
         across = len({p.part for p in twins}) > 1
         others = tuple(p.name for p in twins if p is not keep)
         kind: Kind = "leak" if across else "duplicate"
@@ -290,7 +332,7 @@ def _near_pairs(pictures: Sequence[Picture]) -> Iterable[tuple[int, int]]:
 def _resolve_near(
     pictures: list[Picture], groups: NDArray[np.intp], names: Sequence[str]
 ) -> tuple[list[Picture], NDArray[np.intp], list[Finding]]:
-    """Keep near-duplicates on one side: by the group number, or by dropping from train/ what val/ holds too."""
+    """Keep near-duplicates on one side: by the group number, or by dropping from train/ what judges too."""
     findings: list[Finding] = []
     drop: set[int] = set()
     for group in (np.flatnonzero(groups == g) for g in np.unique(groups)):
@@ -298,11 +340,12 @@ def _resolve_near(
             continue
         members = [pictures[i] for i in group]
         labels = sorted({names[p.label] for p in members})
-        leaking = {int(i) for i in group if pictures[i].part == "train"}
-        if 0 < len(leaking) < len(group):
-            judged = next(p.name for p in members if p.part != "train")
+        highest = max(members, key=lambda p: _RANK[p.part])
+        leaking = {int(i) for i in group if _RANK[pictures[i].part] < _RANK[highest.part]}
+        if leaking:
             files = tuple(pictures[i].name for i in sorted(leaking))
-            findings.append(Finding("leak", files, f"nearly {judged} of the validation part", "left out of training"))
+            detail = f"nearly {highest.name} of the {highest.part} part"
+            findings.append(Finding("leak", files, detail, "left out of training"))
             drop |= leaking
         elif len(labels) > 1:
             files = tuple(p.name for p in members)
@@ -319,7 +362,10 @@ def _drop_small_classes(
     root: Path, names: Sequence[str], pictures: Sequence[Picture], groups: NDArray[np.intp], options: CheckOptions
 ) -> tuple[PictureFolder, list[Finding]]:
     labels = np.array([p.label for p in pictures], dtype=np.intp)
-    counts = np.bincount(labels, minlength=len(names))
+    # Where the folder came divided, a class needs pictures to learn from: those of a part that judges do not count.
+    divided = any(p.part == "test" for p in pictures)
+    learned = np.array([not divided or p.part != "test" for p in pictures], dtype=np.bool_)
+    counts = np.bincount(labels[learned], minlength=len(names))
     findings: list[Finding] = []
     for name, count in zip(names, counts, strict=True):
         if count < options.min_per_class:

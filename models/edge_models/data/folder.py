@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -22,9 +22,9 @@ from edge_app.media.kinds import kind_of
 
 Kind = Literal[
     "unreadable", "duplicate", "label conflict", "near-duplicate", "leak", "small class", "empty class",
-    "small picture", "imbalance", "nested folder", "stray picture",
+    "small picture", "imbalance", "nested folder", "stray picture", "stray folder",
 ]  # fmt: skip
-Part = Literal["train", "validation"]
+Part = Literal["train", "validation", "test"]
 
 THUMB_PX: Final = 16
 """Side of the grey thumbnail that near-duplicates are compared by."""
@@ -57,7 +57,7 @@ class Picture:
     thumbnail: NDArray[np.uint8]
     """(THUMB_PX, THUMB_PX + 1) grey."""
     part: Part | None = None
-    """Side of the split that the folder's own train/ and val/ give; None where it has none."""
+    """Side of the split that the folder's own train/, val/ and test/ give; None where it has none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +75,11 @@ class PictureFolder:
     def labels(self) -> NDArray[np.intp]:
         """(N,) class index of every picture."""
         return np.array([picture.label for picture in self.pictures], dtype=np.intp)
+
+    @property
+    def has_test(self) -> bool:
+        """Whether the folder has a test part of its own: it judges, and nothing ever learns from it."""
+        return any(picture.part == "test" for picture in self.pictures)
 
     @property
     def sha256(self) -> str:
@@ -100,6 +105,40 @@ class Split:
         return tuple(sorted(self.train + self.selection))
 
 
+def hashes_of(folder: PictureFolder, parts: Mapping[str, Sequence[int]]) -> dict[str, tuple[str, ...]]:
+    """The SHA-256 of each part's pictures, in its order: what a checkpoint remembers of a split."""
+    return {name: tuple(folder.pictures[i].sha256 for i in part) for name, part in parts.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The pictures of a remembered split, found again in a folder by their content."""
+
+    parts: Mapping[str, tuple[int, ...]]
+    """Indices into the folder's pictures, in the remembered order."""
+    lost: int
+    """Pictures that the folder does not hold any more."""
+    added: int
+    """Pictures that belong to no part; they are in none."""
+
+    def sentence(self, root: Path) -> str:
+        """What has changed, or nothing."""
+        told = [
+            f"{count} {'picture' if count == 1 else 'pictures'} {what}"
+            for count, what in ((self.lost, "gone"), (self.added, "added since (left out)"))
+            if count
+        ]
+        return f"{root} has changed since training: {', '.join(told)}" if told else ""
+
+
+def find_again(folder: PictureFolder, split: Mapping[str, Sequence[str]]) -> Found:
+    """Find a split's pictures again, wherever in the folder they lie now and whatever they are called."""
+    at = {picture.sha256: index for index, picture in enumerate(folder.pictures)}
+    parts = {name: tuple(at[digest] for digest in part if digest in at) for name, part in split.items()}
+    known = sum(map(len, parts.values()))
+    return Found(parts, sum(map(len, split.values())) - known, len(folder.pictures) - known)
+
+
 def split_pictures(
     folder: PictureFolder, *, seed: int, validation_share: float = 0.2, selection_share: float = 0.2
 ) -> Split:
@@ -107,17 +146,22 @@ def split_pictures(
 
     Consecutive seeds judge by the folds of one cross-validation: with a share of 0.2, seeds 0-4 judge by every picture
     once, seeds 5-9 by every picture once in another division. Their mean then has no luck of overlapping draws in it.
-    A folder that came with train/ and val/ keeps them; selection is then taken from train/. Both shares are in (0, 1),
+    A folder that came with train/ and val/ keeps them; selection is then taken from train/. One with test/ is judged by
+    that, and selects by its val/ where it has one. Both shares are in (0, 1),
     `selection_share` of what validation leaves. Every class has at least one picture on each side where it has three.
     """
     for name, share in (("validation", validation_share), ("selection", selection_share)):
         if not 0 < share < 1:
             raise UsageError(f"found a {name} share of {share}", expected="a share between 0 and 1")
     everything = np.arange(len(folder.pictures))
-    given = np.array([picture.part == "validation" for picture in folder.pictures])
+    came_as = np.array([picture.part or "" for picture in folder.pictures])
+    judging = "test" if (came_as == "test").any() else "validation"
+    given = came_as == judging
     validation = everything[given] if given.any() else _fold(folder, validation_share, seed)
     rest = np.setdiff1d(everything, validation)
-    selection = _take(folder, rest, selection_share, np.random.default_rng([seed, 1]))
+    selection = rest[came_as[rest] == "validation"]
+    if not len(selection):
+        selection = _take(folder, rest, selection_share, np.random.default_rng([seed, 1]))
     train = np.setdiff1d(rest, selection)
     parts = [tuple(int(i) for i in part) for part in (train, selection, validation)]
     return Split(*parts)

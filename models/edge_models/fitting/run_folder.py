@@ -32,11 +32,13 @@ def finish_run(folder: Path, cache: Path | None = None) -> None:
             shutil.rmtree(needless)
 
 
-def open_run(folder: Path, configuration: Mapping[str, Any], *, resume: bool) -> None:
+def open_run(
+    folder: Path, configuration: Mapping[str, Any], *, resume: bool, unsaid: Mapping[str, Any] | None = None
+) -> None:
     """Begin a run in an empty folder, or go on with one whose configuration is the same.
 
     Raises UsageError when the folder holds a run and `resume` is not set, holds none and it is, or was begun
-    otherwise; the options that differ are named.
+    otherwise; the options that differ are named. `unsaid` holds what a run of an older version leaves out.
     """
     refuse_folder(folder, resume=resume)
     path = folder / _RUN_FILE
@@ -45,7 +47,7 @@ def open_run(folder: Path, configuration: Mapping[str, Any], *, resume: bool) ->
         make_folder(folder)
         write_atomic(path, json.dumps(wanted, indent=1, ensure_ascii=False))
         return
-    begun = _begun(folder)
+    begun = {**(unsaid or {}), **begun_with(folder)}
     differing = sorted(_WORDS.get(key, key) for key in {*begun, *wanted} if begun.get(key) != wanted.get(key))
     if differing:
         raise UsageError(
@@ -65,14 +67,14 @@ def refuse_folder(folder: Path, *, resume: bool) -> None:
     if folder.is_dir():
         _sweep(folder)
     if resume:
-        _begun(folder)
+        begun_with(folder)
     elif folder.is_dir() and any(folder.iterdir()):
         raise UsageError(
             f"{folder} is not empty", expected="a new folder", remedy="name another, or go on with --resume"
         )
 
 
-def _begun(folder: Path) -> dict[str, Any]:
+def begun_with(folder: Path) -> dict[str, Any]:
     """The options of the run that was begun in a folder."""
     path = folder / _RUN_FILE
     try:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edge_app.core.errors import UsageError
 from edge_models.data.augment import AugmentOptions
 from edge_models.data.checks import CheckOptions, scan
-from edge_models.data.folder import PictureFolder
+from edge_models.data.folder import PictureFolder, hashes_of
 from edge_models.fitting.callbacks import not_a_number
 from edge_models.fitting.checkpoint import Checkpoint, package_versions, save, write_atomic
 from edge_models.fitting.fit import FitOptions, Progress, finish_run, open_run, refuse_folder
@@ -245,6 +245,7 @@ def _write(
     told = verdict(judgements)
     output = options.output
     result = SiameseResult(output / CHECKPOINT_NAME, output / REPORT_NAME, output / PAGE_NAME, judgements, told)
+    parts = {name: getattr(divisions[0], name) for name in ("learning", "choosing", "held_out")}
     names = [[folder.classes[i] for i in part] for part in (divisions[0].learning, divisions[0].choosing)]
     chosen = {"chosen_by": names[1], "verdict": told, "mixture": tuned[0].mixture}
     save(
@@ -265,6 +266,9 @@ def _write(
                 if math.isfinite(estimate.value)
             },
             data_sha256=folder.sha256,
+            split=hashes_of(
+                folder, {name: np.flatnonzero(np.isin(folder.labels, part)).tolist() for name, part in parts.items()}
+            ),
         ),
     )
     splits = [
