@@ -43,7 +43,8 @@ class ClassifierOptions:
     seed: int = field(default=0, metadata=told("decides the split and everything random", "N"))
     resume: bool = field(default=False, metadata=told("go on with the run where it was left"))
     backbone: str = field(default="efficientnet-lite0", metadata=told(
-        "efficientnet-lite0, -lite1, -lite2 need no network; any timm name, inception-resnet-v1:vggface2", "NAME", _NETWORK))  # fmt: skip
+        "efficientnet-lite0, -lite1 or -lite2 need no network; any timm name; inception-resnet-v1:vggface2", "NAME",
+        _NETWORK))  # fmt: skip
     weights: Path | None = field(default=None, metadata=told(
         "weight file of the backbone instead of its own", "FILE", _NETWORK))  # fmt: skip
     unfreeze: int = field(default=2, metadata=told(
