@@ -39,39 +39,38 @@ SPOILED: Final = (ValueError, TypeError, KeyError, IndexError, OverflowError, Re
 class Facts:
     """What is known of an identity besides its name."""
 
-    ignored: bool = False
-    """Somebody who is not to be told of, and not to be mistaken for somebody else."""
     last_seen_s: float | None = None
     """Unix time of the last sighting; None: never seen."""
     consents: tuple[tuple[float, str], ...] = ()
     """Unix times and words of the consents that were noted at enrollment."""
 
 
-def encode_name(name: str) -> bytes:
-    """The name's bytes."""
-    return name.encode()
+def encode_name(name: str, *, ignored: bool = False) -> bytes:
+    """The name's bytes behind one that says whether it is a known stranger's: matching needs both and nothing else."""
+    return (b"-" if ignored else b"+") + name.encode()
 
 
-def decode_name(record: bytes) -> str:
-    """The name, which is a valid one."""
-    name = record.decode()
-    # Of ASCII, printable means valid but for the slashes and the length: 100,000 names in full take a second.
-    if not (name.isascii() and name.isprintable() and 0 < len(name) <= NAME_MAX_CHARS) or {"/", "\\"} & set(name):
+def decode_name(record: bytes) -> tuple[str, bool]:
+    """The name, which is a valid one, and whether it is a known stranger's."""
+    name, kind = record[1:].decode(), record[:1]
+    if kind not in (b"+", b"-"):
+        raise ValueError("a name of no known kind")
+    # Of ASCII, printable means valid but for slashes, blanks and length: 100,000 names in full take a second.
+    if not (name.isascii() and name.isprintable() and 0 < len(name) <= NAME_MAX_CHARS):
         try:
             stored_form = valid_name(name)
         except UsageError as error:
             raise ValueError("a name that is none") from error
         if stored_form != name:
             raise ValueError("a name in another form than it is stored in")
-    elif name != name.strip() or name in {".", ".."}:
-        raise ValueError("a name with blanks around it")
-    return name
+    elif "/" in name or "\\" in name or name != name.strip() or name in {".", ".."}:
+        raise ValueError("a name that is none")
+    return name, kind == b"-"
 
 
 def encode_facts(facts: Facts) -> bytes:
     """The facts' bytes."""
-    plain = {"ignored": facts.ignored, "last_seen_s": facts.last_seen_s, "consents": facts.consents}
-    return json.dumps(plain).encode()
+    return json.dumps({"last_seen_s": facts.last_seen_s, "consents": facts.consents}).encode()
 
 
 def decode_facts(record: bytes) -> Facts:
@@ -79,9 +78,7 @@ def decode_facts(record: bytes) -> Facts:
     plain = json.loads(record)
     seen = plain["last_seen_s"]
     consents = tuple((valid_time(time_s), _text(words)) for time_s, words in plain["consents"])
-    if type(plain["ignored"]) is not bool:
-        raise ValueError("ignored is neither true nor false")
-    return Facts(plain["ignored"], None if seen is None else valid_time(seen), consents)
+    return Facts(None if seen is None else valid_time(seen), consents)
 
 
 def encode_shot(template: Template) -> bytes:
@@ -180,9 +177,10 @@ def upgrade_first(db: sqlite3.Connection, version: int, lost: list[str] | None =
     for person, name, seen in db.execute("SELECT id, name, last_seen_s FROM old_identity").fetchall():
         db.execute("SAVEPOINT person")
         try:
-            name = decode_name(encode_name(_text(name)))
+            decode_name(encode_name(_text(name)))
             facts = encode_facts(Facts(last_seen_s=None if seen is None else valid_time(seen)))
-            db.execute("INSERT INTO identity VALUES (?, ?, ?, ?)", (person, clear.token(name), name.encode(), facts))
+            row = (person, clear.token(name), encode_name(name), facts)
+            db.execute("INSERT INTO identity VALUES (?, ?, ?, ?)", row)
             shots = db.execute(templates, (person,)).fetchall()
             for key, model, vector, source, created_s, *measured in shots:
                 if not isinstance(vector, bytes):

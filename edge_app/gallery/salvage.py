@@ -109,7 +109,7 @@ def _people(db: sqlite3.Connection, sealer: Sealer) -> Iterator[Person | str]:
         label = f"number {number}"
         try:
             row = db.execute("SELECT name FROM identity WHERE id = ?", (number,)).fetchone()
-            label = records.decode_name(sealer.open("identity.name", (number,), row[0]))
+            label, _ = records.decode_name(sealer.open("identity.name", (number,), row[0]))
             person = read_person(db, sealer, number, pictures=True)
             if (missing := had.get(number, 0) - len(person.shots)) > 0:
                 raise ValueError(f"{missing} of {had[number]} templates cannot be found")

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
@@ -32,6 +32,10 @@ class Sealer(Protocol):
 
     def open(self, column: str, place: tuple[int, ...], stored: object) -> bytes:
         """The record. Raises ValueError when it is no bytes or does not belong there."""
+        ...
+
+    def open_all(self, column: str, rows: Sequence[tuple[tuple[int, ...], object]]) -> list[bytes]:
+        """The records of one column in many rows, given as place and what is stored; raises as `open`."""
         ...
 
     def token(self, name: str) -> bytes:
@@ -56,6 +60,12 @@ class Clear:
         if not isinstance(stored, bytes):
             raise ValueError(f"{column} is no bytes")
         return stored
+
+    def open_all(self, column: str, rows: Sequence[tuple[tuple[int, ...], object]]) -> list[bytes]:
+        found = [stored for _, stored in rows if isinstance(stored, bytes)]
+        if len(found) != len(rows):
+            raise ValueError(f"{column} is no bytes")
+        return found
 
     def token(self, name: str) -> bytes:
         return _mac(self._gallery_id, b"token", name.encode())[:16]
@@ -85,6 +95,9 @@ class Sealed:
             return self._cipher.decrypt(stored[:NONCE_BYTES], stored[NONCE_BYTES:], self._where(column, place))
         except InvalidTag:
             raise ValueError(f"{column} was changed, or moved from another place") from None
+
+    def open_all(self, column: str, rows: Sequence[tuple[tuple[int, ...], object]]) -> list[bytes]:
+        return [self.open(column, place, stored) for place, stored in rows]
 
     def token(self, name: str) -> bytes:
         return _mac(self._token_key, name.encode())[:16]

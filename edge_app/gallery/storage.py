@@ -85,6 +85,8 @@ class Person:
     facts: Facts
     shots: tuple[KeptShot, ...]
     """In order of enrollment, at least one."""
+    ignored: bool = False
+    """A known stranger: not to be told of, and not to be mistaken for somebody else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +161,13 @@ class Vault:
             present, owner = np.unique(owners, return_inverse=True)
             owner = owner.astype(np.intp, copy=False)
             owner.setflags(write=False)
-            blob = b"".join([sealer.open("template.vector", (at, who, key), vector) for at, who, vector in rows])
+            places = [((at, who, key), vector) for at, who, vector in rows]
+            blob = b"".join(sealer.open_all("template.vector", places))
             vectors = records.unit_rows(blob, (len(rows), dimensions if rows else 0))
             people = _people(db, sealer)
-            names = tuple(people[found][0] for found in present.tolist())
-            ignored = frozenset(people[found][0] for found in present.tolist() if _is_ignored(people[found][1]))
+            having = [people[found] for found in present.tolist()]
+            names = tuple(name for name, _ in having)
+            ignored = frozenset(name for name, is_ignored in having if is_ignored)
         return Stored(model_id, names, vectors, owner, generation, ignored)
 
     def identity(self, name: str, model_id: str | None = None) -> Identity:
@@ -245,17 +249,11 @@ class Vault:
                 db.execute("SELECT identity, count(*) FROM picture JOIN template ON template.id = template GROUP BY 1")
             )
             found = []
-            for person, (name, stored) in people.items():
-                facts = records.decode_facts(stored)
+            for person, stored in db.execute("SELECT id, facts FROM identity").fetchall():
+                name, ignored = people[person]
+                facts = records.decode_facts(sealer.open("identity.facts", (person,), stored))
                 by_model = MappingProxyType(counts[person])
-                line = (
-                    by_model,
-                    kept.get(person, 0),
-                    created[person],
-                    facts.last_seen_s,
-                    facts.ignored,
-                    facts.consents,
-                )
+                line = (by_model, kept.get(person, 0), created[person], facts.last_seen_s, ignored, facts.consents)
                 found.append(Enrolled(name, *line))
         return tuple(sorted(found, key=lambda one: one.name))
 
@@ -294,30 +292,32 @@ class Vault:
             raise ValueError(f"found {len(templates)} templates and {len(kept)} pictures, expected as many, not none")
         consents = () if consent is None else ((self._clock(), consent),)
         shots = tuple(KeptShot(template, picture) for template, picture in zip(templates, kept, strict=True))
-        self.restore(Person(valid_name(name), Facts(ignored=ignored, consents=consents), shots))
+        self.restore(Person(valid_name(name), Facts(consents=consents), shots, ignored))
 
     def restore(self, person: Person) -> None:
         """Enroll everything of a `Person` in one transaction, beside what one of that name has; raises as `add`."""
         with self._file.writing(create=True) as db, self._sound():
             sealer = self._sealer(db)
             token = sealer.token(valid_name(person.name))
-            row = db.execute("SELECT id, facts FROM identity WHERE token = ?", (token,)).fetchone()
+            row = db.execute("SELECT id, name, facts FROM identity WHERE token = ?", (token,)).fetchone()
             if row is None:
                 added = db.execute("INSERT INTO identity VALUES (NULL, ?, zeroblob(0), zeroblob(0))", (token,))
                 number, facts = cast(int, added.lastrowid), person.facts
-                name = sealer.seal("identity.name", (number,), records.encode_name(valid_name(person.name)))
+                plain = records.encode_name(valid_name(person.name), ignored=person.ignored)
+                name = sealer.seal("identity.name", (number,), plain)
                 db.execute("UPDATE identity SET name = ? WHERE id = ?", (name, number))
             else:
                 number = row[0]
-                held = records.decode_facts(sealer.open("identity.facts", (number,), row[1]))
-                if held.ignored != person.facts.ignored:
-                    what = "is a known stranger" if held.ignored else "is enrolled"
+                _, ignored = records.decode_name(sealer.open("identity.name", (number,), row[1]))
+                if ignored != person.ignored:
+                    what = "a known stranger" if ignored else "enrolled"
                     raise GalleryError(
-                        f"{person.name!r} {what} already", remedy="choose another name or forget it first"
+                        f"{person.name!r} is {what} already", remedy="choose another name or forget it first"
                     )
+                held = records.decode_facts(sealer.open("identity.facts", (number,), row[2]))
                 seen = [at for at in (held.last_seen_s, person.facts.last_seen_s) if at is not None]
                 consents = held.consents + tuple(c for c in person.facts.consents if c not in held.consents)
-                facts = Facts(held.ignored, max(seen, default=None), consents)
+                facts = Facts(max(seen, default=None), consents)
             _write_facts(db, sealer, number, facts)
             for shot in person.shots:
                 model = _model_key(db, shot.template.embedding)
@@ -349,7 +349,9 @@ class Vault:
                 raise GalleryError(
                     f"{new!r} is in the gallery already", remedy="choose another name or forget it first"
                 )
-            sealed = sealer.seal("identity.name", (person,), records.encode_name(new))
+            (stored,) = db.execute("SELECT name FROM identity WHERE id = ?", (person,)).fetchone()
+            _, ignored = records.decode_name(sealer.open("identity.name", (person,), stored))
+            sealed = sealer.seal("identity.name", (person,), records.encode_name(new, ignored=ignored))
             db.execute("UPDATE identity SET token = ?, name = ? WHERE id = ?", (sealer.token(new), sealed, person))
             (count,) = db.execute("SELECT count(*) FROM template WHERE identity = ?", (person,)).fetchone()
             self._record(db, "rename", count, person)
@@ -593,7 +595,7 @@ _SEALED: Final = {
 def read_person(db: sqlite3.Connection, sealer: Sealer, number: int, *, pictures: bool) -> Person:
     """One identity by its number. Raises one of `SPOILED` when any part of it is damaged or missing."""
     row = db.execute("SELECT name, facts FROM identity WHERE id = ?", (number,)).fetchone()
-    name = records.decode_name(sealer.open("identity.name", (number,), row[0]))
+    name, ignored = records.decode_name(sealer.open("identity.name", (number,), row[0]))
     facts = records.decode_facts(sealer.open("identity.facts", (number,), row[1]))
     models = _models(db)
     shots = []
@@ -610,7 +612,7 @@ def read_person(db: sqlite3.Connection, sealer: Sealer, number: int, *, pictures
         shots.append(KeptShot(Template(Embedding(unit, model_id), quality, source, created_s), picture))
     if not shots:
         raise ValueError("somebody without a template")
-    return Person(name, facts, tuple(shots))
+    return Person(name, facts, tuple(shots), ignored)
 
 
 def _gallery(db: sqlite3.Connection) -> tuple[bytes, bytes | None, bytes | None, bytes]:
@@ -621,18 +623,11 @@ def _gallery(db: sqlite3.Connection) -> tuple[bytes, bytes | None, bytes | None,
     return cast("tuple[bytes, bytes | None, bytes | None, bytes]", rows[0])
 
 
-def _people(db: sqlite3.Connection, sealer: Sealer) -> dict[int, tuple[str, bytes]]:
-    """Name and encoded facts of everybody by number."""
-    found = {}
-    for number, name, facts in db.execute("SELECT id, name, facts FROM identity ORDER BY id").fetchall():
-        opened = sealer.open("identity.name", (number,), name)
-        found[number] = records.decode_name(opened), sealer.open("identity.facts", (number,), facts)
-    return found
-
-
-def _is_ignored(facts: bytes) -> bool:
-    # Nearly everybody's facts begin so: decoding those of 100,000 people would take a third of a second.
-    return not facts.startswith(b'{"ignored": false, ') and records.decode_facts(facts).ignored
+def _people(db: sqlite3.Connection, sealer: Sealer) -> dict[int, tuple[str, bool]]:
+    """Everybody's name, and whether it is a known stranger's, by number."""
+    rows = [((number,), name) for number, name in db.execute("SELECT id, name FROM identity ORDER BY id").fetchall()]
+    opened = sealer.open_all("identity.name", rows)
+    return {place[0]: records.decode_name(record) for (place, _), record in zip(rows, opened, strict=True)}
 
 
 def _write_facts(db: sqlite3.Connection, sealer: Sealer, number: int, facts: Facts) -> None:

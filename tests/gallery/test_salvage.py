@@ -91,9 +91,9 @@ DAMAGE = {
     "an event too few": "DELETE FROM event WHERE id = 2",
     "a cut-off event": "DELETE FROM event WHERE id = 3",
     "an event that was changed": "UPDATE event SET record = replace(record, 'enroll', 'forget') WHERE id = 1",
-    "a name with escapes": "UPDATE identity SET name = x'1b5b324a' WHERE id = 1",
-    "a name that is no UTF-8": "UPDATE identity SET name = x'ff' WHERE id = 1",
-    "a name exchanged": "UPDATE identity SET name = x'4576' WHERE id = 1",
+    "a name with escapes": "UPDATE identity SET name = x'2b1b5b324a' WHERE id = 1",
+    "a name that is no UTF-8": "UPDATE identity SET name = x'2bff' WHERE id = 1",
+    "a name exchanged": "UPDATE identity SET name = x'2b4576' WHERE id = 1",
     "a vector of text": "UPDATE template SET vector = 'x' WHERE id = 1",
     "a vector cut short": "UPDATE template SET vector = x'0000803f' WHERE id = 1",
     "a template of nobody": "UPDATE template SET identity = 99 WHERE id = 1",
@@ -102,7 +102,7 @@ DAMAGE = {
     "somebody without templates": "DELETE FROM template WHERE identity = 2",
     "facts that are a list": "UPDATE identity SET facts = x'5b5d' WHERE id = 1",
     "facts of the year 40000": ("UPDATE identity SET facts = ? WHERE id = 1",
-                                (b'{"ignored": false, "last_seen_s": 1.2e12, "consents": []}',)),
+                                (b'{"last_seen_s": 1.2e12, "consents": []}',)),
     "a shot of text": "UPDATE template SET shot = x'5b226122' WHERE id = 1",
 }  # fmt: skip
 

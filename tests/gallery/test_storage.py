@@ -297,9 +297,9 @@ def child(path: Path, name: str, count: int, kind: str) -> subprocess.Popen[byte
 @posix
 def test_a_process_killed_at_any_moment_leaves_every_identity_whole_or_absent(home):
     rng = random.Random(7)
-    journals = 0
+    journals, landed = 0, 0
     for kill in range(300):
-        if kill >= 30 and journals:  # a busy machine hits no transaction for long
+        if kill >= 30 and journals and landed:  # on a busy machine most kills hit no transaction, or the first one
             break
         process = child(home.gallery_path, f"kill {kill}", 100_000, "churn")
         assert process.stdout is not None
@@ -311,10 +311,10 @@ def test_a_process_killed_at_any_moment_leaves_every_identity_whole_or_absent(ho
         journals += (home.path / "gallery.db-journal").exists()
         with Vault(home.gallery_path) as vault:
             vault.verify()
+            landed = len(vault.names())
             assert {tuple(one.templates.items()) for one in vault.roster()} <= {(("m", 3),)}
     assert journals > 0, "no kill hit a transaction, so the test proves nothing"
-    with Vault(home.gallery_path) as vault:
-        assert len(vault.names()) > 0
+    assert landed > 0
 
 
 def test_two_processes_write_at_once_and_all_lands(home):
