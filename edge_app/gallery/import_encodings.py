@@ -1,14 +1,15 @@
-"""Existing encodings come in: files of face_recognition's 128 numbers become templates of the same network.
+"""Existing encodings, such as face_recognition's 128 numbers, become templates of the network that made them.
 
-Hides two file formats and all that can be wrong with them; nothing in a file is ever run. Flows in: an .npz or .json
-file. Flows out: names with vectors, and templates in the vault, all of them or none.
+Nothing in a file is ever run, and nothing is unpacked beyond `MOST_BYTES`.
 """
 
 from __future__ import annotations
 
 import json
+import lzma
 import time
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,7 +26,11 @@ from edge_app.gallery.storage import Vault
 
 MOST_BYTES: Final = 256 * 2**20
 """Of a file and of what it unpacks to: 200,000 encodings with their names."""
+MOST_JSON_BYTES: Final = 128 * 2**20
+"""Of a .json file: 50,000 encodings. Python's objects take three times as much."""
 MOST_ENCODINGS: Final = 100_000
+_MOST_JSON_PARTS: Final = 8_000_000
+"""Numbers and lists of a .json file: `[],` repeated to the largest size would take 3 GB."""
 NOT_MEASURED: Final = Quality(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 """Nobody saw the picture that an imported template comes from."""
 
@@ -60,7 +65,7 @@ def _read(path: Path) -> tuple[list[tuple[str, Any]], str | None]:
     except OSError as error:
         raise MediaError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
     if size_bytes > MOST_BYTES:
-        raise _too_large(path, size_bytes)
+        raise _too_large(path, size_bytes, MOST_BYTES)
     if start[:2] == b"PK":
         return _from_npz(path)
     if start[:1] == b"\x80" or start[:6] == b"\x93NUMPY":
@@ -101,7 +106,7 @@ def import_encodings(
     now_s = clock()
     added: dict[str, int] = {}
     with vault.transaction():
-        known = vault.names(model_id)
+        known = set(vault.names(model_id))
         for name, rows in encodings.items():
             templates = [Template(Embedding(_floats(row), model_id), NOT_MEASURED, source, now_s) for row in rows]
             if name in known:
@@ -122,18 +127,24 @@ def _floats(row: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def _from_npz(path: Path) -> tuple[list[tuple[str, Any]], str | None]:
+    held: dict[str, NDArray[Any]] = {}
+    left_bytes = MOST_BYTES
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            unpacked = sum(info.file_size for info in members.values())
-            if unpacked > MOST_BYTES or len(members) > MOST_ENCODINGS:
-                raise _too_large(path, unpacked)
-            for name, info in members.items():
+            members = archive.infolist()
+            if len(members) > MOST_ENCODINGS:
+                raise MediaError(f"{path} holds {len(members):,} arrays", expected=f"at most {MOST_ENCODINGS:,}")
+            for info in members:
+                name = info.filename.removesuffix(".npy")
+                if name in held:
+                    raise ValueError(f"two arrays are called {name!r}")
                 with archive.open(info) as member:
-                    _check_header(path, name, member, info.file_size)
-        with np.load(path, allow_pickle=False) as arrays:
-            held = {name: np.asarray(arrays[name]) for name in arrays.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+                    held[name] = _array(path, name, member, left_bytes)
+                left_bytes -= held[name].nbytes
+    except (
+        *(ValueError, TypeError, KeyError, SyntaxError, OverflowError, RecursionError, MemoryError, RuntimeError),
+        *(OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError),
+    ) as error:
         raise MediaError(f"{path} is no sound .npz file: {error}", expected="arrays of numbers", remedy=_HOW) from error
     model_id = None
     # An array of numbers under this key is somebody of that name.
@@ -141,28 +152,39 @@ def _from_npz(path: Path) -> tuple[list[tuple[str, Any]], str | None]:
         model_id = str(held.pop(_MODEL_KEY).item())
     if "encodings" in held or "names" in held:
         return _paired(path, held), model_id
-    pairs = [(name, row) for name, array in held.items() for row in (array[None] if array.ndim == 1 else array)]
+    pairs = []
+    for name, array in held.items():
+        if array.ndim not in (1, 2):
+            raise MediaError(
+                f"{path} holds {name!r} as an array of {array.ndim} dimensions", expected="one encoding, or (N, D)"
+            )
+        pairs += [(name, row) for row in (array[None] if array.ndim == 1 else array)]
     return pairs, model_id
 
 
-def _check_header(path: Path, name: str, member: IO[bytes], size_bytes: int) -> None:
-    """Refuse objects, and shapes larger than the member itself, before numpy makes room for them."""
+def _array(path: Path, name: str, member: IO[bytes], most_bytes: int) -> NDArray[Any]:
+    """Read one array, of which nothing is unpacked before its header has said a fitting size."""
     version = np.lib.format.read_magic(member)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if read is None:
         raise ValueError(f"array {name!r} has the format {version}")
-    shape, _, dtype = read(member)
+    shape, fortran, dtype = read(member)
     if dtype.hasobject:
         raise MediaError(
             f"{path} holds objects in {name!r}, which numpy keeps as a pickle that could run anything",
             expected="numbers and text",
             remedy=_HOW,
         )
-    claimed = dtype.itemsize
+    count = 1
     for extent in shape:
-        claimed *= int(extent)
-    if claimed > size_bytes:
-        raise ValueError(f"array {name!r} claims {claimed:,} bytes and has {size_bytes:,}")
+        count *= int(extent)
+    claimed = count * dtype.itemsize
+    if claimed > most_bytes:
+        raise _too_large(path, MOST_BYTES - most_bytes + claimed, MOST_BYTES)
+    if count < 0 or (content := member.read(claimed + 1)) is None or len(content) != claimed:
+        raise ValueError(f"array {name!r} has another size than its header says")
+    flat = np.frombuffer(content, dtype, count) if claimed else np.empty(count, dtype)
+    return flat.reshape(shape, order="F" if fortran else "C")
 
 
 def _paired(path: Path, held: dict[str, NDArray[Any]]) -> list[tuple[str, Any]]:
@@ -184,7 +206,14 @@ def _from_json(path: Path) -> tuple[list[tuple[str, Any]], str | None]:
         return dict(pairs)
 
     try:
-        plain = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=once)
+        content = path.read_bytes()
+        if len(content) > MOST_JSON_BYTES:
+            raise _too_large(path, len(content), MOST_JSON_BYTES)
+        if content.count(b",") > _MOST_JSON_PARTS or sum(map(content.count, (b"[", b"{", b'"'))) > 8 * MOST_ENCODINGS:
+            raise MediaError(
+                f"{path} holds too many numbers or lists", expected=f"at most {MOST_ENCODINGS:,} encodings"
+            )
+        plain = json.loads(content.decode("utf-8-sig"), object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         raise MediaError(f"{path} is neither .npz nor JSON: {error}", expected="a file of encodings") from error
     except OSError as error:
@@ -215,6 +244,7 @@ def _checked(path: Path, pairs: list[tuple[str, Any]], size: int) -> Encodings:
     spellings: dict[str, str] = {}
     owners: dict[bytes, str] = {}
     rows: dict[str, list[NDArray[np.float64]]] = {}
+    exact: set[tuple[str, bytes]] = set()
     for raw, numbers in pairs:
         if not isinstance(raw, str):
             raise MediaError(f"{path} holds the name {raw!r}", expected="text")
@@ -223,9 +253,10 @@ def _checked(path: Path, pairs: list[tuple[str, Any]], size: int) -> Encodings:
             raise MediaError(f"{path} spells {name!r} in two ways", expected="one spelling")
         row = _vector(path, name, numbers, size)
         other = owners.setdefault((row / np.linalg.norm(row)).astype(np.float32).tobytes(), name)
-        if other != name or any(np.array_equal(row, one) for one in rows.get(name, [])):
+        if other != name or (name, row.tobytes()) in exact:
             where = f"twice under {name!r}" if other == name else f"under {other!r} and under {name!r}"
             raise MediaError(f"{path} holds one encoding {where}", expected="every encoding once")
+        exact.add((name, row.tobytes()))
         rows.setdefault(name, []).append(row)
     return {name: np.stack(found) for name, found in rows.items()}
 
@@ -248,9 +279,9 @@ def _vector(path: Path, name: str, numbers: Any, size: int) -> NDArray[np.float6
     return row
 
 
-def _too_large(path: Path, size_bytes: int) -> MediaError:
+def _too_large(path: Path, size_bytes: int, most_bytes: int) -> MediaError:
     return MediaError(
-        f"{path} holds {size_bytes / 2**20:,.0f} MB", expected=f"at most {MOST_BYTES / 2**20:.0f} MB", remedy="split it"
+        f"{path} holds {size_bytes / 2**20:,.0f} MB", expected=f"at most {most_bytes / 2**20:.0f} MB", remedy="split it"
     )
 
 

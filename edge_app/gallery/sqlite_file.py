@@ -64,6 +64,8 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._mark: tuple[int, int] | None = None
         self._depth = 0
+        self._asked_to_scrub = False
+        """Whether the transaction in progress deletes something of which nothing may stay."""
 
     def close(self) -> None:
         """Let go of the file; the next call opens it again."""
@@ -105,17 +107,23 @@ class Database:
                 # Taking the write lock at once: two readers that both want to write would wait for each other.
                 db.execute(f"SAVEPOINT {save}" if self._depth else "BEGIN IMMEDIATE")
             self._depth += 1
+            asked = self._asked_to_scrub
             try:
                 yield db
                 with self._plainly():
                     db.execute(f"RELEASE {save}" if self._depth > 1 else "COMMIT")
             except BaseException:
+                self._asked_to_scrub = asked
                 self._undo(db, f"ROLLBACK TO {save}" if self._depth > 1 else "ROLLBACK")
                 raise
             finally:
                 self._depth -= 1
             if self._depth == 0:
-                self._scrub(db)
+                own = self._asked_to_scrub
+                self._asked_to_scrub = False
+                # What was stored must not be told as failed because an earlier deletion cannot be finished now.
+                with contextlib.nullcontext() if own else contextlib.suppress(GalleryError):
+                    self._scrub(db)
 
     def changed(self, *, leaves_nothing: bool = False) -> None:
         """Count a change, inside `writing`; with `leaves_nothing` the file is rebuilt once it has landed."""
@@ -123,6 +131,7 @@ class Database:
             db.execute("UPDATE state SET generation = generation + 1")
             if leaves_nothing:
                 db.execute("UPDATE state SET unscrubbed = generation")
+                self._asked_to_scrub = True
 
     def generation(self) -> int:
         """How many changes there were, by any process."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
+import random
+import tracemalloc
 import zipfile
 from dataclasses import replace
 
@@ -108,8 +111,44 @@ def lying(path):
 
 
 def bomb(path):
+    """300 kB that unfold to 300 MB of zeros, as their header says."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("Ada.npy", "w") as member:
+        header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (39321600,), }\n"
+        member.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+        for _ in range(300):
+            member.write(bytes(2**20))
+    return path
+
+
+def hidden_bomb(path):
+    """A member without a header, which a check of `Ada.npy` alone does not see."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("Ada.npy", b"\0" * (importing.MOST_BYTES + 1))
+        with archive.open("Ada", "w", force_zip64=True) as member:
+            member.write(b"A" * 8)
+            for _ in range(300):
+                member.write(bytes(2**20))
+        npz_bytes = io.BytesIO()
+        np.save(npz_bytes, ROWS)
+        archive.writestr("Ada.npy", npz_bytes.getvalue())
+    return path
+
+
+def torn(path):
+    """Deflated data with a byte changed in the middle."""
+    npz_path = path.with_suffix(".npz")
+    np.savez_compressed(npz_path, Ada=RNG.normal(size=(50, 4)))
+    content = bytearray(npz_path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    npz_path.write_bytes(content)
+    return npz_path
+
+
+def twins(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("Ada", "Ada.npy"):
+            made = io.BytesIO()
+            np.save(made, ROWS)
+            archive.writestr(name, made.getvalue())
     return path
 
 
@@ -124,8 +163,19 @@ REFUSED = {
     "empty": (lambda p: js(p, ""), "neither .npz nor JSON"),
     "pickle": (pickled, "a pickle, which could run anything"),
     "objects": (lambda p: objects(p.with_suffix(".npz")), "holds objects in 'encodings'"),
-    "lying header": (lying, "claims 80,000,000,000 bytes"),
+    "lying header": (lying, "at most 256 MB"),
     "archive bomb": (bomb, "at most 256 MB"),
+    "hidden bomb": (hidden_bomb, "no sound .npz"),
+    "torn": (torn, "no sound .npz"),
+    "two arrays of one name": (twins, "two arrays are called 'Ada'"),
+    "no dimension": (lambda p: npz(p.with_suffix(".npz"), Ada=np.array(3.0)), "an array of 0 dimensions"),
+    "no dimension, paired": (
+        lambda p: npz(p.with_suffix(".npz"), names=np.array("Ada"), encodings=np.array(1.0)),
+        "expected names",
+    ),
+    "three dimensions": (lambda p: npz(p.with_suffix(".npz"), Ada=ROWS[None]), "an array of 3 dimensions"),
+    "records": (lambda p: npz(p.with_suffix(".npz"), Ada=np.zeros(4, [("x", "f4")])), "has 0 numbers"),
+    "many lists": (lambda p: js(p, "[" + "[]," * 1_000_000 + "[]]"), "too many numbers or lists"),
     "one array": (lambda p: single(p.with_suffix(".npy")), "a single array without names"),
     "text in a zip": (lambda p: zipped(p, b"hello"), "no sound .npz"),
     "too few names": (lambda p: npz(p.with_suffix(".npz"), names=np.array(["A"]), encodings=ROWS), "expected names"),
@@ -166,6 +216,33 @@ def test_whatever_is_wrong_is_one_line(tmp_path, capsys, what):
         read_encodings(make(tmp_path / "x.json"), CARD)
     assert words in str(refused.value) and "\n" not in str(refused.value)
     assert "a pickle was run" not in capsys.readouterr().out
+
+
+def test_a_bomb_is_refused_before_it_unfolds(tmp_path):
+    for make in (bomb, hidden_bomb):
+        tracemalloc.start()
+        with pytest.raises(EdgeError):
+            read_encodings(make(tmp_path / "x.npz"), CARD)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak_bytes < 20 * 2**20
+
+
+def test_any_byte_of_an_archive_may_be_wrong(tmp_path):
+    rng = random.Random(4)
+    good = npz(tmp_path / "good.npz", names=np.array(["Ada", "Bob", "Bob"]), encodings=ROWS).read_bytes()
+    refused = 0
+    for _ in range(400):
+        content = bytearray(good)
+        for _ in range(rng.randrange(1, 6)):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+        (tmp_path / "x.npz").write_bytes(content[: rng.choice([None, rng.randrange(len(content))])])
+        try:
+            read_encodings(tmp_path / "x.npz", CARD)
+        except EdgeError as error:
+            refused += 1
+            assert len(str(error).splitlines()) == 1
+    assert refused > 100
 
 
 def test_a_huge_file_is_not_read(tmp_path):

@@ -238,6 +238,24 @@ def test_a_forgetting_that_was_cut_short_is_finished_at_the_next_opening(home, m
     raw.close()
 
 
+def test_what_was_stored_is_not_told_as_failed_because_an_earlier_deletion_cannot_be_finished(vault, monkeypatch):
+    vault.add("Ada", shots(2))
+
+    def full(*_):
+        raise GalleryError("the deletion is done, but rebuilding failed")
+
+    monkeypatch.setattr(sqlite_file.Database, "_scrub", full)
+    vault.add("Bob", shots(1))
+    with vault.transaction():
+        vault.add("Eve", shots(1))
+        with pytest.raises(ValueError, match="mine"), vault.transaction():
+            vault.forget("Eve")  # undone: nothing is left to be said about it
+            raise ValueError("mine")
+    with pytest.raises(GalleryError, match="the deletion is done"):
+        vault.forget("Ada")
+    assert vault.names() == ("Bob", "Eve")
+
+
 @posix
 def test_file_and_journal_are_closed_to_others_whatever_the_umask(home):
     before = os.umask(0)
