@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from edge_app.cli import options
 from edge_app.cli.parameters import Arguments, Command, Option
 from edge_app.core.errors import EdgeError, MediaError, ModelError, UsageError
+from edge_app.system.files import write_private
 
 if TYPE_CHECKING:
     from edge_app.core.types import Observation, Pixels, Reading
@@ -89,7 +90,7 @@ def desk_of(args: Arguments) -> Desk:
         source=source,
         terminal=Terminal.detect(os.environ, sys.stdout.encoding or ""),
         open_worker=lambda chosen, spec, sink: _open_worker(home, chosen, spec, sink, smallest),
-        save_settings=home.save_settings,
+        save_settings=home.change_settings,
         cameras=_cameras,
         snapshot=lambda shown: _snapshot(home, shown),
         pictures_named=pictures_named,
@@ -98,7 +99,7 @@ def desk_of(args: Arguments) -> Desk:
         enroll_things=_enroll_things,
         add_model=lambda path: _add_model(home, path),
         remove_model=lambda model_id: _remove_model(home, model_id),
-        use_model=lambda model_id: _use_model(home, model_id),
+        changes_to_use=lambda model_id: _changes_to_use(home, model_id),
         measure=_measure,
         recall=lambda: home.recall(_REMEMBERED) or {},
         remember=lambda looks: home.remember(_REMEMBERED, _plain(looks)),
@@ -155,7 +156,7 @@ def _snapshot(home: Home, shown: Observation | Reading) -> Path:
         raise MediaError("the picture cannot be written as PNG")
     stamp = f"{time.strftime('%Y-%m-%d-%H%M%S')}-{shown.frame.index:06d}"
     path = home.path / "snapshots" / f"{stamp}.png"
-    home.write_private(path, data.tobytes())
+    write_private(path, data.tobytes())
     return path
 
 
@@ -255,10 +256,10 @@ def _remove_model(home: Home, model_id: str) -> None:
     remove(home, model_id)
 
 
-def _use_model(home: Home, model_id: str) -> Settings:
-    from edge_app.model_store.install import use
+def _changes_to_use(home: Home, model_id: str) -> dict[str, Any]:
+    from edge_app.model_store.install import changes_to_use
 
-    return use(home, model_id)
+    return changes_to_use(home, model_id)
 
 
 def _measure(bench: Workbench, model_id: str, precision: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,7 +130,7 @@ def run_cameras(args: Arguments) -> int:
     home, settings = options.settings(args)
     if args.use is not None:
         source = _chosen(args.use)
-        home.save_settings(replace(settings, source=source))
+        home.change_settings(source=source)
         _tell_choice(source, as_json=args.json)
         return 0
     cameras = list_cameras(measure=not args.no_measure)

@@ -1,22 +1,22 @@
-"""Every error of the application: one line that says what was found, what was expected and what to do.
-
-Only the command line and the terminal app put them into print.
-"""
+"""The errors of the application: one line each, of what was found, what was expected and what to do."""
 
 from __future__ import annotations
 
 from edge_app.core.plain_text import plain
 
+_PART_LIMIT = 4000
+"""Characters of each part: a line that holds a stranger's file is no line."""
+
 
 class EdgeError(Exception):
-    """A failure told in one line: what was found, what was expected, what to do; nothing in it steers a terminal."""
+    """A failure in one line: what was found, what was expected, what to do; nothing in it steers a terminal."""
 
     def __init__(self, found: str, *, expected: str = "", remedy: str = "") -> None:
-        self.found = found
-        self.expected = expected
-        self.remedy = remedy
-        parts = [found, f"expected {expected}" if expected else "", remedy]
-        super().__init__(plain("; ".join(" ".join(part.split()) for part in parts if part)))
+        self.found, self.expected, self.remedy = (
+            plain(" ".join(part[:_PART_LIMIT].split())) for part in (found, expected, remedy)
+        )
+        parts = [self.found, f"expected {self.expected}" if self.expected else "", self.remedy]
+        super().__init__("; ".join(part for part in parts if part))
 
 
 class UsageError(EdgeError):

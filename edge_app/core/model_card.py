@@ -1,22 +1,33 @@
-"""What a model is: the card that travels inside its ONNX file.
+"""The model card: what a model is, what it takes and gives, and what was measured with it.
 
-Hides the card's JSON. Flows in: fields, or the text in a file's metadata. Flows out: `ModelCard`s, validated and
-immutable.
+It travels as JSON inside the ONNX file, and anybody may have written it: every field is checked when a card is made.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, Final, Literal
+from itertools import pairwise
+from typing import ClassVar, Final, Literal
 
+from edge_app.core.documents import DocumentError, check_fields, parse_json, typed
 from edge_app.core.errors import ModelError
+from edge_app.core.plain_text import plain
 
 Task = Literal["face-detection", "face-embedding", "image-embedding", "classification", "liveness"]
 Precision = Literal["fp32", "int8", "fp16"]
 PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "int8", "fp16")
+CARD_LIMIT_BYTES: Final = 4 << 20
+"""ImageNet-21k's labels take 0.6 MB."""
+_LABEL_LIMIT: Final = 50_000
+_TEXT_LIMIT: Final = 20_000
+_SIDE_LIMIT_PX: Final = 4096
+_COSINE_LIMIT: Final = 1.0001
+"""A threshold lies just above a similarity, which rounding may carry past 1."""
+_ID_LIMIT: Final = 80
+"""`models add` takes 64; files of earlier exports may have more, and get another id there."""
 TASKS: Final[tuple[Task, ...]] = ("face-detection", "face-embedding", "image-embedding", "classification", "liveness")
 
 
@@ -32,6 +43,37 @@ class OperatingPoint:
     """How many impostor comparisons the figure rests on."""
     templates: int = 1
     """Templates averaged into the identity that was compared."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, ModelError)
+        wrong = (
+            f"fmr is {self.fmr}, expected a rate between 0 and 1"
+            if not 0.0 < self.fmr < 1.0
+            else f"threshold is {self.threshold}, expected a cosine"
+            if not -_COSINE_LIMIT <= self.threshold <= _COSINE_LIMIT
+            else f"impostor_pairs is {self.impostor_pairs}, too few to measure a rate of {self.fmr:g}"
+            if not self.impostor_pairs * self.fmr >= 1.0 - 1e-6
+            else f"templates is {self.templates}, expected 1 to 100"
+            if not 1 <= self.templates <= 100
+            else ""
+        )
+        if wrong:
+            raise ModelError(f"an operating point's {wrong}")
+
+
+def check_operating_points(points: Sequence[OperatingPoint]) -> None:
+    """Refuse a table of thresholds that no measurement gives: ModelError.
+
+    For each number of templates every rate stands once, and lower rates have thresholds that are no lower.
+    """
+    ordered = sorted(points, key=lambda point: (point.templates, -point.fmr))
+    for one, next_ in pairwise(ordered):
+        if one.templates == next_.templates and (one.fmr == next_.fmr or next_.threshold < one.threshold):
+            raise ModelError(
+                f"the operating points give {one.threshold:g} at a rate of {one.fmr:g} "
+                f"and {next_.threshold:g} at {next_.fmr:g}",
+                expected="each rate once, higher thresholds for lower rates",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +92,16 @@ class InputSpec:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """In units of 0-255, in the order of `channels`."""
     layout: Literal["NCHW"] = "NCHW"
+
+    def __post_init__(self) -> None:
+        check_fields(self, ModelError)
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0.0:
+            raise ModelError(
+                f"the input has mean {self.mean} and std {self.std}", expected="finite numbers, std above 0"
+            )
+        for side in (self.width_px, self.height_px):
+            if side is not None and not 1 <= side <= _SIDE_LIMIT_PX:
+                raise ModelError(f"the input has a side of {side} pixels", expected=f"1 to {_SIDE_LIMIT_PX}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +144,25 @@ class ModelCard:
     """Key of the card in the ONNX file's metadata."""
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise ModelError(f"the card names the task {self.task!r}", expected=f"one of {', '.join(TASKS)}")
-        if self.precision not in PRECISIONS:
-            raise ModelError(f"the card names the precision {self.precision!r}", expected=", ".join(PRECISIONS))
+        check_fields(self, ModelError)
+        for path, text in self._texts():
+            # Long words may have lines: a licence, a command.
+            long = path.startswith(("licence", "origin", "provenance"))
+            bare = text.replace("\n", " ").replace("\t", " ") if long else text
+            if len(text) > _TEXT_LIMIT or plain(bare) != bare:
+                raise ModelError(f"{path} of the card is no plain text of at most {_TEXT_LIMIT} characters")
+        if not 1 <= len(self.id) <= _ID_LIMIT:
+            raise ModelError(f"the card's id has {len(self.id)} characters", expected=f"1 to {_ID_LIMIT}")
+        if len(self.labels) > _LABEL_LIMIT or len(set(self.labels)) != len(self.labels):
+            raise ModelError(
+                f"the card of {self.id!r} names {len(self.labels)} labels", expected=f"each once, <= {_LABEL_LIMIT}"
+            )
+        if not all(map(math.isfinite, self.metrics.values())):
+            raise ModelError(f"the card of {self.id!r} has a metric that is not finite")
         if self.task.endswith("embedding") and not self.embedding_size:
             raise ModelError(f"the card of {self.id!r} gives no embedding size", expected="a positive number")
+        if self.embedding_size is not None and not 1 <= self.embedding_size <= 1 << 20:
+            raise ModelError(f"the card of {self.id!r} gives an embedding size of {self.embedding_size}")
         if not (math.isfinite(self.temperature) and self.temperature > 0 and 0.0 <= self.unsure_below < 1.0):
             raise ModelError(
                 f"the card of {self.id!r} gives temperature {self.temperature} and unsure_below {self.unsure_below}",
@@ -105,34 +170,37 @@ class ModelCard:
             )
         if self.task in ("classification", "liveness") and not self.labels:
             raise ModelError(f"the card of {self.id!r} gives no labels", expected="one label per class")
+        check_operating_points(self.operating_points)
+
+    def _texts(self) -> Iterator[tuple[str, str]]:
+        """Every text of the card with its field's name."""
+        for name in ("id", "family", "licence", "origin", "origin_sha256", "crop"):
+            yield name, getattr(self, name)
+        yield "input.name", self.input.name
+        for name in ("outputs", "labels"):
+            yield from ((f"{name}[{number}]", text) for number, text in enumerate(getattr(self, name)))
+        yield from (("a name in metrics", text) for text in self.metrics)
+        for name, text in self.provenance.items():
+            yield "a name in provenance", name
+            yield "provenance", text
 
     def to_json(self) -> str:
         """The card as one JSON object."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        plain |= {
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values |= {
             "input": asdict(self.input),
             "operating_points": [asdict(point) for point in self.operating_points],
             "metrics": dict(self.metrics),
             "provenance": dict(self.provenance),
         }
-        return json.dumps(plain, ensure_ascii=False)
+        return json.dumps(values, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> ModelCard:
-        """Read what `to_json` wrote. Raises ModelError when a field is missing, unknown or of the wrong kind."""
+        """Read what `to_json` wrote. Raises ModelError, naming the field, when one is missing, unknown or wrong."""
         try:
-            plain: dict[str, Any] = json.loads(text)
-            spec = plain["input"]
-            return cls(
-                **plain
-                | {
-                    "input": InputSpec(**spec | {"mean": tuple(spec["mean"]), "std": tuple(spec["std"])}),
-                    "outputs": tuple(plain["outputs"]),
-                    "labels": tuple(plain.get("labels", ())),
-                    "operating_points": tuple(OperatingPoint(**p) for p in plain.get("operating_points", ())),
-                }
-            )
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            return typed(parse_json(text, most_bytes=CARD_LIMIT_BYTES), cls)
+        except DocumentError as error:
             raise ModelError(
                 f"the model's card cannot be read: {error}", expected="a card that edge-app wrote"
             ) from error

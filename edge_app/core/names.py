@@ -1,7 +1,8 @@
-"""Names of people and things."""
+"""Names of people and things, ids of models."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Final
@@ -9,6 +10,8 @@ from typing import Final
 from edge_app.core.errors import UsageError
 
 NAME_MAX_CHARS: Final = 80
+ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+"""What a model's id looks like."""
 
 
 def valid_name(name: str) -> str:
@@ -60,3 +63,12 @@ def _joins_letters(name: str, at: int) -> bool:
         return False
     around = name[at - 1], name[at + 1]
     return all(unicodedata.category(c)[0] in "LM" and ord(c) > 0x058F for c in around)
+
+
+def slug(text: str) -> str:
+    """The nearest valid id of a model: small letters, digits, dot, dash and underscore, at most 64.
+
+    >>> slug("Ants & Bees, v2.onnx")
+    'ants-bees-v2.onnx'
+    """
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:64].strip("-._") or "model"

@@ -7,24 +7,24 @@ file that keeps them. Flows in: unit vectors with a label each, the data folder.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.errors import EdgeError, UsageError
-from edge_app.core.model_card import ModelCard, OperatingPoint
+from edge_app.core.documents import DocumentError, parse_json, typed
+from edge_app.core.errors import EdgeError, ModelError, UsageError
+from edge_app.core.model_card import ModelCard, OperatingPoint, check_operating_points
 from edge_app.core.types import Float32s
 from edge_app.gallery.matching import rule_for
 from edge_app.model_store.catalogue import catalogue
 from edge_app.system.data_folder import Home
-from edge_app.system.files import readable_os_errors
+from edge_app.system.files import readable_os_errors, write_json
 
 FMRS: Final = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
 """False-match rates that are looked up; those that a folder is too small for are left out."""
@@ -38,6 +38,7 @@ SPLITS: Final = 20
 HOPELESS_FNIR: Final = 0.5
 """An embedder that misses or misnames more than this share in the trial is of little use for these pictures."""
 _BLOCK_ROWS: Final = 256
+_FILE_LIMIT_BYTES: Final = 1 << 20
 _SAME_PICTURE: Final = 0.99999
 """Two things this alike are one picture filed twice: it would push every threshold to 1."""
 
@@ -180,40 +181,38 @@ def points_of(home: Home | None, card: ModelCard, sha256: str | None = None) -> 
     `sha256` is the hash of the model's file; without it, of the build of that id and precision at hand. Raises
     EdgeError when the file of calibrations is damaged.
     """
-    stored = _stored(home) if home else []
-    of_model = [one for one in stored if one["model"] == card.id]
+    stored = _stored(home) if home else ()
+    of_model = [one for one in stored if one.model == card.id]
     if home and of_model:
         if sha256 is None:
             builds = (e.sha256 for e in catalogue(home) if (e.id, e.precision) == (card.id, card.precision))
             sha256 = next(builds, "")
         for one in of_model:
-            if one["sha256"] == sha256:
-                return tuple(OperatingPoint(**point) for point in one["points"])
+            if one.sha256 == sha256:
+                return one.points
     return card.operating_points
 
 
 def save(home: Home, calibrations: Sequence[Calibration], created_s: float) -> None:
     """Keep calibrations, each in place of an earlier one of the same file."""
     hashes = {one.sha256 for one in calibrations}
-    kept = [one for one in _stored(home) if one["sha256"] not in hashes]
-    kept += [
-        {
-            "model": one.model_id,
-            "sha256": one.sha256,
-            "created_s": created_s,
-            "identities": one.identities,
-            "pictures": one.pictures,
-            "points": [asdict(point) for point in one.points],
-        }
-        for one in calibrations
-    ]
-    _write(home, kept)
+    kept = [one for one in _stored(home) if one.sha256 not in hashes]
+    _write(
+        home,
+        [
+            *kept,
+            *(
+                _Stored(one.model_id, one.sha256, one.points, created_s, one.identities, one.pictures)
+                for one in calibrations
+            ),
+        ],
+    )
 
 
 def reset(home: Home, model_id: str) -> int:
     """Go back to the card's operating points; returns how many calibrations of that model were deleted."""
     stored = _stored(home)
-    kept = [one for one in stored if one["model"] != model_id]
+    kept = [one for one in stored if one.model != model_id]
     if len(kept) < len(stored):
         _write(home, kept)
     return len(stored) - len(kept)
@@ -307,31 +306,40 @@ def _just_above(similarity: np.float32) -> float:
     return float(np.nextafter(similarity, np.float32(np.inf)))
 
 
-def _stored(home: Home) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """One entry of the file."""
+
+    model: str
+    sha256: str
+    points: tuple[OperatingPoint, ...]
+    created_s: float = 0.0
+    identities: int = 0
+    pictures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    calibrations: tuple[_Stored, ...]
+
+
+def _stored(home: Home) -> tuple[_Stored, ...]:
     path = path_of(home)
+    with readable_os_errors(path.parent):
+        try:
+            content = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
     try:
-        with readable_os_errors(path.parent):
-            try:
-                text = path.read_bytes().decode()
-            except (FileNotFoundError, NotADirectoryError):
-                return []
-        listed: list[dict[str, Any]] = json.loads(text)["calibrations"]
-        for one in listed:
-            points = [OperatingPoint(**point) for point in one["points"]]
-            if not (isinstance(one["model"], str) and isinstance(one["sha256"], str) and _sound(points)):
-                raise ValueError("an entry holds wrong values")
-        return listed
-    except (ValueError, KeyError, TypeError) as error:
+        stored = typed(parse_json(content, most_bytes=_FILE_LIMIT_BYTES), _File).calibrations
+        for one in stored:
+            check_operating_points(one.points)
+    except (DocumentError, ModelError) as error:
         raise EdgeError(
             f"the calibrations in {path} cannot be read: {error}", remedy="delete that file and calibrate again"
         ) from error
+    return stored
 
 
-def _sound(points: Sequence[OperatingPoint]) -> bool:
-    """Also false for NaN and for strings where numbers belong (TypeError)."""
-    return all(0.0 < p.fmr < 1.0 and -1.5 < p.threshold < 1.5 and p.templates in (1, 2) for p in points)
-
-
-def _write(home: Home, listed: list[dict[str, Any]]) -> None:
-    text = json.dumps({"calibrations": listed}, indent=2, allow_nan=False) + "\n"
-    home.write_private(path_of(home), text.encode())
+def _write(home: Home, stored: Sequence[_Stored]) -> None:
+    write_json(path_of(home), {"calibrations": [asdict(one) for one in stored]})

@@ -23,7 +23,7 @@ from typing import Any, Final, Literal, cast, get_args
 
 from edge_app.core.errors import GalleryError, UsageError
 from edge_app.gallery.sealing import KEY_BYTES, unwrap_key, wrap_key
-from edge_app.system.data_folder import Home
+from edge_app.system.files import write_private
 
 Method = Literal["keyring", "passphrase", "file", "systemd-creds"]
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
@@ -97,7 +97,7 @@ def protect(
         case "file":
             path = key_path(folder, gallery_id)
             if not path.exists():
-                Home(folder).write_private(path, base64.b64encode(os.urandom(KEY_BYTES)) + b"\n")
+                write_private(path, base64.b64encode(os.urandom(KEY_BYTES)) + b"\n")
             key = _from_file(path)
         case "systemd-creds":
             key = os.urandom(KEY_BYTES)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_app.core.errors import ModelError, UsageError
+from edge_app.core.numeric import softmax
 from edge_app.core.types import Classification, ClassScore, Float32s, Heatmap, Pixels
 from edge_app.inference.geometry import prepare, to_input
 from edge_app.inference.onnx_model import Model
@@ -113,17 +114,6 @@ class Classifier:
         if not np.isfinite(logits).all():
             raise ModelError(f"{self.card.id} gives numbers that are not finite", remedy="use another precision of it")
         return logits
-
-
-def softmax(logits: Float32s, temperature: float = 1.0) -> NDArray[np.float64]:
-    """Probabilities over the last axis, float64: the softmax of the logits divided by the temperature.
-
-    Guo et al. 2017, On calibration of modern neural networks (arXiv 1706.04599), for the temperature.
-    """
-    scaled = np.asarray(logits, np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    shares: NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
-    return shares
 
 
 def ranked(labels: Sequence[str], probabilities: NDArray[np.float64], unsure_below: float) -> Classification:

@@ -6,7 +6,6 @@ way in which a file can be wrong. Flows in: a path. Flows out: a `Model` with it
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -17,8 +16,8 @@ import onnxruntime as ort
 from edge_app.core.errors import ModelError
 from edge_app.core.model_card import ModelCard
 from edge_app.core.types import Float32s
+from edge_app.system.files import sha256_of_file
 
-_CHUNK_BYTES: Final = 1 << 20
 _METADATA_LIMIT_CHARS: Final = 4 << 20
 """A card with a million labels is a mistake or an attack; ImageNet-21k's labels take 0.6 MB."""
 
@@ -65,30 +64,23 @@ class Model:
         return tuple(np.asarray(result) for result in results)
 
 
-def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file, read in chunks. Raises ModelError when it cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as stream:
-            while chunk := stream.read(_CHUNK_BYTES):
-                digest.update(chunk)
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}", remedy="reinstall edge-app") from error
-    return digest.hexdigest()
-
-
 def load(path: Path, *, threads: int | None = None, sha256: str | None = None) -> Model:
     """Open a model file.
 
     `threads`: how many this model may use, None for one per physical core. `sha256`: the hash it must have.
     Raises ModelError when the file is missing, changed, damaged, without a card, or unlike its card.
     """
-    if sha256 is not None and (found := sha256_of(path)) != sha256:
-        raise ModelError(
-            f"{path.name} has changed: SHA-256 {found[:12]}…",
-            expected=f"{sha256[:12]}…",
-            remedy="reinstall edge-app, or add the file as a model of your own",
-        )
+    if sha256 is not None:
+        try:
+            found = sha256_of_file(path)
+        except OSError as error:
+            raise ModelError(f"{path} cannot be read: {error.strerror}", remedy="reinstall edge-app") from error
+        if found != sha256:
+            raise ModelError(
+                f"{path.name} has changed: SHA-256 {found[:12]}…",
+                expected=f"{sha256[:12]}…",
+                remedy="reinstall edge-app, or add the file as a model of your own",
+            )
     session = _session(path, threads)
     metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
     text = metadata.get(ModelCard.KEY)

@@ -6,7 +6,6 @@ one build and the reason in words.
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import statistics
 import time
@@ -23,6 +22,7 @@ from edge_app.inference import onnx_model
 from edge_app.model_store.catalogue import build, builds
 from edge_app.model_store.shipped import Entry
 from edge_app.system.data_folder import Home
+from edge_app.system.files import sha256_of
 
 _ROUNDS: Final = 15
 _CLEARLY_FASTER: Final = 0.9
@@ -104,7 +104,7 @@ def _crop(spec: InputSpec) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 def _key(shipped: tuple[Entry, ...], threads: int | None) -> str:
     parts = [processor(), onnx_model.version(), str(threads), *(entry.sha256 for entry in shipped)]
-    return "precision:" + shipped[0].id + ":" + hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
+    return "precision:" + shipped[0].id + ":" + sha256_of("|".join(parts))[:16]
 
 
 def processor() -> str:

@@ -7,22 +7,31 @@ Flows in: options or a small TOML file, and what `edge_app.model_store.onnx_insp
 
 from __future__ import annotations
 
-import math
-import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Final, Literal, cast
 
+from edge_app.core.documents import DocumentError, parse_toml, typed
 from edge_app.core.errors import ModelError, UsageError
-from edge_app.core.model_card import PRECISIONS, TASKS, InputSpec, ModelCard, OperatingPoint, Precision, Task
+from edge_app.core.model_card import (
+    CARD_LIMIT_BYTES,
+    PRECISIONS,
+    TASKS,
+    InputSpec,
+    ModelCard,
+    OperatingPoint,
+    Precision,
+    Task,
+)
+from edge_app.core.names import ID, slug
 from edge_app.inference.geometry import CROPS
 from edge_app.model_store.onnx_inspect import OnnxFile
 
 _FLOAT32: Final = 1
-_SIDE_LIMIT_PX: Final = 4096
-_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_LEAST_SIDE_PX: Final = 8
+_TEXT_LIMIT: Final = 2000
+_DESCRIPTION_LIMIT_BYTES: Final = 1 << 20
 _DEFAULT_CROP: Final[dict[str, str]] = {
     "face-embedding": "arcface-112",
     "image-embedding": "centre-1.0",
@@ -136,11 +145,6 @@ def _last_extent(file: OnnxFile) -> int | None:
     return last
 
 
-def slug(text: str) -> str:
-    """The nearest valid id: small letters, digits, dot, dash and underscore."""
-    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:64] or "model"
-
-
 # MiniFASNet (minivision-ai, Silent-Face-Anti-Spoofing, Apache-2.0): class 1 is live, 0 and 2 are two kinds of fakes.
 _MINIFASNET: Final = Description(
     task="liveness", channels="BGR", labels=("fake (0)", "live", "fake (2)"), licence="Apache-2.0", commercial_use=True
@@ -167,88 +171,56 @@ def read_description(path: Path) -> Description:
     Raises UsageError in one line for a missing file, bad TOML, or a field that is unknown or of the wrong kind.
     """
     try:
-        plain = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"the description {path} cannot be read: {error}", expected="a small TOML file") from error
-    base = preset(str(plain.pop("preset"))) if "preset" in plain else Description()
-    if "labels_file" in plain:
-        plain["labels"] = read_labels(path.parent / str(plain.pop("labels_file")))
-    known = {field.name for field in fields(Description)}
-    if unknown := sorted(plain.keys() - known):
-        raise UsageError(f"{path.name} says {', '.join(unknown)}", expected=f"only {', '.join(sorted(known))}")
-    try:
-        return Description(**{name: _typed(name, value) for name, value in plain.items()}).over(base)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{path.name}: {error}", expected="a value of the right kind") from error
+        with path.open("rb") as stream:
+            plain = parse_toml(stream.read(_DESCRIPTION_LIMIT_BYTES + 1), most_bytes=_DESCRIPTION_LIMIT_BYTES)
+        base = preset(str(plain.pop("preset"))) if "preset" in plain else Description()
+        if "labels_file" in plain:
+            plain["labels"] = read_labels(path.parent / str(plain.pop("labels_file")))
+        for name in ("mean", "std"):
+            if isinstance(plain.get(name), int | float):
+                plain[name] = [plain[name]]
+        return typed(plain, Description).over(base)
+    except OSError as error:
+        raise UsageError(
+            f"the description {path} cannot be read: {error.strerror}", expected="a small TOML file"
+        ) from error
+    except (DocumentError, ModelError) as error:
+        raise UsageError(f"the description {path.name} is wrong: {error}", remedy="correct it") from error
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
     """Labels from a text file, one a line, in the order of the logits. Raises UsageError when it cannot be read."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        with path.open("rb") as stream:
+            content = stream.read(CARD_LIMIT_BYTES + 1)
+        if len(content) > CARD_LIMIT_BYTES:
+            raise ValueError(f"it has more than {CARD_LIMIT_BYTES} bytes")
+        lines = content.decode("utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise UsageError(f"the labels {path} cannot be read: {error}", expected="a text file, one a line") from error
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def _typed(name: str, value: Any) -> Any:
-    if name in ("mean", "std"):
-        return tuple(float(one) for one in (value if isinstance(value, list) else [value]))
-    if name == "labels":
-        return tuple(str(one) for one in _of_kind(name, value, (list, tuple)))
-    if name == "operating_points":
-        return tuple(OperatingPoint(**point) for point in _of_kind(name, value, (list,)))
-    if name in ("temperature", "unsure_below"):
-        return float(_of_kind(name, value, (int, float)))
-    kind = {"embedding_size": int, "commercial_use": bool}.get(name, str)
-    return _of_kind(name, value, (kind,))
-
-
-def _of_kind(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
-    if type(value) not in kinds:
-        raise ValueError(f"{name} is {value!r}, expected {' or '.join(kind.__name__ for kind in kinds)}")
-    return value
-
-
 def check_card(card: ModelCard, file: OnnxFile) -> None:
     """Refuse a card that no model could keep, or that this graph does not: one line, ModelError."""
     for problem, expected in _problems(card, file):
-        raise ModelError(f"the card of {str(card.id)[:64]!r} {problem}", expected=expected, remedy="correct the card")
+        raise ModelError(f"the card of {card.id[:64]!r} {problem}", expected=expected, remedy="correct the card")
 
 
 def _problems(card: ModelCard, file: OnnxFile) -> list[tuple[str, str]]:
     found = []
-    if not isinstance(card.id, str) or not _ID.fullmatch(card.id):
-        found.append(("has a bad id", "small letters, digits, dot, dash and underscore, at most 64"))
-    texts = (card.family, card.licence, card.origin, card.origin_sha256, card.crop, *card.outputs, *card.labels)
-    if not all(isinstance(text, str) and len(text) <= 2000 and (not text or text.isprintable()) for text in texts):
-        found.append(("holds something that is not plain text", "printable text of at most 2000 characters"))
-    if len(set(card.labels)) != len(card.labels):
-        found.append(("names a label twice", "each label once"))
-    found += _input_problems(card.input)
+    if not ID.fullmatch(card.id):
+        found.append(("has a bad id", "small letters, digits, dot, dash and underscore, at most 64: --id gives one"))
+    if any(len(text) > _TEXT_LIMIT for text in (card.family, card.licence, card.origin, card.origin_sha256, card.crop)):
+        found.append(("holds a long text", f"at most {_TEXT_LIMIT} characters"))
+    sides = (side for side in (card.input.width_px, card.input.height_px) if side is not None)
+    found += [(f"gives an input side of {side}", "8 pixels or more") for side in sides if side < _LEAST_SIDE_PX]
     found += _task_problems(card)
     port = file.inputs[0] if len(file.inputs) == 1 else None
-    if port is None or port.element_type != _FLOAT32 or len(port.shape) != 4 or port.shape[1] not in (3, *_open(port)):
+    channels = port.shape[1] if port is not None and len(port.shape) == 4 else None
+    if port is None or port.element_type != _FLOAT32 or not (channels == 3 or isinstance(channels, str)):
         shapes = ", ".join(f"{one.name} {list(one.shape)}" for one in file.inputs)
         found.append((f"is on a graph that takes {shapes or 'nothing'}", "one float32 picture (N, 3, H, W)"))
-    return found
-
-
-def _open(port: Any) -> tuple[str, ...]:
-    return tuple(extent for extent in port.shape if isinstance(extent, str))
-
-
-def _input_problems(spec: InputSpec) -> list[tuple[str, str]]:
-    found = []
-    numbers = (*spec.mean, *spec.std)
-    plain = len(numbers) == 6 and all(type(one) in (int, float) and math.isfinite(one) for one in numbers)
-    if not plain or not all(one > 0 for one in spec.std):
-        found.append((f"gives mean {spec.mean} and std {spec.std}", "three finite numbers each, std above 0"))
-    if spec.channels not in ("RGB", "BGR") or spec.layout != "NCHW" or not isinstance(spec.name, str):
-        found.append((f"gives channels {spec.channels!r} in {spec.layout!r}", "RGB or BGR, NCHW"))
-    sides = (side for side in (spec.width_px, spec.height_px) if side is not None)
-    wrong = [side for side in sides if type(side) is not int or not 8 <= side <= _SIDE_LIMIT_PX]
-    found += [(f"gives an input side of {side}", f"8 to {_SIDE_LIMIT_PX} pixels") for side in wrong]
     return found
 
 
@@ -284,4 +256,4 @@ def _share(crop: str) -> bool:
     return (kind == "centre" and 0 < value <= 1) or (kind == "face" and 0.5 <= value <= 10)
 
 
-__all__ = ["PRESETS", "Description", "check_card", "preset", "read_description", "read_labels", "slug"]
+__all__ = ["PRESETS", "Description", "check_card", "preset", "read_description", "read_labels"]

@@ -8,7 +8,6 @@ from the environment (HTTPS_PROXY, NO_PROXY), as urllib reads them.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import os
 import re
@@ -26,7 +25,7 @@ from edge_app import __version__
 from edge_app.core.errors import EdgeError, ModelError, UsageError
 from edge_app.model_store.describe import Description, preset
 from edge_app.system.data_folder import Home
-from edge_app.system.files import FILE_MODE, make_private_folder, readable_os_errors
+from edge_app.system.files import FILE_MODE, make_private_folder, readable_os_errors, sha256_of_file
 
 _CHUNK_BYTES: Final = 1 << 16
 _TIMEOUT_S: Final = 30.0
@@ -143,7 +142,7 @@ def pull(home: Home, wanted: Known, sha256: str | None = None, progress: Progres
         )
     if sha256 and wanted.sha256 and sha256.lower() != wanted.sha256:
         raise UsageError(f"--sha256 is not the hash pinned for {wanted.name}", expected=wanted.sha256)
-    if place.is_file() and _hash(place) == pinned:
+    if place.is_file() and sha256_of_file(place) == pinned:
         return place
     fetch(wanted.url, place, pinned, progress or (lambda have, total: None))
     return place
@@ -259,7 +258,7 @@ def _forget(part: Path) -> None:
 
 
 def _finish(part: Path, target: Path, sha256: str) -> None:
-    found = _hash(part)
+    found = sha256_of_file(part)
     if found != sha256:
         _forget(part)
         raise ModelError(
@@ -270,11 +269,6 @@ def _finish(part: Path, target: Path, sha256: str) -> None:
     part.replace(target)
     with contextlib.suppress(FileNotFoundError):
         _tag_file(part).unlink()
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _worth_another_try(error: Exception) -> bool:

@@ -12,7 +12,6 @@ a proof of his own.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -28,7 +27,7 @@ from edge_app.core.types import Face, Float32s, Pixels
 from edge_app.inference.geometry import CROPS, align, face_area, prepare, to_input
 from edge_app.media import sample
 from edge_app.media.pictures import read_picture
-from edge_app.model_store.protobuf import Reader
+from edge_app.system.files import sha256_of
 
 if TYPE_CHECKING:  # a proof is also read where nothing is run
     from edge_app.inference.onnx_model import Model
@@ -158,16 +157,6 @@ def deviation(card: ModelCard, measured: Float32s, found: Float32s) -> float:
     return float(np.linalg.norm(wanted - given)) / max(spread, 1e-6)
 
 
-def without_proof(content: bytes) -> bytes:
-    """The same ONNX file without a proof: for a card that somebody else writes."""
-    kept = []
-    reader = Reader(memoryview(content))
-    for start, end, number, value in reader.fields_with_place((0, len(content))):
-        if not (number == 14 and isinstance(value, tuple) and reader.entry(value, len(content))[0] == KEY):
-            kept.append(content[start:end])
-    return b"".join(kept)
-
-
 def _comparable(card: ModelCard, outputs: Float32s) -> Float32s:
     rows = np.asarray(outputs, np.float64)
     if card.task.endswith("embedding"):
@@ -225,4 +214,4 @@ def _sample_id() -> str:
 
 
 def _short_hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
+    return sha256_of(content)[:16]

@@ -7,7 +7,6 @@ the file carries no card. Flows out: an `Entry` of the catalogue, or a ModelErro
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
 import json
 import os
@@ -21,16 +20,16 @@ import numpy as np
 
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.model_card import ModelCard
+from edge_app.core.numeric import softmax
 from edge_app.core.types import Float32s
 from edge_app.inference import onnx_model
-from edge_app.model_store import sandbox_check, shipped
+from edge_app.model_store import fingerprint, sandbox_check, shipped
 from edge_app.model_store.catalogue import builds, installed, list_path
 from edge_app.model_store.describe import Description, check_card
-from edge_app.model_store.fingerprint import without_proof
-from edge_app.model_store.onnx_inspect import SIZE_LIMIT_BYTES, OnnxFile, inspect_bytes, with_card
+from edge_app.model_store.onnx_inspect import SIZE_LIMIT_BYTES, OnnxFile, inspect_bytes, with_metadata
 from edge_app.model_store.shipped import Entry
 from edge_app.system.data_folder import Home
-from edge_app.system.files import FILE_MODE, make_private_folder, readable_os_errors
+from edge_app.system.files import FILE_MODE, make_private_folder, readable_os_errors, sha256_of, write_private
 from edge_app.system.settings import Settings
 
 _SAME_SPACE_COSINE: Final = 0.98
@@ -55,7 +54,8 @@ def add(home: Home, path: Path, description: Description | None = None, replace:
     check_card(card, file)
     old = _place_for(home, card, replace)
     if description is not None:
-        content = with_card(content if _only_renames(file, description) else without_proof(content), card)
+        proof = {} if _only_renames(file, description) else {fingerprint.KEY: None}
+        content = with_metadata(content, {ModelCard.KEY: card.to_json(), **proof})
     with _candidate(home, content) as candidate:
         outputs = _tried(candidate, path.name)
         _check_siblings(home, card, outputs)
@@ -80,7 +80,7 @@ def _card(file: OnnxFile, content: bytes, description: Description | None) -> Mo
     if card is not None and description is not None and description.id and _only_renames(file, description):
         return changed_copy(card, id=description.id)
     if description is not None:
-        return description.card(file, hashlib.sha256(content).hexdigest())
+        return description.card(file, sha256_of(content))
     if card is None:
         raise ModelError(
             f"{file.name} carries no card",
@@ -165,13 +165,13 @@ def _agree(card: ModelCard, ours: Float32s, theirs: Float32s) -> bool:
         return float(cosines.mean()) >= _SAME_SPACE_COSINE
     if card.task == "face-detection":
         return True  # both found the sample's faces where they are
-    ours_p, theirs_p = (sandbox_check.softmax(each, card.temperature) for each in (ours, theirs))
+    ours_p, theirs_p = (softmax(each, card.temperature) for each in (ours, theirs))
     return float(np.abs(ours_p - theirs_p).max(axis=1).mean()) <= _SAME_ANSWERS
 
 
 def _admit(home: Home, candidate: Path, content: bytes, card: ModelCard, old: Entry | None) -> Entry:
     """Give the file its final name, then list it: a crash between the two leaves an unlisted file, never a lie."""
-    sha256 = hashlib.sha256(content).hexdigest()
+    sha256 = sha256_of(content)
     path = home.models_dir / f"{card.id}-{card.precision}-{sha256[:12]}.onnx"
     entry = Entry(card.id, card.precision, card.task, path, sha256, len(content))
     with _locked(home):
@@ -216,7 +216,7 @@ def _write_list(home: Home, entries: list[Entry]) -> None:
         }
         for entry in entries
     ]
-    home.write_private(list_path(home), (json.dumps({"models": plain}, indent=2) + "\n").encode())
+    write_private(list_path(home), (json.dumps({"models": plain}, indent=2) + "\n").encode())
 
 
 def remove(home: Home, model_id: str) -> tuple[Entry, ...]:
@@ -228,10 +228,9 @@ def remove(home: Home, model_id: str) -> tuple[Entry, ...]:
     if not gone:
         builds(home, model_id)  # says so when there is no such model at all
         raise UsageError(f"{model_id} ships with edge-app", expected="a model that was added")
-    settings = home.settings()
-    fallen: dict[str, Any] = {name: getattr(Settings(), name) for name in in_use(settings, model_id)}
+    fallen: dict[str, Any] = {name: getattr(Settings(), name) for name in in_use(home.settings(), model_id)}
     if fallen:
-        home.save_settings(changed_copy(settings, **fallen))
+        home.change_settings(**fallen)
     with _locked(home):
         _write_list(home, [entry for entry in installed(home) if entry.id != model_id])
     for entry in gone:
@@ -245,27 +244,25 @@ def in_use(settings: Settings, model_id: str) -> tuple[str, ...]:
 
 
 def use(home: Home, model_id: str) -> Settings:
-    """Put a model to use for what it does: it becomes the embedder, the detector, or what Live looks for.
+    """Put a model to use for what it does, as `changes_to_use` says. Returns the new settings, saved."""
+    return home.change_settings(**changes_to_use(home, model_id))
 
-    "faces" brings the face recognizer back, "mtcnn" means the three networks of that cascade. Returns the new
-    settings, saved. Raises UsageError when there is no such model, or it is one part of several.
+
+def changes_to_use(home: Home, model_id: str) -> dict[str, Any]:
+    """The settings that put a model to use: it becomes the embedder, the detector, or what Live looks for.
+
+    "faces" brings the face recognizer back, "mtcnn" means the three networks of that cascade. Saves nothing. Raises
+    UsageError when there is no such model, or it is one part of several.
     """
-    settings = home.settings()
     if model_id == "faces":
-        changed = changed_copy(settings, model="faces")
-    elif model_id == "mtcnn":
-        changed = changed_copy(settings, detector="mtcnn")
-    else:
-        found = builds(home, model_id)
-        if model_id.startswith("mtcnn-") and found[0] in shipped.entries():
-            raise UsageError(
-                f"{model_id} is one of three networks", remedy="use them all with `edge-app models use mtcnn`"
-            )
-        task = found[0].task
-        field = {"face-embedding": "embedder", "face-detection": "detector"}.get(task, "model")
-        named: dict[str, Any] = {field: model_id}
-        changed = changed_copy(settings, **named)
-        if field != "detector" and settings.precision not in ("auto", *(entry.precision for entry in found)):
-            changed = changed_copy(changed, precision="auto")  # that build is not there
-    home.save_settings(changed)
-    return changed
+        return {"model": "faces"}
+    if model_id == "mtcnn":
+        return {"detector": "mtcnn"}
+    found = builds(home, model_id)
+    if model_id.startswith("mtcnn-") and found[0] in shipped.entries():
+        raise UsageError(f"{model_id} is one of three networks", remedy="use them all with `edge-app models use mtcnn`")
+    field = {"face-embedding": "embedder", "face-detection": "detector"}.get(found[0].task, "model")
+    there = ("auto", *(entry.precision for entry in found))
+    if field != "detector" and home.settings().precision not in there:
+        return {field: model_id, "precision": "auto"}
+    return {field: model_id}

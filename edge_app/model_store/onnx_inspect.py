@@ -28,7 +28,6 @@ _INPUT_LIMIT: Final = 1 << 24
 _METADATA_LIMIT: Final = 64
 _METADATA_LIMIT_BYTES: Final = 4 << 20
 """ImageNet-21k's labels take 0.6 MB."""
-_LABEL_LIMIT: Final = 50_000
 _DEPTH_LIMIT: Final = 16
 
 _ELEMENT_BITS: Final = {
@@ -88,14 +87,9 @@ class OnnxFile:
         if text is None:
             return None
         try:
-            card = ModelCard.from_json(text)
-        except RecursionError as error:
-            raise ModelError(f"the card in {self.name} is nested too deeply", expected="a plain card") from error
-        except (AttributeError, ValueError) as error:
-            raise ModelError(f"the card in {self.name} cannot be read: {error}", expected="a plain card") from error
-        if len(card.labels) > _LABEL_LIMIT:
-            raise ModelError(f"the card in {self.name} has {len(card.labels)} labels", expected=f"<= {_LABEL_LIMIT}")
-        return card
+            return ModelCard.from_json(text)
+        except ModelError as error:
+            raise ModelError(f"{self.name}: {error.found}", expected=error.expected, remedy=error.remedy) from error
 
 
 def inspect(path: Path) -> OnnxFile:
@@ -129,14 +123,18 @@ def inspect_bytes(content: bytes | memoryview, name: str) -> OnnxFile:
 
 def with_card(content: bytes, card: ModelCard) -> bytes:
     """The same file with `card` in its metadata, in place of a card that was there; all else stays byte for byte."""
+    return with_metadata(content, {ModelCard.KEY: card.to_json()})
+
+
+def with_metadata(content: bytes, changes: Mapping[str, str | None]) -> bytes:
+    """The same file with these entries in its metadata in place of earlier ones; None takes an entry out."""
     reader = Reader(memoryview(content))
     kept = []
     for start, end, number, value in reader.fields_with_place((0, len(content))):
-        is_card = number == 14 and isinstance(value, tuple) and reader.entry(value, len(content))[0] == ModelCard.KEY
-        if not is_card:
+        if not (number == 14 and isinstance(value, tuple) and reader.entry(value, len(content))[0] in changes):
             kept.append(content[start:end])
-    entry = chunk(1, ModelCard.KEY.encode()) + chunk(2, card.to_json().encode())
-    return b"".join(kept) + chunk(14, entry)
+    entries = (chunk(1, key.encode()) + chunk(2, text.encode()) for key, text in changes.items() if text is not None)
+    return b"".join((*kept, *(chunk(14, entry) for entry in entries)))
 
 
 def _refuse_other_formats(head: bytes, name: str) -> None:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from edge_app.core.errors import EdgeError, ModelError
 from edge_app.core.model_card import InputSpec, ModelCard
+from edge_app.core.numeric import softmax
 from edge_app.core.types import Face, Float32s, Pixels
 from edge_app.inference import onnx_model
 from edge_app.inference.geometry import CROPS, align, box_iou, nms, prepare, resize, to_input
@@ -363,13 +364,6 @@ def _least_cosine(outputs: Float32s) -> float:
     lengths = np.linalg.norm(outputs, axis=1, keepdims=True)
     unit = outputs / np.maximum(lengths, 1e-12)
     return 1.0 if float(lengths.min()) < 1e-12 else float((unit @ unit.T).min())
-
-
-def softmax(logits: Float32s, temperature: float) -> Float32s:
-    """Probabilities (N, C) of logits (N, C), calibrated by `temperature`."""
-    scaled = logits / temperature
-    grown = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return np.asarray(grown / grown.sum(axis=1, keepdims=True), np.float32)
 
 
 def _words(spec: InputSpec) -> str:

@@ -1,26 +1,24 @@
-"""Where the user's things lie: the data folder, its settings, and what was measured on this machine.
+"""The user's data folder: where it lies, its settings, and what was measured on this machine.
 
-Hides the platforms' conventions, file modes and atomic writing. Flows in: the --home option, the environment,
-settings, measurements. Flows out: paths, `Settings`, mappings. Reading never makes a file or folder; the first write
-makes the folder, mode 0700, and every file in it has mode 0600.
+Reading never makes a file or folder; the first write makes the folder, mode 0700, and every file in it has mode 0600.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
+from edge_app.core.documents import DocumentError, parse_json, typed
 from edge_app.core.errors import EdgeError, UsageError
-from edge_app.system.files import make_private_folder, readable_os_errors, sync_folder
+from edge_app.system.files import locked, readable_os_errors, write_json
 from edge_app.system.settings import Settings
 
 ENVIRONMENT: Final = "EDGE_APP_HOME"
+_LIMIT_BYTES: Final = 1 << 20
+"""A settings file has 300 bytes, one of measurements a few kilobytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,7 @@ class Home:
         """
         chosen = str(option or "") or os.environ.get(ENVIRONMENT, "")
         try:
-            path = Path(chosen).expanduser() if chosen else platform_folder(sys.platform, os.environ)
+            path = Path(chosen).expanduser() if chosen else platform_folder()
         except RuntimeError as error:
             raise EdgeError(
                 f"no home folder is known: {error}", remedy=f"name one with --home or {ENVIRONMENT}"
@@ -73,21 +71,22 @@ class Home:
     def settings(self) -> Settings:
         """Read the settings; fields the file leaves out, and a missing file, give the defaults.
 
-        Raises EdgeError, naming the file, when it is not a JSON object or holds a wrong value.
+        Raises EdgeError, naming the file and the field, when it is not a JSON object or holds a wrong value.
         """
-        stored = self._stored_settings()
-        known = {name: value for name, value in stored.items() if name in _FIELD_NAMES}
-        try:
-            return Settings(**known)
-        except UsageError as error:
-            raise _broken(self.settings_path, str(error)) from error
+        return self._typed(self._stored_settings())
 
-    def save_settings(self, settings: Settings) -> None:
-        """Write every field; keys that this version does not know are kept, they may be a newer version's.
+    def change_settings(self, **changes: Any) -> Settings:
+        """Write the fields named, and no other: what another process wrote meanwhile stays, and so do keys that this
+        version does not know, for they may be a newer version's. Returns the settings as they now are.
 
-        Raises EdgeError rather than overwrite a settings file that cannot be read.
+        Raises UsageError for a wrong value, EdgeError rather than overwrite a settings file that cannot be read.
         """
-        self._write_json(self.settings_path, self._stored_settings() | asdict(settings))
+        replace(Settings(), **changes)  # a wrong value is the caller's, not the file's
+        with locked(self.path / ".settings.lock"):
+            stored = self._stored_settings() | changes
+            settings = self._typed(stored)
+            write_json(self.settings_path, stored)
+        return settings
 
     def unknown_settings(self) -> tuple[str, ...]:
         """Keys in the settings file that mean nothing to this version: a newer version's, or mistyped."""
@@ -99,30 +98,9 @@ class Home:
         return kept if isinstance(kept, dict) else None
 
     def remember(self, key: str, mapping: Mapping[str, Any]) -> None:
-        """Keep a measurement, in place of an earlier one under the same key.
-
-        `mapping` holds JSON values. Of two processes that write at once the later wins: the other measures again.
-        """
-        self._write_json(self.measurements_path, self._measurements() | {key: dict(mapping)})
-
-    def write_private(self, path: Path, data: bytes) -> None:
-        """Write a file of mode 0600 whole or not at all; missing folders are made with mode 0700.
-
-        Raises EdgeError when the folder is read-only, full or not a folder; an earlier file then stays as it was.
-        """
-        with readable_os_errors(path.parent):
-            make_private_folder(path.parent)
-            descriptor, scratch = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-            try:
-                with os.fdopen(descriptor, "wb") as stream:  # mkstemp has given it mode 0600
-                    stream.write(data)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                Path(scratch).replace(path)
-            except BaseException:
-                Path(scratch).unlink(missing_ok=True)
-                raise
-            sync_folder(path.parent)
+        """Keep a measurement, in place of an earlier one under the same key; `mapping` holds JSON values."""
+        with locked(self.path / ".measurements.lock"):
+            write_json(self.measurements_path, self._measurements() | {key: dict(mapping)})
 
     def exposed(self) -> tuple[Path, ...]:
         """The folder and the files in it that other users of the machine may open, sorted; empty when all is well."""
@@ -132,51 +110,55 @@ class Home:
             held = (self.path, *sorted(self.path.rglob("*")))
             return tuple(path for path in held if not path.is_symlink() and path.stat().st_mode & 0o077)
 
+    def _typed(self, stored: Mapping[str, Any]) -> Settings:
+        try:
+            return typed({name: value for name, value in stored.items() if name in _FIELD_NAMES}, Settings)
+        except (DocumentError, UsageError) as error:
+            raise self._broken(error) from error
+
     def _stored_settings(self) -> dict[str, Any]:
         try:
             return _read_object(self.settings_path)
-        except ValueError as error:
-            raise _broken(self.settings_path, str(error)) from error
+        except DocumentError as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: Exception) -> EdgeError:
+        return EdgeError(
+            f"the settings file {self.settings_path} cannot be used: {error}",
+            remedy="correct it, or delete it to get the defaults",
+        )
 
     def _measurements(self) -> dict[str, Any]:
         try:
             return _read_object(self.measurements_path)
-        except ValueError:
+        except DocumentError:
             return {}  # measuring again costs a second and loses nothing, so a spoiled file counts as none
-
-    def _write_json(self, path: Path, plain: Mapping[str, Any]) -> None:
-        self.write_private(path, (json.dumps(plain, ensure_ascii=False, indent=2) + "\n").encode())
 
 
 _FIELD_NAMES: Final = frozenset(field.name for field in fields(Settings))
 
 
-def platform_folder(platform: str, environment: Mapping[str, str]) -> Path:
-    """Where `platform` (as in sys.platform) keeps an application's data; RuntimeError when no home folder is known."""
-    if platform == "win32":
-        roaming = environment.get("APPDATA", "")
-        return (Path(roaming) if roaming else Path.home() / "AppData" / "Roaming") / "edge-app"
-    if platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "edge-app"
-    data = Path(environment.get("XDG_DATA_HOME", ""))
-    # The XDG specification: a relative path here is invalid and to be ignored.
-    return (data if data.is_absolute() else Path.home() / ".local" / "share") / "edge-app"
+def platform_folder() -> Path:
+    """Where this platform keeps an application's data. Raises RuntimeError when no home folder is known."""
+    import platformdirs  # 5 ms, and --home does without
+
+    folder = platformdirs.user_data_path("edge-app", appauthor=False, roaming=True)
+    if not folder.is_absolute():  # "~/.local/share": there was nothing to put in the tilde's place
+        raise RuntimeError(f"{folder} leads nowhere")
+    return folder
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object; a missing file is an empty one. Raises ValueError for anything else, EdgeError unreadable."""
+    """Read a JSON object; a missing file is an empty one. Raises DocumentError for anything else, EdgeError when the
+    file cannot be read.
+    """
     with readable_os_errors(path.parent):
         try:
-            text = path.read_bytes().decode("utf-8-sig")  # Windows editors put a mark in front
+            with path.open("rb") as stream:
+                content = stream.read(_LIMIT_BYTES + 1)
         except (FileNotFoundError, NotADirectoryError):
             return {}
-    plain = json.loads(text)
+    plain = parse_json(content, most_bytes=_LIMIT_BYTES, halves=True)
     if not isinstance(plain, dict):
-        raise ValueError(f"found {type(plain).__name__}, expected an object")
+        raise DocumentError(f"found {type(plain).__name__}, expected an object")
     return plain
-
-
-def _broken(path: Path, reason: str) -> EdgeError:
-    return EdgeError(
-        f"the settings file {path} cannot be used: {reason}", remedy="correct it, or delete it to get the defaults"
-    )

@@ -1,14 +1,18 @@
-"""Private files and folders, written whole or not at all."""
+"""Private files and folders: written whole or not at all, hashed, locked; and what the disk refuses, in words."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import json
+import math
 import os
 import stat
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from edge_app.core.errors import EdgeError
 
@@ -22,6 +26,109 @@ _NO_FOLDER: Final = {errno.ENOTDIR, errno.EEXIST}
 def size_words(size_bytes: int) -> str:
     """A file's size as people say it, of small ones in kB."""
     return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes / 1e3:.1f} kB"
+
+
+def sha256_of(content: bytes | memoryview | str) -> str:
+    """Hex SHA-256 of bytes, or of a text's UTF-8."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex SHA-256 of a file, read in chunks. Raises OSError."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def replacing(path: Path, mode: int = FILE_MODE, suffix: str = ".part", replace: bool = True) -> Iterator[Path]:
+    """Give a hidden file beside `path` to be filled; when the block ends well it stands whole under its final name.
+
+    The bytes and the new name have then reached the disk: file and folder are synced. When the block raises, the hidden
+    file is gone and what stood under `path` is as it was. `suffix` ends the hidden name, for writers that choose a
+    format by it. With `replace=False` a file that stands under `path` is never touched: FileExistsError.
+    Raises OSError; the folder must exist.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=suffix, dir=path.parent)
+    os.close(descriptor)
+    scratch = Path(name)
+    try:
+        yield scratch
+        with scratch.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        scratch.chmod(mode)
+        if replace:
+            scratch.replace(path)
+        else:
+            _move_to_new(scratch, path)
+        sync_folder(path.parent)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _move_to_new(scratch: Path, path: Path) -> None:
+    """Rename, but fail with FileExistsError where the name is taken, by a link that leads nowhere too."""
+    try:
+        os.link(scratch, path)
+    except FileExistsError:
+        raise
+    except OSError:  # FAT and some network folders have no hard links: claim the name, then replace what claims it
+        path.open("xb").close()
+        scratch.replace(path)
+
+
+def write_private(path: Path, data: bytes | str) -> None:
+    """Write a file of mode 0600 whole or not at all; missing folders are made with mode 0700.
+
+    Raises EdgeError when the folder is read-only, full or not a folder; an earlier file then stays as it was.
+    """
+    with readable_os_errors(path.parent):
+        make_private_folder(path.parent)
+        with replacing(path) as scratch:
+            scratch.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as JSON with `write_private`: numpy's numbers as plain ones, paths as text, null for what is not
+    finite. Raises EdgeError as `write_private` does.
+    """
+    text = json.dumps(json_ready(value), indent=2, ensure_ascii=False, allow_nan=False)
+    # A lone surrogate stands for a byte of a file name that is not UTF-8.
+    write_private(path, (text + "\n").encode("utf-8", "backslashreplace"))
+
+
+def json_ready(value: object) -> Any:
+    """`value` in JSON's own kinds: mappings, lists, text, numbers, null where a number is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): json_ready(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_ready(each) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy's scalars and arrays
+        return json_ready(value.tolist())
+    return value
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time into the block: an advisory lock on the file `path`, which stays, empty.
+
+    A link in its place is never followed, let alone emptied. Raises EdgeError where the lock cannot be had.
+    """
+    import filelock  # 12 ms, and only what writes needs it
+
+    with readable_os_errors(path.parent):
+        make_private_folder(path.parent)
+        if path.is_symlink():
+            raise EdgeError(f"{path} is a link", expected="a plain file for the lock", remedy="delete that link")
+        lock = filelock.FileLock(path, mode=FILE_MODE)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def make_private_folder(folder: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args, get_type_hints
+from dataclasses import dataclass
+from typing import Literal
 
+from edge_app.core.documents import check_fields
 from edge_app.core.errors import UsageError
+from edge_app.core.plain_text import plain
+
+_TEXT_LIMIT = 4096
+"""Characters: an address of a stream, the path of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +34,10 @@ class Settings:
     keep_pictures: bool = False
     """Whether enrollment keeps the face pictures beside the templates."""
     threads: int | None = None
-    """Threads for each model, at least 1; None: chosen for this machine."""
+    """Threads for each model, 1 to 1024; None: chosen for this machine."""
 
     def __post_init__(self) -> None:
-        kinds = get_type_hints(type(self))
-        for name in (field.name for field in fields(self)):
-            _check_kind(name, getattr(self, name), kinds[name])
+        check_fields(self, UsageError)
         if not 0.0 < self.fpir < 1.0:
             raise UsageError(f"fpir is {self.fpir}", expected="a share between 0 and 1, such as 0.01")
         if not 0.0 <= self.margin <= 1.0:
@@ -43,18 +45,10 @@ class Settings:
         for name in ("detector", "embedder", "model"):
             if not getattr(self, name).strip():
                 raise UsageError(f"{name} is empty", expected="the id of a model; `edge-app models list` shows them")
-        if self.threads is not None and self.threads < 1:
-            raise UsageError(f"threads is {self.threads}", expected="at least 1, or null for the app's choice")
-
-
-def _check_kind(name: str, value: object, kind: Any) -> None:
-    """Refuse a value that is not of its field's annotation; an int passes for a float, a bool never for a number."""
-    allowed = get_args(kind) or (kind,)
-    if any(isinstance(choice, str) for choice in allowed):
-        fits, expected = value in allowed, "one of " + ", ".join(allowed)
-    else:
-        wanted = (*allowed, int) if float in allowed else allowed
-        fits = type(value) in wanted
-        expected = " or ".join("null" if one is type(None) else one.__name__ for one in allowed)
-    if not fits:
-        raise UsageError(f"{name} is {json.dumps(value, ensure_ascii=False, default=str)}", expected=expected)
+        for name in ("detector", "embedder", "model", "source"):
+            text = getattr(self, name) or ""
+            whole = "".join(one for one in text if not "\udc80" <= one <= "\udcff")  # bytes of a file's name
+            if len(text) > _TEXT_LIMIT or plain(whole) != whole:
+                raise UsageError(f"{name} is no plain text of at most {_TEXT_LIMIT} characters")
+        if self.threads is not None and not 1 <= self.threads <= 1024:
+            raise UsageError(f"threads is {self.threads}", expected="1 to 1024, or null for the app's choice")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, cast
 
 from textual import work
@@ -207,7 +207,7 @@ class EdgeApp(App[None]):
     def keep_settings(self, **changes: Any) -> Settings:
         """Change settings and save them. Raises EdgeError; the settings are then as before."""
         settings = replace(self.settings, **changes)
-        self.desk.save_settings(settings)
+        self.desk.save_settings(**changes)
         self.settings = settings
         return settings
 
@@ -256,13 +256,7 @@ class EdgeApp(App[None]):
 
     async def use(self, model_id: str) -> None:
         """Make a model the one in use for its task, by id, or "faces". Raises EdgeError, and goes on as before."""
-        before = self.settings
-        chosen = await self.beside(lambda: self.desk.use_model(model_id))
-        try:
-            await self.apply(**{f.name: getattr(chosen, f.name) for f in fields(chosen)})
-        except EdgeError:
-            self.desk.save_settings(before)
-            raise
+        await self.apply(**await self.beside(lambda: self.desk.changes_to_use(model_id)))
 
     async def remove(self, model_id: str) -> None:
         """Uninstall a model; what ships takes over what it did. Raises EdgeError."""

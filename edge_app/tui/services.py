@@ -72,7 +72,8 @@ class Desk:
     terminal: Terminal
     open_worker: Callable[[Settings, str, Sink], LiveWorker]
     """Load the models for these settings and make a worker, not started. Raises EdgeError."""
-    save_settings: Callable[[Settings], None]
+    save_settings: Callable[..., object]
+    """Save the settings given by name, and no others. Raises EdgeError."""
     cameras: Callable[[], Sequence[CameraInfo]]
     """The cameras of this machine; takes a moment."""
     snapshot: Callable[[Observation | Reading], Path]
@@ -90,8 +91,9 @@ class Desk:
     """Validate an .onnx file and install it; returns its id. Takes seconds. Raises EdgeError."""
     remove_model: Callable[[str], None]
     """Uninstall every build of a model. Raises EdgeError, for a shipped one too."""
-    use_model: Callable[[str], Settings]
-    """Make a model the one in use for its task, and save that; "faces" ends the use of another. Raises EdgeError."""
+    changes_to_use: Callable[[str], Mapping[str, Any]]
+    """The settings that make a model the one in use for its task, not saved; "faces" ends the use of another. Raises
+    EdgeError."""
     measure: Callable[[Workbench, str, str], float]
     """Median milliseconds of one run of a model, by id and precision; runs on the worker's thread."""
     recall: Callable[[], Mapping[str, Any]]

@@ -21,11 +21,11 @@ from edge_app.core.errors import MediaError, ModelError
 from edge_app.gallery.matching import rule_for
 from edge_app.inference.detector import Detector
 from edge_app.inference.face_quality import QualityLimits, measure
-from edge_app.inference.onnx_model import sha256_of
 from edge_app.media import sample
 from edge_app.media.pictures import read_picture
 from edge_app.model_store import shipped
 from edge_app.model_store.open_detector import open_detector
+from edge_app.system.files import sha256_of_file as sha256_of
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 import sqlite3
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -12,10 +13,10 @@ import pytest
 from PIL import Image
 
 from edge_app.cli import main
+from edge_app.core.errors import EdgeError
 from edge_app.media import sample
 from edge_app.model_store import shipped
 from edge_app.system import data_folder as home_module
-from edge_app.system.data_folder import Home
 
 OBAMA = sample.people()["Barack Obama"]
 [PROBE] = sample.probes()["Barack Obama"]
@@ -250,7 +251,7 @@ def test_a_disk_that_takes_nothing_leaves_everything_as_it_was(say, tmp_path, mo
     def refuse(*_, **__):
         raise OSError(number, "no")
 
-    monkeypatch.setattr(home_module.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
     monkeypatch.setattr(Path, "mkdir", refuse)
     code, _, told = say("recognize", PROBE, "--save", tmp_path / "copies" / "deep")
     assert code == 1 and len(told) == 1 and "copies" in told[0]
@@ -258,8 +259,8 @@ def test_a_disk_that_takes_nothing_leaves_everything_as_it_was(say, tmp_path, mo
 
 
 def test_measuring_goes_on_where_nothing_can_be_remembered(say, tmp_path, monkeypatch):
-    def refuse(self, path, data):
-        raise home_module.EdgeError("cannot write", remedy="free some space")
+    def refuse(path, data):
+        raise EdgeError("cannot write", remedy="free some space")
 
-    monkeypatch.setattr(Home, "write_private", refuse)
+    monkeypatch.setattr(home_module, "write_json", refuse)
     assert say("models", "list")[0] == 0

@@ -16,7 +16,6 @@ from edge_app.media import sample
 from edge_app.media.pictures import read_picture, write_picture
 from edge_app.media.video_writer import VideoWriter
 from edge_app.system.data_folder import Home
-from edge_app.system.settings import Settings
 from tests.model_store.planted import colour_card, install, plain
 
 OBAMA = sample.people()["Barack Obama"]
@@ -258,7 +257,7 @@ def test_a_classifier_says_what_is_on_pictures_and_when_it_is_not_sure(capsys, c
 
 def test_classes_in_json_are_all_there_best_first(capsys, colours):
     home, folder = colours
-    Home(home).save_settings(Settings(model="colours"))
+    Home(home).change_settings(model="colours")
     code, out, _ = call(capsys, "recognize", folder / "b.png", folder / "c.png", "--home", home, "--json")
     sure, unsure = map(json.loads, out.splitlines())
     assert code == 0 and list(sure) == ["source", "index", "time_s", "model", "classes", "label", "timings_ms"]

@@ -14,7 +14,6 @@ from edge_app.media.cameras import CameraInfo
 from edge_app.media.pictures import write_picture
 from edge_app.system.data_folder import Home
 from edge_app.system.files import size_words
-from edge_app.system.settings import Settings
 from edge_export.cli import words as export_words
 from tests.model_store.planted import colour_card, install, plain
 from tests.recognition.test_things import blocks, thing
@@ -78,7 +77,7 @@ def test_a_camera_is_only_said_to_be_opened_when_there_is_one(
     found.append(CameraInfo("2", "/dev/video2", "Stick"))
     assert "* 2 is what live commands open" in say(capsys, home, "cameras")[1]
     found.clear()
-    home.save_settings(Settings(source="sample"))
+    home.change_settings(source="sample")
     assert "* sample is what live commands open" in say(capsys, home, "cameras")[1]
 
 

@@ -14,6 +14,7 @@ from edge_app.accuracy import pair_scores
 from edge_app.core.errors import EdgeError, UsageError
 from edge_app.core.model_card import InputSpec, ModelCard, OperatingPoint
 from edge_app.gallery import calibration
+from edge_app.system.files import write_private
 
 CARD = ModelCard(
     id="m",
@@ -134,6 +135,6 @@ def entry(**changes):
     ],
 )
 def test_a_damaged_file_is_named(home, text):
-    home.write_private(calibration.path_of(home), text.encode())
+    write_private(calibration.path_of(home), text.encode())
     with pytest.raises(EdgeError, match=r"calibrations.json cannot be read"):
         calibration.points_of(home, CARD, "a")

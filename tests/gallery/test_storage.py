@@ -22,6 +22,7 @@ from edge_app.core.errors import EdgeError, GalleryError, UsageError
 from edge_app.core.types import Embedding, Quality, Template
 from edge_app.gallery import sqlite_file
 from edge_app.gallery.storage import SCHEMA, Vault
+from edge_app.system.files import write_private
 
 posix = pytest.mark.skipif(os.name != "posix", reason="file modes and signals are POSIX")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -397,12 +398,12 @@ def refused_untouched(path: Path, message: str) -> None:
 
 
 def test_garbage_is_refused_and_left_alone(home):
-    home.write_private(home.gallery_path, random.Random(0).randbytes(9000))
+    write_private(home.gallery_path, random.Random(0).randbytes(9000))
     refused_untouched(home.gallery_path, "damaged or not a gallery")
 
 
 def test_a_text_file_is_refused_and_left_alone(home):
-    home.write_private(home.gallery_path, b"hello")
+    write_private(home.gallery_path, b"hello")
     refused_untouched(home.gallery_path, "damaged or not a gallery")
 
 
@@ -438,7 +439,7 @@ def test_a_spoiled_vector_is_noticed(home):
 
 
 def test_an_empty_file_as_a_process_killed_at_birth_leaves_it_is_an_empty_gallery(home):
-    home.write_private(home.gallery_path, b"")
+    write_private(home.gallery_path, b"")
     with Vault(home.gallery_path) as vault:
         assert vault.names() == ()
         vault.add("Ada", shots(1))

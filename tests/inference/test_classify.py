@@ -12,9 +12,10 @@ import pytest
 
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.model_card import InputSpec
+from edge_app.core.numeric import softmax
 from edge_app.core.types import Classified, Frame, Match, Reading, Spotted
 from edge_app.inference import onnx_model
-from edge_app.inference.classifier import BATCH, Classifier, softmax
+from edge_app.inference.classifier import BATCH, Classifier
 from edge_app.inference.detector import Detector
 from edge_app.live.events import Answer, AnswerEvents
 from edge_app.media.pictures import write_picture

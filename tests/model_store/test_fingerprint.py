@@ -14,7 +14,7 @@ from edge_app.core.model_card import InputSpec, ModelCard, OperatingPoint
 from edge_app.inference import onnx_model
 from edge_app.inference.geometry import to_input
 from edge_app.model_store import catalogue, fingerprint, install, shipped
-from edge_app.model_store.onnx_inspect import inspect, with_card
+from edge_app.model_store.onnx_inspect import inspect, with_card, with_metadata
 from edge_app.model_store.protobuf import chunk
 from tests.model_store import onnx_by_hand as by_hand
 
@@ -204,8 +204,14 @@ def test_show_runs_nothing_and_needs_neither_torch_nor_onnx(exported):
 
 def test_a_card_cannot_steer_the_terminal(home, tmp_path, capsys):
     path = tmp_path / "colours.onnx"
-    card = replace(COLOURS, licence="free\x1b[2J", provenance={"command": "a\x1b]0;b\x07"})
-    path.write_bytes(with_card(by_hand.colour_classifier(), card))
-    assert main(["models", "show", str(path), "--home", str(home.path)]) == 0
-    out, err = capsys.readouterr()
-    assert "\x1b" not in out + err and "\x07" not in out and "a\ufffd]0;b" in out
+    for changes in (
+        {"licence": "free\x1b[2J"},
+        {"provenance": {"command\x07": "a"}},
+        {"x\x1b[2J": 1},
+        {"id": "\u202e"},
+    ):
+        text = json.dumps(json.loads(COLOURS.to_json()) | changes)
+        path.write_bytes(with_metadata(by_hand.colour_classifier(), {ModelCard.KEY: text}))
+        assert main(["models", "show", str(path), "--home", str(home.path)]) == 1
+        out, err = capsys.readouterr()
+        assert err.rstrip("\n").replace("\ufffd", "").isprintable() and not out, err

@@ -1,5 +1,6 @@
 """Files are looked into without being run: what they hold, and what they must not."""
 
+import json
 import struct
 from dataclasses import replace
 
@@ -149,7 +150,7 @@ def test_metadata_bombs_are_refused():
 
 def test_a_card_with_a_million_labels_or_depths_is_refused():
     card = inspect(shipped.build("sface", "int8").path).card
-    labels = replace(card, labels=tuple(str(i) for i in range(200_000))).to_json()
+    labels = json.dumps(json.loads(card.to_json()) | {"labels": [str(i) for i in range(60_000)]})
     for text in (labels, "[" * 200_000, '{"id": 1}', "null", '{"input": []}'):
         file = inspect_bytes(by_hand.network(metadata=[("edge_app.card", text)]), "net.onnx")
         with pytest.raises(ModelError):

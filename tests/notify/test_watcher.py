@@ -53,7 +53,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     for name, paths in sample.people().items():
         looks = [(path.name, bench.recognizer.shot(read_picture(path), path.name)) for path in paths]
         assert any(verdict.accepted for verdict in bench.enroll(name, looks, EnrollOptions()))
-    home.save_settings(Settings(precision="fp32"))
+    home.change_settings(precision="fp32")
     return home
 
 
@@ -243,7 +243,7 @@ def test_a_damaged_video_is_an_error_in_one_line(home: Home, clip: Path, tmp_pat
 
 
 def test_an_empty_gallery_is_told_and_everybody_is_unknown(clip: Path, tmp_path: Path, capsys: Capture) -> None:
-    Home(tmp_path / "empty").save_settings(Settings(precision="fp32"))
+    Home(tmp_path / "empty").change_settings(precision="fp32")
     assert main(["watch", str(clip), "--json", "--home", str(tmp_path / "empty")]) == 0
     captured = capsys.readouterr()
     names = {json.loads(line)["name"] for line in captured.out.splitlines()}
@@ -414,7 +414,7 @@ def test_a_choice_is_remembered_beside_the_other_settings(
     text: str, kept: str | None, shown: str, tmp_path: Path, capsys: Capture
 ) -> None:
     home = Home(tmp_path)
-    home.save_settings(Settings(fpir=0.02, source="old"))
+    home.change_settings(fpir=0.02, source="old")
     assert main(["cameras", "--use", text, "--home", str(tmp_path)]) == 0
     assert home.settings() == Settings(fpir=0.02, source=kept)
     assert capsys.readouterr().out == f"live commands open {shown} from now on\n"
@@ -437,11 +437,11 @@ def test_a_source_that_is_not_there_is_not_remembered(text: str, tmp_path: Path,
 
 @pytest.mark.usefixtures("two_cameras")
 def test_watch_and_verify_open_the_remembered_source(home: Home, clip: Path, tmp_path: Path) -> None:
-    home.save_settings(Settings(precision="fp32", source=str(clip)))
+    home.change_settings(precision="fp32", source=str(clip))
     try:
         assert main(["verify", OBAMA, "--home", str(home.path)]) == 0
     finally:
-        home.save_settings(Settings(precision="fp32"))
+        home.change_settings(precision="fp32")
 
 
 # the recipes

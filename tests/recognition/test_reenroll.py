@@ -109,7 +109,7 @@ def test_a_gallery_made_before_serves_the_same_crop_and_says_so_for_others(home)
 def test_who_has_no_picture_is_listed_and_the_command_says_so(home, capsys):
     enrolled(home, keep=False)
     other_embedder(home)
-    home.save_settings(Settings(embedder="other", precision="fp32"))
+    home.change_settings(embedder="other", precision="fp32")
     assert main(["gallery", "reenroll", "--home", str(home.path), "--json"]) == 1
     told = capsys.readouterr()
     assert told.err == ""

@@ -188,7 +188,7 @@ def test_what_is_kept_is_the_area(bench):
 
 def test_calibrated_points_come_before_the_cards(home):
     digest = blocks(home.models_dir / "blocks-fp32.onnx")
-    high = tuple(OperatingPoint(p.fmr, p.threshold + 0.25, 500, p.templates) for p in POINTS)
+    high = tuple(OperatingPoint(p.fmr, p.threshold + 0.25, 1000, p.templates) for p in POINTS)
     calibration.save(home, [Calibration("blocks", digest, 10, 30, high, 0.9, {}, None)], 1.0)
     made = open_thing_bench(home, Settings(), "blocks")
     assert made.points == high and made.reader.rule.threshold > 0.7
@@ -240,7 +240,7 @@ def test_calibrate_takes_the_embedder_and_the_detector_in_use(home, tmp_path, ca
         for view in range(3):
             write_picture(tmp_path / "all" / f"thing {seed}" / f"{view}.png", thing(seed, noise=view + 10 * seed))
     end = ["--home", str(home.path)]
-    home.save_settings(Settings(model="blocks"))
+    home.change_settings(model="blocks")
     assert main(["calibrate", str(tmp_path / "all"), *end, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["model"] == "blocks"
     listed = home.models_dir / "installed.json"
@@ -258,12 +258,12 @@ def test_a_box_that_is_none_is_misuse(box, capsys):
 
 def test_things_follow_to_another_image_embedder_and_are_no_people(home, tmp_path, capsys):
     end = ["--home", str(home.path)]
-    home.save_settings(Settings(keep_pictures=True, precision="fp32"))
+    home.change_settings(keep_pictures=True, precision="fp32")
     blocks(home.models_dir / "old.onnx", id="old")
     for number, name in enumerate(("mug", "saw")):
         write_picture(tmp_path / f"{name}.png", thing(number))
         assert main(["enroll", name, str(tmp_path / f"{name}.png"), "--model", "old", *end]) == 0
-    home.save_settings(Settings(precision="fp32"))
+    home.change_settings(keep_pictures=False)
     write_picture(tmp_path / "box.png", thing(7))
     assert main(["enroll", "box", str(tmp_path / "box.png"), "--model", "old", *end]) == 0
     blocks(home.models_dir / "new.onnx", id="new")  # the list names this one alone: the old one is gone
@@ -287,7 +287,7 @@ def test_things_follow_to_another_image_embedder_and_are_no_people(home, tmp_pat
 
 def test_a_removed_model_takes_its_things_out_of_use_and_people_are_not_asked_for(home, tmp_path, capsys):
     end = ["--home", str(home.path)]
-    home.save_settings(Settings(precision="fp32"))
+    home.change_settings(precision="fp32")
     blocks(home.models_dir / "things.onnx", id="things")
     assert main(["models", "use", "things", *end]) == 0
     for number, name in enumerate(("mug", "mug3")):
@@ -299,7 +299,7 @@ def test_a_removed_model_takes_its_things_out_of_use_and_people_are_not_asked_fo
     capsys.readouterr()
     assert main(["models", "remove", "things", *end]) == 0
     assert "3 things stay in the gallery" in (told := capsys.readouterr().out) and "mug, mug3, saw" in told
-    home.save_settings(Settings(embedder="other", precision="fp32"))
+    home.change_settings(embedder="other", precision="fp32")
     for command in (["models", "use", "sface"], ["recognize", str(tmp_path / "mug.png")]):
         assert main([*command, *end]) == 0
         told = capsys.readouterr()

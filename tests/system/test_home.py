@@ -6,13 +6,14 @@ import errno
 import json
 import os
 import stat
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from edge_app.core.errors import EdgeError, UsageError
-from edge_app.system.data_folder import Home, platform_folder
-from edge_app.system.files import make_private_folder
+from edge_app.system.data_folder import Home
+from edge_app.system.files import make_private_folder, write_private
 from edge_app.system.settings import Settings
 
 posix = pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX")
@@ -33,13 +34,12 @@ def test_the_option_wins_over_the_environment_and_that_over_the_platform(tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_each_platform_has_its_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    assert platform_folder("linux", {}) == tmp_path / ".local/share/edge-app"
-    assert platform_folder("linux", {"XDG_DATA_HOME": "not/absolute"}) == tmp_path / ".local/share/edge-app"
-    assert platform_folder("darwin", {}) == tmp_path / "Library/Application Support/edge-app"
-    assert platform_folder("win32", {"APPDATA": str(tmp_path / "Roaming")}) == tmp_path / "Roaming/edge-app"
-    assert platform_folder("win32", {}) == tmp_path / "AppData/Roaming/edge-app"
+def test_the_folder_on_linux_is_where_0_1_0_had_it(tmp_path, monkeypatch):
+    monkeypatch.delenv("EDGE_APP_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for variable in ("", "not/absolute"):  # the XDG specification: to be ignored
+        monkeypatch.setenv("XDG_DATA_HOME", variable)
+        assert Home.locate(None).path == tmp_path / ".local/share/edge-app"
 
 
 def test_a_relative_option_and_a_tilde_become_absolute(tmp_path, monkeypatch):
@@ -50,13 +50,9 @@ def test_a_relative_option_and_a_tilde_become_absolute(tmp_path, monkeypatch):
 
 
 def test_without_any_home_folder_one_line_asks_for_the_option(monkeypatch):
-    def unknown() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv("EDGE_APP_HOME", raising=False)
-    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
-    monkeypatch.delenv("APPDATA", raising=False)
-    monkeypatch.setattr(Path, "home", unknown)
+    for variable in ("EDGE_APP_HOME", "XDG_DATA_HOME", "APPDATA"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     with pytest.raises(EdgeError, match="--home"):
         Home.locate(None)
 
@@ -73,7 +69,7 @@ def test_settings_and_measurements_come_back(home):
     chosen = Settings(
         fpir=0.001, margin=0, precision="int8", detector="mtcnn", source="2", keep_pictures=True, threads=1
     )
-    home.save_settings(chosen)
+    home.change_settings(**asdict(chosen))
     home.remember("precision sface", {"fp32_ms": 7.5, "cpu": "Zweikern"})
     home.remember("other", {"x": 1})
     home.remember("other", {"x": 2})
@@ -87,8 +83,8 @@ def test_files_are_closed_to_others_whatever_the_umask(tmp_path):
     before = os.umask(0)
     try:
         home = Home(tmp_path / "deep" / "home")
-        home.save_settings(Settings())
-        home.write_private(home.models_dir / "mine" / "m.onnx", b"x")
+        home.change_settings()
+        write_private(home.models_dir / "mine" / "m.onnx", b"x")
     finally:
         os.umask(before)
     folders = (home.path, home.path.parent, home.models_dir, home.models_dir / "mine")
@@ -114,9 +110,9 @@ def test_an_empty_folder_is_closed_but_one_in_use_keeps_its_mode(tmp_path):
 
 
 def test_keys_of_a_newer_version_survive_saving_and_are_listed(home):
-    home.write_private(home.settings_path, b'{"glow": 3, "fpir": 0.2}')
+    write_private(home.settings_path, b'{"glow": 3, "fpir": 0.2}')
     assert home.settings().fpir == 0.2
-    home.save_settings(Settings(fpir=0.3))
+    home.change_settings(fpir=0.3)
     plain = json.loads(home.settings_path.read_text())
     assert plain["glow"] == 3
     assert plain["fpir"] == 0.3
@@ -144,7 +140,7 @@ def test_keys_of_a_newer_version_survive_saving_and_are_listed(home):
     ],
 )
 def test_broken_settings_are_one_line_that_names_the_file(home, text):
-    home.write_private(home.settings_path, text)
+    write_private(home.settings_path, text)
     with pytest.raises(EdgeError) as caught:
         home.settings()
     line = str(caught.value)
@@ -154,9 +150,9 @@ def test_broken_settings_are_one_line_that_names_the_file(home, text):
 
 
 def test_saving_does_not_overwrite_settings_it_cannot_read(home):
-    home.write_private(home.settings_path, b'{"fpir": 0.2,')
+    write_private(home.settings_path, b'{"fpir": 0.2,')
     with pytest.raises(EdgeError, match=r"settings\.json"):
-        home.save_settings(Settings())
+        home.change_settings()
     assert home.settings_path.read_bytes() == b'{"fpir": 0.2,'
 
 
@@ -168,21 +164,21 @@ def test_settings_are_validated_at_birth():
 
 
 def test_spoiled_measurements_count_as_none_and_are_replaced(home):
-    home.write_private(home.measurements_path, b"{{{")
+    write_private(home.measurements_path, b"{{{")
     assert home.recall("speed") is None
     home.remember("speed", {"ms": 3})
     assert home.recall("speed") == {"ms": 3}
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_earlier_file(home, monkeypatch):
-    home.write_private(home.log_path, b"before")
+    write_private(home.log_path, b"before")
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(EdgeError, match="free some space") as caught:
-        home.write_private(home.log_path, b"after")
+        write_private(home.log_path, b"after")
     assert str(home.path) in str(caught.value)
     assert home.log_path.read_bytes() == b"before"
     assert [path.name for path in home.path.iterdir()] == [home.log_path.name]

@@ -103,7 +103,7 @@ class Stage:
             source="sample",
             terminal=self.terminal,
             open_worker=self._open,
-            save_settings=self.saved.append,
+            save_settings=self._save,
             cameras=lambda: (CameraInfo("7", "/dev/video7", "Test camera", (CameraFormat("MJPG", (640, 480), 30.0),)),),
             snapshot=self._snapshot,
             pictures_named=lambda text: tuple(Path(word) for word in text.split()),
@@ -115,7 +115,7 @@ class Stage:
             enroll_things=self._enroll_things,
             add_model=self._add_model,
             remove_model=self._remove_model,
-            use_model=self._use_model,
+            changes_to_use=lambda model_id: {"model": model_id},
             measure=lambda bench, model_id, precision: 12.5,
             recall=lambda: self.looks,
             remember=self.looks.update,
@@ -136,9 +136,8 @@ class Stage:
         self.reels.append(Reel())
         return self.reels[-1]
 
-    def _use_model(self, model_id: str) -> Settings:
-        self.saved.append(replace(self.saved[-1] if self.saved else self.settings, model=model_id))
-        return self.saved[-1]
+    def _save(self, **changes: Any) -> None:
+        self.saved.append(replace(self.saved[-1] if self.saved else self.settings, **changes))
 
     def _add_model(self, path: Path) -> str:
         if path.suffix != ".onnx":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from edge_app.core.model_card import OperatingPoint
 from edge_app.gallery import calibration
 from edge_app.gallery.calibration import Calibration
 from edge_app.gallery.storage import Vault
-from edge_app.inference.onnx_model import sha256_of
 from edge_app.model_store import catalogue
 from edge_app.model_store import shipped as zoo
 from edge_app.model_store.onnx_inspect import inspect, with_card
 from edge_app.system.data_folder import Home
+from edge_app.system.files import sha256_of_file as sha256_of
+from edge_app.system.files import write_private
 from edge_app.system.settings import Settings
 from edge_app.tui.app import EdgeApp, compose_app
 from edge_app.tui.screens.enroll_thing import ThingScreen
@@ -108,7 +109,7 @@ async def confirm(app: EdgeApp, pilot: Any, key: str) -> None:
 
 async def test_a_thing_is_learned_named_and_forgotten(stage: Stage) -> None:
     blocks(stage.home.models_dir / "blocks-fp32.onnx")
-    stage.home.save_settings(replace(Settings(), model="blocks"))
+    stage.home.change_settings(model="blocks")
 
     scenes = {seed: on_desk(thing(seed, 240), (200, 120))[0] for seed in (1, 2)}
     app = real_app(stage)
@@ -200,7 +201,7 @@ async def test_a_classifier_is_added_used_explained_and_removed_while_in_use(sta
 
 async def test_a_model_without_maps_says_so_when_it_is_asked_to_explain(stage: Stage) -> None:
     install(stage.home, colour_card(outputs=("logits",)))
-    stage.home.save_settings(replace(Settings(), model="colours"))
+    stage.home.change_settings(model="colours")
     app = real_app(stage)
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await until(lambda: app.screen.looks_for("classification"), "it is in use")
@@ -217,9 +218,7 @@ def copy_of_sface(home: Home, model_id: str) -> catalogue.Entry:
     path.parent.mkdir(parents=True)
     path.write_bytes(with_card(shipped.read_bytes(), card))
     entry = {"id": model_id, "precision": "int8", "task": card.task, "file": path.name, "sha256": sha256_of(path)}
-    home.write_private(
-        catalogue.list_path(home), json.dumps({"models": [entry | {"bytes": path.stat().st_size}]}).encode()
-    )
+    write_private(catalogue.list_path(home), json.dumps({"models": [entry | {"bytes": path.stat().st_size}]}).encode())
     return catalogue.installed(home)[0]
 
 
@@ -228,7 +227,7 @@ async def test_the_user_s_own_embedder_is_used_calibrated_and_removed_while_in_u
     own = (OperatingPoint(1e-2, 0.71, 4321, 1), OperatingPoint(1e-3, 0.83, 4321, 1))
     calibration.save(stage.home, [Calibration("mine", entry.sha256, 20, 100, own, 0.9, {}, None)], 0.0)
     stage.settings = replace(Settings(), embedder="mine")
-    stage.home.save_settings(stage.settings)
+    stage.home.change_settings(**asdict(stage.settings))
     stage.precision = "auto"
     app = real_app(stage)
     async with app.run_test(size=SIZE, notifications=True) as pilot:

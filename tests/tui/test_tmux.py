@@ -108,11 +108,10 @@ def test_without_a_camera_it_is_the_sample_clip_and_says_so(home: Home, monkeypa
 
 
 def test_the_last_source_is_opened_again_unless_it_is_gone(home: Home, tmp_path: Path) -> None:
-    from dataclasses import replace
 
-    home.save_settings(replace(home.settings(), source="http://camera.local/video"))
+    home.change_settings(source="http://camera.local/video")
     assert desk_of(arguments(home=home.path)).source == "http://camera.local/video"
-    home.save_settings(replace(home.settings(), source=str(tmp_path / "gone.mp4")))
+    home.change_settings(source=str(tmp_path / "gone.mp4"))
     desk = desk_of(arguments(home=home.path))
     assert desk.source == "sample" and "does not exist" in desk.notices[0]
 

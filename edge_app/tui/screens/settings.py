@@ -74,8 +74,9 @@ class SettingsScreen(EdgeScreen[None]):
     async def action_save(self) -> None:
         """Apply and keep what was chosen."""
         try:
-            changes = self._changes()
-            await self.edge.apply(**changes)
+            kept = self.edge.settings
+            # What stands as it was is not saved: it may come from an option, and the file may say otherwise.
+            await self.edge.apply(**{k: v for k, v in self._changes().items() if v != getattr(kept, k)})
         except EdgeError as error:
             self.edge.tell(str(error), severity="error")
             return

@@ -16,7 +16,6 @@ float island:
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -34,6 +33,7 @@ from edge_app.core.errors import ModelError
 from edge_app.core.model_card import ModelCard
 from edge_app.core.types import Float32s
 from edge_app.inference import onnx_model
+from edge_app.system.files import sha256_of
 from edge_export.build.material import Material
 from edge_export.check.metrics import Score, drop, matched_temperature, score
 from edge_export.check.parity import Rule, compare
@@ -143,7 +143,7 @@ def build(
         **{name: text for name, text in card.provenance.items() if not name.startswith("parity_")},
         **parity.figures(),
         "precision": precision,
-        "fp32_sha256": hashlib.sha256(content).hexdigest(),
+        "fp32_sha256": sha256_of(content),
         "drop": f"{lost.value:.4f} ({lost.low:.4f} to {lost.high:.4f}) of {scored.metric}",
         "judged_on": scored.rests_on,
         **({"shared_gallery": space.words()} if space is not None else {}),

@@ -20,6 +20,7 @@ import onnx
 
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.model_card import ModelCard
+from edge_app.core.names import slug
 from edge_export.build.fingerprint import prove
 from edge_export.build.material import Material
 from edge_export.check.faces import batches_of
@@ -122,14 +123,6 @@ def unwritable(path: Path, error: OSError) -> ModelError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ModelError(f"no space to write {path}", remedy="free some space, or name another place with -o")
     return ModelError(f"{path} cannot be written ({error.strerror or error})", remedy="name another place with -o")
-
-
-def slug(text: str) -> str:
-    """A model id out of any text: lower case, [a-z0-9._-]. Raises UsageError when nothing is left."""
-    made = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")
-    if not made:
-        raise UsageError(f"{text!r} gives no id", expected="letters and digits", remedy="name one with --id")
-    return made[:80]
 
 
 def named(given: str | None, output: Path | None, otherwise: str) -> str:

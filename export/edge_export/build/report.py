@@ -23,6 +23,7 @@ from edge_app.accuracy.pair_scores import unit_rows
 from edge_app.bench.recognizer import machine
 from edge_app.core.errors import ModelError
 from edge_app.core.model_card import ModelCard, OperatingPoint
+from edge_app.core.numeric import softmax
 from edge_app.core.types import Float32s, Pixels
 from edge_export.build.lower_precision import Lowered, first_outputs
 from edge_export.build.material import Material
@@ -138,25 +139,19 @@ def disagreements(facts: ExportFacts) -> list[dict[str, Any]]:
 def _apart(base: ModelCard, origin: Float32s, card: ModelCard, outputs: Float32s) -> NDArray[np.float64]:
     """(M,) how far two builds' answers are apart: 0 is the same."""
     if base.family == "logits":
-        change: NDArray[np.float64] = np.abs(_chances(base, origin) - _chances(card, outputs)).max(axis=1)
+        apart = np.abs(softmax(origin, base.temperature) - softmax(outputs, card.temperature))
+        change: NDArray[np.float64] = apart.max(axis=1)
         return change
     cosines = (unit_rows(origin).astype(np.float64) * unit_rows(outputs)).sum(axis=1)
     distances: NDArray[np.float64] = np.maximum(0.0, 1.0 - cosines)
     return distances
 
 
-def _chances(card: ModelCard, logits: Float32s) -> NDArray[np.float64]:
-    scaled = logits.astype(np.float64) / card.temperature
-    scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    chances: NDArray[np.float64] = scaled / scaled.sum(axis=1, keepdims=True)
-    return chances
-
-
 def _answer(card: ModelCard, outputs: Float32s, i: int) -> dict[str, Any] | None:
     """What a classifier said; an embedding says nothing by itself."""
     if card.family != "logits":
         return None
-    chances = _chances(card, outputs[i : i + 1])[0]
+    chances = softmax(outputs[i : i + 1], card.temperature)[0]
     best = int(chances.argmax())
     return {"label": card.labels[best], "probability": float(chances[best])}
 

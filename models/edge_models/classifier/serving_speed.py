@@ -7,7 +7,6 @@ picture of the network's size from uint8 pixels to probabilities.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import statistics
 import sys
@@ -28,6 +27,7 @@ from edge_app.inference.classifier import Classifier
 from edge_app.media import sample
 from edge_app.model_store.catalogue import list_path
 from edge_app.system.data_folder import Home
+from edge_app.system.files import sha256_of
 
 PEER: Final = "timm on torch"
 NETWORK: Final = "tf_efficientnet_lite0"
@@ -102,7 +102,7 @@ def process_cost(file: Path, runs: int = 5) -> dict[str, Any]:
         "precision": card.precision,
         "task": card.task,
         "file": file.name,
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha256": sha256_of(content),
         "bytes": len(content),
     }
     with tempfile.TemporaryDirectory(prefix="edge-app-bench-") as name:

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from edge_app.core.errors import MediaError, UsageError
 from edge_app.media.pictures import read_picture
+from edge_app.system.files import sha256_of_file
 from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.recipe import Trained, Workshop, fit_temperature, logits_of, solve_head, train
 from edge_models.data.folder import find_unlabelled
-from edge_models.networks.backbones import file_sha256
 from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPlan
 
 STUDENT_DROPOUT: Final = 0.3
@@ -155,7 +155,7 @@ def _readable(paths: Sequence[Path]) -> tuple[list[tuple[Path, str]], list[Media
     for path in paths:
         try:
             read_picture(path, max_px=64)
-            files.append((path, file_sha256(path)))
+            files.append((path, sha256_of_file(path)))
         except MediaError as error:
             errors.append(error)
     return files, errors

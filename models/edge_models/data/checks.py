@@ -5,7 +5,6 @@ Damaged and tiny files, duplicates and near-duplicates, odd layouts: each become
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from edge_app.core.errors import MediaError, UsageError
 from edge_app.media.pictures import read_picture
+from edge_app.system.files import sha256_of_file
 from edge_models.data.folder import THUMB_PX, Finding, Kind, Part, Picture, PictureFolder, files_below, is_picture
 
 _NEAR_BITS: Final = 20
@@ -252,7 +252,7 @@ def _read_all(
             return Finding("unreadable", (_name(root, path),), str(error), "left out")
         grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
         thumbnail = cv2.resize(grey, (THUMB_PX + 1, THUMB_PX), interpolation=cv2.INTER_AREA)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = sha256_of_file(path)
         size = (int(pixels.shape[1]), int(pixels.shape[0]))
         return Picture(path, _name(root, path), label[name], digest, size, np.asarray(thumbnail, np.uint8), part)
 

@@ -6,7 +6,6 @@ with a sub-folder per class (or identity). Flows out: a `PictureFolder` with its
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from edge_app.core.errors import UsageError
 from edge_app.media.folders import is_junk
 from edge_app.media.kinds import kind_of
+from edge_app.system.files import sha256_of
 
 Kind = Literal[
     "unreadable", "duplicate", "label conflict", "near-duplicate", "leak", "small class", "empty class",
@@ -85,7 +85,7 @@ class PictureFolder:
     def sha256(self) -> str:
         """Hash of the list: names, classes and contents. The same list gives the same hash on any machine."""
         lines = sorted(f"{self.classes[p.label]}\t{p.name}\t{p.sha256}" for p in self.pictures)
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return sha256_of("\n".join(lines))
 
 
 @dataclass(frozen=True, slots=True)

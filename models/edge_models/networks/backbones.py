@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.model_card import InputSpec
 from edge_app.model_store.download import REGISTRY
+from edge_app.system.files import sha256_of_file
 from edge_models.fitting.checkpoint import Base
 from edge_models.networks.weights import (
     create_timm,
-    file_sha256,
     first_line,
     is_reachable,
     load_into,
@@ -311,7 +311,7 @@ def _efficientnet_lite(name: str, weights: Path | None, pretrained: bool) -> Bac
     body.reset_classifier(0)
     if pretrained and weights is not None:
         load_into(body, read_state(weights), str(weights))
-        source = Source("unknown", False, str(weights), file_sha256(weights))
+        source = Source("unknown", False, str(weights), sha256_of_file(weights))
     spec = InputSpec("input", lite.side_px, lite.side_px, "RGB", (127.5,) * 3, (127.5,) * 3)
     return TimmBackbone(name, body, spec, f"centre-{lite.centre:g}", source)
 
@@ -322,7 +322,7 @@ def _lite_file(lite: Lite) -> Path:
     if found is None or not found.submodule_search_locations:
         raise ModelError(f"the package {lite.package} is not installed", remedy="pip install 'edge-app[train]'")
     path = Path(next(iter(found.submodule_search_locations))) / "models" / lite.file
-    if not path.is_file() or file_sha256(path) != lite.sha256:
+    if not path.is_file() or sha256_of_file(path) != lite.sha256:
         raise ModelError(
             f"{path} is absent or changed", expected=f"SHA-256 {lite.sha256}", remedy=f"reinstall {lite.package}"
         )
@@ -351,7 +351,7 @@ def _timm_origin(cfg: Mapping[str, Any], plain: str, weights: Path | None, pretr
 
 
 def _hash_or_none(weights: Path | None) -> str:
-    return file_sha256(weights) if weights else ""
+    return sha256_of_file(weights) if weights else ""
 
 
 def _commercial(licence: str) -> bool:
@@ -392,7 +392,7 @@ def _inception_resnet(name: str, weights: Path | None, pretrained: bool) -> Back
     if pretrained:
         path = weights or facenet_file(data)
         load_into(body, read_state(path), str(path))
-        sha256 = file_sha256(path)
+        sha256 = sha256_of_file(path)
     source = Source("MIT code; weights trained on research-only pictures", False, f"facenet-pytorch, {data}", sha256)
     spec = InputSpec("input", 160, 160, "RGB", (127.5,) * 3, (128.0,) * 3)
     return InceptionBackbone(f"inception-resnet-v1:{data}", body, spec, "arcface-160", source)
@@ -454,7 +454,6 @@ __all__ = [
     "check_name",
     "create_backbone",
     "facenet_file",
-    "file_sha256",
     "learning_rates",
     "normalize",
     "read_state",

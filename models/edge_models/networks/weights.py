@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import hashlib
 import http.client
 import logging
 import pickle
@@ -84,12 +83,6 @@ def load_into(body: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
             expected="the weights of this very network",
         )
     body.load_state_dict({key: state[key] for key in own})
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def first_line(error: BaseException) -> str:

@@ -1,0 +1,98 @@
+"""A stopwatch, medians of runs that take turns, and the waits between tries."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+WARM_UP_ROUNDS: Final = 2
+"""Rounds that fill caches and thread pools and are not counted."""
+
+
+class Stopwatch:
+    """Runs from the moment it is made."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter, stages: Sequence[str] = ()) -> None:
+        """`clock` gives seconds; `stages` are listed even when no lap is taken in them."""
+        self._clock = clock
+        self._started_s = self._lap_s = clock()
+        self._cpu_s = time.process_time()
+        self._laps_ms = dict.fromkeys(stages, 0.0)
+
+    def lap(self, stage: str) -> None:
+        """Add the time since the last lap, or since the start, to `stage`."""
+        now_s = self._clock()
+        self._laps_ms[stage] = self._laps_ms.get(stage, 0.0) + (now_s - self._lap_s) * 1e3
+        self._lap_s = now_s
+
+    def skip(self) -> None:
+        """Leave out the time since the last lap."""
+        self._lap_s = self._clock()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return self._clock() - self._started_s
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor seconds of all threads of this process since the start."""
+        return time.process_time() - self._cpu_s
+
+    def timings_ms(self) -> dict[str, float]:
+        """Milliseconds by stage, and `total` since the start."""
+        return self._laps_ms | {"total": self.seconds * 1e3}
+
+
+def timed(work: Callable[[], object]) -> Callable[[], float]:
+    """The same work as a turn that returns the milliseconds it took."""
+
+    def turn() -> float:
+        watch = Stopwatch()
+        work()
+        return watch.seconds * 1e3
+
+    return turn
+
+
+def times_in_turns(
+    turns: Mapping[str, Callable[[], float]], rounds: int, warm_up: int = WARM_UP_ROUNDS
+) -> dict[str, list[float]]:
+    """Milliseconds of every turn by contestant.
+
+    Each takes one turn in each round: what disturbs the machine for a moment disturbs all.
+    """
+    times: dict[str, list[float]] = {name: [] for name in turns}
+    for number in range(warm_up + rounds):
+        for name, turn in turns.items():
+            ms = turn()
+            if number >= warm_up:
+                times[name].append(ms)
+    return times
+
+
+def medians(times: Mapping[str, Sequence[float]], digits: int | None = None) -> dict[str, float]:
+    """The median of each contestant's times, rounded where `digits` says so."""
+    found = {name: statistics.median(each) for name, each in times.items()}
+    return found if digits is None else {name: round(value, digits) for name, value in found.items()}
+
+
+def median_ratio(times: Sequence[float], others: Sequence[float]) -> float:
+    """How many times as long `times` are as `others`: the median of the rounds' ratios, not the ratio of medians."""
+    return statistics.median(one / other for one, other in zip(times, others, strict=True))
+
+
+def median_ms(work: Callable[[], object], rounds: int, warm_up: int = WARM_UP_ROUNDS) -> float:
+    """Median milliseconds of one run of `work`."""
+    return medians(times_in_turns({"": timed(work)}, rounds, warm_up))[""]
+
+
+def back_off_s(failures: int, first_s: float, most_s: float) -> float:
+    """Seconds to wait after so many failures in a row: `first_s` after the first, doubled each time, at most `most_s`.
+
+    >>> [back_off_s(failures, 0.5, 8.0) for failures in (1, 2, 3, 9)]
+    [0.5, 1.0, 2.0, 8.0]
+    """
+    return min(most_s, first_s * 2.0 ** min(max(failures - 1, 0), 60))
