@@ -94,6 +94,11 @@ def _time_base(data: bytes, at: int) -> tuple[int, int]:
     return (_big(data, first, 4), _big(data, first + 4, 8 if wide else 4)) if at >= 0 else (0, 0)
 
 
+def has_times(head: bytes) -> bool:
+    """Whether a video that begins with `head` has time stamps; bare H.264, MPEG or JPEG pictures have only a rate."""
+    return re.match(rb"\0?\0\0\x01[^\xba]|\xff\xd8|--", head) is None
+
+
 def has_sound(path: Path) -> bool | None:
     """Whether a video file has a sound track; None where this is not told without decoding. Raises OSError."""
     with path.open("rb") as file:

@@ -17,10 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self
 
+import numpy as np
+
 from edge_app.core.errors import CameraError, MediaError
-from edge_app.core.types import Frame
-from edge_app.media.container import missing_bytes, promised_frames
+from edge_app.core.types import Frame, Pixels
+from edge_app.media.container import has_times, missing_bytes, promised_frames
 from edge_app.media.folders import find_pictures
+from edge_app.media.interlaced import DeinterlacedCapture, is_interlaced
 from edge_app.media.kinds import HEAD_BYTES, Kind, kind_of, kind_of_bytes
 from edge_app.media.pictures import read_picture
 from edge_app.media.video import MAX_VIDEO_PIXELS, Capture
@@ -211,16 +214,26 @@ class _Closing:
 class CaptureSource(_Closing):
     """A webcam, a stream or a video file."""
 
-    def __init__(self, spec: SourceSpec, capture: Capture, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        spec: SourceSpec,
+        capture: Capture | DeinterlacedCapture,
+        clock: Callable[[], float],
+        *,
+        stamped: bool = True,
+        doubtful: bool = False,
+    ) -> None:
+        """`stamped`: a file has time stamps, not a rate alone; `doubtful`: it may be interlaced and read wrongly."""
         self.spec = spec
         self.fps = capture.fps
         self.frame_count = None if spec.is_live else capture.frame_count
-        self._capture: Capture | None = capture
+        self._capture: Capture | DeinterlacedCapture | None = capture
         self._clock = clock
         self._next = 0
-        self._black = 0
         self._time_s = 0.0
-        self._stamped = False
+        self._stamped = stamped
+        self._doubtful = doubtful
+        self._first: Pixels | None = None
 
     def read(self) -> Frame | None:
         """See `Source.read`."""
@@ -232,7 +245,9 @@ class CaptureSource(_Closing):
             return None
         self._time_s = self._clock() if self.spec.is_live else self._file_time_s(self._capture.position_s)
         self._next += 1
-        self._black += not pixels.any()  # what OpenCV makes of interlaced pictures
+        if self._doubtful:
+            self._first = pixels if self._first is None else self._first
+            self._doubtful = np.array_equal(self._first, pixels)
         return Frame(pixels, self._next - 1, self._time_s)
 
     def close(self) -> None:
@@ -243,12 +258,10 @@ class CaptureSource(_Closing):
 
     def _file_time_s(self, position_s: float) -> float:
         """The container's time stamp, which may repeat; where it has none, the frame rate's."""
+        there = self._stamped and position_s < _MAX_TIME_S
         if self._next == 0:
-            return position_s if 0 <= position_s < _MAX_TIME_S else 0.0
-        self._stamped = self._stamped or 0 < position_s < _MAX_TIME_S
-        if self._stamped and position_s < _MAX_TIME_S:
-            return max(self._time_s, position_s)
-        return self._time_s + 1 / (self.fps or 25.0)
+            return max(0.0, position_s) if there else 0.0
+        return max(self._time_s, position_s) if there else self._time_s + 1 / (self.fps or 25.0)
 
     def _end(self) -> None:
         """A live source is lost; a file is over, and says so once when it should have been longer."""
@@ -268,11 +281,10 @@ class CaptureSource(_Closing):
         if self._next == 0 or promised - self._next > max(_COUNT_SLACK, _COUNT_SLACK_SHARE * promised):
             expected = f"{promised} frames" if promised else "at least one"
             raise MediaError(found, expected=expected, remedy="the file is damaged: copy it again")
-        if self._black == self._next:
+        if self._doubtful:
             raise MediaError(
-                f"every frame of {self.spec.name} came out black",
-                remedy="if it is an interlaced recording of a camcorder or of television, convert it first: "
-                "ffmpeg -i RECORDING -vf yadif OUT.mp4",
+                f"all {self._next} frames of {self.spec.name} came out the same",
+                remedy="if it moves, it is an interlaced recording, which takes ffmpeg to read: install that",
             )
 
 
@@ -352,7 +364,13 @@ def _open_video(spec: SourceSpec, clock: Callable[[], float]) -> Source:
             expected=f"at most {MAX_VIDEO_PIXELS // 10**6} megapixels",
             remedy="scale it down: ffmpeg -i VIDEO -vf scale=1920:-2 OUT.mp4",
         )
-    return CaptureSource(spec, capture, clock)
+    first = capture.peek(2)
+    doubtful = bool(first) and np.array_equal(first[0], first[-1])
+    interlaced = is_interlaced(path) if doubtful else False
+    if interlaced:
+        capture.close()
+        return CaptureSource(spec, DeinterlacedCapture(path), clock)
+    return CaptureSource(spec, capture, clock, stamped=has_times(head), doubtful=interlaced is None)
 
 
 def _open_webcam(spec: SourceSpec, size_px: tuple[int, int] | None, clock: Callable[[], float]) -> Source:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import deque
 from pathlib import Path
 from typing import Final, Self
 
@@ -43,6 +44,8 @@ class Capture:
     def __init__(self, capture: cv2.VideoCapture, timeout_s: float = float("inf")) -> None:
         self._capture = capture
         self._timeout_s = timeout_s
+        self._ahead: deque[tuple[Pixels, float]] = deque()
+        self._position_s: float | None = None
 
     @classmethod
     def of_device(cls, device: int | str, size_px: tuple[int, int] | None = None) -> Self | None:
@@ -88,8 +91,21 @@ class Capture:
             os.close(descriptor)
         return cls(capture) if _is_open(capture) else None
 
+    def peek(self, count: int) -> list[Pixels]:
+        """The next pictures, fewer at the end of a file; `read` gives them again."""
+        while len(self._ahead) < count and (pixels := self._read()) is not None:
+            self._ahead.append((pixels, self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000))
+        return [pixels for pixels, _ in self._ahead]
+
     def read(self) -> Pixels | None:
         """The next picture, (H, W, 3) uint8 RGB, or None when none comes within the time-out."""
+        if self._ahead:
+            pixels, self._position_s = self._ahead.popleft()
+            return pixels
+        self._position_s = None
+        return self._read()
+
+    def _read(self) -> Pixels | None:
         asked_s = time.monotonic()
         try:
             there, bgr = self._capture.read()
@@ -123,6 +139,8 @@ class Capture:
     @property
     def position_s(self) -> float:
         """Time stamp of the picture read last, seconds from the start of a file; 0 where there are none."""
+        if self._position_s is not None:
+            return self._position_s
         return self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
 
     def close(self) -> None:
