@@ -1,8 +1,4 @@
-"""What a report says about a trained classifier, as plain values.
-
-Hides the statistics: intervals, calibration, probable label errors. Flows in:
-logits, labels and cached features. Flows out: frozen values that are ready for JSON.
-"""
+"""Figures of a trained classifier from its logits and labels: intervals, calibration, probable label errors."""
 
 from __future__ import annotations
 

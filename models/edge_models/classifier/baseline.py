@@ -1,7 +1,4 @@
-"""The simple baseline that a network has to beat: a random forest on plain colour and texture.
-
-Hides the features. Flows in: pictures and labels. Flows out: predictions for the pictures held back.
-"""
+"""A random forest on colour and texture of the pictures: the baseline that a network has to beat."""
 
 from __future__ import annotations
 

@@ -1,10 +1,7 @@
-"""What each small-data method is worth on a folder, against doing without, over several seeds.
+"""Measures what each small-data method is worth on a folder, against doing without, over several seeds.
 
-Hides the trials, where finished ones are kept, and what must be shown before a gain is called one. Flows in: options
-and a `Plan`. Flows out: plain values, ready for JSON and for a table.
-
-A trial trains a head on the frozen base as the recipe does for its last fit (all epochs, nothing watched), on the
-features that all trials share, and judges by the validation part of its seed, which it never saw.
+A trial trains a head on the frozen base as the recipe does for its last fit (all epochs, nothing watched), on features
+that all trials share, and judges by the validation part of its seed, which it never saw. Finished trials are kept.
 """
 
 from __future__ import annotations
@@ -28,7 +25,7 @@ from edge_models.classifier.small_data import add_pseudo_labels, distilled, with
 from edge_models.data.folder import PictureFolder, Split, find_unlabelled
 from edge_models.fitting.checkpoint import write_atomic
 from edge_models.fitting.progress import Progress, Silence
-from edge_models.fitting.run_folder import finish_run, make_scratch, open_run, refuse_folder
+from edge_models.fitting.run_folder import Hold, finish_run, make_scratch, open_run, refuse_folder
 from edge_models.networks.backbones import check_name, create_backbone
 from edge_models.networks.feature_cache import FeatureBank, default_threads
 
@@ -104,11 +101,14 @@ def compare(options: ClassifierOptions, plan: Plan, progress: Progress, keep: Pa
     folder = scan_told(options.directory, progress)
     splits = {seed: split_of(folder, replace(options, seed=seed)) for seed in plan.seeds}
     with ExitStack() as stack:
+        if keep is not None:
+            hold = stack.enter_context(Hold(keep))
         place = keep or stack.enter_context(make_scratch())
         wanted = replace(options, output=place, seed=0, unfreeze=0, log="none", cache=options.cache or place / _CACHE)
         if keep is not None:
             told = {"what": "comparison", "per_class": plan.per_class, "data_sha256": folder.sha256}
             open_run(keep, wanted.configuration() | told, resume=options.resume)
+            hold.take()
         ledger = _Ledger(place / _TRIALS_NAME if keep else None)
         missing = [(m, s) for s in plan.seeds for m in (PLAIN, *plan.methods) if (m, s) not in ledger.trials]
         if missing:

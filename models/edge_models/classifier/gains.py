@@ -1,7 +1,4 @@
-"""What paired trials prove: the gain of each method with its interval, and the sentences that may be said of it.
-
-Flows in: which pictures each trial got right with a method and without it. Flows out: plain values, ready for JSON.
-"""
+"""Gains of methods from paired trials, with intervals, and the sentences that these allow."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Accuracy against the number of training pictures, and what the next hundred would likely bring.
-
-Hides how the curve is sampled, fitted and resampled. Flows in: cached features and soft targets. Flows out: `Growth`,
-frozen and ready for JSON.
-"""
+"""Learning curve on the frozen base, and a forecast of what the next hundred pictures would bring."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Losses of a classifier, on soft targets throughout: smoothing, mixing and distillation only change the targets.
-
-Hides: how each loss reads a target. Flows in: what the head gives, (N, C), and targets (N, C) that sum to 1. Flows
-out: a scalar.
-"""
+"""Losses of a classifier on soft targets (N, C) that sum to 1: smoothing and mixing only change the targets."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The transfer-learned classifier: a backbone, a new head, and how they learn.
-
-Hides: how a head turns features into logits under each loss, and which parameters learn how fast. Flows in: features
-or pictures, with soft targets. Flows out: logits, for a `TransferClassifier` read back from a checkpoint too.
-"""
+"""The classifier's head, the whole network, and the Lightning module that trains either."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""The default recipe: head on cached features, unfreeze from the top, choose honestly, refit, judge once.
-
-Hides the order of stages and what each may look at. Flows in: options and a checked folder. Flows out: a `Trained`
-classifier with the figures of every stage. Weights learn from the train part, epochs and stages are chosen by the
-selection part, and the validation part is looked at once, after all choices.
-"""
+"""Trains a classifier: head on cached features, then fine-tuning from the top, then a refit that is judged once."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The report of a run: one self-contained HTML page and the same as JSON.
-
-Hides charts, pictures and the page's template. Flows in: a trained classifier and what it was trained with. Flows out:
-plain values (`collect`), and two files written atomically (`write`).
-"""
+"""The report of a classifier's run as one self-contained HTML page and as JSON."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""`edge-app train classifier`: from a folder to a checkpoint and a report.
-
-Hides what is written where, and in which order. Flows in: parsed arguments and a `Progress`. Flows out: a
-`ClassifierResult` with the checkpoint's path and the report's values.
-"""
+"""`edge-app train classifier`: checks a folder, trains, judges, and writes a checkpoint and a report."""
 
 from __future__ import annotations
 
@@ -28,7 +24,7 @@ from edge_models.fitting.checkpoint import Checkpoint, save
 from edge_models.fitting.fit import Progress, finish_run, open_run, refuse_folder
 from edge_models.fitting.options import absolute, passed_on
 from edge_models.fitting.report_parts import read_report
-from edge_models.fitting.run_folder import begun_with
+from edge_models.fitting.run_folder import Hold, begun_with
 from edge_models.networks.backbones import Backbone, base_of, check_name, create_backbone
 from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPlan, default_threads
 
@@ -69,34 +65,36 @@ class _Notebook:
 def train_classifier(options: ClassifierOptions, progress: Progress) -> ClassifierResult:
     """Check, train, judge, write; see `edge_models.classifier.recipe`.
 
-    Raises UsageError for a folder or options that make no sense, ModelError for a backbone that cannot be had or a
-    folder that cannot be written, TrainingError when the loss is not a number.
+    Raises UsageError for a folder or options that make no sense or a run that another process holds, ModelError for a
+    backbone that cannot be had or a folder that cannot be written, TrainingError when the loss is not a number.
     """
     started_s = time.perf_counter()
     torch.set_num_threads(default_threads())
     notebook = _Notebook(progress)
-    _refuse_early(options)
-    folder = scan_told(options.directory, notebook)
-    groups = read_groups(options.groups, folder) if options.groups else None
-    backbone = create_backbone(options.backbone, weights=options.weights)
-    if not backbone.source.commercial_use:
-        notebook.note(f"{backbone.name}: no commercial use ({backbone.source.licence})")
-    options = _as_begun(options)
-    begun = {"data_sha256": folder.sha256, "base_sha256": backbone.source.origin_sha256}
-    open_run(options.output, options.configuration(absolute) | begun, resume=options.resume, unsaid=_AS_0_1_0)
-    if options.resume and (finished := _finished(options.output)):
-        progress.note(f"the run in {options.output} is finished already; nothing was trained again")
+    with Hold(options.output) as hold:
+        _refuse_early(options)
+        folder = scan_told(options.directory, notebook)
+        groups = read_groups(options.groups, folder) if options.groups else None
+        backbone = create_backbone(options.backbone, weights=options.weights)
+        if not backbone.source.commercial_use:
+            notebook.note(f"{backbone.name}: no commercial use ({backbone.source.licence})")
+        options = _as_begun(options)
+        begun = {"data_sha256": folder.sha256, "base_sha256": backbone.source.origin_sha256}
+        open_run(options.output, options.configuration(absolute) | begun, resume=options.resume, unsaid=_AS_0_1_0)
+        hold.take()
+        if options.resume and (finished := _finished(options.output)):
+            progress.note(f"the run in {options.output} is finished already; nothing was trained again")
+            finish_run(options.output, options.output / _CACHE)
+            return finished
+        split = split_of(folder, options)
+        bank = compute_bank(options, backbone, folder, notebook)
+        work = Workshop(options, folder, split, backbone, bank, hard_targets(folder), notebook)
+        trained = _train(work)
+        path = save_best(work, trained)
+        report = collect(work, trained, Circumstances(path, groups, notebook.notes, started_s))
+        html, data = write(options.output, report, work, trained)
         finish_run(options.output, options.output / _CACHE)
-        return finished
-    split = split_of(folder, options)
-    bank = compute_bank(options, backbone, folder, notebook)
-    work = Workshop(options, folder, split, backbone, bank, hard_targets(folder), notebook)
-    trained = _train(work)
-    path = save_best(work, trained)
-    report = collect(work, trained, Circumstances(path, groups, notebook.notes, started_s))
-    html, data = write(options.output, report, work, trained)
-    finish_run(options.output, options.output / _CACHE)
-    return ClassifierResult(path, html, data, report)
+        return ClassifierResult(path, html, data, report)
 
 
 def _as_begun(options: ClassifierOptions) -> ClassifierOptions:

@@ -1,8 +1,7 @@
-"""What one classified picture costs: an exported classifier beside timm's own network on torch.
+"""Times one classified picture: an exported classifier in ONNX Runtime beside timm's network on torch.
 
-Hides both sides. Flows in: model files, threads, rounds. Flows out: rows of medians and ratios, and what a whole
-process without torch takes. Both sides run in one process with the same number of threads, in turns; a turn is one
-picture of the network's size from uint8 pixels to probabilities.
+Both run in one process with the same number of threads, in turns; a turn is one picture of the network's size from
+uint8 pixels to probabilities.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
-"""What a teacher adds when pictures are few: pseudo-labels and self-distillation.
+"""Pseudo-labels and self-distillation: a teacher improves the targets that a noisier student learns from.
 
-Hides who teaches whom: a teacher labels pictures and a noisy student learns from them; a generation learns from the one
-before it. Flows in: a `Workshop`. Flows out: a workshop with better targets, or a trained classifier.
 `edge_models.classifier.compare` measures what either is worth.
 """
 

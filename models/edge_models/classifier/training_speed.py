@@ -1,6 +1,5 @@
-"""Training speed, held against the loop that one would write by hand with PyTorch, torchvision and timm.
+"""Times training beside the loop that one would write by hand with PyTorch, torchvision and timm.
 
-Hides both loops. Flows in: a folder of pictures. Flows out: a row per contest, with medians of repetitions in turns.
 Both sides begin at the files and use the same pictures, network, weights, input size, learning layers, batch size and
 threads. The hand-written loop reads pictures with as many worker processes as make it fastest, and has the settings of
 this process (threads that sleep while they wait, large memory pages), which it would lack on its own.

@@ -1,8 +1,6 @@
-"""What a network sees instead of the same picture twice: random views, seeded by picture and epoch.
+"""Random views of pictures, (H, W, 3) uint8 of any size in, uint8 of the network's input size out; MixUp and CutMix.
 
-Hides torchvision's transforms and a webcam's faults. Flows in: uint8 pictures of any size. Flows out: uint8 pictures
-of the network's input size; the same seed gives the same view on any machine and in any worker. Also MixUp and CutMix,
-which mix whole batches.
+The same seed gives the same view on any machine and in any worker process.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""A folder of labelled pictures, checked before anything learns from it, and split without leaks.
-
-Hides: folder layouts, damaged files, duplicates, and which picture lands on which side of a split. Flows in: a folder
-with a sub-folder per class (or identity). Flows out: a `PictureFolder` with its findings, and index tuples.
-"""
+"""A checked folder of labelled pictures, and how it is split without near-duplicates on both sides."""
 
 from __future__ import annotations
 

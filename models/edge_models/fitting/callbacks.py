@@ -1,8 +1,4 @@
-"""What Lightning calls while a stage is trained: saving, watching, reseeding.
-
-Hides Lightning's hooks and their order. Flows in: a stage's name, seed and monitored value. Flows out: state files, the
-curve in `Watch.history`, and a TrainingError when the loss is not a number.
-"""
+"""Lightning callbacks of a stage: saving its state, reseeding every epoch, stopping when a loss is not a number."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Checkpoints as safetensors files: weights, and beside them in the header everything else as JSON.
+"""Checkpoints and training state as safetensors files: weights, and everything else as JSON in the header.
 
-Hides: the file format, atomic writing, and how Lightning's state is kept without pickling. Flows in: a `Checkpoint`,
-or Lightning's nested dictionaries. Flows out: the same again, or a ModelError of one line. Nothing is ever unpickled.
+Files are written atomically, for the owner's eyes only; nothing is ever unpickled.
 """
 
 from __future__ import annotations

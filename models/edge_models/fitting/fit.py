@@ -1,8 +1,4 @@
-"""Training, driven by Lightning: devices, precision, early stopping, resuming, learning rates, logs.
-
-Hides: the trainer, its callbacks, and what happens when a loss is NaN, memory runs out, or the process is killed. Flows
-in: a LightningModule and a maker of its loaders. Flows out: a `FitResult`, the weights of the best epoch and the curve.
-Training state is kept as safetensors (`edge_models.fitting.checkpoint`): nothing is unpickled on the way back.
+"""Trains one stage with Lightning: devices, precision, early stopping, resuming, smaller batches when memory runs out.
 
 A module trained here logs `train_loss`, and `validation_loss` or whatever `FitOptions.monitor` names, per epoch.
 """

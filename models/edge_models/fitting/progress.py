@@ -1,7 +1,4 @@
-"""Who is told how training goes, and the error that ends it.
-
-Hides nothing; imports nothing heavy, so that the command line and tests can build on it.
-"""
+"""Who is told how training goes, and the error that ends it; imports nothing heavy."""
 
 from __future__ import annotations
 

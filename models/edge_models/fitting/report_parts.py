@@ -1,7 +1,4 @@
-"""What the pages of both kinds of training share: the template engine, charts as SVG, figures as words.
-
-Hides jinja2 and matplotlib. Flows in: a template's name and values, or a matplotlib figure. Flows out: text.
-"""
+"""What the reports of both kinds of training share: templates, charts as SVG, figures as words."""
 
 from __future__ import annotations
 

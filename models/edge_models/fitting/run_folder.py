@@ -1,12 +1,9 @@
-"""The folder of a run: begun in an empty place, gone on with by the same command only, tidied up at the end.
-
-Hides the file that remembers a run's options, and what a kill leaves behind. Flows in: a folder and options as plain
-values. Flows out: nothing, or a UsageError that names what differs.
-"""
+"""The folder of a run: begun empty, held by one process, gone on with by the same command only."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -23,6 +20,41 @@ STATE_FOLDER: Final = "state"
 _RUN_FILE: Final = "run.json"
 _WORDS: Final = {"data_sha256": "pictures", "base_sha256": "weights of the base"}
 """What a difference between two runs is called, where its name says little."""
+
+
+class Hold(contextlib.AbstractContextManager["Hold"]):
+    """A run's folder, held by this process alone; the system lets go of it however the process ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._lock = folder, -1
+
+    def take(self) -> None:
+        """Hold the folder if it is there. Raises UsageError when another process does."""
+        if self._lock >= 0 or not self._folder.is_dir():
+            return
+        # The folder itself is locked: no file to be left behind, none to be put in its place.
+        lock = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise UsageError(
+                f"another process is training in {self._folder}",
+                expected="one process to a run",
+                remedy="wait for it, or train into another folder",
+            ) from error
+        except OSError:
+            pass  # a file system that knows no locks, some network shares: as before there were any
+        self._lock = lock
+
+    def __enter__(self) -> Hold:
+        self.take()
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
 
 def finish_run(folder: Path, cache: Path | None = None) -> None:

@@ -1,8 +1,6 @@
-"""Pretrained networks cut before their classifier: where weights come from and what the pixels must look like.
+"""Pretrained networks without their classifier, by name, with their weights, licence and input.
 
-Hides: vendors' builders, weight files, licences, and where a network can be cut. Flows in: a name and perhaps a
-weight file. Flows out: a `Backbone`, a module from normalized pictures to features that knows its input, its
-origin and its groups of layers from input to output, so that it can be unfrozen from the top.
+A `Backbone` knows its groups of layers from input to output, so that it can be unfrozen from the top.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """dlib's face network (King 2017, "High quality face recognition with deep metric learning") in PyTorch.
 
-Hides dlib's serialization: which bytes of `dlib_face_recognition_resnet_model_v1.dat` are which weights.
-Flows in: that file (CC0; it comes in the package face-recognition-models). Flows out: a module whose 128
-numbers are those that face_recognition stores.
+Read from `dlib_face_recognition_resnet_model_v1.dat` (CC0; it comes in the package face-recognition-models); the
+module's 128 numbers are those that face_recognition stores.
 """
 
 from __future__ import annotations

@@ -1,9 +1,4 @@
-"""Networks that embed pictures, and the crops they are trained on: the ones that serving makes.
-
-Hides which base is which, detection and alignment of faces (the runtime's own), and batches.
-Flows in: the name of a base, or a checkpoint; a checked folder. Flows out: a `Backbone` whose features are
-the embedding, and (N, S, S, 3) crops.
-"""
+"""Networks that embed pictures, and the crops they are trained on, detected and aligned as the runtime does."""
 
 from __future__ import annotations
 

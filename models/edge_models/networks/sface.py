@@ -1,11 +1,9 @@
 """SFace (Zhong et al. 2021, arXiv 2205.12010) as a PyTorch module, its weights read out of an ONNX file.
 
-Hides the graph they lie in. OpenCV Zoo's own file (batch-norms and PReLUs) and the rewritten one that
-edge-app ships (batch-norms folded, PReLUs taken apart) give the same module: what stands between two
-layers is not recognized by its form but probed, because per channel it can only be a line with one bend.
-Flows in: an ONNX file. Flows out: `SFace`, equal to the file within rounding.
-
-Batch-norms stay folded: fine-tuning on a few people has no use for new running statistics.
+OpenCV Zoo's own file (batch-norms and PReLUs) and the rewritten one that edge-app ships (batch-norms folded, PReLUs
+taken apart) give the same module: what stands between two layers is not recognized by its form but probed, because per
+channel it can only be a line with one bend. Batch-norms stay folded: fine-tuning on a few people has no use for new
+running statistics.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Weight files: read without running code, or had from timm's hub without a long wait where there is no network.
-
-Hides: file formats, the hub's cache, its retries and its words. Flows in: a path, or a timm name. Flows out: a state
-dictionary, or timm's network without its classifier; else an error of one line that says which file to put where.
-"""
+"""Weight files, read without running code, and weights from timm's hub without a long wait where it is not reached."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""One fine-tuning of an embedder: the layers above a cut learn from what the layers below made once.
-
-Hides the cache of feature maps, batches by identity, and the mixing of new weights with old.
-Flows in: a base, crops with identity numbers, options. Flows out: the tuned network; the base stays as it was.
-"""
+"""Fine-tunes an embedder: the layers above a cut learn from what the layers below made once."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Before and after: whether a fine-tuned embedder is better than its base, told with intervals.
-
-Hides how several splits are pooled and what counts as better. Flows in: embeddings of held-out identities by
-both models. Flows out: `Judgement`s, a verdict in words, plain data for JSON. Needs only numpy.
-"""
+"""Figures of an embedder before and after fine-tuning on held-out identities, with intervals over identities."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Losses that pull pictures of one identity together and push those of two apart.
+"""Losses that pull pictures of one identity together and push those of two apart, by pytorch-metric-learning.
 
-Hides pytorch-metric-learning's own names and conventions. Flows in: a loss by name. Flows out: a
-`MetricLoss`, from embeddings and identity numbers to one number; all measure by cosine, as matching does.
+A `MetricLoss` takes embeddings and identity numbers to one number; all measure by cosine, as matching does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The page that tells what fine-tuning an embedder was worth: one self-contained HTML file.
-
-Hides its charts. Flows in: the report's plain values and the pairs behind them. Flows out: HTML.
-"""
+"""The report of an embedder's run as one self-contained HTML page."""
 
 from __future__ import annotations
 

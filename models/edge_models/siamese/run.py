@@ -1,8 +1,6 @@
-"""`edge-app train siamese`: fine-tunes an embedder on a folder of identities and tells what that was worth.
+"""`edge-app train siamese`: fine-tunes an embedder on a folder of identities and measures what that was worth.
 
-Hides how identities are divided and what is written where. Flows in: `SiameseOptions` and a `Progress`.
-Flows out: a checkpoint (OUTPUT/embedder-best.safetensors), figures before and after on held-out identities
-(OUTPUT/siamese.html and siamese.json), and a `SiameseResult` to print. Identities are split, never pictures.
+Writes OUTPUT/embedder-best.safetensors, siamese.html and siamese.json. Identities are split, never pictures.
 """
 
 from __future__ import annotations
@@ -26,6 +24,7 @@ from edge_models.fitting.checkpoint import Checkpoint, package_versions, save, w
 from edge_models.fitting.fit import FitOptions, Progress, finish_run, open_run, refuse_folder
 from edge_models.fitting.options import LARGEST, absolute, passed_on
 from edge_models.fitting.report_parts import read_report
+from edge_models.fitting.run_folder import Hold
 from edge_models.networks.backbones import Backbone, base_of
 from edge_models.networks.embedder import SFACE, Crops, check_base, check_served_alike, create_embedder, crops_of
 from edge_models.siamese.fit import BANK_FOLDER, MONITOR, Maps, Tuned, embed_cached, is_whole, lower_layers, tune
@@ -90,39 +89,44 @@ def train(options: SiameseOptions, progress: Progress) -> SiameseResult:
     Raises UsageError for a folder or options that make no sense, ModelError for a base that cannot be had,
     TrainingError when the loss, a weight or an embedding is not a number.
     """
-    _refuse_nonsense(options)
-    options.machine.check()
-    check_base(options.base)
-    refuse_folder(options.output, resume=options.resume)
-    folder = scan(options.directory, CHECKS)
-    for finding in folder.findings:
-        progress.note(f"{finding.kind}: {', '.join(finding.files[:3])} {finding.detail}; {finding.action}")
-    base = create_embedder(options.base, weights=options.weights)
-    begun = options.configuration(absolute) | {"data_sha256": folder.sha256, "base_sha256": base.source.origin_sha256}
-    if options.resume:
-        open_run(options.output, begun, resume=True)
-        if finished := _finished(options.output):
-            progress.note(f"the run in {options.output} is finished already; nothing was trained again")
-            finish_run(options.output, options.output / BANK_FOLDER)
-            return finished
-    crops = _usable(crops_of(folder, base, aligned=options.aligned, detector=options.detector, progress=progress))
-    if base.name == SFACE and options.weights is None:
-        check_served_alike(base, crops.images[:8])
-    divisions = divide(np.unique(crops.labels), options)
-    if not options.resume:
-        open_run(options.output, begun, resume=False)
-    _tell_what_is_missing(crops, progress)
-    bank = lower_layers(base, crops.images, options, progress)
-    tuned = [_tune(base, bank, crops, division, options, k, progress) for k, division in enumerate(divisions)]
-    before = [_score(base, bank, crops, division, options) for division in divisions]
-    after = [
-        _score(one.network, bank, crops, division, options, f"{_STAGE}{k}")
-        for k, (one, division) in enumerate(zip(tuned, divisions, strict=True))
-    ]
-    judgements = judge(before, after)
-    result = _write(options, folder, base, tuned, divisions, judgements, (before, after))
-    finish_run(options.output, options.output / BANK_FOLDER)
-    return result
+    with Hold(options.output) as hold:
+        _refuse_nonsense(options)
+        options.machine.check()
+        check_base(options.base)
+        refuse_folder(options.output, resume=options.resume)
+        folder = scan(options.directory, CHECKS)
+        for finding in folder.findings:
+            progress.note(f"{finding.kind}: {', '.join(finding.files[:3])} {finding.detail}; {finding.action}")
+        base = create_embedder(options.base, weights=options.weights)
+        begun = options.configuration(absolute) | {
+            "data_sha256": folder.sha256,
+            "base_sha256": base.source.origin_sha256,
+        }
+        if options.resume:
+            open_run(options.output, begun, resume=True)
+            if finished := _finished(options.output):
+                progress.note(f"the run in {options.output} is finished already; nothing was trained again")
+                finish_run(options.output, options.output / BANK_FOLDER)
+                return finished
+        crops = _usable(crops_of(folder, base, aligned=options.aligned, detector=options.detector, progress=progress))
+        if base.name == SFACE and options.weights is None:
+            check_served_alike(base, crops.images[:8])
+        divisions = divide(np.unique(crops.labels), options)
+        if not options.resume:
+            open_run(options.output, begun, resume=False)
+            hold.take()
+        _tell_what_is_missing(crops, progress)
+        bank = lower_layers(base, crops.images, options, progress)
+        tuned = [_tune(base, bank, crops, division, options, k, progress) for k, division in enumerate(divisions)]
+        before = [_score(base, bank, crops, division, options) for division in divisions]
+        after = [
+            _score(one.network, bank, crops, division, options, f"{_STAGE}{k}")
+            for k, (one, division) in enumerate(zip(tuned, divisions, strict=True))
+        ]
+        judgements = judge(before, after)
+        result = _write(options, folder, base, tuned, divisions, judgements, (before, after))
+        finish_run(options.output, options.output / BANK_FOLDER)
+        return result
 
 
 def _finished(output: Path) -> SiameseResult | None:
