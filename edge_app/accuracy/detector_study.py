@@ -9,10 +9,9 @@ Flows in: a folder with a sub-folder of pictures per person, two detectors, an e
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -35,6 +34,7 @@ from edge_app.inference.embedder import Embedder
 from edge_app.inference.geometry import align, box_iou, crop_named
 from edge_app.media.pictures import read_picture
 from edge_app.system.parallel import cores, ordered_map
+from edge_app.system.timing import medians, timed, times_in_turns
 
 AGREE: Final = 0.25
 """Two detectors mean the same face when their landmarks lie within this share of the eye distance, on average."""
@@ -42,7 +42,6 @@ FOUND_IOU: Final = 0.4
 """Overlap from which a box found is the face: the contestants frame faces differently, MTCNN tighter."""
 BINS_PX: Final = (16.0, 20.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0, 200.0)
 GALLERY: Final = 100
-_WARM_ROUNDS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,14 +330,11 @@ def _of_size(low: float, high: float, errors: Float32s | NDArray[np.float64]) ->
 
 def _speed(detectors: Mapping[str, Detector], frames: Mapping[str, Pixels], rounds: int) -> dict[str, dict[str, float]]:
     """Median milliseconds of each contestant on each frame, turn by turn."""
-    medians = {}
-    for what, pixels in frames.items():
-        times: dict[str, list[float]] = {name: [] for name in detectors}
-        for round_ in range(rounds + _WARM_ROUNDS):
-            for name, detector in detectors.items():
-                begun = time.perf_counter()
-                detector.detect(pixels)
-                if round_ >= _WARM_ROUNDS:
-                    times[name].append((time.perf_counter() - begun) * 1e3)
-        medians[what] = {name: statistics.median(values) for name, values in times.items()}
-    return medians
+    return {
+        what: medians(
+            times_in_turns(
+                {name: timed(partial(detector.detect, pixels)) for name, detector in detectors.items()}, rounds
+            )
+        )
+        for what, pixels in frames.items()
+    }

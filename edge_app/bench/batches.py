@@ -7,7 +7,6 @@ JSON and tables. Only the network is timed: reading, cutting and drawing are don
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from edge_app.core.types import Float32s
 from edge_app.inference import onnx_model
 from edge_app.inference.onnx_model import Model
 from edge_app.system.parallel import cores, ordered_map
+from edge_app.system.timing import Stopwatch
 
 SIZES: Final = (1, 2, 4, 8, 16)
 """Pictures a run."""
@@ -66,7 +66,7 @@ def _inputs(model: Model) -> Float32s:
 def _lap(model: Model, inputs: Float32s, size: int, workers: int) -> tuple[float, float]:
     """Milliseconds for one picture: on the clock, and of all threads' processor time."""
     parts = [inputs[start : start + size] for start in range(0, len(inputs), size)]
-    begun_s, cpu_s = time.perf_counter(), time.process_time()
+    watch = Stopwatch()
     for _ in ordered_map(partial(model.run, outputs=model.card.outputs[:1]), parts, workers):
         pass
-    return ((time.perf_counter() - begun_s) * 1e3 / len(inputs), (time.process_time() - cpu_s) * 1e3 / len(inputs))
+    return watch.seconds * 1e3 / len(inputs), watch.cpu_seconds * 1e3 / len(inputs)

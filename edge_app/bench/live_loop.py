@@ -22,6 +22,7 @@ from edge_app.core.errors import EdgeError
 from edge_app.core.types import Frame, Observation
 from edge_app.system.data_folder import Home
 from edge_app.system.settings import Settings
+from edge_app.system.timing import Stopwatch
 
 if TYPE_CHECKING:
     from edge_app.media.sample import Scene
@@ -165,9 +166,9 @@ def _ours(recognizer: Recognizer, frames: Sequence[Frame]) -> dict[str, dict[str
 
 
 def _timed(observe: Callable[[Frame], Observation], frame: Frame) -> tuple[float, float, int]:
-    cpu_s, wall_s = time.process_time(), time.perf_counter()
+    watch = Stopwatch()
     seen = observe(frame)
-    return (time.process_time() - cpu_s) * 1e3, (time.perf_counter() - wall_s) * 1e3, len(seen.sightings)
+    return watch.cpu_seconds * 1e3, watch.seconds * 1e3, len(seen.sightings)
 
 
 def _figures(cpu_ms: Sequence[float], wall_ms: Sequence[float], faces: Sequence[float]) -> dict[str, float]:

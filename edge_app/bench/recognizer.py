@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -32,6 +31,7 @@ from edge_app.inference.embedder import Embedder
 from edge_app.inference.geometry import to_input
 from edge_app.system.parallel import cores, ordered_map
 from edge_app.system.settings import Settings
+from edge_app.system.timing import WARM_UP_ROUNDS, Stopwatch, median_ms, median_ratio, medians, timed, times_in_turns
 
 if TYPE_CHECKING:
     from edge_app.recognition.face_session import Workbench
@@ -41,7 +41,6 @@ Contestant = Callable[[], float]
 """One turn; returns its milliseconds."""
 
 FRAME_PX: Final = (640, 480)
-_WARM_ROUNDS: Final = 3
 _PEER_SCRIPT: Final = Path(__file__).resolve().parent / "peer_speed.py"
 _FACENET: Final = "facenet-pytorch"
 _FACE_RECOGNITION: Final = "face_recognition"
@@ -155,8 +154,8 @@ def sample_frame() -> Frame:
 def _stages(bench: Workbench, rounds: int) -> dict[str, float]:
     """Median milliseconds of each stage of one frame."""
     frame = sample_frame()
-    laps = [bench.recognizer.observe(frame).timings_ms for _ in range(rounds + _WARM_ROUNDS)][_WARM_ROUNDS:]
-    return {stage: round(statistics.median(lap[stage] for lap in laps), 3) for stage in laps[0]}
+    laps = [bench.recognizer.observe(frame).timings_ms for _ in range(rounds + WARM_UP_ROUNDS)][WARM_UP_ROUNDS:]
+    return medians({stage: [lap[stage] for lap in laps] for stage in laps[0]}, digits=3)
 
 
 def _contests(
@@ -167,8 +166,8 @@ def _contests(
     faces = bench.recognizer.detector.detect(frame.pixels)
     if len(faces) != 1:
         raise EdgeError(f"{len(faces)} faces were found in the sample frame", expected="one")
-    embedding: dict[str, Contestant] = {_OURS: _timed(lambda: _embed(bench, frame.pixels, faces[0]))}
-    whole: dict[str, Contestant] = {_OURS: _timed(lambda: bench.recognizer.observe(frame))}
+    embedding: dict[str, Contestant] = {_OURS: timed(lambda: _embed(bench, frame.pixels, faces[0]))}
+    whole: dict[str, Contestant] = {_OURS: timed(lambda: bench.recognizer.observe(frame))}
     network = dict(_networks(bench, options.original, threads, frame.pixels, faces[0]))
     absent: dict[str, str] = {}
     with ExitStack() as stack:
@@ -198,7 +197,7 @@ def _beside(
     """The same face by another embedder of ours, cut as it wants it, in turns with the peers."""
     assert options.beside is not None
     embedder = Embedder(onnx_model.load(options.beside, threads=threads))
-    contestants = dict(embedding) | {_OURS: _timed(lambda: _embed_with(embedder, pixels, face))}
+    contestants = dict(embedding) | {_OURS: timed(lambda: _embed_with(embedder, pixels, face))}
     return _take_turns(f"one embedding, {embedder.model_id}", contestants, options.rounds)
 
 
@@ -217,38 +216,18 @@ def _networks(
     embedder = bench.recognizer.embedder
     crop = embedder.crops(pixels, [face])
     batch = to_input(crop, embedder.card.input)
-    yield _OURS, _timed(lambda: embedder.vectors(crop))
+    yield _OURS, timed(lambda: embedder.vectors(crop))
     if original is not None:
         session = onnx_model.raw_session(original, threads)
-        yield _ORIGINAL, _timed(lambda: session(batch))
-
-
-def _timed(work: Callable[[], object]) -> Contestant:
-    def turn() -> float:
-        start = time.perf_counter()
-        work()
-        return (time.perf_counter() - start) * 1e3
-
-    return turn
+        yield _ORIGINAL, timed(lambda: session(batch))
 
 
 def _take_turns(what: str, contestants: Mapping[str, Contestant], rounds: int) -> list[dict[str, Any]]:
     """Let everybody run once per round; a row per contestant with the median and how many times as long as ours."""
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for round_ in range(rounds + _WARM_ROUNDS):
-        for name, turn in contestants.items():
-            ms = turn()
-            if round_ >= _WARM_ROUNDS:
-                times[name].append(ms)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    # Ratio of the same round: what disturbed one disturbed the other.
-    ratios = {
-        name: statistics.median(t / ours for t, ours in zip(values, times[_OURS], strict=True))
-        for name, values in times.items()
-    }
+    times = times_in_turns(contestants, rounds)
     return [
-        {"what": what, "who": name, "ms": round(medians[name], 3), "ratio": round(ratios[name], 2)}
-        for name in contestants
+        {"what": what, "who": name, "ms": ms, "ratio": round(median_ratio(times[name], times[_OURS]), 2)}
+        for name, ms in medians(times, digits=3).items()
     ]
 
 
@@ -321,12 +300,12 @@ def _folder(settings: Settings, count: int, folder: Path) -> dict[str, Any]:
     for start in range(0, count, step):
         for workers in seconds:
             ceiling[workers] += _yardstick_s(workers)
-            begun = time.perf_counter()
+            watch = Stopwatch()
             for _ in ordered_map(
                 lambda path: bench.recognizer.observe(Frame(read_picture(path))), paths[start : start + step], workers
             ):
                 pass
-            seconds[workers] += time.perf_counter() - begun
+            seconds[workers] += watch.seconds
     cv2.setNumThreads(before)
     bench.vault.close()
     rates = {workers: count / took for workers, took in seconds.items()}
@@ -343,10 +322,10 @@ def _folder(settings: Settings, count: int, folder: Path) -> dict[str, Any]:
 def _yardstick_s(workers: int) -> float:
     """Seconds for hashing, which scales with free cores and nothing else: what the machine had to give just then."""
     block = bytes(4 << 20)
-    begun = time.perf_counter()
+    watch = Stopwatch()
     for _ in ordered_map(lambda _: hashlib.sha256(block).digest(), range(16), workers):
         pass
-    return time.perf_counter() - begun
+    return watch.seconds
 
 
 def _many_pictures(folder: Path, count: int) -> list[Path]:
@@ -389,22 +368,17 @@ def _gallery(bench: Workbench, folder: Path) -> dict[str, Any]:
     loads = []
     for _ in range(3):
         with Vault(folder / "large.sqlite") as vault:
-            begun = time.perf_counter()
+            watch = Stopwatch()
             gallery = gallery_of(vault.read(model_id))
-            loads.append(time.perf_counter() - begun)
+            loads.append(watch.seconds)
     return {"templates": TEMPLATES, "load_s": round(statistics.median(loads), 3), "match_ms": _match_ms(gallery)}
 
 
 def _match_ms(gallery: Gallery) -> float:
     rng = np.random.default_rng(1)
     rule = MatchRule(0.4, 0.05, 0.01, 1e-7, "")
-    times = []
-    for _ in range(20):
-        face = Embedding(rng.standard_normal(128).astype(np.float32), gallery.model_id)
-        begun = time.perf_counter()
-        gallery.match([face], rule)
-        times.append((time.perf_counter() - begun) * 1e3)
-    return round(statistics.median(times), 2)
+    face = Embedding(rng.standard_normal(128).astype(np.float32), gallery.model_id)
+    return round(median_ms(lambda: gallery.match([face], rule), rounds=20, warm_up=0), 2)
 
 
 def _process(folder: Path, runs: int = 5) -> dict[str, Any]:

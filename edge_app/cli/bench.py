@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edge_app.cli import options
 from edge_app.cli.parameters import Arguments, Command, Option
 from edge_app.core.errors import UsageError
+from edge_app.system.files import json_bytes, write_json, write_private
 
 if TYPE_CHECKING:
     from edge_app.bench.live_loop import LiveBenchOptions
@@ -127,9 +128,8 @@ def _live(args: Arguments) -> int:
     if args.json:
         options.print_json(result)
         return 0
-    import json
 
-    options.say_lines(json.dumps(result, indent=2, ensure_ascii=False))
+    options.say_lines(json_bytes(result).decode().rstrip())
     return 0
 
 
@@ -198,21 +198,11 @@ def _rest(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 def _write(folder: Path, result: Mapping[str, Any], text: str) -> None:
     write_json(folder / "bench.json", result)
-    (folder / "bench.md").write_text(text + "\n", encoding="utf-8")
+    write_private(folder / "bench.md", text + "\n")
     try:
         _plot(folder / "bench.png", result)
     except ImportError:
         options.warn("no plot: matplotlib is not installed; try: pip install 'edge-app[bench]'")
-
-
-def write_json(path: Path, result: Mapping[str, Any]) -> None:
-    import json
-
-    from edge_app.system.files import make_private_folder, readable_os_errors
-
-    with readable_os_errors(path):
-        make_private_folder(path.parent)
-        path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _plot(path: Path, result: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
 from edge_app.core.errors import UsageError
+from edge_app.system.files import json_ready, write_json
 
 if TYPE_CHECKING:
     from edge_app.accuracy.lfw_pairs import LfwPairs
@@ -149,7 +149,7 @@ def _encodings(args: Arguments) -> dict[str, Any]:
 
     encodings = load(args.encodings)
     judged = face_recognition_judge.judge(encodings, args.folder, pairs_of(args))
-    return {"made": encodings.made, "peer": plain(asdict(judged))}
+    return {"made": encodings.made, "peer": json_ready(asdict(judged))}
 
 
 def figures_report(figures: Figures, fpir: float) -> dict[str, Any]:
@@ -158,10 +158,10 @@ def figures_report(figures: Figures, fpir: float) -> dict[str, Any]:
         "pictures": figures.pictures,
         "identities": figures.identities,
         "faces not found": figures.not_found,
-        "pairs": None if pairs is None else plain(asdict(pairs)) | {"not found": figures.pairs_not_found},
+        "pairs": None if pairs is None else json_ready(asdict(pairs)) | {"not found": figures.pairs_not_found},
         "operating points": [asdict(point) for point in figures.points],
         "fpir asked": fpir,
-        "galleries": [plain(asdict(each)) for each in figures.galleries],
+        "galleries": [json_ready(asdict(each)) for each in figures.galleries],
     }
 
 
@@ -174,15 +174,6 @@ def _gate(looks: Looks, spoiled: Any) -> dict[str, Any]:
     return gate
 
 
-def plain(value: Any) -> Any:
-    """JSON knows no NaN and no infinity: null where nothing could be measured."""
-    if isinstance(value, Mapping):
-        return {key: plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _plots(folder: Path, vectors: Any, looks: Looks) -> None:
     from edge_app.accuracy.pair_scores import histograms
     from edge_app.accuracy.plots import det_curve, score_histogram
@@ -193,17 +184,6 @@ def _plots(folder: Path, vectors: Any, looks: Looks) -> None:
         score_histogram(counted, folder / "similarities.png")
     except ImportError:
         options.warn("no plots: matplotlib is not installed; try: pip install 'edge-app[bench]'")
-
-
-def write_json(path: Path, report: Mapping[str, Any]) -> None:
-    """Write a report, its folder made private."""
-    import json
-
-    from edge_app.system.files import make_private_folder, readable_os_errors
-
-    with readable_os_errors(path):
-        make_private_folder(path.parent)
-        path.write_text(json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 # --- for people --------------------------------------------------------------------------------------

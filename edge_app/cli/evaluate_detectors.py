@@ -21,9 +21,9 @@ def run(args: Arguments) -> int:
         raise UsageError(f"--every {args.every}, --crowds {args.crowds}", expected="at least 1 each")
     if args.every > 1 and args.pairs is not None:
         raise UsageError("--pairs was given with --every", expected="every picture that the list names")
-    from edge_app.cli.evaluate import plain, write_json
+    from edge_app.system.files import json_ready, write_json
 
-    report = plain(_measure(args))
+    report = json_ready(_measure(args))
     if args.output is not None:
         write_json(args.output / "detectors.json", report)
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -268,6 +267,7 @@ def _measure(bench: Workbench, model_id: str, precision: str) -> float:
 
     from edge_app.inference import onnx_model
     from edge_app.model_store.catalogue import catalogue
+    from edge_app.system.timing import median_ms
 
     entry = next((one for one in catalogue(bench.home) if (one.id, one.precision) == (model_id, precision)), None)
     if entry is None:
@@ -276,12 +276,7 @@ def _measure(bench: Workbench, model_id: str, precision: str) -> float:
     spec = model.card.input
     shape = (1, 3, spec.height_px or 240, spec.width_px or 320)
     picture = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
-    times = []
-    for _ in range(_MEASURE_ROUNDS):
-        start_s = time.perf_counter()
-        model.run(picture)
-        times.append((time.perf_counter() - start_s) * 1e3)
-    return statistics.median(times)
+    return median_ms(lambda: model.run(picture), _MEASURE_ROUNDS, warm_up=0)
 
 
 def _plain(looks: Mapping[str, Any]) -> dict[str, Any]:

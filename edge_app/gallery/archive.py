@@ -11,7 +11,6 @@ import base64
 import json
 import os
 import struct
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from edge_app.core.types import Embedding, Template
 from edge_app.gallery import keys, records
 from edge_app.gallery.records import SPOILED, Facts
 from edge_app.gallery.storage import KeptShot, Person, Vault
-from edge_app.system.files import make_private_folder, readable_os_errors, sync_folder
+from edge_app.system.files import make_private_folder, readable_os_errors, replacing
 
 MAGIC: Final = b"edge-app gallery, version 1\n"
 SCRYPT_N: Final = 2**17
@@ -75,10 +74,8 @@ def export_gallery(vault: Vault, out: Path, passphrase: str) -> int:
     count = 0
     with readable_os_errors(out.parent):
         make_private_folder(out.parent)
-        descriptor, scratch = tempfile.mkstemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent)
-        part = Path(scratch)
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with replacing(out, replace=False) as scratch, scratch.open("wb") as file:
                 file.write(MAGIC + salt)
                 pending = json.dumps({"people": len(names)}).encode()
                 for person in vault.people(pictures=True):
@@ -86,15 +83,8 @@ def export_gallery(vault: Vault, out: Path, passphrase: str) -> int:
                     pending = _encoded(person)
                     count += 1
                 _write(file, cipher, count, pending, last=True)
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(part, out)  # unlike a rename it never replaces
-            except FileExistsError:
-                raise GalleryError(f"{out} exists already", expected="the name of a new file") from None
-            sync_folder(out.parent)
-        finally:
-            part.unlink(missing_ok=True)
+        except FileExistsError:
+            raise GalleryError(f"{out} exists already", expected="the name of a new file") from None
     vault.note("export", templates=sum(vault.models().values()))
     return count
 

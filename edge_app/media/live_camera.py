@@ -25,6 +25,7 @@ from edge_app.core.errors import CameraError, EdgeError, MediaError
 from edge_app.core.types import Frame, Pixels
 from edge_app.media.cameras import CameraFormat, CameraInfo, list_cameras
 from edge_app.media.sources import Source, SourceSpec, frames, open_source, parse_source, without_secrets
+from edge_app.system.timing import back_off_s
 
 __all__ = [
     "CameraFormat",
@@ -343,8 +344,8 @@ class LiveCamera:
         if not self.spec.is_live:
             self._end(error)
             return False
-        delay_s = min(self._options.retry_max_s, self._options.retry_first_s * 2 ** min(self._failed_tries, 30))
         self._failed_tries += 1
+        delay_s = back_off_s(self._failed_tries, self._options.retry_first_s, self._options.retry_max_s)
         self._update(state=CameraState.LOST, message=f"{error}; trying again in {delay_s:g} s", error=error)
         with self._changed:
             self._arrivals.clear()

@@ -11,7 +11,6 @@ import io
 import os
 import stat
 import struct
-import tempfile
 import warnings
 import zlib
 from contextlib import suppress
@@ -26,6 +25,7 @@ from PIL import Image, UnidentifiedImageError
 from edge_app.core.errors import MediaError
 from edge_app.core.types import Pixels
 from edge_app.media.kinds import HEAD_BYTES, kind_of_bytes
+from edge_app.system.files import replacing
 
 WORKING_PX: Final = 4096
 """Default longest side of what is read: a 24 px face of a 12,000 px picture is still 8 px here, too small to name."""
@@ -153,16 +153,8 @@ def write_picture(path: Path, pixels: Pixels, *, quality: int = 92) -> None:
         )
     options = {} if kind == "PNG" else {"quality": quality}
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                Image.fromarray(np.ascontiguousarray(pixels), "RGB").save(file, kind, **options)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(path) as scratch, scratch.open("wb") as file:
+            Image.fromarray(np.ascontiguousarray(pixels), "RGB").save(file, kind, **options)
     except OSError as error:
         raise MediaError(
             f"{path} cannot be written ({_reason(error)})",

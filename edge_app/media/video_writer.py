@@ -6,7 +6,6 @@ import os
 import shutil
 import struct
 import subprocess
-import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -18,6 +17,7 @@ from edge_app.core.errors import MediaError
 from edge_app.core.types import Pixels
 from edge_app.media.container import has_sound
 from edge_app.media.video import Capture
+from edge_app.system.files import hidden_beside, settle
 
 _CODECS: Final = {".mp4": "mp4v", ".avi": "MJPG"}  # the wheel's FFmpeg has no H.264 encoder
 
@@ -47,7 +47,7 @@ class VideoWriter:
         if min(size_px) < 2 or not 0.1 <= fps <= 1000:
             raise MediaError(f"{self.path}: {size_px[0]} x {size_px[1]} px at {fps} fps is no video")
         try:
-            self._temporary = _temporary_beside(self.path)
+            self._temporary = hidden_beside(self.path, self.path.suffix)
             folder = os.open(self.path.parent, os.O_RDONLY)
         except OSError as error:
             raise self._failed(error.strerror or str(error)) from error
@@ -88,9 +88,7 @@ class VideoWriter:
                 set_times(self._temporary, self._times_s, 1 / self._fps)
             if self._sound_of is not None:
                 self.note = add_sound(self._temporary, self._sound_of)
-            with self._temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            self._temporary.replace(self.path)
+            settle(self._temporary, self.path)
         except OSError as error:
             raise self._failed(error.strerror or str(error)) from error
         finally:
@@ -128,12 +126,6 @@ class VideoWriter:
         return MediaError(
             f"{self.path} cannot be written ({reason})", remedy="check the folder, its permissions and the free space"
         )
-
-
-def _temporary_beside(path: Path) -> Path:
-    descriptor, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
-    os.close(descriptor)
-    return Path(name)
 
 
 def set_times(path: Path, times_s: list[float], last_s: float) -> bool:
@@ -192,7 +184,7 @@ def add_sound(video: Path, source: Path) -> str:
         perhaps = "" if there else ", if that had any"
         return f"the copy of {source} has no sound{perhaps}: ffmpeg, which keeps it, is not installed"
     delay_s = _picture_delay_s(source)
-    made = _temporary_beside(video)
+    made = hidden_beside(video, video.suffix)
     try:
         for codec in ("copy", "aac"):
             taken = ["-i", f"file:{video}", "-protocol_whitelist", "file", "-i", f"file:{source}"]

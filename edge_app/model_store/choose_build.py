@@ -7,10 +7,9 @@ one build and the reason in words.
 from __future__ import annotations
 
 import platform
-import statistics
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -23,6 +22,7 @@ from edge_app.model_store.catalogue import build, builds
 from edge_app.model_store.shipped import Entry
 from edge_app.system.data_folder import Home
 from edge_app.system.files import sha256_of
+from edge_app.system.timing import medians, timed, times_in_turns
 
 _ROUNDS: Final = 15
 _CLEARLY_FASTER: Final = 0.9
@@ -54,10 +54,10 @@ def choose(
         return Choice(shipped[0], f"{shipped[0].precision} is the only build", {})
     key = _key(shipped, threads)
     kept = home.recall(key) if home else None
-    medians = _medians(kept, shipped) or _measure(shipped, threads)
+    found = _medians(kept, shipped) or _measure(shipped, threads)
     if home and kept is None:
-        _remember(home, key, medians)
-    return _decide(shipped, medians)
+        _remember(home, key, found)
+    return _decide(shipped, found)
 
 
 def _decide(shipped: tuple[Entry, ...], medians: Mapping[str, float]) -> Choice:
@@ -86,15 +86,10 @@ def _remember(home: Home, key: str, medians: Mapping[str, float]) -> None:
 def _measure(shipped: tuple[Entry, ...], threads: int | None) -> dict[str, float]:
     """Median milliseconds of one crop per build, the builds taking turns so that a busy moment hits all."""
     models = {entry.precision: onnx_model.load(entry.path, threads=threads, sha256=entry.sha256) for entry in shipped}
-    times: dict[str, list[float]] = {precision: [] for precision in models}
-    for round_ in range(_ROUNDS + 2):
-        for precision, model in models.items():
-            batch = _crop(model.card.input)
-            start = time.perf_counter()
-            model.run(batch)
-            if round_ >= 2:
-                times[precision].append((time.perf_counter() - start) * 1e3)
-    return {precision: round(statistics.median(values), 3) for precision, values in times.items()}
+    turns: dict[str, Callable[[], float]] = {
+        precision: timed(partial(model.run, _crop(model.card.input))) for precision, model in models.items()
+    }
+    return medians(times_in_turns(turns, _ROUNDS), digits=3)
 
 
 def _crop(spec: InputSpec) -> np.ndarray[Any, np.dtype[np.float32]]:

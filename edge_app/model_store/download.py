@@ -26,6 +26,7 @@ from edge_app.core.errors import EdgeError, ModelError, UsageError
 from edge_app.model_store.describe import Description, preset
 from edge_app.system.data_folder import Home
 from edge_app.system.files import FILE_MODE, make_private_folder, readable_os_errors, sha256_of_file
+from edge_app.system.timing import back_off_s
 
 _CHUNK_BYTES: Final = 1 << 16
 _TIMEOUT_S: Final = 30.0
@@ -33,6 +34,7 @@ _TRIES: Final = 3
 """Connections that may break in one call before it gives up; each goes on where the last one stopped."""
 _PAUSE_S: Final = 1.0
 """Before a server that was too busy is asked again; doubled each time."""
+_LONGEST_PAUSE_S: Final = 8.0
 _LIMIT_BYTES: Final = 1 << 30
 
 _FACENET: Final = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/"
@@ -175,7 +177,7 @@ def fetch(url: str, target: Path, sha256: str, progress: Progress, limit_bytes: 
                 if attempt + 1 == _TRIES or not _worth_another_try(error):
                     raise _no_transfer(url, part, error) from error
                 if isinstance(error, urllib.error.HTTPError):
-                    time.sleep(_PAUSE_S * 2**attempt)
+                    time.sleep(back_off_s(attempt + 1, _PAUSE_S, _LONGEST_PAUSE_S))
         _finish(part, target, sha256)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ from edge_app.model_store.describe import Description, check_card
 from edge_app.model_store.onnx_inspect import SIZE_LIMIT_BYTES, OnnxFile, inspect_bytes, with_metadata
 from edge_app.model_store.shipped import Entry
 from edge_app.system.data_folder import Home
-from edge_app.system.files import FILE_MODE, make_private_folder, readable_os_errors, sha256_of, write_private
+from edge_app.system.files import FILE_MODE, make_private_folder, readable_os_errors, sha256_of, write_json
 from edge_app.system.settings import Settings
 
 _SAME_SPACE_COSINE: Final = 0.98
@@ -216,7 +215,7 @@ def _write_list(home: Home, entries: list[Entry]) -> None:
         }
         for entry in entries
     ]
-    write_private(list_path(home), (json.dumps({"models": plain}, indent=2) + "\n").encode())
+    write_json(list_path(home), {"models": plain})
 
 
 def remove(home: Home, model_id: str) -> tuple[Entry, ...]:

@@ -26,6 +26,7 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from edge_app import __version__
 from edge_app.core.errors import EdgeError, UsageError
 from edge_app.notify.hooks import Report
+from edge_app.system.timing import back_off_s
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
@@ -173,15 +174,14 @@ class Webhook:
 
     def _deliver(self, number: int, text: str) -> None:
         """Post one event, again and again. Raises _Refused, or _Unavailable when the last try failed."""
-        delay_s = self._options.retry_first_s
+        most_s = self._options.retry_max_s
         for tried in itertools.count(1):
             try:
                 self._post(number, text)
             except _Unavailable as error:
-                wait_s = min(max(delay_s, error.wait_s), self._options.retry_max_s)
+                wait_s = max(back_off_s(tried, self._options.retry_first_s, most_s), min(error.wait_s, most_s))
                 if tried >= self._options.tries or self._given_up.wait(wait_s):
                     raise
-                delay_s *= 2
             else:
                 return
 

@@ -40,29 +40,43 @@ def sha256_of_file(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, mode: int = FILE_MODE, suffix: str = ".part", replace: bool = True) -> Iterator[Path]:
+def replacing(path: Path, mode: int = FILE_MODE, replace: bool = True) -> Iterator[Path]:
     """Give a hidden file beside `path` to be filled; when the block ends well it stands whole under its final name.
 
-    The bytes and the new name have then reached the disk: file and folder are synced. When the block raises, the hidden
-    file is gone and what stood under `path` is as it was. `suffix` ends the hidden name, for writers that choose a
-    format by it. With `replace=False` a file that stands under `path` is never touched: FileExistsError.
-    Raises OSError; the folder must exist.
+    When the block raises, the hidden file is gone and what stood under `path` is as it was. `mode` and `replace` are
+    as in `settle`. Raises OSError; the folder must exist.
+    """
+    scratch = hidden_beside(path)
+    try:
+        yield scratch
+        settle(scratch, path, mode, replace)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def hidden_beside(path: Path, suffix: str = ".part") -> Path:
+    """Make an empty hidden file of mode 0600 in the folder of `path`, to be filled and then given to `settle`.
+
+    `suffix` ends its name, for writers that choose a format by it. Raises OSError.
     """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=suffix, dir=path.parent)
     os.close(descriptor)
-    scratch = Path(name)
-    try:
-        yield scratch
-        with scratch.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        scratch.chmod(mode)
-        if replace:
-            scratch.replace(path)
-        else:
-            _move_to_new(scratch, path)
-        sync_folder(path.parent)
-    finally:
-        scratch.unlink(missing_ok=True)
+    return Path(name)
+
+
+def settle(scratch: Path, path: Path, mode: int = FILE_MODE, replace: bool = True) -> None:
+    """Give a hidden file its final name; its bytes and the name have then reached the disk.
+
+    With `replace=False` a file that stands under `path` is never touched: FileExistsError. Raises OSError.
+    """
+    with scratch.open("rb+") as stream:
+        os.fsync(stream.fileno())
+    scratch.chmod(mode)
+    if replace:
+        scratch.replace(path)
+    else:
+        _move_to_new(scratch, path)
+    sync_folder(path.parent)
 
 
 def _move_to_new(scratch: Path, path: Path) -> None:
@@ -88,16 +102,19 @@ def write_private(path: Path, data: bytes | str) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write `value` as JSON with `write_private`: numpy's numbers as plain ones, paths as text, null for what is not
-    finite. Raises EdgeError as `write_private` does.
-    """
+    """Write `value`, as `json_ready` makes it, with `write_private`."""
+    write_private(path, json_bytes(value))
+
+
+def json_bytes(value: object) -> bytes:
+    """`json_ready(value)` as a text file of indented lines."""
     text = json.dumps(json_ready(value), indent=2, ensure_ascii=False, allow_nan=False)
-    # A lone surrogate stands for a byte of a file name that is not UTF-8.
-    write_private(path, (text + "\n").encode("utf-8", "backslashreplace"))
+    # Half a character stands for a byte of a file name that is not UTF-8; escaped, it is JSON.
+    return (text + "\n").encode("utf-8", "backslashreplace")
 
 
 def json_ready(value: object) -> Any:
-    """`value` in JSON's own kinds: mappings, lists, text, numbers, null where a number is not finite."""
+    """`value` in JSON's own kinds: numpy's numbers as plain ones, paths as text, null where a number is not finite."""
     if isinstance(value, Mapping):
         return {str(key): json_ready(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -7,7 +7,6 @@ Hides the page's template and pictures. Flows in: what was exported, judged and 
 from __future__ import annotations
 
 import base64
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ from edge_app.core.errors import ModelError
 from edge_app.core.model_card import ModelCard, OperatingPoint
 from edge_app.core.numeric import softmax
 from edge_app.core.types import Float32s, Pixels
+from edge_app.system.files import json_bytes
 from edge_export.build.lower_precision import Lowered, first_outputs
 from edge_export.build.material import Material
 from edge_export.build.publish import Exported
@@ -66,9 +66,8 @@ def write(prefix: Path, facts: ExportFacts) -> tuple[Path, Path]:
     report = collect(facts, speeds(facts))
     html, data = prefix.with_name(prefix.name + ".html"), prefix.with_name(prefix.name + ".json")
     page = render(report, facts.material)
-    text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
     try:
-        write_bytes(data, text.encode())
+        write_bytes(data, json_bytes(report))
         write_bytes(html, page.encode())
     except OSError as error:
         raise ModelError(

@@ -8,13 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Final
 
 import torch
 
 from edge_app.core.types import Float32s
 from edge_app.inference import onnx_model
+from edge_app.system.timing import medians, timed, times_in_turns
 
 THREADS: Final = (1, 2)
 _ROUNDS: Final = 25
@@ -60,20 +60,17 @@ def in_turns(
     try:
         for count in threads:
             steps = {name: start(count) for name, start in contestants.items()}
-            for name, times in _timed(steps, rounds).items():
-                taken[name][count] = 1e3 * median(times)
+            turns = {name: _rested(timed(step)) for name, step in steps.items()}
+            for name, ms in medians(times_in_turns(turns, rounds)).items():
+                taken[name][count] = ms
     finally:
         torch.set_num_threads(before)
     return taken
 
 
-def _timed(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(rounds + 2):
-        for name, step in steps.items():
-            time.sleep(_REST_S)
-            begun = time.perf_counter()
-            step()
-            if number >= 2:  # the first two fill caches and pools
-                times[name].append(time.perf_counter() - begun)
-    return times
+def _rested(turn: Callable[[], float]) -> Callable[[], float]:
+    def after_a_rest() -> float:
+        time.sleep(_REST_S)
+        return turn()
+
+    return after_a_rest

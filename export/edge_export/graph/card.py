@@ -6,8 +6,6 @@ time, since the metadata holds the card and nothing else.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +14,7 @@ import onnx
 
 from edge_app.core.errors import ModelError
 from edge_app.core.model_card import ModelCard
+from edge_app.system.files import replacing
 from edge_export.graph.manifest import MANIFEST_NAME, record
 
 
@@ -82,16 +81,6 @@ def model_bytes(model: onnx.ModelProto) -> bytes:
 def write_bytes(path: Path, content: bytes, check: Callable[[Path], None] = lambda temporary: None) -> None:
     """Write a file so that it is there whole or not at all; `check` may refuse the written bytes by raising."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        check(Path(temporary))
-        # Shipped files are read by everyone; mkstemp makes them private.
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path, mode=0o644) as scratch:  # shipped files are read by everyone
+        scratch.write_bytes(content)
+        check(scratch)

@@ -12,7 +12,7 @@ from typing import Any
 
 from edge_app.core.errors import ModelError
 from edge_app.core.model_card import PRECISIONS
-from edge_app.system.files import sha256_of
+from edge_app.system.files import json_bytes, sha256_of
 
 MANIFEST_NAME = "manifest.json"
 
@@ -72,4 +72,4 @@ def _write(path: Path, entries: dict[str, dict[str, Any]]) -> None:
     from edge_export.graph.card import write_bytes
 
     order = sorted(entries.values(), key=lambda entry: (entry["id"], PRECISIONS.index(entry["precision"])))
-    write_bytes(path, (json.dumps({"models": order}, indent=2) + "\n").encode())
+    write_bytes(path, json_bytes({"models": order}))

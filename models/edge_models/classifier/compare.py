@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from edge_app.core.errors import UsageError
+from edge_app.system.files import json_bytes
 from edge_models.classifier.gains import PLAIN, Bools, Comparison, Trial, summary
 from edge_models.classifier.options import METHODS, ClassifierOptions
 from edge_models.classifier.recipe import Workshop, fit_head, hard_targets, logits_of
@@ -79,7 +80,7 @@ class _Ledger:
         self.trials[method, seed] = trial
         if self.path is not None:
             kept = {f"{name}/{number}": _plain_trial(told) for (name, number), told in self.trials.items()}
-            write_atomic(self.path, json.dumps(kept, indent=0))
+            write_atomic(self.path, json_bytes(kept))
 
 
 def compare(options: ClassifierOptions, plan: Plan, progress: Progress, keep: Path | None = None) -> Comparison:
@@ -116,7 +117,7 @@ def compare(options: ClassifierOptions, plan: Plan, progress: Progress, keep: Pa
             _run_trials(replace(wanted, resume=False), plan, folder, missing, ledger, progress)
         result = summary(plan.methods, folder, splits, ledger.trials) | {"per_class": plan.per_class}
         if keep is not None:
-            write_atomic(keep / RESULT_NAME, json.dumps(result, indent=1, ensure_ascii=False))
+            write_atomic(keep / RESULT_NAME, json_bytes(result))
             finish_run(keep, keep / _CACHE)
     return result
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from edge_app.core.errors import UsageError
 from edge_app.core.types import Pixels
 from edge_app.inference.geometry import prepare
 from edge_app.media.pictures import read_picture
+from edge_app.system.files import json_bytes
 from edge_models.classifier.analysis import (
     accuracy,
     calibration,
@@ -127,16 +127,10 @@ def write(folder: Path, report: Report, work: Workshop, trained: Trained) -> tup
     }
     page = render(Path(__file__).with_name("report.html.j2"), r=report, charts=charts, pictures=pictures)
     html, data = folder / HTML_NAME, folder / JSON_NAME
-    write_atomic(data, json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False, default=_plain))
+    write_atomic(data, json_bytes(report))
     write_atomic(html, page)
     work.progress.advance(4)
     return html, data
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"a {type(value).__name__} in the report")
 
 
 def _forest(work: Workshop) -> NDArray[np.intp]:

@@ -10,7 +10,6 @@ import json
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,12 +26,12 @@ from edge_app.media import sample
 from edge_app.model_store.catalogue import list_path
 from edge_app.system.data_folder import Home
 from edge_app.system.files import sha256_of
+from edge_app.system.timing import median_ratio, timed, times_in_turns
 
 PEER: Final = "timm on torch"
 NETWORK: Final = "tf_efficientnet_lite0"
 """What timm calls the shipped base; random weights, since only the speed counts here."""
 TARGET: Final = 3.0
-_WARM_ROUNDS: Final = 3
 
 
 def measure(files: Sequence[Path], threads: int, rounds: int) -> list[dict[str, Any]]:
@@ -51,7 +50,7 @@ def measure(files: Sequence[Path], threads: int, rounds: int) -> list[dict[str, 
         name: partial(classifier.classify, [picture]) for name, classifier in ours.items()
     }
     turns[PEER] = _timm(picture, labels, threads)
-    return _rows(_turns(turns, rounds))
+    return _rows(times_in_turns({name: timed(turn) for name, turn in turns.items()}, rounds))
 
 
 def _timm(picture: Pixels, labels: int, threads: int) -> Callable[[], object]:
@@ -69,24 +68,13 @@ def _timm(picture: Pixels, labels: int, threads: int) -> Callable[[], object]:
     return turn
 
 
-def _turns(turns: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in turns}
-    for round_ in range(rounds + _WARM_ROUNDS):
-        for name, turn in turns.items():
-            begun = time.perf_counter()
-            turn()
-            if round_ >= _WARM_ROUNDS:
-                times[name].append((time.perf_counter() - begun) * 1e3)
-    return times
-
-
 def _rows(times: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     """Medians, and how many times as long the peer took in the same round."""
     rows: list[dict[str, Any]] = []
     for name, each in times.items():
         row: dict[str, Any] = {"who": name, "ms": round(statistics.median(each), 3)}
         if name != PEER:
-            ratio = statistics.median(peer / one for peer, one in zip(times[PEER], each, strict=True))
+            ratio = median_ratio(times[PEER], each)
             row |= {"times faster": round(ratio, 2), "target": TARGET, "met": ratio >= TARGET}
         rows.append(row)
     return rows

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from edge_app.cli import options
-from edge_app.cli.bench import write_json
 from edge_app.cli.parameters import Arguments
 from edge_app.core.errors import UsageError
+from edge_app.system.files import write_json
 from edge_models.classifier import serving_speed
 
 

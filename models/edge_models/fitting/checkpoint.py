@@ -9,8 +9,6 @@ import errno
 import importlib.metadata
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +21,7 @@ from torch import Tensor
 
 from edge_app.core.errors import EdgeError, ModelError, UsageError
 from edge_app.core.model_card import InputSpec
+from edge_app.system.files import replacing
 
 FORMAT: Final = 2
 """Version of the checkpoint's header that is written."""
@@ -195,19 +194,11 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     Raises ModelError, with the system's reason, when there is no space or no permission; nothing is left behind.
     """
     data = content.encode() if isinstance(content, str) else content
-    temporary = ""
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        with replacing(path) as scratch:
+            scratch.write_bytes(data)
     except OSError as error:
         raise _unwritable(path, len(data), error) from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> None:

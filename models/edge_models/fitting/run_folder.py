@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge_app.core.errors import UsageError
+from edge_app.system.files import json_bytes
 from edge_models.fitting.checkpoint import make_folder, write_atomic
 
 STATE_FOLDER: Final = "state"
@@ -77,7 +78,7 @@ def open_run(
     wanted = json.loads(json.dumps(configuration))
     if not resume:
         make_folder(folder)
-        write_atomic(path, json.dumps(wanted, indent=1, ensure_ascii=False))
+        write_atomic(path, json_bytes(wanted))
         return
     begun = {**(unsaid or {}), **begun_with(folder)}
     differing = sorted(_WORDS.get(key, key) for key in {*begun, *wanted} if begun.get(key) != wanted.get(key))

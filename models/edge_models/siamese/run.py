@@ -5,7 +5,6 @@ Writes OUTPUT/embedder-best.safetensors, siamese.html and siamese.json. Identiti
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_app.core.errors import UsageError
+from edge_app.system.files import json_bytes
 from edge_models.data.augment import AugmentOptions
 from edge_models.data.checks import CheckOptions, scan
 from edge_models.data.folder import PictureFolder, hashes_of
@@ -300,6 +300,6 @@ def _write(
         "data_sha256": folder.sha256,
         "versions": package_versions(),
     }
-    write_atomic(result.report, json.dumps(report, indent=1, ensure_ascii=False))
+    write_atomic(result.report, json_bytes(report))
     write_atomic(result.html, page(report, scores))
     return result
