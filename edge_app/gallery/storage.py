@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import sqlite3
 import sys
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from edge_app.core.errors import GalleryError
 from edge_app.core.names import valid_name
+from edge_app.core.suggest import did_you_mean
 from edge_app.core.types import Embedding, Float32s, Identity, Template
 from edge_app.gallery import keys, records
 from edge_app.gallery.records import CHAIN_END, SCHEMA, SPOILED, Facts
@@ -641,9 +641,8 @@ def _find(db: sqlite3.Connection, sealer: Sealer, name: str) -> tuple[int, str]:
     row = db.execute("SELECT id FROM identity WHERE token = ?", (sealer.token(name),)).fetchone()
     if row:
         return int(row[0]), name
-    folded = {known.casefold(): known for known, _ in _people(db, sealer).values()}
-    near = " or ".join(repr(folded[one]) for one in difflib.get_close_matches(name.casefold(), folded, n=3))
-    remedy = f"did you mean {near}?" if near else "`edge-app gallery list` shows the names"
+    known = (one for one, _ in _people(db, sealer).values())
+    remedy = did_you_mean(name, known, "`edge-app gallery list` shows the names")
     raise GalleryError(f"nobody named {name!r} is in the gallery", remedy=remedy)
 
 

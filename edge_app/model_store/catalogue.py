@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.model_card import Precision
+from edge_app.core.suggest import did_you_mean
 from edge_app.inference import onnx_model
 from edge_app.inference.onnx_model import Model
 from edge_app.model_store import shipped as zoo
@@ -69,7 +70,9 @@ def builds(home: Home | None, model_id: str) -> tuple[Entry, ...]:
         raise UsageError(
             f"there is no model called {model_id!r}",
             expected=f"one of {known}",
-            remedy="export one and add it with `edge-app models add FILE`",
+            remedy=did_you_mean(
+                model_id, (entry.id for entry in every), "export one and add it with `edge-app models add FILE`"
+            ),
         )
     return found
 

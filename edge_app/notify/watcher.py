@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 
 from edge_app.core.errors import EdgeError, UsageError
 from edge_app.core.names import valid_name
+from edge_app.core.suggest import did_you_mean
 from edge_app.live.events import EventName, LiveEvent
 from edge_app.live.worker import Update, Worker, WorkerOptions
 from edge_app.media.live_camera import CameraState, CameraStatus, LiveOptions
@@ -159,8 +160,10 @@ def is_seen(bench: Workbench, name: str, source: str, timeout_s: float, report: 
     if not 0 < timeout_s < float("inf"):
         raise UsageError(f"the time-out is {timeout_s} s", expected="more than 0")
     name = valid_name(name)
-    if name not in bench.vault.names(bench.recognizer.embedder.model_id):
-        raise UsageError(f"nobody named {name!r} is enrolled", remedy="`edge-app gallery list` shows the names")
+    names = bench.vault.names(bench.recognizer.embedder.model_id)
+    if name not in names:
+        remedy = did_you_mean(name, names, "`edge-app gallery list` shows the names")
+        raise UsageError(f"nobody named {name!r} is enrolled", remedy=remedy)
     deadline_s = time.monotonic() + timeout_s
     with Stop() as stop, closing(watch(bench, source, stop, report, deadline_s=deadline_s)) as events:
         return any(event.event == "recognized" and event.name == name for event in events)
