@@ -24,10 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return code
     except UsageError as error:
-        process.tell_error(f"edge-app: {error}")
+        process.tell_error(str(error))
         return 2
     except EdgeError as error:
-        process.tell_error(f"edge-app: {error}")
+        process.tell_error(str(error))
         return 1
     except BrokenPipeError:  # the reader went away: `| head`
         process.give_up_output()
@@ -35,15 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         process.give_up_output()
         where = f"{error.filename}" if error.filename is not None else "standard output"
-        process.tell_error(f"edge-app: {EdgeError(f'{where}: {error.strerror or error}')}")
+        process.tell_error(f"{where}: {error.strerror or error}")
         return 1
     except KeyboardInterrupt as stop:
-        process.tell_error("edge-app: stopped")
+        process.tell_error("stopped")
         return 128 + (stop.number if isinstance(stop, process.Stopped) else signal.SIGINT)
     except Exception as error:
         if os.environ.get("EDGE_APP_DEBUG"):
             raise
-        process.tell_error(f"edge-app: {_internal_fault(error, words)}")
+        process.tell_error(_internal_fault(error, words))
         return 1
 
 
@@ -60,8 +60,12 @@ def _run(words: Sequence[str]) -> int:
         return int(commands.parse(words, lambda parsed: parsed.run(parsed.arguments)))
     except click.exceptions.Exit as done:
         return done.exit_code
+    except click.Abort:  # ctrl-C or the end of the input where a question was asked
+        process.tell_error("stopped")
+        return 128 + signal.SIGINT
     except click.ClickException as error:
-        process.tell_error(commands.misuse(error))
+        path, what = commands.misuse(error)
+        process.tell_error(f"{what}; see {path} --help", who=path)
         return 2
 
 

@@ -139,8 +139,8 @@ def parse(words: Sequence[str], act: Act = lambda parsed: parsed) -> Any:
         return top.invoke(ctx)
 
 
-def misuse(error: click.ClickException) -> str:
-    """What is wrong with a command line, in one line, and where to read on."""
+def misuse(error: click.ClickException) -> tuple[str, str]:
+    """Which command was misused, and what is wrong in one line."""
     path = PROGRAM
     if isinstance(error, click.UsageError) and error.ctx is not None:
         path = error.ctx.command_path
@@ -153,4 +153,4 @@ def misuse(error: click.ClickException) -> str:
     else:
         what = " ".join(error.format_message().split()).rstrip(".")
         what = what[:1].lower() + what[1:]
-    return f"{path}: {what}; see {path} --help"
+    return path, what

@@ -25,11 +25,18 @@ def command() -> Group:
             Command("list", run_list, help="list everybody enrolled", more=_LAST_SEEN,
                 example="edge-app gallery list", params=[json()]),
             Command("show", run_show, help="show one person's templates", example="edge-app gallery show Ada",
-                params=[Argument("name", "NAME", "who"), json()]),
+                params=[Argument("name", "NAME", "who", complete=options.enrolled_names), json()]),
             Command("rename", run_rename, help="give a person another name", example="edge-app gallery rename Ada Eve",
-                params=[Argument("old", "OLD", "who"), Argument("new", "NEW", "the name from now on")]),
+                params=[
+                    Argument("old", "OLD", "who", complete=options.enrolled_names),
+                    Argument("new", "NEW", "the name from now on"),
+                ]),
             Command("forget", run_forget, help="delete a person's templates for good",
-                example="edge-app gallery forget Ada", params=[Argument("name", "NAME", "who")]),
+                example="edge-app gallery forget Ada",
+                params=[
+                    Argument("name", "NAME", "who", complete=options.enrolled_names),
+                    Option("--yes", kind=bool, help="do not ask first, which is done on a terminal only"),
+                ]),
             Command("reenroll", run_reenroll,
                 help="enroll everybody for the embedder in use, from the pictures that were kept",
                 example="edge-app gallery reenroll",
@@ -101,7 +108,7 @@ def run_show(args: Arguments) -> int:
     """Print one person's templates: never the vectors."""
     _, vault = _open(args)
     with vault:
-        identity = vault.identity(args.name)
+        person = vault.person(args.name)
         seen = vault.last_seen(args.name)
     templates: list[dict[str, Any]] = [
         {
@@ -113,10 +120,10 @@ def run_show(args: Arguments) -> int:
             "brightness": round(t.quality.brightness, 1),
             "yaw": round(t.quality.yaw, 3),
         }
-        for t in identity.templates
+        for t in (shot.template for shot in person.shots)
     ]
     if args.json:
-        options.print_json({"name": identity.name, "last_seen_s": seen, "templates": templates})
+        options.print_json({"name": person.name, "last_seen_s": seen, "templates": templates})
         return 0
     columns = ("source", "enrolled", "model", "face", "detail", "light", "turn")
     rows = [
@@ -128,7 +135,7 @@ def run_show(args: Arguments) -> int:
         )
         for t in templates
     ]
-    options.show(options.table(f"{identity.name}, last seen {_when(seen)}", columns, rows))
+    options.show(options.table(f"{person.name}, last seen {_when(seen)}", columns, rows))
     return 0
 
 
@@ -224,9 +231,15 @@ def run_rename(args: Arguments) -> int:
 
 
 def run_forget(args: Arguments) -> int:
-    """Forget one person."""
+    """Forget one person; 1 when the user would rather not."""
     _, vault = _open(args)
     with vault:
+        if not args.yes:
+            held = vault.person(args.name)
+            question = f"Delete {held.name}'s {len(held.shots)} template{_s(len(held.shots))} for good?"
+            if not options.confirmed(question):
+                options.note("nothing was deleted")
+                return 1
         count = vault.forget(args.name)
     options.say(f"{args.name} is forgotten: {count} template{'s' if count != 1 else ''} deleted for good")
     return 0

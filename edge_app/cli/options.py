@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
+from click.shell_completion import CompletionItem
 
 from edge_app.cli.parameters import Arguments, Option
-from edge_app.cli.process import give_up_output, tell_error
+from edge_app.cli.process import coloured, give_up_output, tell_error
 from edge_app.core.errors import EdgeError, UsageError
 from edge_app.core.plain_text import json_line, plain
 
@@ -202,7 +202,7 @@ def say(*parts: str | Coloured) -> None:
     line of its own.
     """
     with _output():
-        print(_painted(parts, sys.stdout), flush=True)
+        print(_painted(parts), flush=True)
 
 
 def say_lines(text: str) -> None:
@@ -221,7 +221,7 @@ def print_json(value: Any) -> None:
 
 def warn(text: str) -> None:
     """One line on standard error: what is wrong, or what the user must know."""
-    tell_error(_painted((Coloured("edge-app:", "yellow"), f" {text}"), sys.stderr))
+    tell_error(text, colour="yellow")
 
 
 def note(text: str) -> None:
@@ -230,19 +230,43 @@ def note(text: str) -> None:
         warn(text)
 
 
+def confirmed(question: str) -> bool:
+    """Ask a person at a terminal; yes where there is none, for a script has decided already."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return True
+    return click.confirm(plain(question), default=False, err=True)
+
+
+def enrolled_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names in the gallery, for a shell; none where it cannot be read."""
+    from edge_app.gallery.storage import Vault
+    from edge_app.system.data_folder import Home
+
+    above: click.Context | None = ctx
+    given = None
+    while given is None and above is not None:
+        given, above = above.params.get("home"), above.parent
+    try:
+        with Vault(Home.locate(given).gallery_path) as vault:
+            names = vault.names()
+    except EdgeError:
+        return []
+    return [CompletionItem(name) for name in names if name.casefold().startswith(incomplete.casefold())]
+
+
 def asked_for(flag: str) -> bool:
     """Whether --quiet or --verbose was given to the command that runs."""
     context = click.get_current_context(silent=True)
     return context is not None and bool(context.params.get(flag))
 
 
-def _painted(parts: Iterable[str | Coloured], stream: TextIO) -> str:
-    coloured = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def _painted(parts: Iterable[str | Coloured]) -> str:
+    paint = coloured(sys.stdout)
     return "".join(
         plain(part)
         if isinstance(part, str)
         else click.style(plain(part.text), fg=part.colour)
-        if coloured
+        if paint
         else plain(part.text)
         for part in parts
     )

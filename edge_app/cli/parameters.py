@@ -108,7 +108,7 @@ class Option(click.Option):
             names,
             help=help,
             type=None if flag else _click_type(kind),
-            is_flag=flag,
+            is_flag=flag or None,  # False would mean a value that may be left out
             metavar=metavar if metavar is None or not many else f"{metavar}...",
             required=required,
             multiple=repeated or many,
@@ -165,7 +165,7 @@ def words_and_values(params: Sequence[click.Parameter], words: Sequence[str]) ->
         if option is None or not rest:
             continue
         if rest[0] == "--" or (rest[0].startswith("-") and rest[0] in known):
-            raise click.BadOptionUsage(word, f"Option {word} requires an argument.")
+            raise click.BadOptionUsage(word, f"Option {word!r} requires an argument.")
         several = isinstance(option, Option) and option.many
         while rest:
             yield rest.pop(0), option if isinstance(option, Option) else None
@@ -209,25 +209,23 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Give options that take several words one at a time, as click wants them."""
-        if not ctx.resilient_parsing:
-            args = self._one_value_each(ctx, args)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args if ctx.resilient_parsing else self._one_value_each(ctx, args))
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
 
     def _one_value_each(self, ctx: click.Context, args: Sequence[str]) -> list[str]:
         made: list[str] = []
         taken, last, count = 0, "", 0
-        try:
-            for word, option in words_and_values(self.get_params(ctx), args):
-                taken += 1
-                count = count + 1 if option is not None else 0
-                if count > 1:
-                    made.append(last)  # the option's name again, before its next value
-                if option is None:
-                    last = word
-                made.append(word)
-        except click.UsageError as error:
-            error.ctx = ctx
-            raise
+        for word, option in words_and_values(self.get_params(ctx), args):
+            taken += 1
+            count = count + 1 if option is not None else 0
+            if count > 1:
+                made.append(last)  # the option's name again, before its next value
+            if option is None:
+                last = word
+            made.append(word)
         return [*made, *args[taken:]]
 
     def invoke(self, ctx: click.Context) -> Any:

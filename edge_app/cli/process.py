@@ -10,7 +10,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Final
+from typing import Final, Literal, TextIO
+
+from edge_app.core.plain_text import plain
 
 ENDING: Final = ("SIGTERM", "SIGHUP")
 """Signals that end a command as ctrl-C does: what it was writing is put away."""
@@ -75,10 +77,18 @@ def open_standard_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def tell_error(line: str) -> None:
-    """Print one line to standard error, if it can be written."""
+def coloured(stream: TextIO) -> bool:
+    """Whether what goes to a stream may have colours: a terminal that knows them, and NO_COLOR not set."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") not in ("dumb", "", None)
+
+
+def tell_error(text: str, *, colour: Literal["red", "yellow"] = "red", who: str = "edge-app") -> None:
+    """Print one line to standard error, if it can be written; nothing in it steers the terminal."""
     with contextlib.suppress(OSError, ValueError):
-        print(line, file=sys.stderr, flush=True)
+        head = f"{who}:"
+        if coloured(sys.stderr):
+            head = f"\x1b[{31 if colour == 'red' else 33}m{head}\x1b[0m"
+        print(f"{head} {plain(text)}", file=sys.stderr, flush=True)
 
 
 def give_up_output() -> None:

@@ -65,7 +65,7 @@ def verify_command() -> Command:
         run_verify,
         example="edge-app verify 'Ada Lovelace' --source 0 --timeout 10",
         params=[
-            Argument("name", "NAME", "who is waited for, as enrolled"),
+            Argument("name", "NAME", "who is waited for, as enrolled", complete=options.enrolled_names),
             Option("--source", metavar="SOURCE", help=f"{_SOURCE_HELP} (default: see `cameras --use`)"),
             Option("--timeout", kind=float, default=10.0, metavar="S", help="seconds to look (default 10)"),
             *options.recognition(),
