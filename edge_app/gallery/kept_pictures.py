@@ -1,8 +1,7 @@
 """The pictures that the gallery keeps when the user wants it: enough of each to enroll it again with another model.
 
-Hides the file format. Flows in: a frame and the face or area that was enrolled. Flows out: JPEG bytes with the
-place of the face in their comment; the same back. Galleries made before hold upright crops as PNG: they come back
-too, and serve the models that take that very crop.
+A kept picture is a JPEG whose comment says where the face lies. Galleries made before hold upright crops as PNG: they
+come back too, and serve the models that take that very crop.
 """
 
 from __future__ import annotations
@@ -41,8 +40,11 @@ class Kept:
     """An aligned crop of a gallery made before, which another alignment cannot be cut from."""
 
 
-def keep_face(pixels: Pixels, face: Face) -> bytes:
-    """Encode the surroundings of a face of (H, W, 3) uint8 RGB pixels, its landmarks beside it."""
+def keep(pixels: Pixels, face: Face | None) -> bytes:
+    """Encode the surroundings of a face of (H, W, 3) uint8 RGB pixels; None: all of them, the area of a thing."""
+    if face is None:
+        shrunk, scale = _fitted(pixels)
+        return _encoded(shrunk, {"scale": scale})
     height, width = pixels.shape[:2]
     centre = (face.box[:2] + face.box[2:]) / 2
     half = (face.box[2:] - face.box[:2]) / 2 * GROWN
@@ -60,12 +62,6 @@ def keep_face(pixels: Pixels, face: Face) -> bytes:
         "scale": scale,
     }
     return _encoded(region, facts)
-
-
-def keep_area(area: Pixels) -> bytes:
-    """Encode the area (h, w, 3) uint8 RGB that a thing was enrolled from."""
-    shrunk, scale = _fitted(area)
-    return _encoded(shrunk, {"scale": scale})
 
 
 def kept_picture(data: bytes) -> Kept:

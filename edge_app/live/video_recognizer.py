@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from edge_app.core.errors import GalleryError
 from edge_app.core.types import Face, Float32s, Frame, Observation, Pixels
 from edge_app.gallery.enrollment import Refusal, Shot, choose_face
+from edge_app.gallery.kept_pictures import keep
 from edge_app.gallery.matching import Gallery, MatchRule
 from edge_app.inference.detector import Detector, DetectorOptions
 from edge_app.inference.embedder import Embedder
@@ -106,7 +107,7 @@ class LiveRecognizer:
             return face
         embedder = self._recognizer.embedder
         crops = embedder.crops(frame.pixels, [face])
-        return Shot(source, face, crops[0], measure(face, crops[0]), embedder.embed(crops)[0])
+        return Shot(source, face, crops[0], measure(face, crops[0]), embedder.embed(crops)[0], keep(frame.pixels, face))
 
 
 @dataclass(slots=True)

@@ -14,13 +14,12 @@ from dataclasses import dataclass, replace
 from edge_app.core.model_card import OperatingPoint
 from edge_app.core.types import Embedding
 from edge_app.gallery.calibration import points_of
-from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot, Verdict, judge_shots, template_of
+from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot, Verdict, judge_shots, settle_rivals, template_of
 from edge_app.gallery.matching import Gallery
 from edge_app.gallery.storage import Stored, Vault
 from edge_app.inference import onnx_model
 from edge_app.inference.detector import DetectorOptions
 from edge_app.inference.embedder import Embedder
-from edge_app.media.pictures import encode_png
 from edge_app.model_store.catalogue import catalogue
 from edge_app.model_store.choose_build import Choice, choose
 from edge_app.model_store.open_detector import open_detector
@@ -69,15 +68,17 @@ class Workbench:
         before: see `refreshed`.
         """
         own = own_embeddings(self.vault, name, self.recognizer.embedder.model_id)
-        shots = [look for _, look in looks if isinstance(look, Shot)]
         floor = replace(options, same_person_floor=same_person_floor(self.points, options.same_person_floor))
+        looks = settle_rivals(looks, own, floor)
+        shots = [look for _, look in looks if isinstance(look, Shot)]
         judged = iter(judge_shots(name, shots, own, self.recognizer.gallery, self.recognizer.rule, floor))
         verdicts = [next(judged) if isinstance(look, Shot) else Verdict(source, None, look) for source, look in looks]
         now_s = clock()
         accepted = [v.shot for v in verdicts if v.accepted and v.shot is not None]
         if accepted:
-            kept = [shot.kept or encode_png(shot.crop) for shot in accepted] if self.settings.keep_pictures else ()
-            self.vault.add(name, [template_of(shot, now_s) for shot in accepted], kept)
+            kept = [shot.kept for shot in accepted] if self.settings.keep_pictures else ()
+            templates = [template_of(shot, now_s) for shot in accepted]
+            self.vault.add(name, templates, kept, ignored=options.ignored, consent=options.consent)
         return verdicts
 
 

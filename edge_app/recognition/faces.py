@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from edge_app.core.types import Frame, Observation, Pixels, Sighting
-from edge_app.gallery.enrollment import Refusal, Shot, choose_face
-from edge_app.gallery.kept_pictures import keep_face
+from edge_app.core.types import Face, Frame, Observation, Pixels, Sighting
+from edge_app.gallery.enrollment import Refusal, SeveralFaces, Shot, choose_face, rivals
+from edge_app.gallery.kept_pictures import keep
 from edge_app.gallery.matching import Gallery, MatchRule
 from edge_app.inference.detector import Detector
 from edge_app.inference.embedder import Embedder
@@ -73,7 +73,13 @@ class Recognizer:
         faces = self.detector.detect(pixels)
         face = choose_face(faces, (pixels.shape[1], pixels.shape[0]), largest=largest)
         if isinstance(face, Refusal):
-            return face
+            if face.reason != "several-faces":
+                return face
+            meant = rivals(faces, (pixels.shape[1], pixels.shape[0]))
+            return SeveralFaces(face.reason, face.message, tuple(self._shot(pixels, one, source) for one in meant))
+        return self._shot(pixels, face, source)
+
+    def _shot(self, pixels: Pixels, face: Face, source: str) -> Shot:
         crops = self.embedder.crops(pixels, [face])
-        measured, kept = measure(face, crops[0]), keep_face(pixels, face)
+        measured, kept = measure(face, crops[0]), keep(pixels, face)
         return Shot(source, face, crops[0], measured, self.embedder.embed(crops)[0], kept)

@@ -20,7 +20,7 @@ from edge_app.core.model_card import ModelCard, OperatingPoint
 from edge_app.core.types import Embedding, Float32s, Frame, Pixels, Quality, Reading, Spotted, Template
 from edge_app.gallery.calibration import points_of
 from edge_app.gallery.enrollment import EnrollOptions, Refusal, judge_embeddings
-from edge_app.gallery.kept_pictures import keep_area
+from edge_app.gallery.kept_pictures import keep
 from edge_app.gallery.matching import NAMES_NOBODY, Gallery, MatchRule
 from edge_app.gallery.storage import Vault
 from edge_app.inference.embedder import Embedder
@@ -132,7 +132,7 @@ class ThingReader:
             return refusal
         where, crop = self._cut(pixels, box)
         measured, region = _measured(pixels, where, crop)
-        return ThingShot(source, where, crop, measured, self.embedder.embed(crop[None])[0], keep_area(region))
+        return ThingShot(source, where, crop, measured, self.embedder.embed(crop[None])[0], keep(region, None))
 
     def vector(self, pixels: Pixels) -> Float32s:
         """The unit vector (D,) of the whole picture."""

@@ -9,8 +9,19 @@ import numpy as np
 import pytest
 
 from edge_app.cli import main
+from edge_app.core.errors import UsageError
 from edge_app.core.types import Embedding, Face, Frame, Quality
-from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot, choose_face, judge_quality, judge_shots
+from edge_app.gallery.enrollment import (
+    Collection,
+    EnrollOptions,
+    Refusal,
+    SeveralFaces,
+    Shot,
+    choose_face,
+    judge_quality,
+    judge_shots,
+    settle_rivals,
+)
 from edge_app.gallery.matching import Gallery, MatchRule
 from edge_app.inference.face_quality import QualityLimits, measure
 from edge_app.media import sample
@@ -115,6 +126,115 @@ def test_somebody_enrolled_already_is_not_enrolled_again_under_another_name():
     assert reasons([shot(0)], gallery=known, name="Bob") == [None]
     assert reasons([shot(0)], gallery=known, options=replace(OPTIONS, allow_lookalike=True)) == [None]
     assert reasons([shot(60)], gallery=known) == [None]
+
+
+SOFT = replace(GOOD, sharpness=0.17)
+
+
+def verdicts(shots, own=(), gallery=None, options=OPTIONS):
+    return judge_shots("Ada", shots, [s.embedding for s in own], gallery or Gallery.empty("m"), RULE, options)
+
+
+def test_a_weak_shot_is_kept_with_a_warning_when_a_better_one_vouches_for_it():
+    good, soft = verdicts([shot(0), shot(20, quality=SOFT)])
+    assert good.accepted and good.warning is None
+    assert soft.accepted and "blurred (detail 0.17" in soft.warning
+    assert reasons([shot(20, quality=SOFT)], own=[shot(0)]) == [None]
+    assert reasons([shot(0), shot(100, quality=SOFT)]) == [None, "blurred"]
+
+
+def test_two_weak_shots_vouch_for_each_other_and_one_does_not():
+    assert reasons([shot(0, quality=SOFT)]) == ["blurred"]
+    both = verdicts([shot(0, quality=SOFT), shot(20, quality=replace(GOOD, score=0.87))])
+    assert [v.accepted for v in both] == [True, True] and all(v.warning for v in both)
+    assert reasons([shot(0, quality=SOFT), shot(100, quality=SOFT)]) == [None, "unlike-the-others"]
+    assert reasons([shot(0, quality=SOFT), shot(0.1, quality=SOFT)]) == [None, "enrolled-already"]
+
+
+def test_what_is_of_no_use_is_refused_whatever_vouches_for_it():
+    spoiled = replace(GOOD, sharpness=0.1)
+    assert reasons([shot(0), shot(10, quality=spoiled), shot(20, quality=spoiled)]) == [None, "blurred", "blurred"]
+
+
+def test_a_resemblance_is_a_question_with_both_names_and_the_similarity():
+    known = Gallery("m", ("Bob",), shot(5).embedding.vector[None], np.zeros(1, np.int64))
+    [asked] = verdicts([shot(0)], gallery=known)
+    assert not asked.accepted and all(word in asked.refusal.message for word in ("Ada", "Bob", "1.00", "0.90"))
+    [listed] = verdicts([shot(0)], gallery=known, options=replace(OPTIONS, allow_lookalike=True))
+    assert listed.accepted and (listed.resembles.name, listed.resembles.threshold) == ("Bob", 0.9)
+    assert listed.resembles.similarity == pytest.approx(math.cos(math.radians(5)))
+    [weak] = verdicts([shot(0, quality=SOFT)], own=[shot(10)], gallery=known)
+    assert weak.refusal.reason == "looks-like-somebody-else" and weak.warning is None
+
+
+def several(*degrees):
+    return SeveralFaces("several-faces", "2 faces", tuple(shot(one) for one in degrees))
+
+
+def settled(looks, own=()):
+    done = settle_rivals([("x", look) for look in looks], [s.embedding for s in own], OPTIONS)
+    return [
+        round(math.degrees(math.acos(min(1.0, float(look.embedding.vector[0]))))) if isinstance(look, Shot) else None
+        for _, look in done
+    ]
+
+
+def test_the_other_shots_of_a_name_tell_which_of_several_faces_is_meant():
+    assert settled([shot(0), several(100, 10)]) == [0, 10]
+    assert settled([several(100, 10)], own=[shot(0)]) == [10]
+    assert settled([several(100, 10), several(170, 20)]) == [10, 20]
+    assert settled([several(100, 10)]) == [None]
+    assert settled([shot(0), several(100, 170)]) == [0, None]
+    assert settled([shot(0), several(20, 10)]) == [0, None], "a twin beside her"
+    assert settled([several(100, 10), several(110, 20)]) == [None, None], "both are in both"
+
+
+def collection(source=None, own=()):
+    made = Collection("Ada", OPTIONS, [s.embedding for s in own])
+    if source:
+        made.choose(source)
+    return made
+
+
+def test_nothing_is_taken_before_a_source_was_chosen():
+    with pytest.raises(ValueError, match="before its source"):
+        collection().add("x", shot(0))
+
+
+def test_sources_are_mixed_only_when_the_user_says_so():
+    made = collection("camera")
+    made.choose("files")
+    made.add("a.jpg", shot(0))
+    with pytest.raises(UsageError, match="1 shots of Ada come from the files"):
+        made.choose("camera")
+    assert made.source == "files"
+    made.choose("camera", mix=True)
+    assert made.source == "camera" and len(made.shots) == 1
+    assert made.discard() == 1
+    made.choose("files")
+
+
+def test_another_person_before_the_camera_discards_what_was_taken_and_says_so():
+    made = collection("camera")
+    assert made.add("camera", shot(0)).taken and made.add("camera", shot(20)).taken
+    assert not made.add("camera", Refusal("no-face", "no face")).taken
+    changed = made.add("camera", shot(120))
+    assert (changed.taken, changed.discarded, made.looks) == (False, 2, ())
+    assert made.add("camera", shot(120)).taken
+    assert collection("camera", own=[shot(0)]).add("camera", shot(120)).taken is False
+
+
+def test_files_are_judged_together_at_the_end_and_nothing_before():
+    made = collection("files")
+    for degrees in (0, 100, 10):
+        assert made.add(f"{degrees}.jpg", shot(degrees)).taken
+    made.add("two.jpg", several(100, 15))
+    made.add("none.jpg", Refusal("no-face", "no face"))
+    told = [v.refusal.reason if v.refusal else None for v in made.judge(Gallery.empty("m"), RULE)]
+    assert told == [None, "unlike-the-others", None, "several-faces", "no-face"]
+    made.drop(1)
+    told = [v.refusal.reason if v.refusal else None for v in made.judge(Gallery.empty("m"), RULE)]
+    assert told == [None, None, None, "no-face"]
 
 
 @pytest.fixture(scope="module")

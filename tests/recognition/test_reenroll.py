@@ -16,7 +16,7 @@ from edge_app.core.errors import GalleryError, MediaError
 from edge_app.core.model_card import ModelCard
 from edge_app.core.types import Embedding, Face
 from edge_app.gallery.enrollment import EnrollOptions
-from edge_app.gallery.kept_pictures import keep_face, kept_picture
+from edge_app.gallery.kept_pictures import keep, kept_picture
 from edge_app.inference.geometry import align
 from edge_app.media import sample
 from edge_app.media.pictures import encode_png, read_picture
@@ -157,7 +157,7 @@ def test_the_face_is_found_again_exactly_where_it_was():
     points = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
     for size, corner in ((60, (20, 30)), (500, (900, 400)), (80, (-10, 1150))):
         face = Face(np.array([*corner, corner[0] + size, corner[1] + size]), points * size + corner, 0.9)
-        kept = kept_picture(keep_face(pixels, face))
+        kept = kept_picture(keep(pixels, face))
         assert kept.face is not None and max(kept.pixels.shape[:2]) <= 400
         assert kept.face.size_px / kept.scale == pytest.approx(size, rel=1e-3)
         was, again = (align(p, f.landmarks, "arcface-112") for p, f in ((pixels, face), (kept.pixels, kept.face)))
