@@ -1,9 +1,6 @@
-"""Live frames: hides the capture thread, reconnection, and telling a sound picture from a black or frozen one.
+"""The newest frame of any source, from a capture thread that opens a lost camera again by itself.
 
-In: a source's spec (see `edge_app.media.sources`). Out: always the newest frame, and a `CameraStatus` that says in
-one line
-what is wrong. A camera that is absent, busy, lost, black or frozen is a status and a retry, never an exception, and it
-comes back by itself.
+A camera that is absent, busy, lost, black or frozen is a status of one line and a retry, never an exception.
 """
 
 from __future__ import annotations
@@ -116,7 +113,8 @@ class Health:
     """Sensor noise makes two pictures of a real camera differ; a stream may repeat some when the network is slow."""
     FROZEN_MIN_FRAMES: Final = 5
 
-    def __init__(self) -> None:
+    def __init__(self, frozen_after_s: float = FROZEN_AFTER_S) -> None:
+        self._frozen_after_s = frozen_after_s
         self._last: NDArray[np.uint8] | None = None
         self._same = 0
         self._same_since_s = 0.0
@@ -138,7 +136,7 @@ class Health:
         if self._black_since_s is not None and time_s - self._black_since_s >= self.BLACK_AFTER_S:
             return "black"
         still_s = time_s - self._same_since_s
-        return "frozen" if self._same >= self.FROZEN_MIN_FRAMES and still_s >= self.FROZEN_AFTER_S else "sound"
+        return "frozen" if self._same >= self.FROZEN_MIN_FRAMES and still_s >= self._frozen_after_s else "sound"
 
 
 Opener = Callable[[str], Source]
@@ -180,6 +178,8 @@ class LiveCamera:
         self._loop_offset_s = 0.0
         self._failed_tries = 0
         self._reopens = 0
+        self._source: Source | None = None
+        self._stall_s = self._options.stall_s
         self._thread = threading.Thread(target=self._run, name=f"capture {self.spec.name}", daemon=True)
         atexit.register(self.close)
         self._thread.start()
@@ -192,7 +192,7 @@ class LiveCamera:
             span_s = arrivals[-1] - arrivals[0] if len(arrivals) > 1 else 0.0
             silent_s = self._clock() - arrivals[-1] if arrivals else 0.0
             fps = (len(arrivals) - 1) / span_s if span_s > 0 else 0.0
-        if self.spec.is_live and status.state in _DELIVERING and silent_s > self._options.stall_s:
+        if self.spec.is_live and status.state in _DELIVERING and silent_s > self._stall_s:
             error = CameraError(f"{self.spec.name} has sent no picture for {silent_s:.0f} s", remedy=_CHECK)
             return replace(status, state=CameraState.LOST, message=str(error), error=error, fps=0.0)
         return replace(status, fps=fps if status.state in _DELIVERING else 0.0)
@@ -217,6 +217,8 @@ class LiveCamera:
         """
         atexit.unregister(self.close)
         self._stopping.set()
+        if self._source is not None and self._source.spec.kind == "snapshot":
+            self._source.close()  # it may be waiting for the time of its next picture
         with self._changed:
             self._slot = None
             self._changed.notify_all()
@@ -257,6 +259,7 @@ class LiveCamera:
         except CameraError as error:
             return self._lost(error)
         with source:
+            self._source = source
             try:
                 return self._pump(source)
             except CameraError as error:
@@ -266,6 +269,10 @@ class LiveCamera:
     def _pump(self, source: Source) -> bool:
         """Deliver frames until the end; True when the source is to be opened again. Raises CameraError when lost."""
         health = Health()
+        if source.spec.kind == "snapshot":
+            health = Health(_STILL_SNAPSHOTS_S)
+            # A camera that is asked every ten seconds is not silent after three.
+            self._stall_s = max(self._options.stall_s, 2.5 / (source.fps or 1))
         first_index, start_s, last_time_s = self._next_index, self._clock(), 0.0
         unsound_since_s: float | None = None
         while not self._stopping.is_set():
@@ -316,7 +323,8 @@ class LiveCamera:
         state = _STATE_OF[sound]
         message = f"{self.spec.name}: {_ADVICE[sound]}" if sound in _ADVICE else ""
         if state is CameraState.LIVE:
-            self._failed_tries = self._reopens = 0
+            self._failed_tries = 0
+            self._reopens = 0
         time_s = frame.time_s if self.spec.is_live else frame.time_s + self._loop_offset_s
         with self._changed:
             if self._stopping.is_set():
@@ -365,6 +373,8 @@ class LiveCamera:
 
 
 _CHECK: Final = "check the cable and the network; it is being tried again"
+_STILL_SNAPSHOTS_S: Final = 60.0
+"""Cameras that give a picture a request make a new one at their own pace; some take ten seconds."""
 _DELIVERING: Final = (CameraState.LIVE, CameraState.BLACK, CameraState.FROZEN)
 _STATE_OF: Final = {"sound": CameraState.LIVE, "black": CameraState.BLACK, "frozen": CameraState.FROZEN}
 _ADVICE: Final = {

@@ -19,6 +19,7 @@ from edge_app.core.types import Frame
 from edge_app.media.kinds import kind_of_bytes
 from edge_app.media.pictures import picture_of_bytes
 from edge_app.system.http import answer_of
+from edge_app.system.timing import back_off_s
 
 if TYPE_CHECKING:
     from edge_app.media.sources import SourceSpec
@@ -89,13 +90,15 @@ class SnapshotSource:
     def read(self) -> Frame | None:
         """See `Source.read`."""
         trouble_s = time.monotonic() + PATIENCE_S
-        wait_s = _RETRY_S
+        failures = 0
         while self._open:
             self._wait(self._due_s - time.monotonic())
             self._due_s = time.monotonic() + 1 / (self.fps or FPS)
             try:
                 pixels = picture_of_bytes(self._ask(_MOST_BYTES), self.spec.name).pixels
             except (_Failed, MediaError) as error:
+                failures += 1
+                wait_s = back_off_s(failures, _RETRY_S, PATIENCE_S)
                 if time.monotonic() + wait_s > trouble_s:
                     reason = str(error) if isinstance(error, _Failed) else "it sends no whole picture"
                     raise CameraError(
@@ -103,7 +106,6 @@ class SnapshotSource:
                         remedy="check the camera, the password and the network",
                     ) from error
                 self._due_s = time.monotonic() + wait_s
-                wait_s *= 2
                 continue
             self._next += 1
             return Frame(pixels, self._next - 1, self._clock())

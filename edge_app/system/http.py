@@ -86,7 +86,10 @@ def answer_of(
         opener.add_handler(handler)
     try:
         with opener.open(request, timeout=bound_s) as answer:
-            yield answer
+            if not deadline.is_over:
+                yield answer
+            if deadline.is_over:  # what was cut off looks like an end to the parser
+                raise TimeoutError("it does not answer in time")
     except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
         if deadline.is_over:
             raise TimeoutError("it does not answer in time") from error
