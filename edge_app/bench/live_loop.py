@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edge_app.core.errors import EdgeError
-from edge_app.core.types import Frame, Observation
+from edge_app.core.types import Frame, Seen
 from edge_app.system.data_folder import Home
 from edge_app.system.settings import Settings
 from edge_app.system.timing import Stopwatch
 
 if TYPE_CHECKING:
     from edge_app.media.sample import Scene
-    from edge_app.recognition.face_session import Workbench
-    from edge_app.recognition.faces import Recognizer
+    from edge_app.recognition.faces import FaceRecognizer, PeopleSession
 
 Progress = Callable[[str], None]
 
@@ -84,14 +83,14 @@ def run(options: LiveBenchOptions, progress: Progress) -> dict[str, Any]:
     return result
 
 
-def sample_workbench(folder: Path, settings: Settings) -> Workbench:
+def sample_workbench(folder: Path, settings: Settings) -> PeopleSession:
     """A workbench over an empty data folder, with the sample people enrolled."""
     from edge_app.gallery.enrollment import EnrollOptions
     from edge_app.media import sample
     from edge_app.media.pictures import read_picture
-    from edge_app.recognition.face_session import open_workbench
+    from edge_app.recognition.open_session import open_people
 
-    bench = open_workbench(Home(folder / "home"), settings)
+    bench = open_people(Home(folder / "home"), settings)
     for name, paths in sample.people().items():
         looks = [(path.name, bench.recognizer.shot(read_picture(path), path.name)) for path in paths]
         bench.enroll(name, looks, EnrollOptions())
@@ -127,7 +126,7 @@ def _frames(scene: Scene) -> list[Frame]:
 
 
 def _costs(
-    recognizer: Recognizer, options: LiveBenchOptions, folder: Path, progress: Progress
+    recognizer: FaceRecognizer, options: LiveBenchOptions, folder: Path, progress: Progress
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     rows: list[dict[str, Any]] = []
     files: list[Path] = []
@@ -149,7 +148,7 @@ def _costs(
     return rows, absent
 
 
-def _ours(recognizer: Recognizer, frames: Sequence[Frame]) -> dict[str, dict[str, float]]:
+def _ours(recognizer: FaceRecognizer, frames: Sequence[Frame]) -> dict[str, dict[str, float]]:
     """The live loop and the naive one in turns of 30 frames, so that a busy moment hits both."""
     from edge_app.live.video_recognizer import LiveRecognizer
 
@@ -165,10 +164,10 @@ def _ours(recognizer: Recognizer, frames: Sequence[Frame]) -> dict[str, dict[str
     return {name: _figures(*(list(column) for column in zip(*rows, strict=True))) for name, rows in laps.items()}
 
 
-def _timed(observe: Callable[[Frame], Observation], frame: Frame) -> tuple[float, float, int]:
+def _timed(observe: Callable[[Frame], Seen], frame: Frame) -> tuple[float, float, int]:
     watch = Stopwatch()
     seen = observe(frame)
-    return watch.cpu_seconds * 1e3, watch.seconds * 1e3, len(seen.sightings)
+    return watch.cpu_seconds * 1e3, watch.seconds * 1e3, len(seen.findings)
 
 
 def _figures(cpu_ms: Sequence[float], wall_ms: Sequence[float], faces: Sequence[float]) -> dict[str, float]:
@@ -193,7 +192,7 @@ def _ratios(row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _one_core(recognizer: Recognizer, options: LiveBenchOptions, progress: Progress) -> dict[str, Any]:
+def _one_core(recognizer: FaceRecognizer, options: LiveBenchOptions, progress: Progress) -> dict[str, Any]:
     """Whether 30 frames a second of three faces fit into one core: CPU time of all threads counts."""
     progress("three faces at 640x480: does one core keep up with 30 fps?")
     found = _ours(recognizer, _frames(steady_scene((640, 480), 3, _WARM_FRAMES + options.frames)))[_LIVE]
@@ -266,7 +265,7 @@ def tracking_scenes() -> dict[str, Scene]:
     return scenes
 
 
-def _tracking(recognizer: Recognizer, progress: Progress) -> dict[str, Any]:
+def _tracking(recognizer: FaceRecognizer, progress: Progress) -> dict[str, Any]:
     from edge_app.bench.track_score import score
     from edge_app.live.video_recognizer import LiveRecognizer
     from edge_app.media import sample
@@ -275,7 +274,7 @@ def _tracking(recognizer: Recognizer, progress: Progress) -> dict[str, Any]:
     for name, scene in tracking_scenes().items():
         progress(f"tracking: {name}")
         live = LiveRecognizer(recognizer)
-        seen = ((live.observe(frame).sightings, truths) for frame, truths in sample.compose(scene))
+        seen = ((live.observe(frame).findings, truths) for frame, truths in sample.compose(scene))
         found = score(seen, away_frames=round(1.5 * scene.fps))
         rows[name] = {
             "identity_switches": found.identity_switches,
@@ -306,7 +305,8 @@ def soak(minutes: float, settings: Settings, progress: Progress, *, every_s: flo
     `every_s`: seconds between two samples. Returns the figures and whether memory stayed flat: its mean over the last
     quarter within 5 % of that over the second one (the first warms up), no thread or handle more than then.
     """
-    from edge_app.live.worker import Update, Worker, WorkerOptions
+    from edge_app.live.update import Update, WorkerOptions
+    from edge_app.live.worker import Worker
     from edge_app.media.live_camera import LiveOptions
 
     samples: list[dict[str, float]] = []

@@ -34,7 +34,7 @@ from edge_app.system.settings import Settings
 from edge_app.system.timing import WARM_UP_ROUNDS, Stopwatch, median_ms, median_ratio, medians, timed, times_in_turns
 
 if TYPE_CHECKING:
-    from edge_app.recognition.face_session import Workbench
+    from edge_app.recognition.faces import PeopleSession
 
 Progress = Callable[[str], None]
 Contestant = Callable[[], float]
@@ -151,7 +151,7 @@ def sample_frame() -> Frame:
 # Stages and contestants
 
 
-def _stages(bench: Workbench, rounds: int) -> dict[str, float]:
+def _stages(bench: PeopleSession, rounds: int) -> dict[str, float]:
     """Median milliseconds of each stage of one frame."""
     frame = sample_frame()
     laps = [bench.recognizer.observe(frame).timings_ms for _ in range(rounds + WARM_UP_ROUNDS)][WARM_UP_ROUNDS:]
@@ -159,7 +159,7 @@ def _stages(bench: Workbench, rounds: int) -> dict[str, float]:
 
 
 def _contests(
-    bench: Workbench, options: BenchOptions, threads: int, folder: Path
+    bench: PeopleSession, options: BenchOptions, threads: int, folder: Path
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """One embedding and one whole frame, by us and by the others; and who could not be had."""
     frame = sample_frame()
@@ -201,7 +201,7 @@ def _beside(
     return _take_turns(f"one embedding, {embedder.model_id}", contestants, options.rounds)
 
 
-def _embed(bench: Workbench, pixels: Pixels, face: Face) -> None:
+def _embed(bench: PeopleSession, pixels: Pixels, face: Face) -> None:
     _embed_with(bench.recognizer.embedder, pixels, face)
 
 
@@ -210,7 +210,7 @@ def _embed_with(embedder: Embedder, pixels: Pixels, face: Face) -> None:
 
 
 def _networks(
-    bench: Workbench, original: Path | None, threads: int, pixels: Pixels, face: Face
+    bench: PeopleSession, original: Path | None, threads: int, pixels: Pixels, face: Face
 ) -> Iterator[tuple[str, Contestant]]:
     """Our graph and the original one on the same crop: the network alone, as a crop is not the original's business."""
     embedder = bench.recognizer.embedder
@@ -287,11 +287,11 @@ def _folder(settings: Settings, count: int, folder: Path) -> dict[str, Any]:
     import cv2
 
     from edge_app.media.pictures import read_picture
-    from edge_app.recognition.face_session import open_workbench
+    from edge_app.recognition.open_session import open_people
     from edge_app.system.data_folder import Home
 
     paths = _many_pictures(folder / "pictures", count)
-    bench = open_workbench(Home(folder / "home"), replace(settings, threads=1))
+    bench = open_people(Home(folder / "home"), replace(settings, threads=1))
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     seconds = {1: 0.0, cores(): 0.0}
@@ -353,10 +353,10 @@ def _many_pictures(folder: Path, count: int) -> list[Path]:
 # The gallery and the process
 
 
-def _gallery(bench: Workbench, folder: Path) -> dict[str, Any]:
+def _gallery(bench: PeopleSession, folder: Path) -> dict[str, Any]:
     """Loading 100,000 people of one template each from disk, and matching one face against them."""
     from edge_app.gallery.storage import Vault
-    from edge_app.recognition.face_session import gallery_of
+    from edge_app.recognition.gallery_session import gallery_of
 
     model_id = bench.recognizer.embedder.model_id
     size = bench.recognizer.embedder.card.embedding_size or 128

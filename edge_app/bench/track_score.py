@@ -1,6 +1,6 @@
-"""How well people were followed, against a known truth: hides which sighting is which person.
+"""How well people were followed, against a known truth: hides which finding is which person.
 
-Flows in: the sightings of every frame of a composed clip with its truth. Flows out: a `TrackScore`. Pure.
+Flows in: the findings of every frame of a composed clip with its truth. Flows out: a `TrackScore`. Pure.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from edge_app.core.types import Sighting
+from edge_app.core.types import Finding
 from edge_app.inference.geometry import box_iou
 from edge_app.media.sample.scene import Truth
 
@@ -35,7 +35,7 @@ class TrackScore:
     identity_switches: int = 0
     """Times a person's track number changed while they were there, or a track went over to another person."""
     wrong_names: int = 0
-    """Sightings under somebody else's name."""
+    """Findings under somebody else's name."""
     flickers: int = 0
     """Times a name that had been given was lost or changed while the person was there."""
     frames_to_name: list[int] = field(default_factory=list)
@@ -43,7 +43,7 @@ class TrackScore:
     never_named: int = 0
     """Appearances of somebody known that ended without the name."""
     false_faces: int = 0
-    """Sightings where nobody is."""
+    """Findings where nobody is."""
 
 
 @dataclass(slots=True)
@@ -59,30 +59,30 @@ class _Person:
 
 
 def score(
-    frames: Iterable[tuple[Sequence[Sighting], Sequence[Truth]]], *, appear_visible: float = 0.75, away_frames: int = 20
+    frames: Iterable[tuple[Sequence[Finding], Sequence[Truth]]], *, appear_visible: float = 0.75, away_frames: int = 20
 ) -> TrackScore:
-    """Compare each frame's sightings with its truths."""
+    """Compare each frame's findings with its truths."""
     result = TrackScore(appear_visible, away_frames)
     here: dict[int, _Person] = {}
     owner: dict[int, int] = {}
-    for index, (sightings, truths) in enumerate(frames):
-        seen = _assign(sightings, truths)
+    for index, (findings, truths) in enumerate(frames):
+        seen = _assign(findings, truths)
         result.false_faces += sum(
-            truth is None and not _touches(sighting, truths) for sighting, truth in zip(sightings, seen, strict=True)
+            truth is None and not _touches(finding, truths) for finding, truth in zip(findings, seen, strict=True)
         )
-        by_actor = {truth.actor: s for s, truth in zip(sightings, seen, strict=True) if truth is not None}
+        by_actor = {truth.actor: s for s, truth in zip(findings, seen, strict=True) if truth is not None}
         for truth in truths:
             _follow(result, here, truth, by_actor.get(truth.actor), index)
-        for actor, sighting in by_actor.items():
-            if sighting.track is not None:
-                result.identity_switches += owner.setdefault(sighting.track, actor) != actor
-                owner[sighting.track] = actor
+        for actor, finding in by_actor.items():
+            if finding.track is not None:
+                result.identity_switches += owner.setdefault(finding.track, actor) != actor
+                owner[finding.track] = actor
     for person in here.values():
         _leave(result, person)
     return result
 
 
-def _follow(result: TrackScore, here: dict[int, _Person], truth: Truth, sighting: Sighting | None, index: int) -> None:
+def _follow(result: TrackScore, here: dict[int, _Person], truth: Truth, finding: Finding | None, index: int) -> None:
     person = here.get(truth.actor)
     if truth.visible < _HIDDEN:
         return
@@ -90,19 +90,19 @@ def _follow(result: TrackScore, here: dict[int, _Person], truth: Truth, sighting
         _leave(result, here.pop(truth.actor))
         person = None
     if person is None:
-        if truth.visible < result.appear_visible and sighting is None:
+        if truth.visible < result.appear_visible and finding is None:
             return
         person = here[truth.actor] = _Person(index, index, truth.name is not None)
     person.until = index
     result.faces += 1
-    if sighting is None:
+    if finding is None:
         return
     result.found += 1
-    name = sighting.match.name
+    name = finding.name
     result.wrong_names += name is not None and name != truth.name
     result.flickers += person.name is not None and name != person.name
-    result.identity_switches += person.track is not None and sighting.track != person.track
-    person.track, person.name = sighting.track, name
+    result.identity_switches += person.track is not None and finding.track != person.track
+    person.track, person.name = finding.track, name
     if person.named_after is None and name is not None and name == truth.name:
         person.named_after = index - person.since + 1
 
@@ -114,12 +114,12 @@ def _leave(result: TrackScore, person: _Person) -> None:
         result.never_named += 1
 
 
-def _assign(sightings: Sequence[Sighting], truths: Sequence[Truth]) -> list[Truth | None]:
-    """The truth of each sighting: best overlap first, each truth once; those that are hidden come last."""
-    assigned: list[Truth | None] = [None] * len(sightings)
-    if not sightings or not truths:
+def _assign(findings: Sequence[Finding], truths: Sequence[Truth]) -> list[Truth | None]:
+    """The truth of each finding: best overlap first, each truth once; those that are hidden come last."""
+    assigned: list[Truth | None] = [None] * len(findings)
+    if not findings or not truths:
         return assigned
-    overlap = box_iou(np.stack([s.face.box for s in sightings]), np.stack([t.box for t in truths]))
+    overlap = box_iou(np.stack([s.box for s in findings]), np.stack([t.box for t in truths]))
     overlap *= np.array([0.5 if t.visible < 0.5 else 1.0 for t in truths], np.float32)
     for flat in np.argsort(-overlap, axis=None):
         s, t = divmod(int(flat), len(truths))
@@ -128,5 +128,5 @@ def _assign(sightings: Sequence[Sighting], truths: Sequence[Truth]) -> list[Trut
     return assigned
 
 
-def _touches(sighting: Sighting, truths: Sequence[Truth]) -> bool:
-    return bool(truths) and float(box_iou(sighting.face.box[None], np.stack([t.box for t in truths])).max()) > 0.1
+def _touches(finding: Finding, truths: Sequence[Truth]) -> bool:
+    return bool(truths) and float(box_iou(finding.box[None], np.stack([t.box for t in truths])).max()) > 0.1

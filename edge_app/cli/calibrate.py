@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
 from edge_app.core.errors import MediaError, UsageError
+from edge_app.core.task import Task
 
 if TYPE_CHECKING:
     from edge_app.core.types import Float32s, Pixels
@@ -105,7 +106,7 @@ def _entries(home: Home, settings: Settings, given: str | None, precision: str |
     found = [entry for entry in builds(home, model_id) if precision in (None, "auto", entry.precision)]
     if not found:
         raise UsageError(f"there is no {precision} build of {model_id}", expected="another --precision")
-    if not found[0].task.endswith("embedding"):
+    if not found[0].task.embeds:
         raise UsageError(f"{model_id} is a model for {found[0].task}", expected="an embedder")
     return model_id, found
 
@@ -114,7 +115,7 @@ def _in_use(home: Home, settings: Settings) -> str:
     """The embedder that recognize and watch use: of things where those are looked for, else of faces."""
     from edge_app.model_store.catalogue import catalogue
 
-    things = {entry.id for entry in catalogue(home) if entry.task == "image-embedding"}
+    things = {entry.id for entry in catalogue(home) if entry.task is Task.IMAGE_EMBEDDING}
     return settings.model if settings.model in things else settings.embedder
 
 
@@ -123,11 +124,11 @@ def _embedder(args: Arguments, home: Home, settings: Settings, entries: Sequence
     from edge_app.model_store.catalogue import open_entry
 
     embedders = [Embedder(open_entry(entry, settings.threads)) for entry in entries]
-    if entries[0].task == "image-embedding":
+    if entries[0].task is Task.IMAGE_EMBEDDING:
         from edge_app.gallery.matching import NAMES_NOBODY, Gallery
-        from edge_app.recognition.things import ThingReader
+        from edge_app.recognition.things import ThingRecognizer
 
-        readers = [ThingReader(one, Gallery.empty(one.model_id), NAMES_NOBODY) for one in embedders]
+        readers = [ThingRecognizer(one, Gallery.empty(one.model_id), NAMES_NOBODY) for one in embedders]
         return lambda pixels: [reader.vector(pixels) for reader in readers]
     from edge_app.gallery.enrollment import Refusal, choose_face
     from edge_app.model_store.open_detector import open_detector
@@ -207,7 +208,7 @@ def _warning(made: Calibration, entry: Entry) -> str | None:
     """What to do when the thresholds are as good as can be, and that is not good; None when all is well."""
     if made.trial is None or not made.hopeless:
         return None
-    what = "things" if entry.task == "image-embedding" else "people"
+    what = "things" if entry.task is Task.IMAGE_EMBEDDING else "people"
     share = f"{made.trial.fnir.value:.0%} were missed or misnamed"
     return (
         f"{made.model_id} ({entry.precision}) can hardly tell these {what} apart: {share}. Try another embedder, train "

@@ -15,9 +15,9 @@ from edge_app.cli.parameters import Arguments, Command, Option
 from edge_app.core.errors import EdgeError
 
 if TYPE_CHECKING:
-    from edge_app.core.types import Frame, Observation, Sighting
+    from edge_app.core.types import Finding, Frame, Seen
     from edge_app.media.sample.scene import Truth
-    from edge_app.recognition.face_session import Workbench
+    from edge_app.recognition.faces import PeopleSession
 
 
 def command() -> Command:
@@ -42,7 +42,7 @@ def run(args: Arguments) -> int:
         make_private_folder(args.output)
     with tempfile.TemporaryDirectory(prefix="edge-app-demo-") as scratch, contextlib.ExitStack() as stack:
         args = args.replaced(home=Path(scratch), threads=1 if args.threads is None else args.threads)
-        bench = options.workbench(args)
+        bench = options.people(args)
         stack.callback(bench.vault.close)
         enrolled = _enroll(bench, args)
         bench = bench.refreshed()
@@ -54,7 +54,7 @@ def run(args: Arguments) -> int:
     return 0 if result.well else 1
 
 
-def _enroll(bench: Workbench, args: Arguments) -> list[dict[str, Any]]:
+def _enroll(bench: PeopleSession, args: Arguments) -> list[dict[str, Any]]:
     from edge_app.gallery.enrollment import EnrollOptions
     from edge_app.media import sample
     from edge_app.media.pictures import read_picture
@@ -106,7 +106,7 @@ class _Result:
         }
 
 
-def _walk(bench: Workbench, args: Arguments) -> _Result:
+def _walk(bench: PeopleSession, args: Arguments) -> _Result:
     """The sample clip through the pipeline of any video, judged by what is known about it."""
     from dataclasses import asdict
 
@@ -126,12 +126,12 @@ def _walk(bench: Workbench, args: Arguments) -> _Result:
             bar.advance(task)
             timeline.add(seen)
             _judge(result, seen, truth)
-            marked = annotate(seen.frame.pixels, seen.sightings)
+            marked = annotate(seen)
             video.write(marked)
             # The picture shows the frame that tells most people apart, the smallest of them as large as may be.
             rank = (
-                len({s.match.name for s in seen.sightings}),
-                min((_inside_px(s, scene.size_px) for s in seen.sightings), default=0.0),
+                len({s.name for s in seen.findings}),
+                min((_inside_px(s, scene.size_px) for s in seen.findings), default=0.0),
             )
             if rank > best:
                 best, poster = rank, marked
@@ -142,32 +142,32 @@ def _walk(bench: Workbench, args: Arguments) -> _Result:
     return result
 
 
-def _inside_px(sighting: Sighting, size_px: tuple[int, int]) -> float:
+def _inside_px(finding: Finding, size_px: tuple[int, int]) -> float:
     """Width of a face as far as it is inside the picture."""
-    left, _, right, _ = (float(v) for v in sighting.face.box)
+    left, _, right, _ = (float(v) for v in finding.box)
     return min(right, size_px[0]) - max(left, 0.0)
 
 
-def _observe(bench: Workbench, pair: tuple[Frame, tuple[Truth, ...]]) -> tuple[Observation, tuple[Truth, ...]]:
+def _observe(bench: PeopleSession, pair: tuple[Frame, tuple[Truth, ...]]) -> tuple[Seen, tuple[Truth, ...]]:
     return bench.recognizer.observe(pair[0]), pair[1]
 
 
-def _judge(result: _Result, seen: Observation, truth: tuple[Truth, ...]) -> None:
+def _judge(result: _Result, seen: Seen, truth: tuple[Truth, ...]) -> None:
     """Hold what was seen against who was really there."""
     import numpy as np
 
     from edge_app.inference.geometry import box_iou
 
     if not truth:
-        result.wrong += sum(s.match.name is not None for s in seen.sightings)
+        result.wrong += sum(s.name is not None for s in seen.findings)
         return
     boxes = np.stack([person.box for person in truth]).astype(np.float32)
-    for sighting in seen.sightings:
-        overlap = box_iou(sighting.face.box[None], boxes)[0]
+    for finding in seen.findings:
+        overlap = box_iou(finding.box[None], boxes)[0]
         if overlap.max() < 0.3:
-            result.wrong += sighting.match.name is not None
+            result.wrong += finding.name is not None
             continue
-        person, name = truth[int(overlap.argmax())].name, sighting.match.name
+        person, name = truth[int(overlap.argmax())].name, finding.name
         if name == person:
             result.named[name or ""] += 1
         elif name is None and person is not None:
@@ -176,7 +176,7 @@ def _judge(result: _Result, seen: Observation, truth: tuple[Truth, ...]) -> None
             result.wrong += 1
 
 
-def _tell(bench: Workbench, result: _Result) -> None:
+def _tell(bench: PeopleSession, result: _Result) -> None:
     print(bench.recognizer.rule.words)
     print("in the clip:")
     for line in result.lines:

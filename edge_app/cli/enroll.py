@@ -15,10 +15,9 @@ from edge_app.core.errors import MediaError, UsageError
 from edge_app.core.names import same_but_for_case, valid_name
 
 if TYPE_CHECKING:
-    from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot, Verdict
+    from edge_app.gallery.enrollment import Refusal, Shot, Verdict
     from edge_app.media.folders import Unused
-    from edge_app.recognition.face_session import Workbench
-    from edge_app.recognition.things import ThingBench, ThingShot, ThingVerdict
+    from edge_app.recognition.gallery_session import GallerySession
 
 _THINGS = """\
 Things are enrolled with --model and a general image embedder. One that has no
@@ -58,9 +57,9 @@ def run(args: Arguments) -> int:
     unused: list[Unused] = []
     batches = _batches(args, unused)
     chosen = EnrollOptions(largest=args.largest, allow_lookalike=args.allow_lookalike)
-    desk = _desk(args)
+    session = _open(args)
     reports, whole = [], True
-    known = set(desk.names())
+    known = set(session.vault.names())
     with options.progress() as bar:
         task = bar.add_task("enrolling", total=sum(len(images) for _, images in batches))
         for given, images in batches:
@@ -75,9 +74,11 @@ def run(args: Arguments) -> int:
             known.add(name)
             looks = []
             for image in images:
-                looks.append((str(image), desk.look(image)))
+                looks.append((str(image), _look(session, image, args)))
                 bar.advance(task)
-            report, complete = desk.enroll(name, looks, chosen)
+            verdicts = session.enroll(name, looks, chosen)
+            session = session.refreshed()
+            report, complete = _report(name, verdicts, session)
             reports.append(report)
             whole = whole and complete
             if not args.json:
@@ -106,25 +107,49 @@ def _settled(name: str, known: Iterable[str], args: Arguments) -> str:
     return twin if click.confirm("Is it the same person?", default=True, err=True) else name
 
 
-def _desk(args: Arguments) -> _Faces | _Things:
+def _open(args: Arguments) -> GallerySession:
     """What enrolls: people, or things when --model names a general image embedder."""
     model = args.model
-    if model is not None:
-        from edge_app.model_store.catalogue import builds
+    if model is None:
+        if args.box is not None:
+            raise UsageError("--box is for things: faces are found", expected="--model with a general image embedder")
+        return options.people(args)
+    from edge_app.core.task import Task
+    from edge_app.model_store.catalogue import builds
+    from edge_app.recognition.open_session import open_things
 
-        home, settings = options.settings(args)
-        task = builds(home, model)[0].task
-        if task == "image-embedding":
-            if args.largest:
-                raise UsageError("--largest is for faces", expected="--box to say where the thing is")
-            from edge_app.recognition.things import open_thing_bench
-
-            return _Things(open_thing_bench(home, settings, model), args.box)
-        if task != "face-embedding":
-            raise UsageError(f"{model} is a model for {task}", expected="an embedder; `edge-app models list`")
+    home, settings = options.settings(args)
+    task = Task(builds(home, model)[0].task)
+    if task is Task.IMAGE_EMBEDDING:
+        if args.largest:
+            raise UsageError("--largest is for faces", expected="--box to say where the thing is")
+        return open_things(home, settings, model)
+    if task is not Task.FACE_EMBEDDING:
+        raise UsageError(f"{model} is a model for {task}", expected="an embedder; `edge-app models list`")
     if args.box is not None:
         raise UsageError("--box is for things: faces are found", expected="--model with a general image embedder")
-    return _Faces(options.workbench(args), largest=args.largest)
+    return options.people(args, model=model)
+
+
+def _look(session: GallerySession, image: Path, args: Arguments) -> Shot | Refusal:
+    """What a picture is about."""
+    import numpy as np
+
+    from edge_app.gallery.enrollment import Refusal
+    from edge_app.media.pictures import open_picture
+    from edge_app.recognition.things import judge_box
+
+    try:
+        picture = open_picture(image)
+    except MediaError as error:
+        return Refusal("unreadable", str(error))
+    # A huge picture was shrunk while it was read; the box is in the pixels of the file, and judged there.
+    box = None if args.box is None else np.asarray(args.box, np.float32)
+    if box is not None:
+        if refusal := judge_box(picture.original_size_px, box):
+            return refusal
+        box = box * picture.scale
+    return session.recognizer.shot(picture.pixels, str(image.name), box=box, largest=args.largest)
 
 
 def _box(text: str) -> tuple[float, ...]:
@@ -136,75 +161,6 @@ def _box(text: str) -> tuple[float, ...]:
     if len(box) != 4 or not all(abs(v) < 1e6 for v in box) or box[0] >= box[2] or box[1] >= box[3]:
         raise click.BadParameter(f"{text!r} is no box; expected X1,Y1,X2,Y2 with X1 < X2 and Y1 < Y2")
     return box
-
-
-class _Faces:
-    """Enrolls people."""
-
-    def __init__(self, bench: Workbench, *, largest: bool) -> None:
-        self._bench = bench
-        self._largest = largest
-
-    def names(self) -> list[str]:
-        """Who is enrolled."""
-        return list(self._bench.vault.names())
-
-    def look(self, image: Path) -> Shot | Refusal:
-        """The face that a picture is about."""
-        from edge_app.gallery.enrollment import Refusal
-        from edge_app.media.pictures import read_picture
-
-        try:
-            return self._bench.recognizer.shot(read_picture(image), str(image.name), largest=self._largest)
-        except MediaError as error:
-            return Refusal("unreadable", str(error))
-
-    def enroll(self, name: str, looks: Sequence[tuple[str, Any]], chosen: EnrollOptions) -> tuple[dict[str, Any], bool]:
-        """Judge and store one person; the report, and whether every picture was taken."""
-        verdicts = self._bench.enroll(name, looks, chosen)
-        self._bench = self._bench.refreshed()
-        model_id = self._bench.recognizer.embedder.model_id
-        return _report(name, verdicts, self._bench, model_id)
-
-
-class _Things:
-    """Enrolls things."""
-
-    def __init__(self, bench: ThingBench, box: tuple[float, ...] | None) -> None:
-        self._bench = bench
-        self._box = box
-
-    def names(self) -> list[str]:
-        """What is enrolled."""
-        return list(self._bench.vault.names())
-
-    def look(self, image: Path) -> ThingShot | Refusal:
-        """The area that a picture is about."""
-        import numpy as np
-
-        from edge_app.gallery.enrollment import Refusal
-        from edge_app.media.pictures import open_picture
-        from edge_app.recognition.things import judge_box
-
-        try:
-            picture = open_picture(image)
-        except MediaError as error:
-            return Refusal("unreadable", str(error))
-        # A huge picture was shrunk while it was read; the box is in the pixels of the file, and judged there.
-        box = None if self._box is None else np.asarray(self._box, np.float32)
-        if box is not None:
-            if refusal := judge_box(picture.original_size_px, box):
-                return refusal
-            box = box * picture.scale
-        return self._bench.reader.shot(picture.pixels, str(image.name), box)
-
-    def enroll(self, name: str, looks: Sequence[tuple[str, Any]], chosen: EnrollOptions) -> tuple[dict[str, Any], bool]:
-        """Judge and store one thing; the report, and whether every picture was taken."""
-        from edge_app.recognition.things import enroll_things
-
-        verdicts = enroll_things(self._bench, name, looks, chosen)
-        self._bench = self._bench.refreshed()
-        return _report(name, verdicts, self._bench, self._bench.reader.card.id)
 
 
 def _batches(args: Arguments, unused: list[Unused]) -> list[tuple[str, list[Path]]]:
@@ -224,20 +180,19 @@ def _batches(args: Arguments, unused: list[Unused]) -> list[tuple[str, list[Path
     return [(valid_name(args.name), list(args.images))]
 
 
-def _report(
-    name: str, verdicts: Sequence[Verdict | ThingVerdict], bench: Workbench | ThingBench, model_id: str
-) -> tuple[dict[str, Any], bool]:
-    from edge_app.recognition.face_session import own_embeddings
+def _report(name: str, verdicts: Sequence[Verdict], session: GallerySession) -> tuple[dict[str, Any], bool]:
+    """What became of one name, and whether every picture was taken."""
+    from edge_app.recognition.gallery_session import own_embeddings
 
+    model_id = session.recognizer.embedder.model_id
     accepted = sum(verdict.accepted for verdict in verdicts)
-    total = len(own_embeddings(bench.vault, name, model_id))
-    warning = _warning(name, accepted, total)
+    total = len(own_embeddings(session.vault, name, model_id))
     report = {
         "name": name,
         "model": model_id,
         "accepted": accepted,
         "templates": total,
-        "warning": warning,
+        "warning": _warning(name, accepted, total),
         "shots": [_shot_report(verdict) for verdict in verdicts],
     }
     return report, bool(verdicts) and accepted == len(verdicts)
@@ -253,7 +208,7 @@ def _warning(name: str, accepted: int, total: int) -> str | None:
     return None
 
 
-def _shot_report(verdict: Verdict | ThingVerdict) -> dict[str, Any]:
+def _shot_report(verdict: Verdict) -> dict[str, Any]:
     from dataclasses import asdict
 
     quality = {k: round(v, 3) for k, v in asdict(verdict.shot.quality).items()} if verdict.shot else None

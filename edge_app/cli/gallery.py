@@ -12,6 +12,7 @@ from edge_app.cli.parameters import Argument, Arguments, Command, Group, Option
 
 if TYPE_CHECKING:
     from edge_app.gallery.storage import Vault
+    from edge_app.recognition.gallery_session import GallerySession
     from edge_app.recognition.reenroll import Reenrolled
     from edge_app.system.data_folder import Home
 
@@ -149,10 +150,11 @@ def _measured(template: dict[str, Any]) -> tuple[str, ...]:
 
 def run_reenroll(args: Arguments) -> int:
     """Enroll again from kept pictures; 1 when somebody is left who needs new ones."""
-    vault, missing, model_id, following = _reenrolling(args)
+    session, following = _reenrolling(args)
+    model_id = session.recognizer.embedder.model_id
     done = []
-    with vault, options.progress() as bar:
-        task = bar.add_task("enrolling again", total=missing)
+    with session.vault, options.progress() as bar:
+        task = bar.add_task("enrolling again", total=len(session.missing))
         for one in following:
             done.append(one)
             bar.advance(task)
@@ -173,26 +175,28 @@ def run_reenroll(args: Arguments) -> int:
     return 1 if left else 0
 
 
-def _reenrolling(args: Arguments) -> tuple[Vault, int, str, Iterator[Reenrolled]]:
-    """The gallery, how many are missing, for which model, and what enrolls them again one by one."""
+def _reenrolling(args: Arguments) -> tuple[GallerySession, Iterator[Reenrolled]]:
+    """The session of the embedder that is meant, and what enrolls again one by one."""
     from edge_app.core.errors import UsageError
+    from edge_app.core.task import Task
     from edge_app.gallery.enrollment import EnrollOptions
     from edge_app.model_store.catalogue import builds
-    from edge_app.recognition.reenroll import reenroll, reenroll_things
+    from edge_app.recognition.open_session import open_things
+    from edge_app.recognition.reenroll import reenroll
 
-    chosen = EnrollOptions(allow_lookalike=args.allow_lookalike)
-    if args.model is not None:
-        home, settings = options.settings(args)
-        task = builds(home, args.model)[0].task
-        if task == "image-embedding":
-            from edge_app.recognition.things import open_thing_bench
-
-            things = open_thing_bench(home, settings, args.model)
-            return things.vault, len(things.missing), args.model, reenroll_things(things, chosen)
-        if task != "face-embedding":
+    home, settings = options.settings(args)
+    session: GallerySession
+    if args.model is None:
+        session = options.people(args, tell_missing=False)
+    else:
+        task = Task(builds(home, args.model)[0].task)
+        if not task.embeds:
             raise UsageError(f"{args.model} is a model for {task}", expected="an embedder; `edge-app models list`")
-    bench = options.workbench(args, tell_missing=False)
-    return bench.vault, len(bench.missing), bench.recognizer.embedder.model_id, reenroll(bench, chosen)
+        if task is Task.IMAGE_EMBEDDING:
+            session = open_things(home, settings, args.model)
+        else:
+            session = options.people(args, model=args.model, tell_missing=False)
+    return session, reenroll(session, EnrollOptions(allow_lookalike=args.allow_lookalike))
 
 
 def run_import(args: Arguments) -> int:

@@ -12,6 +12,7 @@ from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Group, Option
 from edge_app.core.errors import ModelError
 from edge_app.core.model_card import ModelCard
+from edge_app.core.task import Task
 from edge_app.system.files import size_words
 
 if TYPE_CHECKING:
@@ -327,11 +328,11 @@ def _told_added(args: Arguments, entry: Entry, line: str) -> int:
 
 def _next(model_id: str, card: ModelCard) -> str:
     """What one would do with a model that has just come."""
-    if card.task == "classification":
+    if card.task is Task.CLASSIFICATION:
         use = f"edge-app recognize PICTURE --model {model_id}, or for everything: edge-app models use {model_id}"
-    elif card.task == "image-embedding" and not card.operating_points:
+    elif card.task is Task.IMAGE_EMBEDDING and not card.operating_points:
         use = f"edge-app calibrate DIR --model {model_id}, for it has no thresholds yet"
-    elif card.task == "image-embedding":
+    elif card.task is Task.IMAGE_EMBEDDING:
         use = f"edge-app enroll NAME PICTURE... --model {model_id}"
     else:
         use = f"edge-app models use {model_id}"
@@ -370,7 +371,7 @@ def run_remove(args: Arguments) -> int:
 
 def _unusable(model_id: str, task: str, names: tuple[str, ...]) -> str:
     """What becomes of those that are enrolled with a model that is removed."""
-    one, many = ("thing", "things") if task == "image-embedding" else ("person", "people")
+    one, many = ("thing", "things") if task is Task.IMAGE_EMBEDDING else ("person", "people")
     who = f"1 {one} stays" if len(names) == 1 else f"{len(names)} {many} stay"
     listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     return f"{who} in the gallery, but what was learned with {model_id} is of no use until it is added again: {listed}"
@@ -379,7 +380,7 @@ def _unusable(model_id: str, task: str, names: tuple[str, ...]) -> str:
 def run_use(args: Arguments) -> int:
     """Choose one model, and say what follows from it."""
     from edge_app.model_store.install import in_use, use
-    from edge_app.recognition.face_session import unenrolled
+    from edge_app.recognition.gallery_session import unenrolled
     from edge_app.system.data_folder import Home
 
     home = Home.locate(args.home)

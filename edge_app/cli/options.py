@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from edge_app.inference.detector import DetectorOptions
-    from edge_app.recognition.face_session import Workbench
+    from edge_app.recognition.faces import PeopleSession
     from edge_app.system.data_folder import Home
     from edge_app.system.settings import Settings
 
@@ -60,18 +60,21 @@ def settings(args: Arguments) -> tuple[Home, Settings]:
     return home, replace(home.settings(), **{name: value for name, value in given.items() if value is not None})
 
 
-def workbench(args: Arguments, *, tell_missing: bool = True) -> Workbench:
-    """Load models and gallery for the options that were given; says on standard error whom this embedder lacks."""
-    from edge_app.recognition.face_session import open_workbench
+def people(args: Arguments, *, model: str | None = None, tell_missing: bool = True) -> PeopleSession:
+    """Open the recognition of people for the options that were given, over another embedder where `model` names one.
+
+    Says on standard error whom this embedder lacks.
+    """
+    from edge_app.recognition.open_session import OpenOptions, open_people
     from edge_app.recognition.reenroll import missing_line
 
     home, chosen = settings(args)
-    if (named := getattr(args, "model", None)) not in (None, "faces"):
-        chosen = replace(chosen, embedder=named)
-    bench = open_workbench(home, chosen, detector_options=detector_options(args))
-    if tell_missing and (told := missing_line(home, bench.vault, bench.recognizer.embedder.card)):
+    if model is not None:
+        chosen = replace(chosen, embedder=model)
+    session = open_people(home, chosen, OpenOptions(detector=detector_options(args)))
+    if tell_missing and (told := missing_line(home, session.vault, session.recognizer.embedder.card)):
         warn(told)
-    return bench
+    return session
 
 
 def detector_options(args: Arguments) -> DetectorOptions | None:

@@ -1,35 +1,18 @@
-"""Faces, classes, things: what `recognize` and `watch` look for, and how it is told.
-
-Imports nothing heavy at module level. Flows in: parsed arguments, frames. Flows out: a `View` for `recognize`, a reader
-for `watch`, lines, JSON, annotated pixels.
-"""
+"""What `recognize` and `watch` look for, and how it is told: a line for people, JSON for scripts."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options
 from edge_app.cli.parameters import Arguments, Option
 from edge_app.core.errors import UsageError
 from edge_app.core.model_card import ModelCard
-from edge_app.core.types import (
-    Classification,
-    Classified,
-    ClassScore,
-    Float32s,
-    Frame,
-    Observation,
-    Pixels,
-    Reading,
-    Sighting,
-)
+from edge_app.core.task import LookFor, Words
+from edge_app.core.types import Classification, ClassScore, Finding, Float32s, Match, Seen
 
 if TYPE_CHECKING:
-    from edge_app.recognition.classes import Reader, ReaderBench
-    from edge_app.recognition.face_session import Workbench
-    from edge_app.recognition.timeline import Timeline
-
-Seen = Observation | Reading
+    from edge_app.recognition.session import Session
 
 _LINE_TOP = 3
 """Labels in a line for people, unless --top says otherwise."""
@@ -46,274 +29,137 @@ def model_options() -> list[Option]:
     ]  # fmt: skip
 
 
-def chosen_reader(args: Arguments) -> Reader | None:
-    """The reader of --model or of the settings; None for faces.
+def open_chosen(args: Arguments) -> Session:
+    """Open what --model or the settings look for.
 
-    Raises UsageError for an unknown model or one that reads nothing, such as a detector.
+    Raises UsageError for an unknown model or one that tells nothing, such as a detector.
     """
-    home, chosen = options.settings(args)
-    model_id = args.model if args.model is not None else chosen.model
-    if model_id != "faces":
-        from edge_app.model_store.catalogue import builds
-
-        if builds(home, model_id)[0].task != "face-embedding":
-            from edge_app.recognition.classes import open_reader
-
-            precision = None if args.precision in (None, "auto") else args.precision
-            return open_reader(
-                home,
-                chosen,
-                model_id,
-                precision=precision,
-                unsure_below=args.unsure_below,
-                detector_options=options.detector_options(args),
-            )
-    if args.unsure_below is not None:
-        raise UsageError("--unsure-below is for classifiers", expected="--model with the id of one")
-    return None
-
-
-def reader_bench(args: Arguments, reader: Reader) -> ReaderBench:
-    """What the live loop needs of a data folder to let `reader` read; the gallery only where it holds its things."""
-    from edge_app.recognition.classes import ReaderBench, ThingWatcher
+    from edge_app.recognition.open_session import OpenOptions, open_session
 
     home, chosen = options.settings(args)
-    if not isinstance(reader, ThingWatcher):
-        return ReaderBench(home, chosen, reader)
-    from edge_app.gallery.storage import Vault
+    look_for = LookFor(args.model if args.model is not None else chosen.model)
+    precision = None if args.precision in (None, "auto") else args.precision
+    return open_session(
+        home, chosen, look_for, OpenOptions(precision, args.unsure_below, options.detector_options(args))
+    )
 
-    return ReaderBench(home, chosen, reader, Vault(home.gallery_path))
 
+def tell_of(session: Session, *, rule: bool = False) -> None:
+    """Say on standard error what the user should know: the licence, who is unknown to the model, who may be named.
 
-def tell_of(args: Arguments, reader: Reader, *, rule: bool = False) -> None:
-    """Say on standard error what the user should know of a reader: its licence, and which things it does not know.
-
-    With `rule` also how alike a thing must be to be named, where any is enrolled.
+    With `rule` also how alike somebody must be to be named, where anybody is enrolled.
     """
-    tell_licence(reader.card)
-    if reader.card.task != "image-embedding":
+    if session.recognizer.card is not None:
+        tell_licence(session.recognizer.card)
+    if session.vault is None:  # a classifier is served without what only a gallery needs
         return
-    from edge_app.gallery.storage import Vault
+    from edge_app.recognition.gallery_session import GallerySession
+
+    if not isinstance(session, GallerySession):
+        return
     from edge_app.recognition.reenroll import missing_line
-    from edge_app.recognition.things import ThingReader
 
-    if rule and isinstance(reader, ThingReader) and len(reader.gallery):
-        options.warn(_of_things(reader.rule.words))
-    home, _ = options.settings(args)
-    with Vault(home.gallery_path) as vault:
-        if told := missing_line(home, vault, reader.card):
-            options.warn(told)
+    words = session.recognizer.words
+    if told := missing_line(session.home, session.vault, session.recognizer.embedder.card):
+        options.warn(told)
+    elif not len(session.recognizer.gallery) and session.look_for.is_people:
+        options.warn("nobody is enrolled yet, so everybody is unknown; try: edge-app enroll NAME IMAGE IMAGE")
+    if rule and len(session.recognizer.gallery):
+        options.warn(_rule_words(session.recognizer.rule.words, words))
 
 
-def _of_things(words: str) -> str:
-    """What a rule says of people, said of things."""
-    for person, thing in (("1 person", "1 thing"), ("people", "things"), ("called somebody", "called by its name")):
-        words = words.replace(person, thing)
-    return words
+def _rule_words(said: str, words: Words) -> str:
+    """What a rule says of people, said of whatever is looked for."""
+    if words.noun != "person":
+        for person, thing in (
+            ("1 person", f"1 {words.noun}"),
+            ("people", words.nouns),
+            ("called somebody", "called by its name"),
+        ):
+            said = said.replace(person, thing)
+    return said
 
 
 def tell_licence(card: ModelCard) -> None:
     """Say on standard error, once a run, that a model may not be used for business."""
-    from edge_app.recognition.classes import licence_note
-
-    if note := licence_note(card):
-        options.warn(note)
+    if not card.commercial_use:
+        options.warn(f"{card.id} is for non-commercial use only (licence: {card.licence}; weights from {card.origin})")
 
 
-class View(Protocol):
-    """One way to look at frames, for `recognize`."""
-
-    def look(self, frame: Frame) -> Seen:
-        """Make something of a frame; called from several threads."""
-
-    def follow(self, seen: Seen) -> Seen:
-        """Take in what was seen in the next frame of a video, in order."""
-
-    def draw(self, seen: Seen) -> Pixels:
-        """The frame with all that was seen drawn on it."""
-
-    def line(self, seen: Seen) -> str:
-        """All that was seen, for people."""
-
-    def as_json(self, source: str, seen: Seen) -> dict[str, Any]:
-        """All that was seen, for scripts."""
-
-    def timeline(self) -> Timeline:
-        """Where the frames of one video are collected; the next video starts afresh."""
-
-
-class FaceView:
-    """Who is there."""
-
-    def __init__(self, bench: Workbench) -> None:
-        self._bench = bench
-
-    def look(self, frame: Frame) -> Seen:
-        """See `View.look`."""
-        return self._bench.recognizer.observe(frame)
-
-    def follow(self, seen: Seen) -> Seen:
-        """Every frame stands for itself."""
-        return seen
-
-    def draw(self, seen: Seen) -> Pixels:
-        """See `View.draw`."""
-        from edge_app.media.drawing import annotate
-
-        return annotate(seen.frame.pixels, _sightings(seen))
-
-    def line(self, seen: Seen) -> str:
-        """See `View.line`."""
-        return "; ".join(_face_line(face) for face in _sightings(seen)) or "no face"
-
-    def as_json(self, source: str, seen: Seen) -> dict[str, Any]:
-        """See `View.as_json`."""
-        faces = [
-            {
-                "box": _box(s.face.box),
-                "score": round(s.face.score, 4),
-                "name": s.match.name,
-                "similarity": round(s.match.similarity, 4),
-                "margin": round(s.match.margin, 4),
-            }
-            for s in _sightings(seen)
-        ]
-        return _head(source, seen) | {"faces": faces, "timings_ms": _timings(seen)}
-
-    def timeline(self) -> Timeline:
-        """See `View.timeline`."""
-        from edge_app.recognition.timeline import Timeline
-
-        return Timeline()
-
-
-class ModelView:
-    """What a classifier or a general image embedder says."""
-
-    def __init__(self, reader: Reader, *, explain: bool = False, top: int | None = None) -> None:
-        """`top`: how many labels are told, None for three in a line and all in JSON.
-
-        Raises UsageError when an explanation is asked of a model that has none, or `top` is not positive.
-        """
-        from edge_app.recognition.classes import ClassifierReader, Steady, judges_faces
-
-        if explain and not (isinstance(reader, ClassifierReader) and reader.classifier.explains):
-            raise UsageError(
-                f"{reader.card.id} cannot show where it looks", expected="a classifier whose graph has class_maps"
-            )
-        if top is not None and top < 1:
-            raise UsageError(f"--top is {top}", expected="at least 1")
-        self._reader = reader
-        self._explain = explain
-        self._top = top
-        self._steady = Steady(reader)
-        self._by_face = judges_faces(reader.card.crop)
-
-    def look(self, frame: Frame) -> Seen:
-        """See `View.look`."""
-        return self._reader.read(frame, explain=self._explain)
-
-    def follow(self, seen: Seen) -> Seen:
-        """Answers are averaged over the last frames, as in the live loop."""
-        return self._steady.smooth(_reading(seen))
-
-    def draw(self, seen: Seen) -> Pixels:
-        """See `View.draw`."""
-        from edge_app.media.drawing import annotate_reading
-
-        return annotate_reading(_reading(seen))
-
-    def line(self, seen: Seen) -> str:
-        """See `View.line`."""
-        reading = _reading(seen)
-        if self._is_of_things:
-            words = [_match_words(one.match.name, one.match.similarity) for one in reading.spotted]
-            return "; ".join(words) or "nothing"
-        if self._by_face:
-            return "; ".join(f"{self._words(one.classification)} {_at(one.box)}" for one in reading.classified) or (
-                "no face"
-            )
-        return self._words(reading.classified[0].classification)
-
-    def as_json(self, source: str, seen: Seen) -> dict[str, Any]:
-        """See `View.as_json`."""
-        reading = _reading(seen)
-        plain = _head(source, seen) | {"model": reading.model_id}
-        if self._is_of_things:
-            plain["things"] = [
-                {
-                    "box": _box(one.box),
-                    "name": one.match.name,
-                    "similarity": round(one.match.similarity, 4),
-                    "margin": round(one.match.margin, 4),
-                }
-                for one in reading.spotted
-            ]
-        elif self._by_face:
-            plain["faces"] = [{"box": _box(one.box)} | self._answer(one) for one in reading.classified]
+def line(session: Session, seen: Seen, top: int | None = None) -> str:
+    """All that was seen in a frame, for people; `top` labels of a classifier, None for three."""
+    recognizer = session.recognizer
+    told = []
+    for finding in seen.findings:
+        where = f"at {_corners(finding.box)}" if recognizer.finds_faces else ""
+        if isinstance(finding.answer, Match):
+            told.append(_match_words(finding.answer, where))
         else:
-            plain |= self._answer(reading.classified[0])
-        return plain | {"timings_ms": _timings(seen)}
+            told.append(" ".join(filter(None, (_class_words(finding.answer, top), where))))
+    return "; ".join(told) or ("no face" if recognizer.finds_faces else recognizer.words.nothing)
 
-    def timeline(self) -> Timeline:
-        """See `View.timeline`."""
-        from edge_app.recognition.timeline import CLASS_WORDS, THING_WORDS, Timeline
 
-        self._steady.reset()
-        return Timeline(THING_WORDS if self._is_of_things else CLASS_WORDS)
+def as_json(session: Session, source: str, seen: Seen, top: int | None = None) -> dict[str, Any]:
+    """All that was seen in a frame, for scripts; `top` labels of a classifier, None for all."""
+    recognizer = session.recognizer
+    plain: dict[str, Any] = {"source": source, "index": seen.frame.index, "time_s": round(seen.frame.time_s, 3)}
+    found = [_finding(one, top) for one in seen.findings]
+    if session.look_for.is_people:
+        plain["faces"] = found
+    else:
+        plain["model"] = session.look_for.word
+        if recognizer.finds_faces:
+            plain["faces"] = found
+        elif seen.findings and isinstance(seen.findings[0].answer, Classification):
+            plain |= {key: value for key, value in found[0].items() if key != "box"}
+        else:
+            plain["things"] = found
+    return plain | {"timings_ms": {stage: round(ms, 2) for stage, ms in seen.timings_ms.items()}}
 
-    @property
-    def _is_of_things(self) -> bool:
-        return self._reader.card.task == "image-embedding"
 
-    def _answer(self, one: Classified) -> dict[str, Any]:
-        classes = [
-            {"label": score.label, "probability": round(score.probability, 4)}
-            for score in one.classification.scores[: self._top]
-        ]
-        return {"classes": classes, "label": one.classification.label}
+def _finding(finding: Finding, top: int | None) -> dict[str, Any]:
+    answer = finding.answer
+    plain: dict[str, Any] = {"box": [round(float(v), 1) for v in finding.box]}
+    if isinstance(answer, Match):
+        if finding.face is not None:
+            plain["score"] = round(finding.face.score, 4)
+        return plain | {
+            "name": answer.name,
+            "similarity": round(answer.similarity, 4),
+            "margin": round(answer.margin, 4),
+        }
+    classes = [{"label": one.label, "probability": round(one.probability, 4)} for one in answer.scores[:top]]
+    return plain | {"classes": classes, "label": answer.name}
 
-    def _words(self, classification: Classification) -> str:
-        told = _score_words(classification.scores[: self._top or _LINE_TOP])
-        return told if classification.sure else f"not sure ({told})"
+
+def _class_words(answer: Classification, top: int | None) -> str:
+    told = _score_words(answer.scores[: top or _LINE_TOP])
+    return told if answer.sure else f"not sure ({told})"
 
 
 def _score_words(scores: tuple[ClassScore, ...]) -> str:
     return ", ".join(f"{one.label} {one.probability:.2f}" for one in scores)
 
 
-def _sightings(seen: Seen) -> tuple[Sighting, ...]:
-    return seen.sightings if isinstance(seen, Observation) else ()
+def _corners(box: Float32s) -> str:
+    return f"{box[0]:.0f},{box[1]:.0f}-{box[2]:.0f},{box[3]:.0f}"
 
 
-def _reading(seen: Seen) -> Reading:
-    if not isinstance(seen, Reading):
-        raise TypeError(f"found {type(seen).__name__}, expected a reading")
-    return seen
-
-
-def _head(source: str, seen: Seen) -> dict[str, Any]:
-    return {"source": source, "index": seen.frame.index, "time_s": round(seen.frame.time_s, 3)}
-
-
-def _timings(seen: Seen) -> dict[str, float]:
-    return {stage: round(ms, 2) for stage, ms in seen.timings_ms.items()}
-
-
-def _box(box: Float32s) -> list[float]:
-    return [round(float(v), 1) for v in box]
-
-
-def _at(box: Float32s) -> str:
-    return f"at {box[0]:.0f},{box[1]:.0f}-{box[2]:.0f},{box[3]:.0f}"
-
-
-def _face_line(sighting: Sighting) -> str:
-    return f"{_match_words(sighting.match.name, sighting.match.similarity, _at(sighting.face.box))}"
-
-
-def _match_words(name: str | None, similarity: float, where: str = "") -> str:
+def _match_words(match: Match, where: str = "") -> str:
     place = f" {where}" if where else ""
-    if name is None:
-        return f"unknown{place}" + (f" (nearest {similarity:.2f})" if similarity > -1 else "")
-    return f"{name} {similarity:.2f}{place}"
+    if match.name is None:
+        return f"unknown{place}" + (f" (nearest {match.similarity:.2f})" if match.similarity > -1 else "")
+    return f"{match.name} {match.similarity:.2f}{place}"
+
+
+def check_view(session: Session, *, explain: bool, top: int | None) -> None:
+    """Refuse --explain and --top where they mean nothing. Raises UsageError."""
+    card = session.recognizer.card
+    if (explain or top is not None) and not (card is not None and card.task.classifies):
+        raise UsageError("--explain and --top are for classifiers", expected="--model with the id of one")
+    if explain and not session.recognizer.explains:
+        raise UsageError(
+            f"{session.look_for} cannot show where it looks", expected="a classifier whose graph has class_maps"
+        )
+    if top is not None and top < 1:
+        raise UsageError(f"--top is {top}", expected="at least 1")

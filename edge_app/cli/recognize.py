@@ -13,10 +13,11 @@ from edge_app.core.errors import EdgeError, MediaError, UsageError
 from edge_app.core.types import Frame, Pixels
 
 if TYPE_CHECKING:
-    from edge_app.cli.output import Seen, View
+    from edge_app.core.types import Seen
     from edge_app.media.folders import Unused
     from edge_app.media.sources import SourceSpec
     from edge_app.media.video_writer import VideoWriter
+    from edge_app.recognition.session import Session
 
 _NOT_SEEN = """\
 Pictures and clips may be old: who or what is named here does not count as
@@ -69,13 +70,13 @@ def run(args: Arguments) -> int:
 
         cv2.setNumThreads(1)
         args = args.replaced(threads=1)
-    view = _view(args)
+    session = _open(args)
     namer = _Namer(args.save)
     pictures = [job for job in jobs if job.spec.kind == "picture"]
-    _pictures(view, pictures, args, namer, failed)
+    _pictures(session, pictures, args, namer, failed)
     for job in jobs:
         if job.spec.kind == "video":
-            _video(view, job, args, namer, failed)
+            _video(session, job, args, namer, failed)
     if args.save is not None and not args.json:
         copies = "1 annotated copy" if namer.written == 1 else f"{namer.written} annotated copies"
         options.warn(f"{copies} in {args.save}")
@@ -125,7 +126,7 @@ def _parsed(text: str) -> SourceSpec:
         raise MediaError(error.found, expected=_EXPECTED, remedy="check the path") from error
 
 
-def _view(args: Arguments) -> View:
+def _open(args: Arguments) -> Session:
     """What is looked for; tells what the user should know of it.
 
     With many pictures each gets one thread: all cores stay busy on different pictures, and batches save nothing more.
@@ -133,31 +134,22 @@ def _view(args: Arguments) -> View:
     batch: EfficientNet-Lite0 8.8 / 8.4 / 10.1, as INT8 6.3 / 6.1 / 7.4; SFace 11.2 / 11.1 / 12.9, as INT8 8.0 / 6.3 /
     7.2. Larger batches than the best lose, and the last gain, of a fifth, would have faces of several pictures wait.
     """
-    reader = output.chosen_reader(args)
-    if reader is not None:
-        output.tell_of(args, reader, rule=not args.json)
-        return output.ModelView(reader, explain=args.explain, top=args.top)
-    if args.explain or args.top is not None:
-        raise UsageError("--explain and --top are for classifiers", expected="--model with the id of one")
-    bench = options.workbench(args)
-    output.tell_licence(bench.recognizer.embedder.card)
-    if len(bench.recognizer.gallery) == 0:
-        if not bench.missing:
-            options.warn("nobody is enrolled yet, so every face is unknown; try: edge-app enroll NAME IMAGE IMAGE")
-    elif not args.json:
-        options.warn(bench.recognizer.rule.words)
-    return output.FaceView(bench)
+    session = output.open_chosen(args)
+    output.check_view(session, explain=args.explain, top=args.top)
+    output.tell_of(session, rule=not args.json)
+    return session
 
 
-def _pictures(view: View, jobs: list[_Job], args: Arguments, namer: _Namer, failed: Any) -> None:
+def _pictures(session: Session, jobs: list[_Job], args: Arguments, namer: _Namer, failed: Any) -> None:
+    from edge_app.media.drawing import annotate
     from edge_app.media.pictures import read_picture, write_picture
     from edge_app.system.parallel import cores, ordered_map
 
     def look(job: _Job) -> Seen | EdgeError:
         try:
-            seen = view.look(Frame(read_picture(job.path)))
+            seen = session.recognizer.observe(Frame(read_picture(job.path)), explain=args.explain)
             if args.save is not None:
-                write_picture(namer.name(job.path, ".jpg"), view.draw(seen))
+                write_picture(namer.name(job.path, ".jpg"), annotate(seen))
         except EdgeError as error:
             return error
         # The pixels of a thousand pictures must not wait for their turn to be printed.
@@ -173,28 +165,37 @@ def _pictures(view: View, jobs: list[_Job], args: Arguments, namer: _Namer, fail
                 failed(seen)
             else:
                 namer.written += args.save is not None
-                _report(view, str(job.path), seen, args)
+                _report(session, str(job.path), seen, args)
 
 
-def _video(view: View, job: _Job, args: Arguments, namer: _Namer, failed: Any) -> None:
+def _video(session: Session, job: _Job, args: Arguments, namer: _Namer, failed: Any) -> None:
+    from edge_app.media.drawing import annotate
     from edge_app.media.sources import open_source
+    from edge_app.recognition.smoothing import Smoothing
+    from edge_app.recognition.timeline import Timeline
     from edge_app.system.parallel import cores, ordered_map
 
-    timeline = view.timeline()
+    def look(frame: Frame) -> Seen:
+        return session.recognizer.observe(frame, explain=args.explain)
+
+    recognizer = session.recognizer
+    timeline = Timeline(recognizer.words)
+    # Answers of a classifier, or of things, are averaged over the last frames, as in the live loop.
+    smoothing = None if session.look_for.is_people else Smoothing(follows_faces=recognizer.finds_faces)
     try:
         with open_source(str(job.path)) as source, options.progress() as bar:
             task = bar.add_task(job.path.name, total=source.frame_count)
             frames = _frames(source, failed)
             writer = _Marked(namer.name(job.path, ".mp4"), source.fps, job.path) if args.save is not None else None
             try:
-                for found in ordered_map(view.look, frames, cores() if args.threads == 1 else 1):
-                    seen = view.follow(found)
+                for found in ordered_map(look, frames, cores() if args.threads == 1 else 1):
+                    seen = smoothing.smooth(found) if smoothing else found
                     bar.advance(task)
                     timeline.add(seen)
                     if writer is not None:
-                        writer.write(view.draw(seen), seen.frame.time_s)
+                        writer.write(annotate(seen), seen.frame.time_s)
                     if args.json:
-                        _report(view, str(job.path), seen, args)
+                        _report(session, str(job.path), seen, args)
             except BaseException:
                 if writer is not None:
                     writer.abandon()
@@ -222,11 +223,11 @@ def _frames(source: Any, failed: Any) -> Iterator[Frame]:
         yield frame
 
 
-def _report(view: View, source: str, seen: Seen, args: Arguments) -> None:
+def _report(session: Session, source: str, seen: Seen, args: Arguments) -> None:
     if args.json:
-        options.print_json(view.as_json(source, seen))
+        options.print_json(output.as_json(session, source, seen, args.top))
     else:
-        options.say(f"{source}: {view.line(seen)}")
+        options.say(f"{source}: {output.line(session, seen, args.top)}")
 
 
 class _Namer:

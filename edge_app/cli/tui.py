@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 from edge_app.cli import options
 from edge_app.cli.parameters import Arguments, Command, Option
 from edge_app.core.errors import EdgeError, MediaError, ModelError, UsageError
+from edge_app.core.task import Task
 from edge_app.system.files import write_private
 
 if TYPE_CHECKING:
-    from edge_app.core.types import Observation, Pixels, Reading
+    from edge_app.core.types import Pixels, Seen
     from edge_app.media.cameras import CameraInfo
     from edge_app.model_store.shipped import Entry
-    from edge_app.recognition.face_session import Workbench
-    from edge_app.recognition.things import ThingShot
+    from edge_app.recognition.faces import PeopleSession
     from edge_app.system.data_folder import Home
     from edge_app.system.settings import Settings
     from edge_app.tui.app import EdgeApp
@@ -95,7 +95,6 @@ def desk_of(args: Arguments) -> Desk:
         pictures_named=pictures_named,
         decode=_decode,
         catalogue=_catalogue,
-        enroll_things=_enroll_things,
         add_model=lambda path: _add_model(home, path),
         remove_model=lambda model_id: _remove_model(home, model_id),
         changes_to_use=lambda model_id: _changes_to_use(home, model_id),
@@ -133,23 +132,23 @@ def _cameras() -> Sequence[CameraInfo]:
 
 def _open_worker(home: Home, settings: Settings, source: str, sink: Sink, min_face_px: float | None) -> LiveWorker:
     from edge_app.inference.detector import DetectorOptions
-    from edge_app.live.worker import Worker, WorkerOptions
+    from edge_app.live.update import WorkerOptions
+    from edge_app.live.worker import Worker
     from edge_app.media.live_camera import LiveOptions
-    from edge_app.recognition.face_session import open_workbench
+    from edge_app.recognition.open_session import OpenOptions, open_people
 
     detector = DetectorOptions() if min_face_px is None else DetectorOptions(min_face_px=min_face_px)
-    bench = open_workbench(home, settings, detector_options=detector)
+    bench = open_people(home, settings, OpenOptions(detector=detector))
     return Worker(bench, source, sink, WorkerOptions(camera=LiveOptions(loop=True)))
 
 
-def _snapshot(home: Home, shown: Observation | Reading) -> Path:
+def _snapshot(home: Home, shown: Seen) -> Path:
     """Write the picture with what was made of it as a private file in the data folder."""
     import cv2
 
-    from edge_app.core.types import Reading
-    from edge_app.media.drawing import annotate, annotate_reading
+    from edge_app.media.drawing import annotate
 
-    drawn = annotate_reading(shown) if isinstance(shown, Reading) else annotate(shown.frame.pixels, shown.sightings)
+    drawn = annotate(shown)
     done, data = cv2.imencode(".png", drawn[..., ::-1])
     if not done:
         raise MediaError("the picture cannot be written as PNG")
@@ -189,7 +188,7 @@ def _decode(data: bytes) -> Pixels:
     return np.ascontiguousarray(np.asarray(small, np.uint8)[..., ::-1])
 
 
-def _catalogue(bench: Workbench) -> tuple[ModelLine, ...]:
+def _catalogue(bench: PeopleSession) -> tuple[ModelLine, ...]:
     from edge_app.model_store.catalogue import catalogue
 
     looked_for = bench.home.settings().model
@@ -198,7 +197,7 @@ def _catalogue(bench: Workbench) -> tuple[ModelLine, ...]:
     return tuple(sorted(lines, key=lambda line: (not line.in_use, line.task, line.model_id, line.precision)))
 
 
-def _model_line(bench: Workbench, entry: Entry, looked_for: str) -> ModelLine:
+def _model_line(bench: PeopleSession, entry: Entry, looked_for: str) -> ModelLine:
     """One build; a file that is gone or damaged is a line that says so, for it must be possible to remove it."""
     from edge_app.gallery.calibration import points_of
     from edge_app.model_store.onnx_inspect import inspect
@@ -221,26 +220,13 @@ def _model_line(bench: Workbench, entry: Entry, looked_for: str) -> ModelLine:
     return replace(line, card=card, points=points, calibrated=calibrated, threshold=threshold)
 
 
-def _threshold(bench: Workbench, entry: Entry) -> float | None:
+def _threshold(bench: PeopleSession, entry: Entry) -> float | None:
     """The similarity from which somebody, or something, is named; None for what names nobody."""
     from edge_app.tui.gallery_queries import thing_threshold
 
     if entry == bench.choice.entry:
         return bench.recognizer.rule.threshold
-    return thing_threshold(bench, entry.id) if entry.task == "image-embedding" else None
-
-
-def _enroll_things(bench: Workbench, model_id: str, name: str, shots: Sequence[ThingShot]) -> tuple[str, ...]:
-    """Judge and store captures of a thing; returns why each refused one was refused."""
-    from edge_app.gallery.enrollment import EnrollOptions
-    from edge_app.recognition.things import enroll_things, open_thing_bench
-
-    things = open_thing_bench(bench.home, bench.settings, model_id)
-    try:
-        verdicts = enroll_things(things, name, [(shot.source, shot) for shot in shots], EnrollOptions())
-    finally:
-        things.vault.close()
-    return tuple(one.refusal.message for one in verdicts if one.refusal is not None)
+    return thing_threshold(bench, entry.id) if entry.task is Task.IMAGE_EMBEDDING else None
 
 
 def _add_model(home: Home, path: Path) -> str:
@@ -261,7 +247,7 @@ def _changes_to_use(home: Home, model_id: str) -> dict[str, Any]:
     return changes_to_use(home, model_id)
 
 
-def _measure(bench: Workbench, model_id: str, precision: str) -> float:
+def _measure(bench: PeopleSession, model_id: str, precision: str) -> float:
     """Median milliseconds of one run; models of any size of picture get 320 x 240."""
     import numpy as np
 

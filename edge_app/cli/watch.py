@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from edge_app.live.events import LiveEvent
     from edge_app.media.cameras import CameraInfo
     from edge_app.notify.watcher import OutletOptions
-    from edge_app.recognition.classes import ReaderBench
-    from edge_app.recognition.face_session import Workbench
     from edge_app.system.settings import Settings
 
 _SOURCE_HELP = "camera number or device, video, folder, http or rtsp address, or 'sample'"
@@ -92,35 +90,23 @@ def run_watch(args: Arguments) -> int:
     from edge_app.notify.watcher import Outlets, Stop, as_json, watch
 
     with Stop() as stop, Outlets(_outlets(args), options.warn) as outlets:
-        bench = _bench(args)
-        source = _source(args.source, bench.settings)
-        with closing(watch(bench, source, stop, options.warn, realtime=args.realtime)) as events:
+        session = output.open_chosen(args)
+        output.tell_of(session)
+        source = _source(args.source, session.settings)
+        with closing(watch(session, source, stop, options.warn, realtime=args.realtime)) as events:
             for event in events:
                 outlets.take(event)
                 print(as_json(event) if args.json else _line(event), flush=True)
     return stop.exit_code
 
 
-def _bench(args: Arguments) -> Workbench | ReaderBench:
-    """What is looked for; tells what the user should know of it. For a model neither detector nor gallery is opened."""
-    reader = output.chosen_reader(args)
-    if reader is not None:
-        output.tell_of(args, reader)
-        return output.reader_bench(args, reader)
-    bench = options.workbench(args)
-    output.tell_licence(bench.recognizer.embedder.card)
-    if not (len(bench.recognizer.gallery) or bench.missing):
-        options.warn("nobody is enrolled: everybody will be unknown")
-    return bench
-
-
 def run_verify(args: Arguments) -> int:
     """Answer by exit code alone."""
     from edge_app.notify.watcher import is_seen
 
-    bench = options.workbench(args)
-    source = _source(args.source, bench.settings)
-    return 0 if is_seen(bench, args.name, source, args.timeout, options.warn) else 1
+    session = options.people(args)
+    source = _source(args.source, session.settings)
+    return 0 if is_seen(session, args.name, source, args.timeout, options.warn) else 1
 
 
 def run_cameras(args: Arguments) -> int:

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from enum import EnumType
 from functools import cache
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -145,8 +146,9 @@ def check_fields(made: Any, refusal: type[EdgeError]) -> None:
             reason, path = _split(str(error))
             place = f"{name}{path if path.startswith('[') else '.' + path if path else ''}"
             shown = "" if isinstance(value, dict | list | tuple) or is_dataclass(value) else f" {_shown(value)}"
-            if get_origin(hint) is Literal:
-                raise refusal(f"{place} is{shown}", expected="one of " + ", ".join(get_args(hint))) from error
+            words = get_args(hint) if get_origin(hint) is Literal else tuple(hint) if isinstance(hint, EnumType) else ()
+            if words:
+                raise refusal(f"{place} is{shown}", expected="one of " + ", ".join(words)) from error
             raise refusal(f"{place} is{shown or ' wrong'}", expected=reason.removeprefix("expected ")) from error
 
 

@@ -15,8 +15,8 @@ from typing import ClassVar, Final, Literal
 from edge_app.core.documents import DocumentError, check_fields, parse_json, typed
 from edge_app.core.errors import ModelError
 from edge_app.core.plain_text import plain
+from edge_app.core.task import Task
 
-Task = Literal["face-detection", "face-embedding", "image-embedding", "classification", "liveness"]
 Precision = Literal["fp32", "int8", "fp16"]
 PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "int8", "fp16")
 CARD_LIMIT_BYTES: Final = 4 << 20
@@ -28,7 +28,7 @@ _COSINE_LIMIT: Final = 1.0001
 """A threshold lies just above a similarity, which rounding may carry past 1."""
 _ID_LIMIT: Final = 80
 """`models add` takes 64; files of earlier exports may have more, and get another id there."""
-TASKS: Final[tuple[Task, ...]] = ("face-detection", "face-embedding", "image-embedding", "classification", "liveness")
+TASKS: Final = tuple(Task)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class ModelCard:
             )
         if not all(map(math.isfinite, self.metrics.values())):
             raise ModelError(f"the card of {self.id!r} has a metric that is not finite")
-        if self.task.endswith("embedding") and not self.embedding_size:
+        if self.task.embeds and not self.embedding_size:
             raise ModelError(f"the card of {self.id!r} gives no embedding size", expected="a positive number")
         if self.embedding_size is not None and not 1 <= self.embedding_size <= 1 << 20:
             raise ModelError(f"the card of {self.id!r} gives an embedding size of {self.embedding_size}")
@@ -168,7 +168,7 @@ class ModelCard:
                 f"the card of {self.id!r} gives temperature {self.temperature} and unsure_below {self.unsure_below}",
                 expected="a temperature above 0 and a probability in [0, 1)",
             )
-        if self.task in ("classification", "liveness") and not self.labels:
+        if self.task.classifies and not self.labels:
             raise ModelError(f"the card of {self.id!r} gives no labels", expected="one label per class")
         check_operating_points(self.operating_points)
 

@@ -211,25 +211,10 @@ class Match:
     margin: float
     """Similarity less the runner-up identity's; 2 when there is no runner-up."""
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sighting:
-    """A face and who it is."""
-
-    face: Face
-    match: Match
-    track: int | None = None
-    """Number of the track that the face belongs to, None outside video."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Observation:
-    """All that was seen in one frame."""
-
-    frame: Frame
-    sightings: tuple[Sighting, ...]
-    timings_ms: Mapping[str, float]
-    """Milliseconds of each stage by name: detect, align, embed, match, total."""
+    @property
+    def value(self) -> float:
+        """The similarity."""
+        return self.similarity
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,15 +234,22 @@ class Classification:
     """Every label, best first; the probabilities sum to 1."""
     sure: bool
     """False: the best is not likely enough to be named."""
+    unsure_below: float = 0.0
+    """Probability from which the best is named."""
 
     def __post_init__(self) -> None:
         if not self.scores:
             raise ValueError("classification: found no score, expected one per label")
 
     @property
-    def label(self) -> str | None:
+    def name(self) -> str | None:
         """The best label, None when not sure."""
         return self.scores[0].label if self.sure else None
+
+    @property
+    def value(self) -> float:
+        """Probability of the best label, [0, 1]."""
+        return self.scores[0].probability
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -280,57 +272,39 @@ def valid_area(box: Any) -> Float32s:
     return area
 
 
+Answer = Match | Classification
+"""What is said of one finding. Both have a `name`, None where nothing is named, and a `value` that says how surely."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Classified:
-    """An area of a frame, and what a classifier says of it."""
+class Finding:
+    """One thing that was found in a frame: a face, a thing in a box, the whole picture."""
 
     box: Float32s
-    """(4,) x1, y1, x2, y2 in frame pixels: what the network saw, or the face that was judged."""
-    classification: Classification
+    """(4,) x1, y1, x2, y2 in frame pixels; may reach past the frame's edge."""
+    answer: Answer
+    track: int | None = None
+    """Number of the track it belongs to; None outside video, and for what is not followed."""
+    face: Face | None = None
+    """With its landmarks, where a detector found one."""
     heatmap: Heatmap | None = None
     """Covers `box`; only where it was asked for."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "box", valid_area(self.box))
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Spotted:
-    """An area of a frame, and which enrolled thing it shows."""
-
-    box: Float32s
-    """(4,) x1, y1, x2, y2 in frame pixels."""
-    match: Match
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "box", valid_area(self.box))
+    @property
+    def name(self) -> str | None:
+        """Who, what, or which label; None where nothing is named."""
+        return self.answer.name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
-    """What a classifier or a general image embedder made of one frame; for faces it is an `Observation`."""
+class Seen:
+    """All that was found in one frame, by whatever looked at it."""
 
     frame: Frame
-    model_id: str
-    classified: tuple[Classified, ...]
-    """Of a classifier: one area, or one per face; empty for an embedder."""
-    spotted: tuple[Spotted, ...]
-    """Of an embedder: one area; empty for a classifier."""
+    findings: tuple[Finding, ...]
+    """Largest face first; one for the whole picture, or the box, where no faces are looked for."""
     timings_ms: Mapping[str, float]
-    """Milliseconds of each stage by name, and total."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a classifier or a general embedder says of one area, steadied."""
-
-    number: int | None
-    """Number of the face that is judged; None for the whole picture."""
-    since_s: float
-    """When the area was first seen, clock of the frames."""
-    name: str | None
-    """The label or the thing; None: not sure, or nothing that is enrolled."""
-    similarity: float | None
-    """Of a thing; None for a classifier."""
-    classes: tuple[ClassScore, ...] | None
-    """Of a classifier, best first; None for a thing."""
+    """Milliseconds of each stage by name, and "total"."""

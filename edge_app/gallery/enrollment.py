@@ -16,7 +16,7 @@ from typing import Final, Literal
 import numpy as np
 
 from edge_app.core.errors import UsageError
-from edge_app.core.types import Embedding, Face, Pixels, Quality, Template
+from edge_app.core.types import Embedding, Face, Float32s, Pixels, Quality, Template
 from edge_app.gallery.matching import Gallery, MatchRule
 from edge_app.inference.face_quality import QualityLimits
 
@@ -59,17 +59,21 @@ SAME_PICTURE: Final = 0.9999
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shot:
-    """One picture's chosen face, measured and embedded, not yet judged."""
+    """One picture's chosen face, or an area of it that shows a thing, measured and embedded, not yet judged."""
 
     source: str
     """Where it came from."""
-    face: Face
+    face: Face | None
+    """None for a thing."""
     crop: Pixels
-    """(S, S, 3) uint8 RGB, upright."""
+    """(H, W, 3) uint8 RGB: what the network sees; a face's is upright."""
     quality: Quality
+    """Of a thing yaw, pitch and roll are 0 and the score is 1, for they mean nothing there."""
     embedding: Embedding
     kept: bytes | None = None
-    """The face and its surroundings as the gallery may keep them; see `edge_app.gallery.kept_pictures`."""
+    """The face or the area as the gallery may keep it; see `edge_app.gallery.kept_pictures`."""
+    box: Float32s | None = None
+    """(4,) x1, y1, x2, y2: where a thing lies in the picture."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edge_app.core.errors import GalleryError, MediaError, UsageError
 from edge_app.core.model_card import ModelCard
 from edge_app.core.names import valid_name
+from edge_app.core.task import Task
 from edge_app.core.types import Embedding, Quality, Template
 from edge_app.gallery.storage import Vault
 
@@ -285,7 +286,7 @@ def _too_large(path: Path, size_bytes: int, most_bytes: int) -> MediaError:
     )
 
 
-def check_model(task: str, model_id: str) -> None:
+def check_model(task: Task, model_id: str) -> None:
     """Refuse a model that makes no embeddings. Raises UsageError."""
-    if not task.endswith("embedding"):
+    if not task.embeds:
         raise UsageError(f"{model_id} is a model for {task}", expected="an embedder, such as an exported dlib network")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.numeric import softmax
+from edge_app.core.task import Task
 from edge_app.core.types import Classification, ClassScore, Float32s, Heatmap, Pixels
 from edge_app.inference.geometry import prepare, to_input
 from edge_app.inference.onnx_model import Model
@@ -24,7 +25,7 @@ BATCH: Final = 8
 MAPS: Final = "class_maps"
 """Name of the graph's output with the class activation maps."""
 
-TASKS: Final = ("classification", "liveness")
+TASKS: Final = (Task.CLASSIFICATION, Task.LIVENESS)
 
 
 class Classifier:
@@ -120,4 +121,4 @@ def ranked(labels: Sequence[str], probabilities: NDArray[np.float64], unsure_bel
     """Labels and their probabilities, best first, sure when the best reaches the bar; ties in the card's order."""
     order = np.argsort(-probabilities, kind="stable")
     scores = tuple(ClassScore(labels[i], float(probabilities[i])) for i in order)
-    return Classification(scores, scores[0].probability >= unsure_below)
+    return Classification(scores, scores[0].probability >= unsure_below, unsure_below)

@@ -23,7 +23,7 @@ class Embedder:
     """Computes embeddings of aligned crops with one model."""
 
     def __init__(self, model: Model) -> None:
-        if not model.card.task.endswith("embedding"):
+        if not model.card.task.embeds:
             raise ModelError(f"{model.card.id} is a model for {model.card.task}", expected="an embedder")
         self.card = model.card
         self._model = model

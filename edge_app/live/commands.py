@@ -1,27 +1,68 @@
-"""What one may ask of the live loop: one frozen dataclass for each command.
-
-Hides nothing. Flows in: a person's wishes, from any thread. Flows out: values that the loop reads between two frames.
-"""
+"""What one may ask of the live loop: one frozen dataclass for each command, which runs on the loop's thread."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from edge_app.core.types import Float32s
-from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot
-from edge_app.recognition.face_session import Workbench
+from edge_app.core.errors import MediaError
+from edge_app.core.model_card import ModelCard
+from edge_app.core.task import LookFor
+from edge_app.core.types import Float32s, Identity
+from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot, Verdict
+from edge_app.gallery.matching import MatchRule
+from edge_app.live.mode import Mode
+from edge_app.media.pictures import read_picture
+from edge_app.recognition.faces import PeopleSession
+from edge_app.recognition.gallery_session import GallerySession
+
+
+class Loop(Protocol):
+    """The live loop, as commands see it."""
+
+    mode: Mode
+    """What looks at the frames now."""
+    capturing: bool
+    """Whether updates carry shots."""
+
+    @property
+    def people(self) -> PeopleSession:
+        """The people it was opened for. Raises UsageError when it was opened for a model alone."""
+
+    def look_for(self, look_for: LookFor, unsure_below: float | None) -> ModelCard | None:
+        """Look at frames for something else."""
+
+    def pause(self, paused: bool) -> None:
+        """Take frames and throw them away unseen."""
+
+    def set_rule(self, fpir: float | None, margin: float | None) -> MatchRule:
+        """Change from when on somebody is named."""
+
+    def switch(self, source: str) -> None:
+        """Go on with another source."""
+
+
+class Command(Protocol):
+    """Something that the loop does between two frames."""
+
+    def run(self, loop: Loop) -> Any:
+        """Do it and return the result. Raises EdgeError."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Enroll:
-    """Judge looks and store the accepted ones; gives list[Verdict]."""
+    """Judge looks and store the accepted ones, as what is looked for now; gives list[Verdict]."""
 
     name: str
     looks: tuple[tuple[str, Shot | Refusal], ...]
     options: EnrollOptions = field(default_factory=EnrollOptions)
+
+    def run(self, loop: Loop) -> list[Verdict]:
+        """See `Command`."""
+        session = loop.mode.session if isinstance(loop.mode.session, GallerySession) else loop.people
+        return session.enroll(self.name, self.looks, self.options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +72,41 @@ class LookAt:
     paths: tuple[Path, ...]
     largest: bool = False
 
+    def run(self, loop: Loop) -> tuple[tuple[str, Shot | Refusal], ...]:
+        """See `Command`; an unreadable picture is a `Refusal`."""
+        looks: list[tuple[str, Shot | Refusal]] = []
+        for path in self.paths:
+            try:
+                pixels = read_picture(path)
+            except MediaError as error:
+                looks.append((path.name, Refusal("unreadable", str(error))))
+            else:
+                looks.append((path.name, loop.people.recognizer.shot(pixels, path.name, largest=self.largest)))
+        return tuple(looks)
+
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """While active every Update carries the look at the prominent face, or at the thing; gives None."""
+    """While active every Update carries the shot of the prominent face, or of the thing; gives None."""
 
     active: bool
+
+    def run(self, loop: Loop) -> None:
+        """See `Command`."""
+        loop.capturing = self.active
 
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Delete a person; gives the forgotten Identity."""
+    """Delete a person; gives the forgotten Identity. GalleryError when nobody has the name."""
 
     name: str
+
+    def run(self, loop: Loop) -> Identity:
+        """See `Command`."""
+        identity = loop.people.vault.identity(self.name)
+        loop.people.vault.forget(self.name)
+        return identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +116,10 @@ class Rename:
     old: str
     new: str
 
+    def run(self, loop: Loop) -> None:
+        """See `Command`."""
+        loop.people.vault.rename(self.old, self.new)
+
 
 @dataclass(frozen=True, slots=True)
 class SetRule:
@@ -61,12 +128,20 @@ class SetRule:
     fpir: float | None = None
     margin: float | None = None
 
+    def run(self, loop: Loop) -> MatchRule:
+        """See `Command`."""
+        return loop.set_rule(self.fpir, self.margin)
+
 
 @dataclass(frozen=True, slots=True)
 class Switch:
     """Go on with another source; gives None. A text that makes no sense is a MediaError, and the old one goes on."""
 
     source: str = field(repr=False)
+
+    def run(self, loop: Loop) -> None:
+        """See `Command`."""
+        loop.switch(self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,39 +150,56 @@ class Pause:
 
     paused: bool
 
+    def run(self, loop: Loop) -> None:
+        """See `Command`."""
+        loop.pause(self.paused)
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Call anything with the workbench on the worker's thread; gives what it returns."""
+    """Call anything with the session of the people on the worker's thread; gives what it returns."""
 
-    action: Callable[[Workbench], Any]
+    action: Callable[[PeopleSession], Any]
+
+    def run(self, loop: Loop) -> Any:
+        """See `Command`."""
+        return self.action(loop.people)
 
 
 @dataclass(frozen=True, slots=True)
-class UseModel:
-    """Read frames with a classifier or a general image embedder; "faces" goes back. Gives its ModelCard, or None.
+class Look:
+    """Look at frames for something else; gives the ModelCard of a model, or None.
 
-    A model that cannot be loaded is an EdgeError, and what was in use goes on.
+    What cannot be opened is an EdgeError, and what was looked for goes on.
     """
 
-    model_id: str
+    look_for: LookFor
     unsure_below: float | None = None
-    """Takes the place of the card's bar."""
+    """Takes the place of a classifier's own bar."""
+
+    def run(self, loop: Loop) -> ModelCard | None:
+        """See `Command`."""
+        return loop.look_for(self.look_for, self.unsure_below)
 
 
 @dataclass(frozen=True, slots=True)
 class Explain:
-    """While active every reading carries heatmaps, where the model has them; gives None."""
+    """While active findings carry heatmaps, where the model has them; gives None."""
 
     active: bool
+
+    def run(self, loop: Loop) -> None:
+        """See `Command`."""
+        loop.mode.explaining = self.active
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LookArea:
-    """Judge a part of the frames only, for enrolled things; gives None. UsageError with any other model."""
+    """Judge a part of the frames only, for enrolled things; gives None. UsageError with anything else."""
 
     box: Float32s | tuple[float, float, float, float] | None
     """x1, y1, x2, y2 in frame pixels; None: the whole picture."""
 
-
-Command = Enroll | LookAt | Capture | Forget | Rename | SetRule | Switch | Pause | Run | UseModel | Explain | LookArea
+    def run(self, loop: Loop) -> None:
+        """See `Command`."""
+        loop.mode.look_area(self.box)

@@ -1,8 +1,4 @@
-"""What happened, as events: hides the comparison of one frame's tracks or answers with those before.
-
-Flows in: the tracks of successive frames, or a model's steady answers, and whether the source delivers. Flows out:
-`LiveEvent`s, which scripts read as JSON. Pure, and light to import.
-"""
+"""What happened, as events: tracks, answers and the source's state, each told once. Pure, and light to import."""
 
 from __future__ import annotations
 
@@ -10,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from edge_app.core.types import Answer, ClassScore
+from edge_app.core.types import ClassScore
 
 if TYPE_CHECKING:
     from edge_app.live.tracker import TrackInfo
+    from edge_app.recognition.smoothing import SteadyAnswer
 
 EventName = Literal["appeared", "recognized", "unknown", "left", "source_lost", "source_back"]
 
@@ -50,7 +47,7 @@ class LiveEvent:
 class _Said:
     """One area's answer now, and what has been told of it."""
 
-    answer: Answer
+    answer: SteadyAnswer
     held_since_s: float
     seen_s: float
     told: bool = False
@@ -72,7 +69,7 @@ class AnswerEvents:
     def __init__(self) -> None:
         self._areas: dict[int | None, _Said] = {}
 
-    def update(self, time_s: float, answers: Sequence[Answer]) -> tuple[LiveEvent, ...]:
+    def update(self, time_s: float, answers: Sequence[SteadyAnswer]) -> tuple[LiveEvent, ...]:
         """Compare the answers of the frame at `time_s` with those before; a face that is gone has "left"."""
         here = {answer.number for answer in answers}
         events = [event for number in set(self._areas) - here for event in self._gone(time_s, number)]

@@ -1,101 +1,67 @@
-"""The live loop's face half: hides tracks, their events, and how a changed gallery comes into use.
-
-Flows in: a `Workbench`, frames in order, what a person asks of them. Flows out: `Observation`s and the events that
-follow from them. Everything here happens on the live loop's thread; only `workbench` is read from others.
-"""
+"""Live mode for people: tracks, names over time, and the events that follow from them."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from pathlib import Path
-
-from edge_app.core.errors import MediaError
-from edge_app.core.types import Frame, Identity, Observation
+from edge_app.core.types import Frame, Seen
 from edge_app.gallery.enrollment import Refusal, Shot
 from edge_app.gallery.matching import MatchRule
-from edge_app.gallery.storage import Vault
-from edge_app.live.events import Events, LiveEvent
-from edge_app.live.tracker import TrackInfo
+from edge_app.live.events import Events
+from edge_app.live.mode import Mode
+from edge_app.live.tracker import TrackerOptions, TrackInfo
 from edge_app.live.video_recognizer import LiveRecognizer
-from edge_app.media.pictures import read_picture
-from edge_app.recognition.face_session import Workbench
+from edge_app.recognition.faces import PeopleSession
+from edge_app.recognition.session import Session
 
 
-class FaceLoop:
+class FaceMode(Mode):
     """Everybody in front of the source, matched against the gallery as it was last read."""
 
-    def __init__(self, workbench: Workbench, live: LiveRecognizer) -> None:
-        self.workbench = workbench
-        """The newest; an immutable value."""
-        self._live = live
+    session: PeopleSession
+
+    def __init__(
+        self, session: PeopleSession, options: TrackerOptions | None = None, live: LiveRecognizer | None = None
+    ) -> None:
+        """`live` follows faces, for tests; the default is made over the session."""
+        super().__init__(session)
+        self._live = live or LiveRecognizer(session.recognizer, options)
         self._events = Events()
 
     @property
     def tracks(self) -> tuple[TrackInfo, ...]:
-        """All living tracks after the last frame, lost ones included, by number."""
+        """See `Mode.tracks`."""
         return self._live.tracks
 
     @property
-    def people(self) -> int:
-        """Identities in the gallery in use."""
+    def enrolled(self) -> int:
+        """See `Mode.enrolled`."""
         return len(self._live.recognizer.gallery)
 
     @property
     def rule(self) -> MatchRule:
-        """The rule in use."""
+        """See `Mode.rule`."""
         return self._live.recognizer.rule
 
-    def observe(self, frame: Frame) -> tuple[Observation, tuple[LiveEvent, ...]]:
-        """Take in the next frame. Raises EdgeError."""
-        observation = self._live.observe(frame)
-        return observation, self._events.update(frame.time_s, self._live.tracks)
+    def observe(self, frame: Frame) -> Seen:
+        """See `Mode.observe`."""
+        seen = self._live.observe(frame)
+        self._happened += self._events.update(frame.time_s, self._live.tracks)
+        return seen
 
-    def shot(self, observation: Observation, source: str) -> Shot | Refusal:
-        """The prominent face of a frame just observed, as enrollment wants it."""
-        return self._live.look(observation, source)
+    def shot(self, seen: Seen, source: str) -> Shot | Refusal:
+        """The prominent face of a frame just observed."""
+        return self._live.look(seen, source)
 
-    def touch(self, events: Sequence[LiveEvent]) -> None:
-        """Note in the vault who was just recognized. Raises EdgeError when it cannot be written."""
-        touch_recognized(self.workbench.vault, events)
+    def finish(self, time_s: float) -> None:
+        """See `Mode.finish`."""
+        self._happened += self._events.finish(time_s)
+        self._live.reset()
 
     def reset(self) -> None:
-        """End all tracks: the next frame has nothing to do with the last."""
+        """End all tracks."""
         self._live.reset()
 
-    def finish(self, time_s: float) -> tuple[LiveEvent, ...]:
-        """The source is over or changes: everybody has left."""
-        events = self._events.finish(time_s)
-        self._live.reset()
-        return events
-
-    def look_at(self, paths: Sequence[Path], *, largest: bool) -> tuple[tuple[str, Shot | Refusal], ...]:
-        """Find, measure and embed the faces of picture files; an unreadable one is a `Refusal`."""
-        return tuple((path.name, self._look_at(path, largest)) for path in paths)
-
-    def _look_at(self, path: Path, largest: bool) -> Shot | Refusal:
-        try:
-            pixels = read_picture(path)
-        except MediaError as error:
-            return Refusal("unreadable", str(error))
-        return self.workbench.recognizer.shot(pixels, path.name, largest=largest)
-
-    def forget(self, name: str) -> Identity:
-        """Delete a person from the vault and return what was deleted. Raises GalleryError when nobody has the name."""
-        identity = self.workbench.vault.identity(name)
-        self.workbench.vault.forget(name)
-        return identity
-
-    def use(self, workbench: Workbench) -> None:
-        """Go on with another workbench of the same embedder: tracks stay, and are decided afresh.
-
-        Raises GalleryError when its gallery is of another model, and goes on as before.
-        """
-        self._live.with_gallery(workbench.recognizer.gallery, workbench.recognizer.rule)
-        self.workbench = workbench
-
-
-def touch_recognized(vault: Vault, events: Sequence[LiveEvent]) -> None:
-    """Note in the vault who, or what, was just recognized. Raises EdgeError when it cannot be written."""
-    for name in [event.name for event in events if event.event == "recognized" and event.name is not None]:
-        vault.touch(name, time.time())
+    def gallery_changed(self, session: Session | None = None) -> None:
+        """Tracks stay, and are decided afresh. Raises GalleryError when the gallery is of another model."""
+        fresh = session if isinstance(session, PeopleSession) else self.session.refreshed()
+        self._live.with_gallery(fresh.recognizer.gallery, fresh.recognizer.rule)
+        self.session = fresh

@@ -1,7 +1,7 @@
 """Faces across frames: hides when the whole picture is searched, which face is which track, and who is looked at.
 
 Flows in: an `Eyes` for each frame, which can search the picture and embed faces, and is asked as little as will do.
-Flows out: `Sighting`s with track numbers and the match of the track's averaged embedding, and a `TrackInfo` each.
+Flows out: `Finding`s with track numbers and the match of the track's averaged embedding, and a `TrackInfo` each.
 No inference here: made-up eyes test every decision.
 """
 
@@ -14,7 +14,7 @@ from typing import Final, Literal, Protocol
 
 import numpy as np
 
-from edge_app.core.types import Face, Float32s, Sighting, frozen_array
+from edge_app.core.types import Face, Finding, Float32s, frozen_array
 from edge_app.gallery.matching import Gallery, MatchRule
 from edge_app.live.identity_vote import Decision, DecisionOptions, Look
 
@@ -196,7 +196,7 @@ class Tracker:
         for track in self._tracks:
             track.decision.again(gallery, rule)
 
-    def step(self, time_s: float, eyes: Eyes, gallery: Gallery, rule: MatchRule) -> tuple[Sighting, ...]:
+    def step(self, time_s: float, eyes: Eyes, gallery: Gallery, rule: MatchRule) -> tuple[Finding, ...]:
         """Take in the next frame, of `time_s`; returns who is seen in it, largest face first.
 
         A time before the last frame's ends all tracks. Raises GalleryError when the gallery is of another model.
@@ -212,7 +212,7 @@ class Tracker:
         self._end_the_gone(time_s)
         seen = [track for track in self._tracks if track.seen and not self._held(track)]
         seen.sort(key=lambda track: -track.face.area_px2)
-        return tuple(Sighting(track.face, track.decision.match, track.number) for track in seen)
+        return tuple(Finding(track.face.box, track.decision.match, track.number, track.face) for track in seen)
 
     def _held(self, track: _Track) -> bool:
         """Whether a new face is not shown yet: half hidden, it may be somebody who went out of sight just now."""

@@ -1,23 +1,16 @@
-"""What the live loop tells, and how it is asked to run: values that cross between threads.
-
-Hides nothing. Flows in: what the loop saw. Flows out: `Update`s for screens, scripts and tests.
-"""
+"""What the live loop tells, and how it is asked to run: values that cross between threads."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from edge_app.core.types import Observation, Reading
+from edge_app.core.task import PEOPLE, LookFor
+from edge_app.core.types import Seen
 from edge_app.gallery.enrollment import Refusal, Shot
 from edge_app.gallery.matching import MatchRule
 from edge_app.live.events import LiveEvent
 from edge_app.live.tracker import TrackerOptions, TrackInfo
 from edge_app.media.live_camera import CameraStatus, LiveOptions
-from edge_app.recognition.classes import FACES
-
-if TYPE_CHECKING:
-    from edge_app.recognition.things import ThingShot
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +31,10 @@ class WorkerOptions:
 class Update:
     """What the worker tells after a frame, a command, or a while of silence."""
 
-    observation: Observation | None
+    seen: Seen | None
     """None: no new frame."""
     tracks: tuple[TrackInfo, ...]
-    """Living ones, lost included."""
+    """Living ones, lost included; empty where nothing is tracked."""
     events: tuple[LiveEvent, ...]
     """Since the Update before."""
     status: CameraStatus
@@ -53,11 +46,9 @@ class Update:
     """Identities in the gallery in use."""
     rule: MatchRule
     paused: bool
-    look: Shot | ThingShot | Refusal | None
+    shot: Shot | Refusal | None
     """Only while capturing: the prominent face of this frame, or the thing in it."""
     trouble: str
     """What went wrong with the last frame or the gallery, one line; empty when all is well."""
-    reading: Reading | None = None
-    """Of a new frame while a model reads instead of the face recognizer; `observation` is None then."""
-    model_id: str = FACES
-    """The model that reads, "faces" by default."""
+    look_for: LookFor = PEOPLE
+    """What the frames are looked at for."""

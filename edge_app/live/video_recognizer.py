@@ -1,6 +1,6 @@
 """A recognizer for video: hides how faces are found again cheaply from one frame to the next.
 
-Flows in: `Frame`s in order. Flows out: `Observation`s whose sightings carry track numbers. The whole picture is
+Flows in: `Frame`s in order. Flows out: `Seen`s whose findings carry track numbers. The whole picture is
 searched only when the tracker asks; in between YuNet looks at a small square around each face. Measured (1 thread,
 640 x 480, one face): whole picture 9.5 ms, a 96 px square 1.1 ms, one embedding 18 ms. Optical flow was not
 chosen: it drifts, cannot tell a face from what hides it, and gives no score.
@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_app.core.errors import GalleryError
-from edge_app.core.types import Face, Float32s, Frame, Observation, Pixels
+from edge_app.core.types import Face, Float32s, Frame, Pixels, Seen
 from edge_app.gallery.enrollment import Refusal, Shot, choose_face
-from edge_app.gallery.kept_pictures import keep
 from edge_app.gallery.matching import Gallery, MatchRule
 from edge_app.inference.detector import Detector, DetectorOptions
 from edge_app.inference.embedder import Embedder
@@ -28,7 +27,7 @@ from edge_app.inference.geometry import nms, resize
 from edge_app.live.identity_vote import Look, weight_of
 from edge_app.live.tracker import Tracker, TrackerOptions, TrackInfo
 from edge_app.model_store.open_detector import open_detector
-from edge_app.recognition.faces import Recognizer
+from edge_app.recognition.faces import FaceRecognizer
 
 _WINDOW_PX = 96
 """Side of the square that a face is followed in; its face is then about half as large, well above the 32 px from
@@ -46,7 +45,7 @@ class LiveRecognizer:
 
     def __init__(
         self,
-        recognizer: Recognizer,
+        recognizer: FaceRecognizer,
         options: TrackerOptions | None = None,
         *,
         follower: Detector | None = None,
@@ -61,7 +60,7 @@ class LiveRecognizer:
         self._clock = clock
 
     @property
-    def recognizer(self) -> Recognizer:
+    def recognizer(self) -> FaceRecognizer:
         """The parts in use: detector, embedder, gallery, rule."""
         return self._recognizer
 
@@ -70,15 +69,15 @@ class LiveRecognizer:
         """All living tracks after the last frame, lost ones included, by number."""
         return self._tracker.tracks
 
-    def observe(self, frame: Frame) -> Observation:
+    def observe(self, frame: Frame) -> Seen:
         """Take in the next frame. Raises GalleryError when the gallery is of another model, EdgeError of a model."""
         watch = _Watch(self._clock)
         parts = self._recognizer
         eyes = _FrameEyes(frame.pixels, parts.detector, self._follower, parts.embedder, self._stir, watch)
         started_s = self._clock()
-        sightings = self._tracker.step(frame.time_s, eyes, parts.gallery, parts.rule)
+        findings = self._tracker.step(frame.time_s, eyes, parts.gallery, parts.rule)
         watch.laps_ms["total"] = (self._clock() - started_s) * 1e3
-        return Observation(frame, sightings, watch.timings_ms())
+        return Seen(frame, findings, watch.timings_ms())
 
     def with_gallery(self, gallery: Gallery, rule: MatchRule) -> None:
         """Go on with another gallery or rule: every track is decided afresh from its kept embeddings.
@@ -99,15 +98,11 @@ class LiveRecognizer:
         self._tracker.reset()
         self._stir.forget()
 
-    def look(self, observation: Observation, source: str) -> Shot | Refusal:
+    def look(self, seen: Seen, source: str) -> Shot | Refusal:
         """Measure and embed the prominent face of a frame just observed, as enrollment wants it."""
-        frame = observation.frame
-        face = choose_face([sighting.face for sighting in observation.sightings], frame.size_px, largest=False)
-        if isinstance(face, Refusal):
-            return face
-        embedder = self._recognizer.embedder
-        crops = embedder.crops(frame.pixels, [face])
-        return Shot(source, face, crops[0], measure(face, crops[0]), embedder.embed(crops)[0], keep(frame.pixels, face))
+        faces = [finding.face for finding in seen.findings if finding.face is not None]
+        face = choose_face(faces, seen.frame.size_px, largest=False)
+        return face if isinstance(face, Refusal) else self._recognizer.shot_of(seen.frame.pixels, face, source)
 
 
 @dataclass(slots=True)

@@ -1,8 +1,7 @@
-"""Sightings and readings drawn on pictures: hides fonts, line widths, colour maps, and where a label finds room.
+"""Findings drawn on pictures: boxes, labels, and where a classifier looked.
 
-In: RGB pixels and sightings, or a reading. Out: new pixels with a box and a label for each face or area, and over it
-where a classifier looked. Known and unknown differ without
-colour too: a known face has a whole frame and a name, an unknown one a dashed frame and a question mark.
+Known and unknown differ without colour too: a known finding has a whole frame and a name, an unknown one a dashed
+frame and a question mark.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Final, cast
 import cv2
 import numpy as np
 
-from edge_app.core.types import Classified, Float32s, Heatmap, Match, Pixels, Reading, Sighting
+from edge_app.core.types import Answer, Classification, Finding, Float32s, Heatmap, Match, Pixels, Seen
 
 Colour = tuple[int, int, int]
 """Red, green, blue, 0-255."""
@@ -35,54 +34,33 @@ _WEAK, _STRONG = 5.0, 98.0
 """Percentiles of a map that get no colour and all of it: one odd place must not pale the rest."""
 
 
-def label_of(sighting: Sighting) -> str:
-    """What is written at a face: the name and the similarity, or that it is unknown."""
-    return match_words(sighting.match)
+def words_of(answer: Answer) -> str:
+    """The name and the similarity, the label and its probability, or that it is unknown or not sure."""
+    if isinstance(answer, Match):
+        return "? unknown" if answer.name is None else f"{answer.name} {answer.similarity:.2f}"
+    best = f"{answer.scores[0].label} {answer.value:.2f}"
+    return best if answer.sure else f"? not sure ({best})"
 
 
-def match_words(match: Match) -> str:
-    """The name and the similarity, or that it is unknown."""
-    return "? unknown" if match.name is None else f"{match.name} {match.similarity:.2f}"
-
-
-def class_words(classified: Classified) -> str:
-    """The label and its probability, or that it is not sure."""
-    best = classified.classification.scores[0]
-    sure = classified.classification.sure
-    return f"{best.label} {best.probability:.2f}" if sure else f"? not sure ({best.label} {best.probability:.2f})"
-
-
-def annotate(pixels: Pixels, sightings: Iterable[Sighting]) -> Pixels:
-    """Return a copy of (H, W, 3) uint8 RGB pixels with the sightings drawn on it.
+def annotate(seen: Seen) -> Pixels:
+    """Return a copy of the frame, (H, W, 3) uint8 RGB, with boxes, answers and heatmaps drawn on it.
 
     Names may be in any script: OpenCV 5 brings fonts for Latin, Greek, Cyrillic, Arabic, Chinese, Japanese and
     Korean, and writes "?" for what they lack (emoji, for one). Labels that find no room are shortened with "…".
-    """
-    canvas = np.array(pixels, dtype=np.uint8, order="C")
-    # The largest face last, so that its label is whole.
-    for sighting in sorted(sightings, key=lambda one: one.face.area_px2):
-        _mark(canvas, sighting.face.box, label_of(sighting), sighting.match.name is not None)
-    return canvas
-
-
-def annotate_reading(reading: Reading) -> Pixels:
-    """Return a copy of a reading's frame, (H, W, 3) uint8 RGB, with its areas, answers and heatmaps drawn on it.
-
     A heatmap goes from black over violet and orange to yellow, ever more opaque, from weak to strong evidence in its
     own area; a legend at the bottom says for which label.
     """
-    explained = [one for one in reading.classified if one.heatmap is not None]
-    canvas = warmed(reading.frame.pixels, explained)
-    for one in reversed(reading.classified):
-        _mark(canvas, one.box, class_words(one), one.classification.sure)
-    for thing in reversed(reading.spotted):
-        _mark(canvas, thing.box, match_words(thing.match), thing.match.name is not None)
+    explained = [one for one in seen.findings if one.heatmap is not None]
+    canvas = warmed(seen.frame.pixels, explained)
+    # The largest last, so that its label is whole.
+    for finding in sorted(seen.findings, key=lambda one: float(np.prod(one.box[2:] - one.box[:2]))):
+        _mark(canvas, finding.box, words_of(finding.answer), finding.name is not None)
     if explained:
         _legend(canvas, explained)
     return canvas
 
 
-def warmed(pixels: Pixels, areas: Iterable[Classified]) -> Pixels:
+def warmed(pixels: Pixels, areas: Iterable[Finding]) -> Pixels:
     """A copy of (H, W, 3) uint8 RGB pixels with each area's map over it; areas without a map stay as they are."""
     canvas = np.array(pixels, dtype=np.uint8, order="C")
     for area in areas:
@@ -140,7 +118,7 @@ def _colours(grey: Pixels) -> Pixels:
     return np.asarray(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[..., ::-1], np.uint8)
 
 
-def _legend(canvas: Pixels, explained: list[Classified]) -> None:
+def _legend(canvas: Pixels, explained: list[Finding]) -> None:
     """A strip at the bottom: what the colours mean, and for which label with which probability."""
     height, width = canvas.shape[:2]
     text_px, font = _text_px(canvas), cv2.FontFace("sans")
@@ -162,9 +140,10 @@ def _legend(canvas: Pixels, explained: list[Classified]) -> None:
     cv2.putText(canvas, text, (left, baseline), (255, 255, 255), font, text_px, 500)
 
 
-def _evidence_words(classified: Classified) -> str:
-    shown = classified.heatmap.label if classified.heatmap else ""
-    found = (one.probability for one in classified.classification.scores if one.label == shown)
+def _evidence_words(finding: Finding) -> str:
+    shown = finding.heatmap.label if finding.heatmap else ""
+    scores = finding.answer.scores if isinstance(finding.answer, Classification) else ()
+    found = (one.probability for one in scores if one.label == shown)
     return f"{shown} ({next(found, 0.0):.2f})"
 
 

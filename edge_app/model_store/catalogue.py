@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.model_card import Precision
 from edge_app.core.suggest import did_you_mean
+from edge_app.core.task import Task
 from edge_app.inference import onnx_model
 from edge_app.inference.onnx_model import Model
 from edge_app.model_store import shipped as zoo
@@ -49,7 +50,7 @@ def _entry(home: Home, plain: dict[str, Any]) -> Entry:
     return Entry(
         str(plain["id"]),
         cast(Precision, plain["precision"]),
-        str(plain["task"]),
+        Task(plain["task"]),
         home.models_dir / file,
         str(plain["sha256"]),
         int(plain["bytes"]),

@@ -22,9 +22,9 @@ from edge_app.core.model_card import (
     ModelCard,
     OperatingPoint,
     Precision,
-    Task,
 )
 from edge_app.core.names import ID, slug
+from edge_app.core.task import Task
 from edge_app.inference.geometry import CROPS
 from edge_app.model_store.onnx_inspect import OnnxFile
 
@@ -33,11 +33,11 @@ _LEAST_SIDE_PX: Final = 8
 _TEXT_LIMIT: Final = 2000
 _DESCRIPTION_LIMIT_BYTES: Final = 1 << 20
 _DEFAULT_CROP: Final[dict[str, str]] = {
-    "face-embedding": "arcface-112",
-    "image-embedding": "centre-1.0",
-    "classification": "centre-1.0",
-    "liveness": "face-2.7",
-    "face-detection": "none",
+    Task.FACE_EMBEDDING: "arcface-112",
+    Task.IMAGE_EMBEDDING: "centre-1.0",
+    Task.CLASSIFICATION: "centre-1.0",
+    Task.LIVENESS: "face-2.7",
+    Task.FACE_DETECTION: "none",
 }
 
 
@@ -77,11 +77,11 @@ class Description:
         """The card of that file. Raises ModelError when graph and description cannot both be right."""
         task = self._task()
         spec = self._input(file)
-        embeds = task.endswith("embedding")
+        embeds = task.embeds
         return ModelCard(
             id=self.id or slug(Path(file.name).stem),
             task=task,
-            family={"face-detection": "yunet"}.get(task, "embedding" if embeds else "logits"),
+            family={Task.FACE_DETECTION: "yunet"}.get(task, "embedding" if embeds else "logits"),
             input=spec,
             outputs=tuple(port.name for port in file.outputs),
             precision=self._precision(file),
@@ -105,7 +105,7 @@ class Description:
                 expected=f"one of {', '.join(TASKS)}",
                 remedy="say it with --task, or use a --preset",
             )
-        return self.task
+        return Task(self.task)
 
     def _precision(self, file: OnnxFile) -> Precision:
         if self.precision is None:
@@ -147,11 +147,15 @@ def _last_extent(file: OnnxFile) -> int | None:
 
 # MiniFASNet (minivision-ai, Silent-Face-Anti-Spoofing, Apache-2.0): class 1 is live, 0 and 2 are two kinds of fakes.
 _MINIFASNET: Final = Description(
-    task="liveness", channels="BGR", labels=("fake (0)", "live", "fake (2)"), licence="Apache-2.0", commercial_use=True
+    task=Task.LIVENESS,
+    channels="BGR",
+    labels=("fake (0)", "live", "fake (2)"),
+    licence="Apache-2.0",
+    commercial_use=True,
 )
 PRESETS: Final[Mapping[str, Description]] = {
-    "arcface": Description(task="face-embedding", crop="arcface-112", channels="RGB", mean=(127.5,), std=(127.5,)),
-    "yunet": Description(task="face-detection", crop="none", channels="BGR"),
+    "arcface": Description(task=Task.FACE_EMBEDDING, crop="arcface-112", channels="RGB", mean=(127.5,), std=(127.5,)),
+    "yunet": Description(task=Task.FACE_DETECTION, crop="none", channels="BGR"),
     "minifasnet-2.7": replace(_MINIFASNET, crop="face-2.7"),
     "minifasnet-4.0": replace(_MINIFASNET, crop="face-4.0"),
 }
@@ -226,23 +230,27 @@ def _problems(card: ModelCard, file: OnnxFile) -> list[tuple[str, str]]:
 
 def _task_problems(card: ModelCard) -> list[tuple[str, str]]:
     found = []
-    family = {"face-detection": "yunet"}.get(card.task, "embedding" if card.task.endswith("embedding") else "logits")
+    family = {Task.FACE_DETECTION: "yunet"}.get(card.task, "embedding" if card.task.embeds else "logits")
     if card.family != family:
         found.append((f"names the family {card.family!r}", f"{family!r} for {card.task}"))
     template = CROPS.get(card.crop)
-    if card.task == "face-embedding" and template is None:
+    if card.task is Task.FACE_EMBEDDING and template is None:
         found.append((f"names the crop {card.crop!r}", f"one of {', '.join(CROPS)}"))
-    if template and card.task != "face-detection":
+    if template and card.task is not Task.FACE_DETECTION:
         sides = {card.input.width_px, card.input.height_px}
         if sides != {template.size_px}:
             found.append((f"gives an input of {sides} px for {card.crop}", f"{template.size_px} px"))
-    if card.task == "face-detection" and (card.input.width_px or card.input.height_px):
+    if card.task is Task.FACE_DETECTION and (card.input.width_px or card.input.height_px):
         found.append((f"gives an input of {card.input.width_px}x{card.input.height_px} px", "a detector of any size"))
-    if card.task != "face-detection" and not (card.input.width_px and card.input.height_px):
+    if card.task is not Task.FACE_DETECTION and not (card.input.width_px and card.input.height_px):
         found.append(("gives no input size", "a fixed width and height"))
-    if not template and card.task in ("classification", "liveness", "image-embedding") and not _share(card.crop):
+    if (
+        not template
+        and card.task in (Task.CLASSIFICATION, Task.LIVENESS, Task.IMAGE_EMBEDDING)
+        and not _share(card.crop)
+    ):
         found.append((f"names the crop {card.crop!r}", "centre-S, face-S or a face template"))
-    if card.task == "liveness" and not (2 <= len(card.labels) <= 3 and "live" in card.labels):
+    if card.task is Task.LIVENESS and not (2 <= len(card.labels) <= 3 and "live" in card.labels):
         found.append((f"gives the labels {list(card.labels)[:5]}", "two or three, one of them 'live'"))
     return found
 

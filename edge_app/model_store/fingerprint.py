@@ -23,6 +23,7 @@ import numpy as np
 
 from edge_app.core.errors import ModelError
 from edge_app.core.model_card import ModelCard
+from edge_app.core.task import Task
 from edge_app.core.types import Face, Float32s, Pixels
 from edge_app.inference.geometry import CROPS, align, face_area, prepare, to_input
 from edge_app.media import sample
@@ -45,7 +46,7 @@ NUMBERS: Final = 64
 _LIMIT_CHARS: Final = 1 << 16
 _METHOD: Final = b"1"
 """Changed whenever pictures are cut otherwise: a proof by another method is not compared."""
-_TASKS: Final = ("classification", "liveness", "face-embedding", "image-embedding")
+_TASKS: Final = (Task.CLASSIFICATION, Task.LIVENESS, Task.FACE_EMBEDDING, Task.IMAGE_EMBEDDING)
 _CLAIMS: Final = (
     "task", "input", "crop", "labels", "embedding_size", "precision", "temperature", "unsure_below",
     "operating_points", "licence", "commercial_use",
@@ -159,7 +160,7 @@ def deviation(card: ModelCard, measured: Float32s, found: Float32s) -> float:
 
 def _comparable(card: ModelCard, outputs: Float32s) -> Float32s:
     rows = np.asarray(outputs, np.float64)
-    if card.task.endswith("embedding"):
+    if card.task.embeds:
         rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     else:
         rows = rows - rows.mean(axis=1, keepdims=True)
@@ -170,7 +171,7 @@ def _outputs(model: Model) -> Float32s:
     card = model.card
     rows = np.asarray(model.run(to_input(_crops(card), card.input), card.outputs[:1])[0], np.float32)
     kept = rows.reshape(len(rows), -1)[:, :NUMBERS]
-    return kept if card.task.endswith("embedding") else np.asarray(kept / card.temperature, np.float32)
+    return kept if card.task.embeds else np.asarray(kept / card.temperature, np.float32)
 
 
 def _crops(card: ModelCard) -> Pixels:

@@ -20,6 +20,7 @@ import numpy as np
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.model_card import ModelCard
 from edge_app.core.numeric import softmax
+from edge_app.core.task import Task
 from edge_app.core.types import Float32s
 from edge_app.inference import onnx_model
 from edge_app.model_store import fingerprint, sandbox_check, shipped
@@ -158,11 +159,11 @@ def _check_siblings(home: Home, card: ModelCard, outputs: Float32s) -> None:
 
 
 def _agree(card: ModelCard, ours: Float32s, theirs: Float32s) -> bool:
-    if card.task.endswith("embedding"):
+    if card.task.embeds:
         lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
         cosines = (ours * theirs).sum(axis=1) / np.maximum(lengths, 1e-12)
         return float(cosines.mean()) >= _SAME_SPACE_COSINE
-    if card.task == "face-detection":
+    if card.task is Task.FACE_DETECTION:
         return True  # both found the sample's faces where they are
     ours_p, theirs_p = (softmax(each, card.temperature) for each in (ours, theirs))
     return float(np.abs(ours_p - theirs_p).max(axis=1).mean()) <= _SAME_ANSWERS
@@ -260,7 +261,7 @@ def changes_to_use(home: Home, model_id: str) -> dict[str, Any]:
     found = builds(home, model_id)
     if model_id.startswith("mtcnn-") and found[0] in shipped.entries():
         raise UsageError(f"{model_id} is one of three networks", remedy="use them all with `edge-app models use mtcnn`")
-    field = {"face-embedding": "embedder", "face-detection": "detector"}.get(found[0].task, "model")
+    field = found[0].task.setting
     there = ("auto", *(entry.precision for entry in found))
     if field != "detector" and home.settings().precision not in there:
         return {field: model_id, "precision": "auto"}

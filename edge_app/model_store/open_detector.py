@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edge_app.core.errors import UsageError
+from edge_app.core.task import Task
 from edge_app.inference.detector import DETECTORS, Detector, DetectorOptions
 from edge_app.inference.mtcnn import MtcnnCascade
 from edge_app.inference.onnx_model import Model
@@ -34,11 +35,11 @@ def _installed(name: str, threads: int | None, home: Home | None) -> Model:
     """A YuNet that the user brought; fp32 where there are several builds."""
     builds = [entry for entry in (catalogue.installed(home) if home else ()) if entry.id == name]
     if not builds:
-        brought = [e.id for e in (catalogue.installed(home) if home else ()) if e.task == "face-detection"]
+        brought = [e.id for e in (catalogue.installed(home) if home else ()) if e.task is Task.FACE_DETECTION]
         known = " or ".join(dict.fromkeys((*DETECTORS, *brought)))
         raise UsageError(f"there is no detector called {name!r}", expected=known)
     model = catalogue.open_entry(min(builds, key=lambda entry: entry.precision != "fp32"), threads)
-    if (model.card.task, model.card.family) != ("face-detection", "yunet"):
+    if (model.card.task, model.card.family) != (Task.FACE_DETECTION, "yunet"):
         raise UsageError(
             f"{name} is a model for {model.card.task}, of the family {model.card.family}",
             expected="a face detector of the family yunet",

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from edge_app.core.errors import EdgeError, ModelError
 from edge_app.core.model_card import InputSpec, ModelCard
 from edge_app.core.numeric import softmax
+from edge_app.core.task import Task
 from edge_app.core.types import Face, Float32s, Pixels
 from edge_app.inference import onnx_model
 from edge_app.inference.geometry import CROPS, align, box_iou, nms, prepare, resize, to_input
@@ -43,7 +44,7 @@ TIME_LIMIT_S: Final = 90.0
 
 # Measured with SFace, dlib's network, EfficientNet-Lite0, two MiniFASNets and a classifier of ants and bees: a true
 # card trails the best other reading by at most 0.04; raw pixels where a range of [-1, 1] belongs cost 0.09 and more.
-_CLEARLY_BETTER: Final = {"face-embedding": 0.1, "image-embedding": 0.06, "liveness": 0.15}
+_CLEARLY_BETTER: Final = {Task.FACE_EMBEDDING: 0.1, Task.IMAGE_EMBEDDING: 0.06, Task.LIVENESS: 0.15}
 _OUT_OF_MEMORY: Final = ("bad_alloc", "allocate memory", "bfc_arena")
 """How ONNX Runtime words it."""
 _CONSTANT: Final = 1e-4
@@ -123,8 +124,8 @@ def _limit(memory_bytes: int) -> None:
 
 def judge(model: Model) -> Float32s:
     """Run a model on the sample and hold it to its card. Returns (N, K) float32; raises ModelError in words."""
-    tasks = {"face-embedding": _embedder, "image-embedding": _embedder, "liveness": _liveness}
-    if model.card.task == "face-detection":
+    tasks = {Task.FACE_EMBEDDING: _embedder, Task.IMAGE_EMBEDDING: _embedder, Task.LIVENESS: _liveness}
+    if model.card.task is Task.FACE_DETECTION:
         return _detector(model)
     return tasks.get(model.card.task, _classifier)(model)
 
@@ -137,7 +138,7 @@ def _embedder(model: Model) -> Float32s:
         raise _useless(model, crops, groups, "gives every picture the same embedding")
     score = _separation(outputs, groups, card.task)
     if score <= 0:
-        what = "people" if card.task == "face-embedding" else "pictures"
+        what = "people" if card.task is Task.FACE_EMBEDDING else "pictures"
         raise _useless(model, crops, groups, f"does not tell the sample's {what} apart as its card describes it")
     _refuse_worse(model, crops, score, lambda other: _separation(other, groups, card.task))
     return outputs
@@ -314,7 +315,7 @@ def _refuse_worse(model: Model, crops: Pixels, score: float, judge_: Judge) -> N
     best, at = _best_reading(model, crops, judge_)
     card = model.card
     if best is not None and at > score + _CLEARLY_BETTER[card.task]:
-        sign = "finds live portraits live" if card.task == "liveness" else "separates"
+        sign = "finds live portraits live" if card.task is Task.LIVENESS else "separates"
         raise ModelError(
             f"{card.id} {sign} worse with {_words(card.input)}, as its card says ({score:.2f})",
             expected=f"{_words(best)} ({at:.2f})",
@@ -339,7 +340,7 @@ def _useless(model: Model, crops: Pixels, groups: NDArray[np.intp], found: str) 
     """The refusal of a model that does nothing as described, naming a reading that works where there is one."""
     card = model.card
     expected, remedy = "a model that works as its card says", "correct the crop, the channels or the normalization"
-    if card.task.endswith("embedding"):
+    if card.task.embeds:
         best, at = _best_reading(model, crops, lambda other: _separation(other, groups, card.task))
         if best is not None and at > 0.1:
             expected = f"{_words(best)}: that separates better than what the card says, {_words(card.input)}"
@@ -356,7 +357,7 @@ def _separation(outputs: Float32s, groups: NDArray[np.intp], task: str) -> float
     like, unlike = cosines[same], cosines[~same]
     if float(cosines.min()) > 1 - _CONSTANT:
         return -1.0
-    gap = like.min() - unlike.max() if task == "face-embedding" else like.mean() - unlike.mean()
+    gap = like.min() - unlike.max() if task is Task.FACE_EMBEDDING else like.mean() - unlike.mean()
     return float(gap / (1 - unlike.mean() + 1e-9))
 
 

@@ -13,6 +13,7 @@ from typing import Final, cast
 
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.model_card import Precision
+from edge_app.core.task import Task
 from edge_app.inference.onnx_model import Model
 from edge_app.inference.onnx_model import load as load_file
 
@@ -26,7 +27,7 @@ class Entry:
 
     id: str
     precision: Precision
-    task: str
+    task: Task
     path: Path
     sha256: str
     bytes: int
@@ -38,7 +39,14 @@ def entries() -> tuple[Entry, ...]:
     try:
         listed = json.loads(MANIFEST.read_text(encoding="utf-8"))["models"]
         return tuple(
-            Entry(e["id"], cast(Precision, e["precision"]), e["task"], FOLDER / e["file"], e["sha256"], int(e["bytes"]))
+            Entry(
+                e["id"],
+                cast(Precision, e["precision"]),
+                Task(e["task"]),
+                FOLDER / e["file"],
+                e["sha256"],
+                int(e["bytes"]),
+            )
             for e in listed
         )
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -20,12 +20,13 @@ from edge_app.core.errors import EdgeError, UsageError
 from edge_app.core.names import valid_name
 from edge_app.core.suggest import did_you_mean
 from edge_app.live.events import EventName, LiveEvent
-from edge_app.live.worker import Update, Worker, WorkerOptions
+from edge_app.live.update import Update, WorkerOptions
+from edge_app.live.worker import Worker
 from edge_app.media.live_camera import CameraState, CameraStatus, LiveOptions
 from edge_app.notify.delivery import Delivery, close_all
 from edge_app.notify.hooks import Command, HookOptions, Hooks, Report, variables
-from edge_app.recognition.classes import ReaderBench
-from edge_app.recognition.face_session import Workbench
+from edge_app.recognition.faces import PeopleSession
+from edge_app.recognition.session import Session
 
 DRAIN_S: Final = 5.0
 """What hooks that run and events that wait for a server get when the watcher ends."""
@@ -76,7 +77,7 @@ class Stop:
 
 
 def watch(
-    bench: Workbench | ReaderBench,
+    session: Session,
     source: str,
     stop: Stop,
     report: Report,
@@ -86,7 +87,7 @@ def watch(
 ) -> Generator[LiveEvent, None, None]:
     """Yield what happens in front of a source until it is over, `stop` was asked, or `deadline_s` has passed.
 
-    With a `ReaderBench` the events are of its answers: "recognized" for a label or a thing, "unknown" for not sure.
+    Of a classifier or of things the events are their answers: "recognized" for a label, "unknown" for not sure.
     Files are read as fast as they can be, every frame of them, or with `realtime` at their own speed; `deadline_s`
     is on time.monotonic. Who is there when it is stopped has not left: "left" at the end comes for files only.
     `report` is told of troubles. Raises MediaError when the source makes no sense or the file was damaged, and
@@ -95,7 +96,7 @@ def watch(
     updates: queue.SimpleQueue[_News] = queue.SimpleQueue()
     options = WorkerOptions(camera=LiveOptions(realtime=realtime), until_end=True)
     troubles = _Troubles(report)
-    with Worker(bench, source, lambda update: updates.put(_News.of(update)), options) as worker:
+    with Worker(session, source, lambda update: updates.put(_News.of(update)), options) as worker:
         while stop.number is None and (deadline_s is None or time.monotonic() < deadline_s):
             over = worker.join(_POLL_S if troubles.is_ended else 0)
             try:
@@ -152,7 +153,7 @@ class _Troubles:
             raise EdgeError(self._trouble)
 
 
-def is_seen(bench: Workbench, name: str, source: str, timeout_s: float, report: Report) -> bool:
+def is_seen(bench: PeopleSession, name: str, source: str, timeout_s: float, report: Report) -> bool:
     """Wait until the person of that name is recognized; False when that did not happen in time, or a signal came.
 
     Raises UsageError when nobody of that name is enrolled, or `timeout_s` is not a positive number of seconds.

@@ -1,36 +1,29 @@
-"""Enroll anything: mugs, tools, packages, over a general image embedder, from two pictures each.
+"""Recognizes anything that was enrolled over a general image embedder: mugs, tools, parcels, from two pictures each.
 
-Hides which part of a picture is meant, how it is cut, and the gate for pictures of things. Flows in: pictures, boxes,
-frames. Flows out: templates in the gallery, and `Reading`s with one `Spotted` area. The gallery is the same file as
-for faces; each model matches its own templates alone.
+The gallery is the same file as for faces; each model matches its own templates alone.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
 import cv2
 import numpy as np
 
-from edge_app.core.errors import UsageError
-from edge_app.core.model_card import ModelCard, OperatingPoint
-from edge_app.core.types import Embedding, Float32s, Frame, Pixels, Quality, Reading, Spotted, Template
-from edge_app.gallery.calibration import points_of
-from edge_app.gallery.enrollment import EnrollOptions, Refusal, judge_embeddings
-from edge_app.gallery.kept_pictures import keep
-from edge_app.gallery.matching import NAMES_NOBODY, Gallery, MatchRule
-from edge_app.gallery.storage import Vault
+from edge_app.core.errors import MediaError, UsageError
+from edge_app.core.model_card import ModelCard
+from edge_app.core.task import LookFor, Task, Words
+from edge_app.core.types import Embedding, Finding, Float32s, Frame, Pixels, Quality, Seen, Template
+from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot, Verdict, judge_embeddings
+from edge_app.gallery.kept_pictures import keep, kept_picture
+from edge_app.gallery.matching import Gallery, MatchRule
 from edge_app.inference.embedder import Embedder
 from edge_app.inference.face_quality import detail
 from edge_app.inference.geometry import resize, seen_area
-from edge_app.model_store.catalogue import builds, open_entry
-from edge_app.model_store.choose_build import Choice, choose
-from edge_app.recognition.face_session import left_behind, load_gallery, own_embeddings, same_person_floor
-from edge_app.system.data_folder import Home
-from edge_app.system.settings import Settings
+from edge_app.recognition.gallery_session import GallerySession
 
 _OUTSIDE: Final = (128, 128, 128)
 """What lies past the picture's edge: grey, near the mean of what networks were trained on."""
@@ -54,48 +47,19 @@ class ThingLimits:
     find 98 and 89 %, but refuses plain things: flat colours with a little grain have 0.15."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ThingShot:
-    """One area of a picture, measured and embedded, not yet judged."""
-
-    source: str
-    """Where it came from."""
-    box: Float32s
-    """(4,) x1, y1, x2, y2 in the picture's pixels."""
-    crop: Pixels
-    """(H, W, 3) uint8 RGB: what the network sees."""
-    quality: Quality
-    """Of an area: yaw, pitch and roll are 0 and the score is 1, for they mean nothing there."""
-    embedding: Embedding
-    kept: bytes
-    """The area as the gallery may keep it."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ThingVerdict:
-    """What became of one picture."""
-
-    source: str
-    shot: ThingShot | None
-    """None when the picture could not be read."""
-    refusal: Refusal | None
-    """None: accepted."""
-
-    @property
-    def accepted(self) -> bool:
-        """Whether it became a template."""
-        return self.refusal is None
-
-
-class ThingReader:
+class ThingRecognizer:
     """Names what an area of a frame shows, or says that it is nothing enrolled. Immutable."""
+
+    words: Words = Task.IMAGE_EMBEDDING.words
+    finds_faces = False
+    explains = False
 
     def __init__(self, embedder: Embedder, gallery: Gallery, rule: MatchRule, area: Float32s | None = None) -> None:
         """`area` (4,) x1, y1, x2, y2 in frame pixels is what is looked at; None: what the model's crop takes.
 
         Raises UsageError for an embedder of faces or of any input size.
         """
-        if embedder.card.task != "image-embedding":
+        if embedder.card.task is not Task.IMAGE_EMBEDDING:
             raise UsageError(
                 f"{embedder.model_id} is a model for {embedder.card.task}", expected="a general image embedder"
             )
@@ -110,7 +74,12 @@ class ThingReader:
         """The embedder's card."""
         return self.embedder.card
 
-    def read(self, frame: Frame, *, explain: bool = False) -> Reading:
+    @property
+    def look_for(self) -> LookFor:
+        """The embedder's id."""
+        return LookFor(self.card.id)
+
+    def observe(self, frame: Frame, *, explain: bool = False) -> Seen:
         """Cut, embed and match one area. There is no heatmap to `explain` with: a name is no class of the network."""
         started_s = time.perf_counter()
         box, crop = self._cut(frame.pixels, self._within(frame.pixels))
@@ -121,10 +90,12 @@ class ThingReader:
         ended_s = time.perf_counter()
         laps = (("cut", started_s, cut_s), ("embed", cut_s, embedded_s), ("match", embedded_s, ended_s))
         timings = {stage: (end - start) * 1e3 for stage, start, end in (*laps, ("total", started_s, ended_s))}
-        return Reading(frame, self.card.id, (), (Spotted(box, match),), timings)
+        return Seen(frame, (Finding(box, match),), timings)
 
-    def shot(self, pixels: Pixels, source: str, box: Float32s | None = None) -> ThingShot | Refusal:
-        """Cut out, measure and embed the area of `box`, or of the whole picture.
+    def shot(
+        self, pixels: Pixels, source: str, *, box: Float32s | None = None, largest: bool = False
+    ) -> Shot | Refusal:
+        """Cut out, measure and embed the area of `box`, or of the whole picture; `largest` means nothing here.
 
         Returns a `Refusal` when the box does not lie within the picture, or is a few pixels only.
         """
@@ -132,19 +103,43 @@ class ThingReader:
             return refusal
         where, crop = self._cut(pixels, box)
         measured, region = _measured(pixels, where, crop)
-        return ThingShot(source, where, crop, measured, self.embedder.embed(crop[None])[0], keep(region, None))
+        return Shot(source, None, crop, measured, self.embedder.embed(crop[None])[0], keep(region, None), where)
+
+    def judge(
+        self, name: str, shots: Sequence[Shot], own: Sequence[Embedding], options: EnrollOptions
+    ) -> list[Verdict]:
+        """Judge the shots of one thing together; as for faces, with `ThingLimits` for their quality."""
+        measured = [judge_area(shot.quality, ThingLimits()) for shot in shots]
+        embeddings = [shot.embedding for shot in shots]
+        refusals = judge_embeddings(name, embeddings, measured, own, self.gallery, self.rule, options)
+        return [Verdict(shot.source, shot, refusal) for shot, refusal in zip(shots, refusals, strict=True)]
+
+    def kept_shot(self, template: Template, picture: bytes) -> Shot | str:
+        """The shot that a kept area gives, or why it gives none."""
+        try:
+            kept = kept_picture(picture)
+        except MediaError as error:
+            return str(error)
+        if kept.face is not None or kept.upright_crop:
+            return "the kept picture is of a face"
+        height, width = kept.pixels.shape[:2]
+        shot = self.shot(kept.pixels, template.source, box=np.array([0, 0, width, height], np.float32))
+        if isinstance(shot, Refusal):
+            return shot.message
+        measured = replace(shot.quality, face_px=shot.quality.face_px / kept.scale)
+        return replace(shot, quality=measured, kept=picture)
 
     def vector(self, pixels: Pixels) -> Float32s:
         """The unit vector (D,) of the whole picture."""
         return self.embedder.embed(self._cut(pixels, None)[1][None])[0].vector
 
-    def looking_at(self, area: Float32s | None) -> ThingReader:
+    def looking_at(self, area: Float32s | None) -> ThingRecognizer:
         """The same over another area."""
-        return ThingReader(self.embedder, self.gallery, self.rule, area)
+        return ThingRecognizer(self.embedder, self.gallery, self.rule, area)
 
-    def with_gallery(self, gallery: Gallery, rule: MatchRule) -> ThingReader:
+    def with_gallery(self, gallery: Gallery, rule: MatchRule) -> ThingRecognizer:
         """The same over another gallery."""
-        return ThingReader(self.embedder, gallery, rule, self.area)
+        return ThingRecognizer(self.embedder, gallery, rule, self.area)
 
     def _within(self, pixels: Pixels) -> Float32s | None:
         """The area, or None when a source of another size has left it behind."""
@@ -160,87 +155,11 @@ class ThingReader:
         return box, resize(_around(pixels, box, width / height), width, height)
 
 
-@dataclass(frozen=True, slots=True)
-class ThingBench:
-    """Everything that recognizing and enrolling things needs, over one data folder."""
+@dataclass(frozen=True, slots=True, eq=False)
+class ThingSession(GallerySession):
+    """A session that recognizes things over a general image embedder."""
 
-    home: Home
-    settings: Settings
-    vault: Vault
-    reader: ThingReader
-    choice: Choice
-    """Which build of the embedder runs, and why."""
-    points: tuple[OperatingPoint, ...]
-    """Those that hold here: calibrated ones, else the card's."""
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """Things that were enrolled with other models only, and are unknown to the one in use; sorted."""
-        return left_behind(self.home, self.vault, self.reader.card.id)
-
-    def refreshed(self) -> ThingBench:
-        """The same over the gallery as it is now on disk."""
-        gallery = load_gallery(self.vault, self.reader.embedder)
-        rule = gallery.rule(self.points, self.settings.fpir, self.settings.margin)
-        return replace(self, reader=self.reader.with_gallery(gallery, rule))
-
-
-def open_things(home: Home, settings: Settings, model_id: str) -> ThingReader:
-    """Load a general image embedder and the things enrolled with it.
-
-    Raises UsageError for a model of another task, GalleryError when nobody knows what its similarities mean here.
-    """
-    bench = open_thing_bench(home, settings, model_id)
-    bench.vault.close()
-    return bench.reader
-
-
-def open_thing_bench(home: Home, settings: Settings, model_id: str) -> ThingBench:
-    """As `open_things`, with the vault and all that enrollment needs."""
-    has = settings.precision in {entry.precision for entry in builds(home, model_id)}
-    choice = choose(model_id, settings.precision if has else "auto", home, settings.threads)
-    embedder = Embedder(open_entry(choice.entry, settings.threads))
-    reader = ThingReader(embedder, Gallery.empty(model_id), NAMES_NOBODY)
-    points = points_of(home, embedder.card, choice.entry.sha256)
-    return ThingBench(home, settings, Vault(home.gallery_path), reader, choice, points).refreshed()
-
-
-def enroll_things(
-    bench: ThingBench,
-    name: str,
-    looks: Sequence[tuple[str, ThingShot | Refusal]],
-    options: EnrollOptions,
-    limits: ThingLimits = ThingLimits(),
-    clock: Callable[[], float] = time.time,
-) -> list[ThingVerdict]:
-    """Judge the looks of one thing and store the accepted ones in one transaction; as for faces.
-
-    Returns one verdict per look, in order. The gallery in memory is as before: see `ThingBench.refreshed`.
-    """
-    own = own_embeddings(bench.vault, name, bench.reader.embedder.model_id)
-    shots = [look for _, look in looks if isinstance(look, ThingShot)]
-    floor = replace(options, same_person_floor=same_person_floor(bench.points, options.same_person_floor))
-    refusals = iter(
-        judge_embeddings(
-            name,
-            [shot.embedding for shot in shots],
-            [judge_area(shot.quality, limits) for shot in shots],
-            own,
-            bench.reader.gallery,
-            bench.reader.rule,
-            floor,
-        )
-    )
-    verdicts = [
-        ThingVerdict(source, look, next(refusals)) if isinstance(look, ThingShot) else ThingVerdict(source, None, look)
-        for source, look in looks
-    ]
-    accepted = [v.shot for v in verdicts if v.accepted and v.shot is not None]
-    if accepted:
-        now_s = clock()
-        templates = [Template(shot.embedding, shot.quality, shot.source, now_s) for shot in accepted]
-        bench.vault.add(name, templates, [s.kept for s in accepted] if bench.settings.keep_pictures else ())
-    return verdicts
+    recognizer: ThingRecognizer
 
 
 def judge_area(quality: Quality, limits: ThingLimits) -> Refusal | None:

@@ -1,7 +1,4 @@
-"""Who or what was seen when: observations and readings of a video become stretches of time.
-
-Hides how gaps are bridged. Flows in: observations, or readings, in order. Flows out: stretches, and lines for people.
-"""
+"""Who or what was seen when: the findings of a video's frames become stretches of time."""
 
 from __future__ import annotations
 
@@ -9,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from edge_app.core.types import Observation, Reading
+from edge_app.core.task import Task, Words
+from edge_app.core.types import Seen
 
 GAP_S: Final = 1.0
 """A person not seen for longer than this has left."""
@@ -30,37 +28,19 @@ class Stretch:
     """Mean over the frames; of a classifier the best label's probability."""
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
-    """How stretches are told."""
-
-    nothing: str = "no face"
-    unknown: str = "somebody unknown"
-    measure: str = "similarity"
-
-
-CLASS_WORDS: Final = Words("nothing to judge", "not sure", "probability")
-THING_WORDS: Final = Words("nothing to judge", "something unknown", "similarity")
-
-
 class Timeline:
     """Collects what was seen in a video."""
 
-    def __init__(self, words: Words | None = None) -> None:
-        self._words = words or Words()
+    def __init__(self, words: Words = Task.FACE_EMBEDDING.words) -> None:
+        self._words = words
         self._open: dict[str | None, list[tuple[float, float]]] = {}
         self._closed: list[Stretch] = []
         self.frames = 0
         self.end_s = 0.0
 
-    def add(self, seen: Observation | Reading) -> None:
+    def add(self, seen: Seen) -> None:
         """Take the next frame of the video."""
-        if isinstance(seen, Observation):
-            self._note(seen.frame.time_s, ((one.match.name, one.match.similarity) for one in seen.sightings))
-            return
-        classes = (one.classification for one in seen.classified)
-        labels = [(one.label, one.scores[0].probability) for one in classes]
-        self._note(seen.frame.time_s, labels + [(one.match.name, one.match.similarity) for one in seen.spotted])
+        self._note(seen.frame.time_s, ((one.name, one.answer.value) for one in seen.findings))
 
     def _note(self, now_s: float, found: Iterable[tuple[str | None, float]]) -> None:
         self.frames += 1

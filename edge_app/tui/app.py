@@ -19,10 +19,10 @@ from textual.screen import ModalScreen, Screen
 
 from edge_app.core.errors import EdgeError
 from edge_app.core.model_card import ModelCard
+from edge_app.core.task import LookFor, Task
 from edge_app.system.settings import Settings
 from edge_app.tui.gallery_queries import Forgotten, missing_words
-from edge_app.tui.inbox import Explain, Inbox, LookArea, Run, SetRule, Update, UseModel
-from edge_app.tui.model_text import FACES
+from edge_app.tui.inbox import Explain, Inbox, Look, LookArea, Run, SetRule, Update
 from edge_app.tui.picture.area import Area
 from edge_app.tui.screens.base import EdgeScreen
 from edge_app.tui.screens.enroll_person import EnrollScreen
@@ -118,10 +118,11 @@ class EdgeApp(App[None]):
     @work(exclusive=True, group="resume")
     async def resume_model(self) -> None:
         """Go on with the model that was chosen; faces are looked for meanwhile, and when it is gone."""
-        if self.settings.model == FACES:
+        look_for = LookFor(self.settings.model)
+        if look_for.is_people:
             return
         try:
-            await self._look_with(self.settings.model)
+            await self._look(look_for)
             # What a fresh worker or a fresh reader does not know.
             await self.order(Explain(self.explaining))
             if self.area is not None:
@@ -227,7 +228,7 @@ class EdgeApp(App[None]):
         before, settings = self.settings, replace(self.settings, **changes)
         other = settings.model != before.model
         if other:
-            await self._look_with(settings.model)
+            await self._look(LookFor(settings.model))
         renew = _models_of(settings) != _models_of(before)
         try:
             if renew:
@@ -236,7 +237,7 @@ class EdgeApp(App[None]):
                 await self.order(SetRule(settings.fpir, settings.margin))
         except EdgeError:
             if other:
-                await self._look_with(before.model)
+                await self._look(LookFor(before.model))
             raise
         if other:
             self.area = None
@@ -245,8 +246,8 @@ class EdgeApp(App[None]):
             self.resume_model()
             self._tell_missing()
 
-    async def _look_with(self, model_id: str) -> None:
-        self.card = cast("ModelCard | None", await self.order(UseModel(model_id)))
+    async def _look(self, look_for: LookFor) -> None:
+        self.card = cast("ModelCard | None", await self.order(Look(look_for)))
 
     async def _renew_worker(self, settings: Settings) -> None:
         fresh = await self.beside(lambda: self.desk.open_worker(settings, self.source, self.inbox.put))
@@ -280,12 +281,12 @@ class EdgeApp(App[None]):
 
     def action_enroll(self) -> None:
         """Enroll somebody, or a thing while things are looked for."""
-        self.go(ThingScreen(self.settings.model) if self._looks_for_things else EnrollScreen())
+        self.go(ThingScreen() if self._looks_for_things else EnrollScreen())
 
     @property
     def _looks_for_things(self) -> bool:
         live = self.screen_stack[0]
-        return isinstance(live, LiveScreen) and live.looks_for("image-embedding")
+        return isinstance(live, LiveScreen) and live.looks_for(Task.IMAGE_EMBEDDING)
 
     def action_people(self) -> None:
         """Everyone enrolled, or the things while things are looked for."""

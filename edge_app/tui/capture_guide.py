@@ -171,7 +171,7 @@ class Guide:
             return False
         before, before_s = self._last_look
         passed_s = time_s - before_s
-        if not 0.0 < passed_s < 1.0:
+        if look.face is None or before.face is None or not 0.0 < passed_s < 1.0:
             return False
         way = float(np.linalg.norm(look.face.landmarks.mean(axis=0) - before.face.landmarks.mean(axis=0)))
         return way / look.face.size_px / passed_s < self._options.steady_speed

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from edge_app.live.events import LiveEvent
 from edge_app.live.tracker import TrackInfo
+from edge_app.live.update import Update
 from edge_app.media.live_camera import CameraState
-from edge_app.tui.inbox import Update
 from edge_app.tui.picture.mosaic import Mark, MarkKind
 
 STATES: Final[Mapping[CameraState, str]] = {
@@ -138,8 +138,8 @@ def title_of(update: Update, greeting: str = "", licence: str = "") -> Text:
     text.append(state, "green" if well else "bold yellow")
     if greeting:
         return text.append(f"  ·  {greeting}", "bold green")
-    if update.model_id != "faces":
-        text.append(f"  ·  {update.model_id}", "dim")
+    if not update.look_for.is_people:
+        text.append(f"  ·  {update.look_for}", "dim")
         return text.append(f"  ·  {licence}" if licence else "", "dim")
     people = "1 person" if update.people == 1 else f"{update.people:,} people"
     text.append(f"  ·  {people} enrolled  ·  threshold {update.rule.threshold:.2f}", "dim")

@@ -1,7 +1,4 @@
-"""What the screens ask of the gallery, as functions that run on the worker's thread (`messages.Run`).
-
-Hides which questions the vault and the gallery in memory each answer. In: a `Workbench`. Out: plain values for tables.
-"""
+"""What the screens ask of the gallery, as functions that run on the worker's thread (`inbox.Run`)."""
 
 from __future__ import annotations
 
@@ -16,7 +13,8 @@ from edge_app.gallery.calibration import points_of
 from edge_app.gallery.matching import Gallery
 from edge_app.model_store.catalogue import builds
 from edge_app.model_store.onnx_inspect import inspect
-from edge_app.recognition.face_session import Workbench, gallery_of
+from edge_app.recognition.faces import PeopleSession
+from edge_app.recognition.gallery_session import gallery_of
 from edge_app.tui.capture_guide import View, missing_views
 
 MOST_COMPARED: Final = 1000
@@ -95,7 +93,7 @@ class Shelf:
     threshold: float
 
 
-def shelf_of(bench: Workbench, things: str | None = None) -> Shelf:
+def shelf_of(bench: PeopleSession, things: str | None = None) -> Shelf:
     """People as the embedder in use knows them, or the things enrolled with the model `things`. Raises EdgeError."""
     if things is None:
         parts = bench.recognizer
@@ -104,7 +102,7 @@ def shelf_of(bench: Workbench, things: str | None = None) -> Shelf:
     return Shelf(things, gallery, thing_threshold(bench, things, gallery))
 
 
-def thing_threshold(bench: Workbench, model_id: str, gallery: Gallery | None = None) -> float:
+def thing_threshold(bench: PeopleSession, model_id: str, gallery: Gallery | None = None) -> float:
     """The similarity from which a thing is named. Raises EdgeError, also when nobody knows what alike means."""
     gallery = gallery or gallery_of(bench.vault.read(model_id))
     points: tuple[OperatingPoint, ...] = ()
@@ -114,7 +112,7 @@ def thing_threshold(bench: Workbench, model_id: str, gallery: Gallery | None = N
     return gallery.rule(points, bench.settings.fpir, bench.settings.margin).threshold
 
 
-def missing_words(bench: Workbench) -> str:
+def missing_words(bench: PeopleSession) -> str:
     """Who is a stranger to the embedder in use, and what to do; empty when nobody is."""
     missing = bench.missing
     if not missing:
@@ -125,7 +123,7 @@ def missing_words(bench: Workbench) -> str:
     return f"{who} must be enrolled again for {model_id}: {listed}. Press p, then n to try the pictures that were kept"
 
 
-def roster(bench: Workbench, things: str | None = None) -> tuple[Person, ...]:
+def roster(bench: PeopleSession, things: str | None = None) -> tuple[Person, ...]:
     """Everyone with templates of the model in use, or of another model of faces, or all things, sorted by name."""
     wanted = set() if things else set(bench.missing)
     shelf = shelf_of(bench, things)
@@ -155,7 +153,7 @@ def grade(identity: Identity) -> float:
     return sum(marks) / len(marks)
 
 
-def profile(bench: Workbench, name: str, things: str | None = None) -> Profile:
+def profile(bench: PeopleSession, name: str, things: str | None = None) -> Profile:
     """One person, or thing, in detail. Raises GalleryError when there is none of that name."""
     shelf = shelf_of(bench, things)
     model_id = shelf.model_id
@@ -177,7 +175,7 @@ def profile(bench: Workbench, name: str, things: str | None = None) -> Profile:
     )
 
 
-def qualities(bench: Workbench, name: str) -> tuple[Quality, ...]:
+def qualities(bench: PeopleSession, name: str) -> tuple[Quality, ...]:
     """What was measured on the shots that somebody has already; nothing for a new name."""
     model_id = bench.recognizer.embedder.model_id
     if name not in bench.vault.names(model_id):
@@ -185,7 +183,7 @@ def qualities(bench: Workbench, name: str) -> tuple[Quality, ...]:
     return tuple(template.quality for template in bench.vault.identity(name, model_id).templates)
 
 
-def forget(bench: Workbench, name: str) -> Forgotten:
+def forget(bench: PeopleSession, name: str) -> Forgotten:
     """Delete somebody for good, but for what is returned. Raises GalleryError when there is none of that name."""
     with bench.vault.transaction():
         line = next((one for one in bench.vault.roster() if one.name == name), None)
@@ -195,7 +193,7 @@ def forget(bench: Workbench, name: str) -> Forgotten:
     return Forgotten(parts, line.last_seen_s if line else None)
 
 
-def restore(bench: Workbench, forgotten: Forgotten) -> None:
+def restore(bench: PeopleSession, forgotten: Forgotten) -> None:
     """Undo `forget`."""
     with bench.vault.transaction():
         for identity, pictures in forgotten.parts:

@@ -1,9 +1,8 @@
 """The whole vocabulary between the worker's thread and the screens.
 
-Upwards, screens send the commands of `edge_app.live.worker`, named here once. Downwards there is one message,
-`News`: it
-carries nothing, it says that the `Inbox` has something. Pictures that nobody took yet are replaced by newer ones,
-so a slow terminal skips pictures and never falls behind; events are kept.
+Screens send the commands of `edge_app.live.commands`, named here once. Back comes one message, `News`, which says
+that the `Inbox` has something. Pictures that nobody took yet are replaced by newer ones, so a slow terminal skips
+pictures and never falls behind; events are kept.
 """
 
 from __future__ import annotations
@@ -14,19 +13,21 @@ from dataclasses import replace
 
 from textual.message import Message
 
-from edge_app.live.commands import Explain, LookArea, UseModel
-from edge_app.live.worker import (
+from edge_app.live.commands import (
     Capture,
     Enroll,
+    Explain,
     Forget,
+    Look,
+    LookArea,
     LookAt,
     Pause,
     Rename,
     Run,
     SetRule,
     Switch,
-    Update,
 )
+from edge_app.live.update import Update
 
 __all__ = [
     "Capture",
@@ -34,6 +35,7 @@ __all__ = [
     "Explain",
     "Forget",
     "Inbox",
+    "Look",
     "LookArea",
     "LookAt",
     "News",
@@ -43,7 +45,6 @@ __all__ = [
     "SetRule",
     "Switch",
     "Update",
-    "UseModel",
 ]
 
 MOST_EVENTS = 500
@@ -78,7 +79,7 @@ class Inbox:
             earlier, self._waiting = self._waiting, update
             if earlier is not None:
                 self._waiting = _merged(earlier, update)
-                self.replaced += earlier.observation is not None and update.observation is not None
+                self.replaced += earlier.seen is not None and update.seen is not None
         if earlier is None:
             self._tell(News())
 
@@ -96,12 +97,11 @@ class Inbox:
 
 def _merged(earlier: Update, later: Update) -> Update:
     """The later update with the events of both, and with the earlier picture where it brings none itself."""
-    same = (earlier.source, earlier.model_id) == (later.source, later.model_id)
-    keeps = later.observation is None and later.reading is None and same
+    same = (earlier.source, earlier.look_for) == (later.source, later.look_for)
+    keeps = later.seen is None and same
     return replace(
         later,
         events=(*earlier.events, *later.events)[-MOST_EVENTS:],
-        observation=earlier.observation if keeps else later.observation,
-        reading=earlier.reading if keeps else later.reading,
-        look=earlier.look if keeps else later.look,
+        seen=earlier.seen if keeps else later.seen,
+        shot=earlier.shot if keeps else later.shot,
     )

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edge_app.core.model_card import ModelCard, OperatingPoint
-from edge_app.core.types import Observation, Pixels, Reading
-from edge_app.live.worker import Update
+from edge_app.core.task import Task
+from edge_app.core.types import Pixels, Seen
+from edge_app.live.update import Update
 from edge_app.media.cameras import CameraInfo
-from edge_app.recognition.face_session import Workbench
+from edge_app.recognition.faces import PeopleSession
 from edge_app.system.settings import Settings
 from edge_app.tui.picture.terminal import Terminal
 
@@ -27,8 +28,8 @@ class LiveWorker(Protocol):
     """What the app uses of `edge_app.live.worker.Worker`."""
 
     @property
-    def workbench(self) -> Workbench:
-        """The newest workbench."""
+    def people(self) -> PeopleSession:
+        """The newest session of the people."""
 
     def start(self) -> None:
         """Begin to take frames."""
@@ -46,7 +47,7 @@ class ModelLine:
 
     model_id: str
     precision: str
-    task: str
+    task: Task
     card: ModelCard | None
     """None when the file is gone or damaged: `problem` tells."""
     size_bytes: int
@@ -76,17 +77,14 @@ class Desk:
     """Save the settings given by name, and no others. Raises EdgeError."""
     cameras: Callable[[], Sequence[CameraInfo]]
     """The cameras of this machine; takes a moment."""
-    snapshot: Callable[[Observation | Reading], Path]
+    snapshot: Callable[[Seen], Path]
     """Write the picture with what was made of it; returns where. Raises EdgeError."""
     pictures_named: Callable[[str], tuple[Path, ...]]
     """Picture files by what a user typed: paths, or folders. Raises EdgeError when there is none."""
     decode: Callable[[bytes], Pixels]
     """A kept picture's pixels. Raises EdgeError."""
-    catalogue: Callable[[Workbench], tuple[ModelLine, ...]]
+    catalogue: Callable[[PeopleSession], tuple[ModelLine, ...]]
     """The installed models; runs on the worker's thread."""
-    enroll_things: Callable[[Workbench, str, str, Sequence[Any]], tuple[str, ...]]
-    """Judge and store captures of a thing, by model id and name; runs on the worker's thread. Returns why each one that
-    was refused was not stored. Raises EdgeError."""
     add_model: Callable[[Path], str]
     """Validate an .onnx file and install it; returns its id. Takes seconds. Raises EdgeError."""
     remove_model: Callable[[str], None]
@@ -94,7 +92,7 @@ class Desk:
     changes_to_use: Callable[[str], Mapping[str, Any]]
     """The settings that make a model the one in use for its task, not saved; "faces" ends the use of another. Raises
     EdgeError."""
-    measure: Callable[[Workbench, str, str], float]
+    measure: Callable[[PeopleSession, str, str], float]
     """Median milliseconds of one run of a model, by id and precision; runs on the worker's thread."""
     recall: Callable[[], Mapping[str, Any]]
     """What `remember` was last given, or nothing."""

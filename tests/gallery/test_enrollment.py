@@ -26,7 +26,7 @@ from edge_app.gallery.matching import Gallery, MatchRule
 from edge_app.inference.face_quality import QualityLimits, measure
 from edge_app.media import sample
 from edge_app.media.pictures import read_picture
-from edge_app.recognition.face_session import open_workbench
+from edge_app.recognition.open_session import open_people
 from edge_app.system.settings import Settings
 
 GOOD = Quality(face_px=100, sharpness=0.35, brightness=130, clipped=0.0, yaw=0.0, pitch=0.57, roll_deg=0, score=0.93)
@@ -244,7 +244,7 @@ def obama():
 
 @pytest.fixture
 def bench(home):
-    with (made := open_workbench(home)).vault:
+    with (made := open_people(home)).vault:
         yield made
 
 
@@ -304,8 +304,8 @@ def test_two_pictures_in_a_name_out(bench):
     [probe] = sample.probes()["Barack Obama"]
     seen = ready.recognizer.observe(Frame(read_picture(probe)))
     stranger = ready.recognizer.observe(Frame(read_picture(sample.stranger())))
-    assert [s.match.name for s in seen.sightings] == ["Barack Obama"]
-    assert [s.match.name for s in stranger.sightings] == [None]
+    assert [one.name for one in seen.findings] == ["Barack Obama"]
+    assert [one.name for one in stranger.findings] == [None]
     assert set(seen.timings_ms) == {"detect", "align", "embed", "match", "total"}
     stored = ready.vault.identity("Barack Obama").templates
     assert [t.source for t in stored] == ["obama_1.jpg", "obama_2.jpg"]
@@ -328,7 +328,7 @@ def test_enrolling_a_picture_again_says_so_and_adds_nothing(home, capsys):
 @pytest.mark.parametrize("keep", [False, True])
 def test_pictures_are_kept_only_when_the_user_says_so(home, keep):
     [picture] = sample.people()["Joe Biden"]
-    with (made := open_workbench(home, Settings(keep_pictures=keep))).vault:
+    with (made := open_people(home, Settings(keep_pictures=keep))).vault:
         made.enroll("Joe Biden", [("x", made.recognizer.shot(read_picture(picture), "x"))], EnrollOptions())
         [kept] = made.vault.pictures("Joe Biden")
     assert (kept is not None) == keep and (not keep or kept.startswith(b"\xff\xd8"))
@@ -337,7 +337,7 @@ def test_pictures_are_kept_only_when_the_user_says_so(home, keep):
 def test_a_gallery_of_another_model_is_not_matched(bench):
     foreign = shot(0)
     bench.vault.add("Ada", [_template(foreign)])
-    with (made := open_workbench(bench.home)).vault:
+    with (made := open_people(bench.home)).vault:
         assert made.missing == ("Ada",) and len(made.recognizer.gallery) == 0
 
 

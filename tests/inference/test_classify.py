@@ -10,16 +10,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from edge_app.cli import output
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.model_card import InputSpec
 from edge_app.core.numeric import softmax
-from edge_app.core.types import Classified, Frame, Match, Reading, Spotted
+from edge_app.core.task import LookFor
+from edge_app.core.types import Finding, Frame, Match, Seen
 from edge_app.inference import onnx_model
 from edge_app.inference.classifier import BATCH, Classifier
 from edge_app.inference.detector import Detector
-from edge_app.live.events import Answer, AnswerEvents
+from edge_app.live.events import AnswerEvents
 from edge_app.media.pictures import write_picture
-from edge_app.recognition.classes import ClassifierReader, Steady, judges_faces, licence_note, open_reader
+from edge_app.recognition.classes import ClassRecognizer, judges_faces
+from edge_app.recognition.open_session import OpenOptions, open_session
+from edge_app.recognition.smoothing import Smoothing, SteadyAnswer
 from edge_app.system.data_folder import Home
 from edge_app.system.settings import Settings
 from tests.model_store.planted import CELLS, GAIN, LABELS, colour_card, install, plain, write_colours
@@ -32,8 +36,8 @@ def classifier(tmp_path, unsure_below=None, **changes) -> Classifier:
     return Classifier(onnx_model.load(path, threads=1), unsure_below)
 
 
-def labels_of(reading: Reading) -> list[str | None]:
-    return [one.classification.label for one in reading.classified]
+def labels_of(reading: Seen) -> list[str | None]:
+    return [one.name for one in reading.findings]
 
 
 def test_probabilities_are_the_softmax_of_the_logits_over_the_temperature(tmp_path):
@@ -42,7 +46,7 @@ def test_probabilities_are_the_softmax_of_the_logits_over_the_temperature(tmp_pa
     assert [s.label for s in answer.scores] == ["red", "green", "blue"]
     assert answer.scores[0].probability == pytest.approx(expected, abs=1e-6)
     assert sum(s.probability for s in answer.scores) == pytest.approx(1)
-    assert answer.label == "red" and answer.sure
+    assert answer.name == "red" and answer.sure
 
 
 def test_huge_logits_do_not_overflow():
@@ -52,16 +56,16 @@ def test_huge_logits_do_not_overflow():
 def test_the_card_s_bar_or_the_user_s_decides_what_is_sure(tmp_path):
     greyish = plain((140, 100, 90))
     [answer] = classifier(tmp_path).classify([greyish])
-    assert answer.label is None and answer.scores[0].label == "red"
+    assert answer.name is None and answer.scores[0].label == "red"
     [answer] = classifier(tmp_path, unsure_below=0.4).classify([greyish])
-    assert answer.label == "red"
+    assert answer.name == "red"
 
 
 def test_many_pictures_of_many_sizes_keep_their_order_over_several_batches(tmp_path):
     colours = [tuple(255 * (k == i % 3) for k in range(3)) for i in range(2 * BATCH + 3)]
     pictures = [plain(c, 20 + 7 * i, 90 - i) for i, c in enumerate(colours)]
     found = classifier(tmp_path).classify(pictures)
-    assert [a.label for a in found] == [LABELS[i % 3] for i in range(len(pictures))]
+    assert [a.name for a in found] == [LABELS[i % 3] for i in range(len(pictures))]
     assert classifier(tmp_path).classify([]) == []
 
 
@@ -83,7 +87,7 @@ def test_an_unknown_label_and_a_graph_without_maps_are_refused_in_words(tmp_path
     with pytest.raises(UsageError, match=r"knows no .pink.; expected one of red, green, blue"):
         classifier(tmp_path).explain(plain(RED), "pink")
     bare = classifier(tmp_path, outputs=("logits",))
-    assert bare.classify([plain(RED)])[0].label == "red"
+    assert bare.classify([plain(RED)])[0].name == "red"
     with pytest.raises(UsageError, match="cannot show where it looks"):
         bare.explain(plain(RED))
 
@@ -113,14 +117,14 @@ def test_labels_that_the_graph_does_not_have_and_numbers_that_are_none_are_found
 def test_the_middle_of_a_picture_is_judged_and_said_where(tmp_path):
     picture = plain(GREEN, 100, 50)
     picture[:, 25:75] = RED
-    reading = ClassifierReader(classifier(tmp_path)).read(Frame(picture))
+    reading = ClassRecognizer(classifier(tmp_path)).observe(Frame(picture))
     assert labels_of(reading) == ["red"]
-    assert reading.classified[0].box.tolist() == [25, 0, 75, 50]
-    assert reading.classified[0].heatmap is None and reading.spotted == ()
+    assert reading.findings[0].box.tolist() == [25, 0, 75, 50]
+    assert reading.findings[0].heatmap is None
     assert set(reading.timings_ms) == {"classify", "total"}
-    whole = ClassifierReader(classifier(tmp_path, crop="none")).read(Frame(picture), explain=True)
-    assert whole.classified[0].box.tolist() == [0, 0, 100, 50]
-    assert whole.classified[0].heatmap is not None
+    whole = ClassRecognizer(classifier(tmp_path, crop="none")).observe(Frame(picture), explain=True)
+    assert whole.findings[0].box.tolist() == [0, 0, 100, 50]
+    assert whole.findings[0].heatmap is not None
 
 
 POINTS = np.array([[0.3, 0.35], [0.7, 0.35], [0.5, 0.55], [0.35, 0.75], [0.65, 0.75]], np.float32)
@@ -138,11 +142,11 @@ def test_each_face_is_judged_by_itself_largest_first(tmp_path, crop):
     picture[40:160, 30:150] = RED
     picture[60:120, 200:260] = GREEN
     model = classifier(tmp_path, crop=crop, task="liveness")
-    reading = ClassifierReader(model, faces_at((210, 70, 250, 110), (50, 60, 130, 140))).read(Frame(picture))
+    reading = ClassRecognizer(model, faces_at((210, 70, 250, 110), (50, 60, 130, 140))).observe(Frame(picture))
     assert labels_of(reading) == ["red", "green"]
-    assert reading.classified[0].box.tolist() == [50, 60, 130, 140]
+    assert reading.findings[0].box.tolist() == [50, 60, 130, 140]
     assert "detect" in reading.timings_ms
-    assert labels_of(ClassifierReader(model, faces_at()).read(Frame(picture))) == []
+    assert labels_of(ClassRecognizer(model, faces_at()).observe(Frame(picture))) == []
 
 
 def test_the_map_of_a_face_lies_over_its_box_whatever_was_shown_to_the_network(tmp_path):
@@ -150,7 +154,7 @@ def test_the_map_of_a_face_lies_over_its_box_whatever_was_shown_to_the_network(t
     picture[100:200, 100:150] = RED  # the left half of the face
     box = (100, 100, 200, 200)
     model = classifier(tmp_path, crop="face-2.0")
-    [one] = ClassifierReader(model, faces_at(box)).read(Frame(picture), explain=True).classified
+    [one] = ClassRecognizer(model, faces_at(box)).observe(Frame(picture), explain=True).findings
     assert one.heatmap is not None
     explained = model.explain(picture[50:250, 50:250], one.heatmap.label)[1].values
     values = one.heatmap.values if one.heatmap.label == "red" else -one.heatmap.values
@@ -160,15 +164,31 @@ def test_the_map_of_a_face_lies_over_its_box_whatever_was_shown_to_the_network(t
 def test_a_classifier_of_faces_needs_a_detector_and_a_crop_that_means_something(tmp_path):
     assert judges_faces("face-2.7") and judges_faces("arcface-112") and not judges_faces("centre-0.9")
     with pytest.raises(ModelError, match="judges faces"):
-        ClassifierReader(classifier(tmp_path, crop="face-2.7"))
+        ClassRecognizer(classifier(tmp_path, crop="face-2.7"))
     with pytest.raises(UsageError, match="the crop is 'sideways'"):
-        ClassifierReader(classifier(tmp_path, crop="sideways"))
+        ClassRecognizer(classifier(tmp_path, crop="sideways"))
     with pytest.raises(ModelError, match="face-S"):
-        ClassifierReader(classifier(tmp_path, crop="face-x"), faces_at((1, 1, 30, 30))).read(Frame(plain(RED)))
+        ClassRecognizer(classifier(tmp_path, crop="face-x"), faces_at((1, 1, 30, 30))).observe(Frame(plain(RED)))
+
+
+class Steady:
+    """A recognizer with its answers averaged."""
+
+    def __init__(self, recognizer) -> None:
+        self.recognizer = recognizer
+        self.smoothing = Smoothing(follows_faces=recognizer.finds_faces)
+        self.reset = self.smoothing.reset
+
+    @property
+    def answers(self):
+        return self.smoothing.answers
+
+    def read(self, frame: Frame, *, explain: bool = False) -> Seen:
+        return self.smoothing.smooth(self.recognizer.observe(frame, explain=explain))
 
 
 def steady(tmp_path) -> Steady:
-    return Steady(ClassifierReader(classifier(tmp_path, temperature=0.5)))
+    return Steady(ClassRecognizer(classifier(tmp_path, temperature=0.5)))
 
 
 def shown(reader: Steady, colour, time_s: float) -> str | None:
@@ -201,13 +221,13 @@ def test_a_pause_or_a_jump_back_begins_afresh(tmp_path):
 class Things:
     """A reader of things that tells what it is told to."""
 
-    card = colour_card(task="image-embedding", embedding_size=3, labels=())
+    finds_faces = False
 
     def __init__(self) -> None:
         self.match = Match("mug", 0.8, 0.3)
 
-    def read(self, frame: Frame, *, explain: bool = False) -> Reading:
-        return Reading(frame, self.card.id, (), (Spotted(np.array([0, 0, 9, 9], np.float32), self.match),), {})
+    def observe(self, frame: Frame, *, explain: bool = False) -> Seen:
+        return Seen(frame, (Finding(np.array([0, 0, 9, 9], np.float32), self.match),), {})
 
 
 def test_names_of_things_are_steadied_with_their_similarity():
@@ -216,10 +236,10 @@ def test_names_of_things_are_steadied_with_their_similarity():
     names = []
     for i in range(30):
         things.match = Match(None, 0.1, 0.0) if i == 10 or i >= 20 else Match("mug", 0.8 + 0.02 * (i % 2), 0.3)
-        [spotted] = reader.read(Frame(plain(RED), i, i / 15)).spotted
-        names.append(spotted.match.name)
-        if spotted.match.name == "mug":
-            assert 0.8 <= spotted.match.similarity <= 0.82
+        [spotted] = reader.read(Frame(plain(RED), i, i / 15)).findings
+        names.append(spotted.answer.name)
+        if spotted.answer.name == "mug":
+            assert 0.8 <= spotted.answer.similarity <= 0.82
     assert names[:20] == ["mug"] * 20 and names[-1] is None
 
 
@@ -227,12 +247,12 @@ def test_faces_keep_their_number_while_they_move_and_through_a_missed_frame(tmp_
     model = classifier(tmp_path, crop="face-1.0")
     boxes = [[(10, 10, 50, 50)], [(14, 10, 54, 50)], [], [(18, 10, 58, 50), (100, 10, 140, 50)]]
     detectors = iter([faces_at(*each) for each in boxes])
-    reader = Steady(ClassifierReader(model, next(detectors)))
+    reader = Steady(ClassRecognizer(model, next(detectors)))
     numbers = []
     for i in range(4):
         reader.read(Frame(plain(RED, 200, 100), i, i * 0.1))
         numbers.append([answer.number for answer in reader.answers])
-        reader.reader._detector = next(detectors, None)
+        reader.recognizer._detector = next(detectors, None)
     assert numbers == [[1], [1], [1], [1, 2]]
 
 
@@ -252,14 +272,14 @@ def test_what_flashes_up_is_no_event():
     events, told = AnswerEvents(), []
     for i in range(30):
         names = {10: "cup", 11: None}
-        told += events.update(i / 15, [Answer(None, 0.0, names.get(i, "mug"), 0.7, None)])
+        told += events.update(i / 15, [SteadyAnswer(None, 0.0, names.get(i, "mug"), 0.7, None)])
     assert [(e.event, e.name, e.similarity, e.classes) for e in told] == [("recognized", "mug", 0.7, None)]
     assert "classes" not in told[0].as_dict()
 
 
 def test_a_source_of_one_frame_is_told_at_its_end_and_a_face_leaves(tmp_path):
     model = classifier(tmp_path, crop="face-1.0")
-    reader, events = Steady(ClassifierReader(model, faces_at((10, 10, 50, 50)))), AnswerEvents()
+    reader, events = Steady(ClassRecognizer(model, faces_at((10, 10, 50, 50)))), AnswerEvents()
     reader.read(Frame(plain(RED, 80, 80), 0, 0.0))
     assert events.update(0.0, reader.answers) == ()
     assert [(e.event, e.track, e.name) for e in events.finish(0.1)] == [("recognized", 1, "red"), ("left", 1, "red")]
@@ -267,19 +287,20 @@ def test_a_source_of_one_frame_is_told_at_its_end_and_a_face_leaves(tmp_path):
 
 def test_the_reader_of_an_installed_model_is_opened_by_its_id(home: Home):
     install(home)
-    reader = open_reader(home, Settings(precision="int8"), "colours", unsure_below=0.2)
-    assert labels_of(reader.read(Frame(plain((140, 100, 90))))) == ["red"]
+    options = OpenOptions(unsure_below=0.2)
+    session = open_session(home, Settings(precision="int8"), LookFor("colours"), options)
+    assert labels_of(session.recognizer.observe(Frame(plain((140, 100, 90))))) == ["red"]
     with pytest.raises(UsageError, match="no int8 build"):
-        open_reader(home, Settings(), "colours", precision="int8")
+        open_session(home, Settings(), LookFor("colours"), OpenOptions(precision="int8"))
 
 
 @pytest.mark.parametrize(
     ("model_id", "words"),
-    [("nobody", "no model"), ("yunet", "--detector yunet"), ("mtcnn-rnet", "--detector mtcnn$"), ("sface", "face-emb")],
+    [("nobody", "no model"), ("yunet", "--detector yunet"), ("mtcnn-rnet", "--detector mtcnn$")],
 )
 def test_models_that_read_nothing_are_refused(home: Home, model_id, words):
     with pytest.raises(UsageError, match=words):
-        open_reader(home, Settings(), model_id)
+        open_session(home, Settings(), LookFor(model_id))
 
 
 def test_a_changed_file_is_not_run(home: Home):
@@ -287,17 +308,19 @@ def test_a_changed_file_is_not_run(home: Home):
     path = next(home.models_dir.glob("*.onnx"))
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(ModelError, match="has changed"):
-        open_reader(home, Settings(), "colours")
+        open_session(home, Settings(), LookFor("colours"))
 
 
-def test_only_a_non_commercial_model_has_a_note():
-    assert licence_note(colour_card()) == ""
-    assert "non-commercial" in licence_note(replace(colour_card(), commercial_use=False))
+def test_only_a_non_commercial_model_has_a_note(capsys):
+    output.tell_licence(colour_card())
+    assert capsys.readouterr().err == ""
+    output.tell_licence(replace(colour_card(), commercial_use=False))
+    assert "non-commercial" in capsys.readouterr().err
 
 
 def test_a_classified_area_keeps_its_heatmap_while_it_is_steadied(tmp_path):
-    [one] = steady(tmp_path).read(Frame(plain(RED)), explain=True).classified
-    assert isinstance(one, Classified) and one.heatmap is not None
+    [one] = steady(tmp_path).read(Frame(plain(RED)), explain=True).findings
+    assert one.heatmap is not None
 
 
 def test_a_classifier_is_served_without_what_only_faces_need(home: Home, tmp_path):
@@ -310,5 +333,5 @@ def test_a_classifier_is_served_without_what_only_faces_need(home: Home, tmp_pat
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert "edge_app.inference.classifier" in told
-    faces = {"assembly", "detect", "embed", "vault", "track", "gallery"}
+    faces = {"recognition.faces", "gallery.matching", "gallery.storage", "inference.detector", "live.tracker"}
     assert not {f"edge_app.{name}" for name in faces} & set(told)

@@ -10,7 +10,7 @@ import pytest
 
 from edge_app.bench.track_score import score
 from edge_app.core.errors import GalleryError
-from edge_app.core.types import Embedding, Face, Quality, Sighting
+from edge_app.core.types import Embedding, Face, Finding, Quality
 from edge_app.gallery.matching import Gallery, MatchRule
 from edge_app.live.events import Events, SourceEvents
 from edge_app.live.identity_vote import Decision, DecisionOptions, Look, weight_of
@@ -100,7 +100,7 @@ class World:
         return self.stir
 
     def run(self, tracker: Tracker, seconds: float, fps: float = FPS, gallery: Gallery = GALLERY):
-        """Frames of this world: (time, sightings, tracks)."""
+        """Frames of this world: (time, findings, tracks)."""
         for _ in range(round(seconds * fps)):
             yield self.time_s, tracker.step(self.time_s, self, gallery, RULE), tracker.tracks
             self.time_s = round(self.time_s * fps + 1) / fps
@@ -110,8 +110,8 @@ def at(x: float, y: float = 200.0, size: float = 100.0):
     return lambda time_s: (x, y, size)
 
 
-def names(sightings: tuple[Sighting, ...]) -> dict[int, str | None]:
-    return {sighting.track: sighting.match.name for sighting in sightings}
+def names(findings: tuple[Finding, ...]) -> dict[int, str | None]:
+    return {finding.track: finding.name for finding in findings}
 
 
 # Deciding
@@ -237,8 +237,8 @@ def test_a_good_look_is_worth_more():
 
 def test_nothing_to_see():
     world = World([])
-    for _, sightings, tracks in world.run(Tracker(), 2.0):
-        assert sightings == ()
+    for _, findings, tracks in world.run(Tracker(), 2.0):
+        assert findings == ()
         assert tracks == ()
     assert world.scans == 4  # every half second
     assert world.searches == world.looks == 0
@@ -247,7 +247,7 @@ def test_nothing_to_see():
 def test_somebody_who_stays_is_scanned_for_and_embedded_seldom():
     world = World([Person(PEOPLE["Ada"], at(300))])
     tracker = Tracker()
-    shown = [names(sightings) for _, sightings, _ in world.run(tracker, 10.0)]
+    shown = [names(findings) for _, findings, _ in world.run(tracker, 10.0)]
     assert shown[0] == {1: None}
     assert all(frame == {1: "Ada"} for frame in shown[1:])
     assert world.scans <= 11
@@ -275,9 +275,9 @@ def test_a_newcomer_is_named_within_ten_frames():
         world = World([Person(PEOPLE["Bob"], lambda t, start=start: (300, 200, 100) if t >= start else None)])
         seen = []
         tracker = Tracker()
-        for time_s, sightings, _ in world.run(tracker, 2.0):
+        for time_s, findings, _ in world.run(tracker, 2.0):
             world.stir = time_s + 1 / FPS >= start
-            seen.append((time_s >= start, names(sightings)))
+            seen.append((time_s >= start, names(findings)))
         frames = [shown for there, shown in seen if there]
         named = next(i for i, shown in enumerate(frames) if "Bob" in shown.values())
         assert named + 1 <= 10
@@ -295,7 +295,7 @@ def test_a_face_that_leaves_is_lost_then_gone_and_returns_under_another_number()
 
 def test_a_name_is_kept_through_a_short_gap():
     world = World([Person(PEOPLE["Ada"], lambda t: None if 1.0 <= t < 1.5 else (300, 200, 100))])
-    shown = [names(sightings) for _, sightings, _ in world.run(Tracker(), 3.0)]
+    shown = [names(findings) for _, findings, _ in world.run(Tracker(), 3.0)]
     assert {tuple(frame.items()) for frame in shown[1:] if frame} == {((1, "Ada"),)}
 
 
@@ -305,9 +305,9 @@ def test_somebody_else_at_the_same_place_never_inherits_the_name():
         Person(STRANGER, lambda t: (300, 200, 100) if t >= 1.3 else None),
     ]
     world = World(people)
-    for time_s, sightings, _ in world.run(Tracker(), 3.0):
+    for time_s, findings, _ in world.run(Tracker(), 3.0):
         if time_s >= 1.3:
-            assert "Ada" not in names(sightings).values()
+            assert "Ada" not in names(findings).values()
 
 
 def crossing(first: np.ndarray, second: np.ndarray, seconds: float, hidden_px: float = 60.0) -> World:
@@ -326,11 +326,11 @@ def test_a_crossing_changes_nobodys_name(pair, seconds):
     vectors = [PEOPLE[name] if name else direction(90, 5 + i) for i, name in enumerate(pair)]
     world = crossing(*vectors, seconds)
     history: dict[int, set] = {0: set(), 1: set()}
-    for time_s, sightings, _ in world.run(Tracker(), seconds):
-        for sighting in sightings:
-            person = world.people.index(world._of[id(sighting.face)])
+    for time_s, findings, _ in world.run(Tracker(), seconds):
+        for finding in findings:
+            person = world.people.index(world._of[id(finding.face)])
             if time_s > 0.2:
-                history[person].add((sighting.track, sighting.match.name))
+                history[person].add((finding.track, finding.name))
     assert [len(shown) for shown in history.values()] == [1, 1], history
     assert [next(iter(history[i]))[1] for i in (0, 1)] == list(pair)
 
@@ -343,10 +343,10 @@ def test_people_who_turn_back_when_they_meet_keep_their_names():
         return None if 0.85 < t < 1.15 else (x, 200, 100)
 
     world = World([Person(PEOPLE["Ada"], left), Person(PEOPLE["Bob"], lambda t: (500 - 190 * min(t, 2 - t), 200, 100))])
-    for time_s, sightings, _ in world.run(Tracker(), 2.0):
-        for sighting in sightings:
-            truth = "Ada" if world._of[id(sighting.face)] is world.people[0] else "Bob"
-            assert sighting.match.name == (truth if time_s > 0.02 else None)
+    for time_s, findings, _ in world.run(Tracker(), 2.0):
+        for finding in findings:
+            truth = "Ada" if world._of[id(finding.face)] is world.people[0] else "Bob"
+            assert finding.name == (truth if time_s > 0.02 else None)
 
 
 def test_people_who_change_places_out_of_sight_keep_their_names_and_numbers():
@@ -362,10 +362,10 @@ def test_people_who_change_places_out_of_sight_keep_their_names_and_numbers():
         ]
         world = World(people)
         shown = [set(), set()]
-        for time_s, sightings, _ in world.run(Tracker(), 3.0):
-            for sighting in sightings if time_s > 0.1 else ():
-                person = people.index(world._of[id(sighting.face)])
-                shown[person].add((sighting.track, sighting.match.name))
+        for time_s, findings, _ in world.run(Tracker(), 3.0):
+            for finding in findings if time_s > 0.1 else ():
+                person = people.index(world._of[id(finding.face)])
+                shown[person].add((finding.track, finding.name))
         assert [len(kept) for kept in shown] == [1, 1], shown
         assert [next(iter(kept))[1] for kept in shown] == ["Ada", "Bob"]
 
@@ -385,7 +385,7 @@ def test_a_track_that_became_another_person_is_decided_afresh():
     tracker = Tracker()
     list(world.run(tracker, 1.0))
     person.vector = STRANGER
-    shown = [names(sightings) for _, sightings, _ in world.run(tracker, 6.0)]
+    shown = [names(findings) for _, findings, _ in world.run(tracker, 6.0)]
     assert shown[-1] == {2: None}
     changes = [frame for frame, before in zip(shown[1:], shown, strict=False) if frame != before]
     assert changes == [{2: None}]
@@ -407,8 +407,8 @@ def test_a_clock_that_goes_back_ends_all_tracks():
     tracker = Tracker()
     list(world.run(tracker, 1.0))
     world.time_s = 0.0
-    sightings = tracker.step(0.0, world, GALLERY, RULE)
-    assert names(sightings) == {2: None}
+    findings = tracker.step(0.0, world, GALLERY, RULE)
+    assert names(findings) == {2: None}
 
 
 def test_many_undecided_faces_share_the_looks():
@@ -479,12 +479,12 @@ def recognizer():
     from edge_app.media.pictures import read_picture
     from edge_app.model_store import shipped
     from edge_app.model_store.open_detector import open_detector
-    from edge_app.recognition.faces import Recognizer
+    from edge_app.recognition.faces import FaceRecognizer
 
     embedder = Embedder(shipped.load("sface", threads=2))
     detector = open_detector("yunet", threads=2)
     empty = Gallery.empty(embedder.model_id)
-    parts = Recognizer(detector, embedder, empty, RULE)
+    parts = FaceRecognizer(detector, embedder, empty, RULE)
     names_, vectors = [], []
     for name, paths in sample.people().items():
         names_.append(name)
@@ -516,7 +516,7 @@ def test_a_short_clip_with_real_networks(recognizer):
         for frame, truths in sample.compose(scene):
             observation = live.observe(frame)
             stages.append(observation.timings_ms)
-            yield observation.sightings, truths
+            yield observation.findings, truths
 
     result = score(observed())
     assert result.identity_switches == result.wrong_names == result.flickers == result.never_named == 0

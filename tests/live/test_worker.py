@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,19 +19,20 @@ from edge_app.cli.bench import live_options
 from edge_app.cli.commands import parse
 from edge_app.core.errors import EdgeError, GalleryError, MediaError, UsageError
 from edge_app.core.model_card import InputSpec, ModelCard, OperatingPoint
-from edge_app.core.types import Embedding, Frame, Match, Quality, Reading, Spotted, Template
+from edge_app.core.task import PEOPLE, LookFor, Task
+from edge_app.core.types import Embedding, Finding, Frame, Match, Quality, Seen, Template
 from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot
-from edge_app.gallery.matching import Gallery
+from edge_app.gallery.matching import NAMES_NOBODY, Gallery
 from edge_app.gallery.storage import Vault
 from edge_app.inference.detector import Detector
 from edge_app.inference.embedder import Embedder
 from edge_app.inference.face_quality import QualityLimits
-from edge_app.live.video_recognizer import LiveRecognizer
-from edge_app.live.worker import (
+from edge_app.live.commands import (
     Capture,
     Enroll,
     Explain,
     Forget,
+    Look,
     LookArea,
     LookAt,
     Pause,
@@ -38,19 +40,22 @@ from edge_app.live.worker import (
     Run,
     SetRule,
     Switch,
-    Update,
-    UseModel,
-    Worker,
-    WorkerOptions,
 )
+from edge_app.live.face_mode import FaceMode
+from edge_app.live.modes import mode_for
+from edge_app.live.update import Update, WorkerOptions
+from edge_app.live.video_recognizer import LiveRecognizer
+from edge_app.live.worker import Worker
 from edge_app.media.live_camera import CameraState, CameraStatus, LiveCamera, LiveOptions
 from edge_app.media.sample import render
 from edge_app.media.sources import IndexedSource, parse_source
 from edge_app.model_store.choose_build import Choice
 from edge_app.model_store.shipped import Entry
-from edge_app.recognition.classes import ReaderBench, open_reader
-from edge_app.recognition.face_session import Workbench, load_gallery
-from edge_app.recognition.faces import Recognizer
+from edge_app.recognition.faces import FaceRecognizer, PeopleSession
+from edge_app.recognition.gallery_session import load_gallery
+from edge_app.recognition.open_session import OpenOptions, open_session
+from edge_app.recognition.session import Session
+from edge_app.recognition.things import ThingSession
 from edge_app.system.data_folder import Home
 from edge_app.system.settings import Settings
 from tests.model_store.planted import install
@@ -120,9 +125,9 @@ def bench(home: Home):
     gallery = load_gallery(vault, embedder)
     settings = Settings()
     rule = gallery.rule(embedder.card.operating_points, settings.fpir, settings.margin)
-    entry = Entry("colour", "fp32", "face-embedding", Path("colour.onnx"), "0" * 64, 0)
-    parts = Recognizer(Detector("squares", find_squares), embedder, gallery, rule)
-    yield Workbench(home, settings, vault, parts, Choice(entry, "made up", {}))
+    entry = Entry("colour", "fp32", Task.FACE_EMBEDDING, Path("colour.onnx"), "0" * 64, 0)
+    parts = FaceRecognizer(Detector("squares", find_squares), embedder, gallery, rule)
+    yield PeopleSession(home, settings, parts, vault, Choice(entry, "made up", {}))
     vault.close()
 
 
@@ -196,20 +201,21 @@ class Screen:
 class Stage:
     """A worker over a made-up camera."""
 
-    def __init__(self, bench: Workbench | ReaderBench, reader: object = None, **options: object) -> None:
+    def __init__(self, session: Session, **options: object) -> None:
         self.camera, self.screen = FakeCamera(), Screen()
         self.opened = [self.camera]
         self.recognizer = None
-        if isinstance(bench, Workbench):
-            self.recognizer = LiveRecognizer(bench.recognizer, follower=bench.recognizer.detector)
+        mode = mode_for(session)
+        if isinstance(session, PeopleSession):
+            self.recognizer = LiveRecognizer(session.recognizer, follower=session.recognizer.detector)
+            mode = FaceMode(session, live=self.recognizer)
         self.worker = Worker(
-            bench,
+            session,
             "0",
             self.screen,
             WorkerOptions(notice_every_s=0.05, **options),  # type: ignore[arg-type]
+            mode=mode,
             camera=lambda _spec, _options: self.opened[-1],  # type: ignore[return-value, arg-type]
-            recognizer=self.recognizer,
-            reader=reader,  # type: ignore[arg-type]
         )
 
     def ask(self, command):
@@ -217,29 +223,29 @@ class Stage:
 
 
 @pytest.fixture
-def stage(bench: Workbench):
+def stage(bench: PeopleSession):
     made = Stage(bench)
     with made.worker:
         yield made
 
 
 def shown(update: Update) -> list[str | None]:
-    return [] if update.observation is None else [s.match.name for s in update.observation.sightings]
+    return [] if update.seen is None else [one.name for one in update.seen.findings]
 
 
 def test_a_known_face_is_named_and_every_frame_is_told(stage):
     stage.camera.put(picture((RED, 100, 60)), 6)
-    update = stage.screen.wait(lambda u: u.observation is not None and u.observation.frame.index == 5)
+    update = stage.screen.wait(lambda u: u.seen is not None and u.seen.frame.index == 5)
     assert shown(update) == ["Ada"]
     assert [i.name for i in update.tracks] == ["Ada"]
     assert update.people == 1
     assert update.source == "camera 0"
     assert update.trouble == ""
-    assert update.rule.threshold == pytest.approx(stage.worker.workbench.recognizer.rule.threshold)
-    frames = [u.observation.frame.index for u in stage.screen.updates if u.observation is not None]
+    assert update.rule.threshold == pytest.approx(stage.worker.people.recognizer.rule.threshold)
+    frames = [u.seen.frame.index for u in stage.screen.updates if u.seen is not None]
     assert frames == list(range(6))
     assert stage.screen.events == ["appeared", "recognized"]
-    assert set(update.observation.timings_ms) >= {"detect", "follow", "embed", "match", "total"}
+    assert set(update.seen.timings_ms) >= {"detect", "follow", "embed", "match", "total"}
 
 
 def test_last_seen_is_noted_once_for_an_appearance(stage, bench):
@@ -254,29 +260,39 @@ class MadeUpThings:
     def __init__(self, area: np.ndarray | None = None) -> None:
         self.card = replace(ColourModel.card, id="things", task="image-embedding", crop="centre-1")
         self.area = area
+        self.embedder = SimpleNamespace(model_id="things", card=self.card)
 
-    def read(self, frame: Frame, *, explain: bool = False) -> Reading:
+    look_for, words, finds_faces, explains = LookFor("things"), Task.IMAGE_EMBEDDING.words, False, False
+    gallery, rule, names = Gallery.empty("things"), NAMES_NOBODY, "mug"
+
+    def with_gallery(self, gallery, rule):
+        return self
+
+    def observe(self, frame: Frame, *, explain: bool = False) -> Seen:
         box = np.array([0, 0, *frame.size_px], np.float32) if self.area is None else self.area
-        return Reading(frame, "things", (), (Spotted(box, Match("mug", 0.9, 0.5)),), {})
+        return Seen(frame, (Finding(box, Match(self.names, 0.9, 0.5)),), {})
 
-    def shot(self, pixels: np.ndarray, source: str, box: np.ndarray | None = None) -> Refusal:
+    def shot(self, pixels: np.ndarray, source: str, *, box: np.ndarray | None = None, largest: bool = False) -> Refusal:
         return Refusal("too-small", f"{source} {None if box is None else box.tolist()}")
 
     def looking_at(self, area: np.ndarray | None) -> MadeUpThings:
-        return MadeUpThings(area)
+        return type(self)(area)
 
 
 class NamesEverything(MadeUpThings):
-    """Sees somebody who is enrolled; its task tells whether that is a thing or only a label."""
+    """Sees somebody who is enrolled."""
 
-    def read(self, frame: Frame, *, explain: bool = False) -> Reading:
-        box = np.array([0, 0, *frame.size_px], np.float32)
-        return Reading(frame, "things", (), (Spotted(box, Match("Ada", 0.9, 0.5)),), {})
+    names = "Ada"
+
+
+def of_things(session: PeopleSession, recognizer: MadeUpThings) -> ThingSession:
+    """A session of made-up things over the same data folder."""
+    return ThingSession(session.home, session.settings, recognizer, session.vault, session.choice)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("touch", [True, False])
 def test_a_thing_that_is_named_was_seen(bench, touch):
-    stage = Stage(bench, reader=NamesEverything(), touch=touch)
+    stage = Stage(of_things(bench, NamesEverything()), touch=touch)
     with stage.worker:
         stage.camera.put(picture(), 6)
         stage.screen.wait(lambda u: any(e.event == "recognized" for e in u.events))
@@ -284,10 +300,10 @@ def test_a_thing_that_is_named_was_seen(bench, touch):
 
 
 def test_a_thing_that_is_named_only_as_the_source_ends_was_seen_too(bench):
-    stage = Stage(bench, reader=NamesEverything())
+    stage = Stage(of_things(bench, NamesEverything()))
     with stage.worker:
         stage.camera.put(picture(), 1)
-        stage.screen.wait(lambda u: u.reading is not None)
+        stage.screen.wait(lambda u: u.seen is not None)
     assert bench.vault.last_seen("Ada") == pytest.approx(time.time(), abs=60)
 
 
@@ -296,7 +312,7 @@ def test_a_label_is_nobodys_name(bench, home):
     install(home)
     stage = Stage(bench)
     with stage.worker:
-        stage.ask(UseModel("colours", unsure_below=0.3))
+        stage.ask(Look(LookFor("colours"), unsure_below=0.3))
         stage.camera.put(picture((RED, 150, 60)), 6)
         stage.screen.wait(lambda u: any(e.event == "recognized" for e in u.events))
     assert bench.vault.last_seen("red") is None
@@ -305,27 +321,27 @@ def test_a_label_is_nobodys_name(bench, home):
 def test_guided_capture_then_enrollment_names_a_stranger(stage):
     assert stage.ask(Capture(True)) is None
     stage.camera.put(picture((GREEN, 100, 60)), 8)
-    update = stage.screen.wait(lambda u: u.observation is not None and u.observation.frame.index == 7)
+    update = stage.screen.wait(lambda u: u.seen is not None and u.seen.frame.index == 7)
     assert shown(update) == [None]
-    assert isinstance(update.look, Shot)
-    assert update.look.crop.shape == (112, 112, 3)
+    assert isinstance(update.shot, Shot)
+    assert update.shot.crop.shape == (112, 112, 3)
     options = EnrollOptions(limits=ANY_QUALITY)
-    (verdict,) = stage.ask(Enroll("Bob", (("camera", update.look),), options))
+    (verdict,) = stage.ask(Enroll("Bob", (("camera", update.shot),), options))
     assert verdict.accepted
     stage.ask(Capture(False))
     stage.screen.fresh()
     stage.camera.put(picture((GREEN, 100, 60)), 1)
-    update = stage.screen.wait(lambda u: u.observation is not None)
+    update = stage.screen.wait(lambda u: u.seen is not None)
     assert shown(update) == ["Bob"]  # the very next frame, from the kept embeddings
-    assert (update.people, update.look) == (2, None)
+    assert (update.people, update.shot) == (2, None)
 
 
 def test_capture_says_when_two_people_are_in_view(stage):
     stage.ask(Capture(True))
     stage.camera.put(picture((GREEN, 80, 60), (RED, 220, 60)))
-    update = stage.screen.wait(lambda u: u.observation is not None)
-    assert isinstance(update.look, Refusal)
-    assert update.look.reason == "several-faces"
+    update = stage.screen.wait(lambda u: u.seen is not None)
+    assert isinstance(update.shot, Refusal)
+    assert update.shot.reason == "several-faces"
 
 
 def test_forgetting_takes_the_name_off_the_face_and_can_be_undone(stage, bench):
@@ -335,11 +351,11 @@ def test_forgetting_takes_the_name_off_the_face_and_can_be_undone(stage, bench):
     assert bench.vault.names() == ()
     stage.screen.fresh()
     stage.camera.put(picture((RED, 100, 60)), 1)
-    assert shown(stage.screen.wait(lambda u: u.observation is not None)) == [None]
+    assert shown(stage.screen.wait(lambda u: u.seen is not None)) == [None]
     stage.ask(Run(lambda now: now.vault.add(identity.name, identity.templates)))
     stage.screen.fresh()
     stage.camera.put(picture((RED, 100, 60)), 1)
-    assert shown(stage.screen.wait(lambda u: u.observation is not None)) == ["Ada"]
+    assert shown(stage.screen.wait(lambda u: u.seen is not None)) == ["Ada"]
 
 
 def test_a_new_name_shows_at_once(stage):
@@ -348,7 +364,7 @@ def test_a_new_name_shows_at_once(stage):
     stage.ask(Rename("Ada", "Augusta"))
     stage.screen.fresh()
     stage.camera.put(picture((RED, 100, 60)), 1)
-    assert shown(stage.screen.wait(lambda u: u.observation is not None)) == ["Augusta"]
+    assert shown(stage.screen.wait(lambda u: u.seen is not None)) == ["Augusta"]
 
 
 def test_another_process_changes_the_gallery(stage, bench):
@@ -366,7 +382,7 @@ def test_the_rule_follows_the_share_of_strangers(stage):
     assert stage.screen.wait(lambda u: u.rule == strict)
     with pytest.raises(EdgeError, match="fpir"):
         stage.ask(SetRule(fpir=2.0))
-    assert stage.worker.workbench.recognizer.rule == strict
+    assert stage.worker.people.recognizer.rule == strict
 
 
 def test_pausing_ends_tracks_and_shows_nothing(stage):
@@ -377,7 +393,7 @@ def test_pausing_ends_tracks_and_shows_nothing(stage):
     stage.camera.put(picture((RED, 100, 60)), 3)
     update = stage.screen.wait(lambda u: u.paused and stage.camera.frames.empty())
     assert update.tracks == ()
-    assert all(u.observation is None for u in stage.screen.updates)
+    assert all(u.seen is None for u in stage.screen.updates)
     stage.ask(Pause(False))
     stage.camera.put(picture((RED, 100, 60)), 3)
     assert stage.screen.wait(lambda u: shown(u) == ["Ada"])
@@ -394,7 +410,7 @@ def test_switching_closes_the_old_source_first_and_a_wrong_one_changes_nothing(s
     stage.ask(Switch("1"))
     assert old.closed
     new.put(picture(), 2)
-    update = stage.screen.wait(lambda u: u.source == "camera 1" and u.observation is not None)
+    update = stage.screen.wait(lambda u: u.source == "camera 1" and u.seen is not None)
     assert update.tracks == ()
     assert stage.screen.events == ["appeared", "recognized", "left"]
 
@@ -452,7 +468,7 @@ def test_a_lasting_fault_is_told_throughout_but_logged_once(stage, bench, monkey
     assert "locked" in update.trouble
     stage.screen.fresh()
     stage.camera.put(picture((RED, 100, 60)), 6)
-    update = stage.screen.wait(lambda u: u.observation is not None and shown(u) == ["Ada"])
+    update = stage.screen.wait(lambda u: u.seen is not None and shown(u) == ["Ada"])
     assert "locked" in update.trouble
     time.sleep(1.2)  # the vault is asked every second
     assert len(bench.home.log_path.read_text().splitlines()) == 1
@@ -468,20 +484,20 @@ def test_a_screen_that_fails_does_not_end_the_loop(stage):
 
 def test_a_lost_source_is_told_and_comes_back(stage):
     stage.camera.put(picture((RED, 100, 60)), 4)
-    stage.screen.wait(lambda u: u.observation is not None and u.observation.frame.index == 3)
+    stage.screen.wait(lambda u: u.seen is not None and u.seen.frame.index == 3)
     stage.camera.status = LOST
     update = stage.screen.wait(lambda u: u.status.state is CameraState.LOST)
-    assert (update.observation, update.status.message) == (None, "unplugged")
+    assert (update.seen, update.status.message) == (None, "unplugged")
     stage.camera.status = LIVE
     stage.screen.wait(lambda u: any(e.event == "source_back" for e in u.events))
-    assert stage.screen.events[:5] == ["appeared", "recognized", "source_lost", "left", "source_back"]
+    assert stage.screen.events[:5] == ["appeared", "recognized", "left", "source_lost", "source_back"]
 
 
 def test_a_file_that_ends_ends_the_worker_when_asked(bench):
     stage = Stage(bench, until_end=True)
     stage.camera.put(picture((RED, 100, 60)), 6)
     stage.worker.start()
-    stage.screen.wait(lambda u: u.observation is not None and u.observation.frame.index == 5)
+    stage.screen.wait(lambda u: u.seen is not None and u.seen.frame.index == 5)
     stage.camera.status = ENDED
     assert stage.worker.join(10)
     assert stage.screen.updates[-1].status.state is CameraState.ENDED
@@ -539,27 +555,27 @@ def test_a_face_is_followed_between_searches_of_the_whole_picture(bench):
         calls["whole"] += pixels.shape[1] == 400
         return find_squares(pixels, options)
 
-    parts = replace(bench, recognizer=Recognizer(Detector("c", counted), *_rest(bench))).recognizer
+    parts = replace(bench, recognizer=FaceRecognizer(Detector("c", counted), *_rest(bench))).recognizer
     live = LiveRecognizer(parts, follower=Detector("f", find_squares))
     for index in range(60):
         place = (RED, 40 + 3 * index, 60 + index // 4)
-        (sighting,) = live.observe(Frame(picture(place), index, index / 30)).sightings
+        (sighting,) = live.observe(Frame(picture(place), index, index / 30)).findings
         assert sighting.track == 1
         centre = (sighting.face.box[:2] + sighting.face.box[2:]) / 2
         np.testing.assert_allclose(centre, [place[1] + 50, place[2] + 50], atol=3)
         np.testing.assert_allclose(sighting.face.landmarks, POINTS * 100 + place[1:], atol=3)
-    assert sighting.match.name == "Ada"
+    assert sighting.name == "Ada"
     assert calls["whole"] <= 10
 
 
-def _rest(bench: Workbench):
+def _rest(bench: PeopleSession):
     return bench.recognizer.embedder, bench.recognizer.gallery, bench.recognizer.rule
 
 
 def test_a_face_at_the_edge_of_the_picture_is_followed(bench):
     live = LiveRecognizer(bench.recognizer, follower=bench.recognizer.detector)
     for index in range(10):
-        (sighting,) = live.observe(Frame(picture((RED, 300, 140)), index, index / 30)).sightings
+        (sighting,) = live.observe(Frame(picture((RED, 300, 140)), index, index / 30)).findings
         np.testing.assert_allclose(sighting.face.box, [300, 140, 400, 240], atol=4)
 
 
@@ -580,11 +596,11 @@ def test_with_a_real_camera_thread_every_frame_of_a_file_is_observed(bench):
         screen,
         WorkerOptions(camera=LiveOptions(realtime=False), until_end=True),
         camera=camera,
-        recognizer=LiveRecognizer(bench.recognizer, follower=bench.recognizer.detector),
+        mode=FaceMode(bench, live=LiveRecognizer(bench.recognizer, follower=bench.recognizer.detector)),
     )
     with worker:
         assert worker.join(30)
-    assert [u.observation.frame.index for u in screen.updates if u.observation] == list(range(25))
+    assert [u.seen.frame.index for u in screen.updates if u.seen] == list(range(25))
     assert screen.events == ["appeared", "recognized", "left"]
     assert screen.updates[-1].status.dropped == 0
     assert threading.active_count() == before
@@ -645,109 +661,106 @@ def test_the_steady_scene_has_the_faces_it_promises():
 
 
 def label(update: Update) -> str | None:
-    return None if update.reading is None else update.reading.classified[0].classification.label
+    return None if update.seen is None or update.look_for.is_people else update.seen.findings[0].name
 
 
 def test_a_classifier_takes_over_between_frames_and_faces_come_back(stage, home):
     stage.camera.put(picture((RED, 150, 60)), 6)
-    stage.screen.wait(lambda u: shown(u) == ["Ada"] and u.model_id == "faces" and u.reading is None)
+    stage.screen.wait(lambda u: shown(u) == ["Ada"] and u.look_for.is_people)
     install(home)
-    assert stage.ask(UseModel("colours", unsure_below=0.3)).labels == ("red", "green", "blue")
+    assert stage.ask(Look(LookFor("colours"), unsure_below=0.3)).labels == ("red", "green", "blue")
     assert "left" in stage.screen.events
     stage.screen.fresh()
     stage.camera.put(picture((RED, 150, 60)), 8)
     update = stage.screen.wait(lambda u: label(u) == "red")
-    assert update.observation is None and update.model_id == "colours" and update.tracks == ()
+    assert update.look_for == LookFor("colours") and update.tracks == ()
     stage.screen.wait(lambda u: any(e.event == "recognized" and e.name == "red" for e in u.events))
-    assert stage.ask(UseModel("faces")) is None
+    assert stage.ask(Look(PEOPLE)) is None
     stage.screen.fresh()
     stage.camera.put(picture((RED, 150, 60)), 6)
-    assert stage.screen.wait(lambda u: shown(u) == ["Ada"]).reading is None
+    assert stage.screen.wait(lambda u: shown(u) == ["Ada"]).look_for.is_people
 
 
 def test_a_model_that_cannot_be_loaded_leaves_the_old_one(stage, home):
     install(home)
-    stage.ask(UseModel("colours"))
-    for wrong in ("nope", "yunet", "sface"):
+    stage.ask(Look(LookFor("colours")))
+    for wrong in ("nope", "yunet"):
         with pytest.raises(UsageError):
-            stage.ask(UseModel(wrong))
+            stage.ask(Look(LookFor(wrong)))
     stage.camera.put(picture((RED, 150, 60)), 1)
-    assert stage.screen.wait(lambda u: u.reading is not None).model_id == "colours"
+    assert stage.screen.wait(lambda u: u.seen is not None).look_for == LookFor("colours")
 
 
 def test_heatmaps_come_while_they_are_wanted_also_from_the_next_model(stage, home):
     install(home)
     stage.ask(Explain(True))
-    stage.ask(UseModel("colours"))
+    stage.ask(Look(LookFor("colours")))
     stage.camera.put(picture((RED, 150, 60)), 1)
-    update = stage.screen.wait(lambda u: u.reading is not None)
-    assert update.reading.classified[0].heatmap is not None
+    update = stage.screen.wait(lambda u: u.seen is not None)
+    assert update.seen.findings[0].heatmap is not None
     stage.ask(Explain(False))
     stage.screen.fresh()
     stage.camera.put(picture((RED, 150, 60)), 1)
-    assert stage.screen.wait(lambda u: u.reading is not None).reading.classified[0].heatmap is None
+    assert stage.screen.wait(lambda u: u.seen is not None).seen.findings[0].heatmap is None
 
 
 def test_things_are_read_in_their_area_and_captured_there(bench):
-    stage = Stage(bench, reader=MadeUpThings())
+    stage = Stage(of_things(bench, MadeUpThings()))
     with stage.worker:
         stage.camera.put(picture(), 1)
-        update = stage.screen.wait(lambda u: u.reading is not None)
-        assert update.look is None and update.reading.spotted[0].match.name == "mug"
+        update = stage.screen.wait(lambda u: u.seen is not None)
+        assert update.shot is None and update.seen.findings[0].name == "mug"
         stage.ask(Capture(True))
         stage.ask(LookArea((10, 20, 90, 80)))
         with pytest.raises(UsageError, match="expected x1 < x2"):
             stage.ask(LookArea((10, 20, 5, 80)))
         stage.screen.fresh()
         stage.camera.put(picture(), 1)
-        update = stage.screen.wait(lambda u: u.reading is not None)
-        assert update.reading.spotted[0].box.tolist() == [10, 20, 90, 80]
-        assert "[10.0, 20.0, 90.0, 80.0]" in update.look.message
+        update = stage.screen.wait(lambda u: u.seen is not None)
+        assert update.seen.findings[0].box.tolist() == [10, 20, 90, 80]
+        assert "[10.0, 20.0, 90.0, 80.0]" in update.shot.message
 
 
 def test_a_loop_for_a_model_alone_has_no_faces_to_go_back_to(home):
     install(home)
-    reader = open_reader(home, Settings(), "colours", unsure_below=0.3)
-    stage = Stage(ReaderBench(home, Settings(), reader))
+    stage = Stage(open_session(home, Settings(), LookFor("colours"), OpenOptions(unsure_below=0.3)))
     with stage.worker:
         stage.camera.put(picture((RED, 150, 60)), 1)
         update = stage.screen.wait(lambda u: label(u) == "red")
-        assert (update.people, update.tracks, update.model_id) == (0, (), "colours")
-        for command in (UseModel("faces"), SetRule(fpir=0.1), Forget("Ada"), Run(lambda bench: bench.vault)):
+        assert (update.people, update.tracks, update.look_for.word) == (0, (), "colours")
+        for command in (Look(PEOPLE), SetRule(fpir=0.1), Forget("Ada"), Run(lambda bench: bench.vault)):
             with pytest.raises(UsageError, match=r"faces were not opened|only colours is in use"):
                 stage.ask(command)
-        stage.ask(UseModel("colours", unsure_below=0.9))
+        stage.ask(Look(LookFor("colours"), unsure_below=0.9))
         stage.screen.fresh()
         stage.camera.put(picture((RED, 150, 60)), 1)
-        assert stage.screen.wait(lambda u: u.reading is not None).trouble == ""
+        assert stage.screen.wait(lambda u: u.seen is not None).trouble == ""
 
 
 def test_a_loop_for_things_alone_follows_the_gallery(home, bench, monkeypatch):
     renewed = []
-    monkeypatch.setattr("edge_app.live.model_mode.ReadLoop.renew", lambda _, *folder: renewed.append(folder))
+    monkeypatch.setattr("edge_app.live.thing_mode.ThingMode.gallery_changed", lambda *_: renewed.append(True))
     monkeypatch.setattr("edge_app.live.worker._GENERATION_EVERY_S", 0.05)
-    vault = Vault(home.gallery_path)
-    stage = Stage(ReaderBench(home, Settings(), MadeUpThings(), vault))
+    stage = Stage(replace(of_things(bench, MadeUpThings()), vault=Vault(home.gallery_path)))
     with stage.worker:
-        stage.screen.wait(lambda u: u.model_id == "things")
+        stage.screen.wait(lambda u: u.look_for == LookFor("things"))
         assert renewed == []
         bench.vault.rename("Ada", "Eve")
         stage.screen.wait(lambda _: bool(renewed))
-    assert renewed[0] == (home, Settings())
 
 
 def test_faces_and_classifiers_take_no_area(stage, home):
     with pytest.raises(UsageError, match="takes no area"):
         stage.ask(LookArea(None))
     install(home)
-    stage.ask(UseModel("colours"))
+    stage.ask(Look(LookFor("colours")))
     with pytest.raises(UsageError, match="takes no area"):
         stage.ask(LookArea((1, 1, 9, 9)))
 
 
 def test_a_switch_and_a_pause_tell_what_is_left_and_begin_afresh(stage, home):
     install(home)
-    stage.ask(UseModel("colours", unsure_below=0.3))
+    stage.ask(Look(LookFor("colours"), unsure_below=0.3))
     stage.camera.put(picture((RED, 150, 60)), 1)
     stage.screen.wait(lambda u: label(u) == "red")
     assert stage.screen.events == []

@@ -5,14 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_app.core.types import Classification, Classified, ClassScore, Face, Frame, Heatmap, Match, Reading, Sighting
-from edge_app.media.drawing import KNOWN, UNKNOWN, annotate, annotate_reading, label_of, strength, warmed
+from edge_app.core.types import Classification, ClassScore, Finding, Frame, Heatmap, Match, Seen
+from edge_app.media.drawing import KNOWN, UNKNOWN, strength, warmed, words_of
+from edge_app.media.drawing import annotate as annotate_seen
 
 GREY = np.full((240, 320, 3), 90, np.uint8)
 
 
-def sighting(name: str | None, box=(100, 100, 180, 200)) -> Sighting:
-    return Sighting(Face(np.array(box), np.zeros((5, 2)), 0.9), Match(name, 0.734, 0.3))
+def annotate(pixels, findings):
+    return annotate_seen(Seen(Frame(pixels), tuple(findings), {}))
+
+
+def finding(name: str | None, box=(100, 100, 180, 200)) -> Finding:
+    return Finding(np.array(box), Match(name, 0.734, 0.3))
 
 
 def edge(pixels: np.ndarray) -> np.ndarray:
@@ -21,25 +26,25 @@ def edge(pixels: np.ndarray) -> np.ndarray:
 
 
 def test_a_known_face_has_a_whole_frame_in_its_colour():
-    assert (edge(annotate(GREY, [sighting("Ann")])) == KNOWN).all()
+    assert (edge(annotate(GREY, [finding("Ann")])) == KNOWN).all()
 
 
 def test_an_unknown_face_has_a_dashed_frame_in_another_colour():
-    along = edge(annotate(GREY, [sighting(None)]))
+    along = edge(annotate(GREY, [finding(None)]))
     drawn = (along == UNKNOWN).all(axis=1)
     assert 0.3 < drawn.mean() < 0.7
     assert (along[~drawn] == 90).all()
 
 
 def test_the_label_names_the_known_and_marks_the_unknown():
-    assert label_of(sighting("Ann")) == "Ann 0.73"
-    assert label_of(sighting(None)) == "? unknown"
+    assert words_of(finding("Ann").answer) == "Ann 0.73"
+    assert words_of(finding(None).answer) == "? unknown"
 
 
 def test_the_original_is_untouched_and_read_only_pixels_are_fine():
     frozen = GREY.copy()
     frozen.setflags(write=False)
-    drawn = annotate(frozen, [sighting("Ann")])
+    drawn = annotate(frozen, [finding("Ann")])
     assert (frozen == 90).all()
     assert drawn.flags.writeable
     assert (drawn != frozen).any()
@@ -50,7 +55,7 @@ def test_nobody_is_no_change():
 
 
 def ink(name: str) -> np.ndarray:
-    return annotate(GREY, [sighting(name)])[60:100]
+    return annotate(GREY, [finding(name)])[60:100]
 
 
 @pytest.mark.parametrize("name", ["José", "Łukasz", "Жанна", "Αλέξης", "李山", "田中あき", "한국", "أحمد"])
@@ -65,13 +70,13 @@ def test_what_no_font_has_is_a_visible_question_mark():
 
 @pytest.mark.parametrize("box", [(-50, -60, 30, 40), (300, 220, 400, 300), (100, 0, 180, 240), (-500, -500, 900, 900)])
 def test_a_label_stays_inside_the_picture(box):
-    drawn = annotate(GREY, [sighting("Ann", box)])
+    drawn = annotate(GREY, [finding("Ann", box)])
     strip = (drawn == KNOWN).all(axis=2)
     assert strip.sum() > 300  # the strip, not only a corner of the frame
 
 
 def test_a_long_name_is_made_to_fit():
-    drawn = annotate(GREY, [sighting("Wolfeschlegelsteinhausen " * 3)])
+    drawn = annotate(GREY, [finding("Wolfeschlegelsteinhausen " * 3)])
     written = (drawn > 200).all(axis=2).any(axis=0)
     assert written[5:-20].any()
     assert not written[-2:].any()  # nothing runs out of the picture
@@ -80,12 +85,12 @@ def test_a_long_name_is_made_to_fit():
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (3, 500, 3), (500, 3, 3)])
 def test_a_tiny_picture_is_drawn_on_all_the_same(shape):
-    assert annotate(np.zeros(shape, np.uint8), [sighting("Ann")]).shape == shape
+    assert annotate(np.zeros(shape, np.uint8), [finding("Ann")]).shape == shape
 
 
-def explained(values, box=(0, 0, 320, 240)) -> Classified:
+def explained(values, box=(0, 0, 320, 240)) -> Finding:
     answer = Classification((ClassScore("left", 0.9), ClassScore("right", 0.1)), True)
-    return Classified(np.array(box), answer, Heatmap("left", np.array(values, np.float32)))
+    return Finding(np.array(box), answer, heatmap=Heatmap("left", np.array(values, np.float32)))
 
 
 def test_one_odd_place_does_not_pale_the_rest_of_a_map():
@@ -118,6 +123,6 @@ def test_a_map_that_reaches_out_of_the_picture_is_cut_not_squeezed():
 
 def test_a_saved_reading_shows_the_same_colours_as_live_and_says_for_what():
     one = explained([[9.0, 0.0]] * 2)
-    drawn = annotate_reading(Reading(Frame(GREY), "halves", (one,), (), {}))
+    drawn = annotate(GREY, [one])
     np.testing.assert_array_equal(drawn[60:200, 10:300], warmed(GREY, [one])[60:200, 10:300])
     assert (drawn[-8:, 200:] != GREY[-8:, 200:]).any()  # the legend

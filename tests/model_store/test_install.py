@@ -17,7 +17,7 @@ from edge_app.media import sample
 from edge_app.model_store import catalogue, install, sandbox_check, shipped
 from edge_app.model_store.describe import Description, preset, read_description
 from edge_app.model_store.onnx_inspect import inspect, with_card, with_metadata
-from edge_app.recognition.face_session import unenrolled
+from edge_app.recognition.gallery_session import unenrolled
 from edge_app.system.files import sha256_of_file
 from edge_app.system.settings import Settings
 from tests.model_store import onnx_by_hand as by_hand

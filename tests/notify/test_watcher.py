@@ -32,7 +32,8 @@ from edge_app.media.pictures import read_picture
 from edge_app.media.sample import Actor, Pose, Scene
 from edge_app.media.video_writer import VideoWriter
 from edge_app.notify.watcher import Stop, watch
-from edge_app.recognition.face_session import Workbench, open_workbench
+from edge_app.recognition.faces import PeopleSession
+from edge_app.recognition.open_session import open_people
 from edge_app.system.data_folder import Home
 from edge_app.system.settings import Settings
 from tests.media.mjpeg_server import MjpegServer
@@ -49,7 +50,7 @@ OBAMA, BIDEN = sample.OBAMA, sample.BIDEN
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A data folder in which the sample people are enrolled."""
     home = Home(tmp_path_factory.mktemp("watch") / "home")
-    bench = open_workbench(home, Settings(precision="fp32"))
+    bench = open_people(home, Settings(precision="fp32"))
     for name, paths in sample.people().items():
         looks = [(path.name, bench.recognizer.shot(read_picture(path), path.name)) for path in paths]
         assert any(verdict.accepted for verdict in bench.enroll(name, looks, EnrollOptions()))
@@ -77,8 +78,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def bench(home: Home) -> Workbench:
-    return open_workbench(home)
+def bench(home: Home) -> PeopleSession:
+    return open_people(home)
 
 
 @pytest.fixture(autouse=True)
@@ -216,7 +217,7 @@ def test_a_reader_that_goes_away_ends_it_without_complaint(home: Home, clip: Pat
     assert err == ""
 
 
-def test_a_lost_camera_is_told_and_comes_back(bench: Workbench) -> None:
+def test_a_lost_camera_is_told_and_comes_back(bench: PeopleSession) -> None:
     told: list[str] = []
     with MjpegServer(password="hush") as server, Stop() as stop:
         events = watch(bench, server.url, stop, told.append)
@@ -248,7 +249,10 @@ def test_an_empty_gallery_is_told_and_everybody_is_unknown(clip: Path, tmp_path:
     captured = capsys.readouterr()
     names = {json.loads(line)["name"] for line in captured.out.splitlines()}
     assert names == {None}
-    assert captured.err == "edge-app: nobody is enrolled: everybody will be unknown\n"
+    assert (
+        captured.err
+        == "edge-app: nobody is enrolled yet, so everybody is unknown; try: edge-app enroll NAME IMAGE IMAGE\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -265,7 +269,7 @@ def test_an_empty_gallery_is_told_and_everybody_is_unknown(clip: Path, tmp_path:
 def test_misuse_is_refused_before_anything_is_loaded(
     wrong: list[str], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_app.cli.options.workbench", lambda _: pytest.fail("models were loaded"))
+    monkeypatch.setattr("edge_app.cli.options.people", lambda _: pytest.fail("models were loaded"))
     assert main(["watch", "sample", "--home", str(tmp_path), *wrong]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "hush" not in err
@@ -307,7 +311,9 @@ class StandIn:
         return True
 
 
-def test_what_comes_after_the_source_has_ended_is_told_too(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_comes_after_the_source_has_ended_is_told_too(
+    bench: PeopleSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, last = LiveEvent("appeared", 1.0, 1), LiveEvent("left", 2.0, 1)
     # The camera may be at its end while its last frame is still looked at.
     monkeypatch.setattr(StandIn, "updates", ((CameraState.ENDED, (first,), ""), (CameraState.ENDED, (last,), "")))
@@ -316,7 +322,7 @@ def test_what_comes_after_the_source_has_ended_is_told_too(bench: Workbench, mon
 
 
 def test_a_loop_that_fails_is_an_error_and_each_trouble_is_told_once(
-    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+    bench: PeopleSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live, lost, ended = CameraState.LIVE, CameraState.LOST, CameraState.ENDED
     steps = ((lost, ""), (lost, ""), (live, "fault"), (live, "fault"), (lost, ""), (ended, "internal fault"))
@@ -517,7 +523,7 @@ def test_a_model_needs_neither_gallery_nor_face_models(
     card = install(home)
     home.gallery_path.write_bytes(b"no database at all" * 100)
     monkeypatch.setattr(
-        "edge_app.recognition.face_session.open_workbench", lambda *_, **__: pytest.fail("faces were opened")
+        "edge_app.recognition.open_session._open_people", lambda *_, **__: pytest.fail("faces were opened")
     )
     arguments = ["watch", str(colours), "--model", card.id, "--home", str(home.path), "--json", "--detector", "gone"]
     assert main(arguments) == 0

@@ -21,7 +21,7 @@ from edge_app.inference.geometry import align
 from edge_app.media import sample
 from edge_app.media.pictures import encode_png, read_picture
 from edge_app.model_store import shipped as zoo
-from edge_app.recognition.face_session import open_workbench
+from edge_app.recognition.open_session import open_people
 from edge_app.recognition.reenroll import missing_line, reenroll
 from edge_app.system.settings import Settings
 
@@ -46,14 +46,14 @@ def other_embedder(home, crop="arcface-112"):
 
 def enrolled(home, *, keep=True):
     """Two pictures of one person, one of another, with the shipped embedder."""
-    with (bench := open_workbench(home, Settings(keep_pictures=keep, precision="fp32"))).vault:
+    with (bench := open_people(home, Settings(keep_pictures=keep, precision="fp32"))).vault:
         for name, paths in sample.people().items():
             looks = [(p.name, bench.recognizer.shot(read_picture(p), p.name)) for p in paths]
             bench.enroll(name, looks, EnrollOptions())
 
 
 def with_other(home):
-    return open_workbench(home, Settings(embedder="other", precision="fp32"))
+    return open_people(home, Settings(embedder="other", precision="fp32"))
 
 
 def line(bench):
@@ -84,7 +84,7 @@ def test_everybody_follows_from_kept_pictures_and_the_old_templates_stay(home):
 
 
 def test_a_gallery_made_before_serves_the_same_crop_and_says_so_for_others(home):
-    with (bench := open_workbench(home, Settings(precision="fp32"))).vault as vault:
+    with (bench := open_people(home, Settings(precision="fp32"))).vault as vault:
         path = sample.people()[OBAMA][0]
         shot = bench.recognizer.shot(read_picture(path), path.name)
         bench.enroll(OBAMA, [(path.name, shot)], EnrollOptions())
@@ -125,7 +125,7 @@ def test_who_has_no_picture_is_listed_and_the_command_says_so(home, capsys):
 
 def test_a_person_of_the_same_face_under_two_names_stays_behind(home):
     enrolled(home)
-    with (bench := open_workbench(home, Settings(keep_pictures=True, precision="fp32"))).vault:
+    with (bench := open_people(home, Settings(keep_pictures=True, precision="fp32"))).vault:
         path = sample.people()[OBAMA][1]
         look = (path.name, bench.recognizer.shot(read_picture(path), path.name))
         assert bench.enroll("Double", [look], EnrollOptions(allow_lookalike=True))[0].accepted
@@ -175,7 +175,7 @@ def test_things_are_no_missing_people(home):
 
     enrolled(home)
     blocks(home.models_dir / "blocks-fp32.onnx")
-    with (bench := open_workbench(home)).vault as vault:
+    with (bench := open_people(home)).vault as vault:
         [template] = vault.identity("Joe Biden").templates
         thing = replace(template, embedding=Embedding(np.ones(48), "blocks"))
         vault.add("mug", [thing])

@@ -16,11 +16,10 @@ from edge_app.core.model_card import InputSpec, ModelCard, OperatingPoint
 from edge_app.core.types import Frame
 from edge_app.gallery import calibration
 from edge_app.gallery.calibration import Calibration
-from edge_app.gallery.enrollment import EnrollOptions, Refusal
+from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot
 from edge_app.gallery.kept_pictures import kept_picture
 from edge_app.media.pictures import write_picture
-from edge_app.recognition.face_session import open_workbench
-from edge_app.recognition.things import ThingShot, enroll_things, open_thing_bench, open_things
+from edge_app.recognition.open_session import open_people, open_things
 from edge_app.system.settings import Settings
 
 POINTS = tuple(
@@ -86,19 +85,19 @@ def on_desk(picture, at=(200, 100), desk=(480, 640)):
 @pytest.fixture
 def bench(home):
     blocks(home.models_dir / "blocks-fp32.onnx")
-    with (made := open_thing_bench(home, Settings(keep_pictures=True), "blocks")).vault:
+    with (made := open_things(home, Settings(keep_pictures=True), "blocks")).vault:
         yield made
 
 
 def enroll(bench, name, *seeds, noise=0):
-    looks = [(f"{s}.png", bench.reader.shot(thing(s, noise=noise + i), f"{s}.png")) for i, s in enumerate(seeds)]
-    verdicts = enroll_things(bench, name, looks, EnrollOptions())
+    looks = [(f"{s}.png", bench.recognizer.shot(thing(s, noise=noise + i), f"{s}.png")) for i, s in enumerate(seeds)]
+    verdicts = bench.enroll(name, looks, EnrollOptions())
     return bench.refreshed(), [v.refusal.reason if v.refusal else None for v in verdicts]
 
 
 def name_of(bench, pixels, area=None):
-    [spotted] = bench.reader.looking_at(area).read(Frame(pixels)).spotted
-    return spotted.match.name
+    [spotted] = bench.recognizer.looking_at(area).observe(Frame(pixels)).findings
+    return spotted.answer.name
 
 
 def test_two_pictures_in_a_name_out_and_strangers_are_nobody(bench):
@@ -106,8 +105,8 @@ def test_two_pictures_in_a_name_out_and_strangers_are_nobody(bench):
     assert reasons == [None, None]
     assert name_of(bench, thing(1, noise=7)) == "mug"
     assert name_of(bench, thing(2)) is None
-    reading = open_things(bench.home, bench.settings, "blocks").read(Frame(thing(1)), explain=True)
-    assert reading.spotted[0].match.name == "mug" and reading.model_id == "blocks" and not reading.classified
+    reading = open_things(bench.home, bench.settings, "blocks").recognizer.observe(Frame(thing(1)), explain=True)
+    assert [one.name for one in reading.findings] == ["mug"]
     assert set(reading.timings_ms) == {"cut", "embed", "match", "total"}
 
 
@@ -117,14 +116,14 @@ def test_a_box_is_looked_at_whole_wherever_it_lies(bench):
         scene, box = on_desk(thing(1, noise=3), at)
         assert name_of(bench, scene) is None
         assert name_of(bench, scene, box) == "mug"
-    [spotted] = bench.reader.looking_at(box).read(Frame(scene)).spotted
+    [spotted] = bench.recognizer.looking_at(box).observe(Frame(scene)).findings
     assert spotted.box.tolist() == box.tolist()
 
 
 def test_a_long_box_at_the_edge_is_neither_cut_nor_stretched(bench):
     scene = np.full((100, 300, 3), 60, np.uint8)
-    shot = bench.reader.shot(scene, "x", np.array([0, 20, 300, 80], np.float32))
-    assert isinstance(shot, ThingShot) and shot.quality.face_px == 60
+    shot = bench.recognizer.shot(scene, "x", box=np.array([0, 20, 300, 80], np.float32))
+    assert isinstance(shot, Shot) and shot.quality.face_px == 60
     middle, top = shot.crop[16, :, 0], shot.crop[:5, 16, 0]
     assert set(middle.tolist()) == {60} and set(top.tolist()) == {128}
 
@@ -132,18 +131,18 @@ def test_a_long_box_at_the_edge_is_neither_cut_nor_stretched(bench):
 def test_an_area_that_a_smaller_source_lacks_means_the_whole_picture(bench):
     bench, _ = enroll(bench, "mug", 1, 1)
     assert name_of(bench, thing(1), np.array([600, 400, 700, 500], np.float32)) == "mug"
-    refused = bench.reader.shot(thing(1), "x", np.array([600, 400, 700, 500], np.float32))
+    refused = bench.recognizer.shot(thing(1), "x", box=np.array([600, 400, 700, 500], np.float32))
     assert isinstance(refused, Refusal) and "outside the picture of 160x160" in refused.message
 
 
 @pytest.mark.parametrize("box", [(0, 0, 9000, 9000), (-5, 0, 160, 160), (0, 0, 160, 163), (158, 0, 400, 160)])
 def test_a_box_that_reaches_over_the_edge_is_refused(bench, box):
-    refused = bench.reader.shot(thing(1), "x", np.array(box, np.float32))
+    refused = bench.recognizer.shot(thing(1), "x", box=np.array(box, np.float32))
     assert isinstance(refused, Refusal) and refused.reason == "outside" and "160x160 px" in refused.message
-    small = bench.reader.shot(thing(1), "x", np.array((10, 10, 15, 90), np.float32))
+    small = bench.recognizer.shot(thing(1), "x", box=np.array((10, 10, 15, 90), np.float32))
     assert isinstance(small, Refusal) and small.reason == "too-small" and "less than 8 px" in small.message
     # A box in a huge picture that was shrunk may be half a pixel beyond.
-    assert isinstance(bench.reader.shot(thing(1), "x", np.array((0, 0, 160.5, 160), np.float32)), ThingShot)
+    assert isinstance(bench.recognizer.shot(thing(1), "x", box=np.array((0, 0, 160.5, 160), np.float32)), Shot)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +155,7 @@ def test_a_box_that_reaches_over_the_edge_is_refused(bench, box):
     ],
 )
 def test_the_gate_names_what_is_wrong(bench, pixels, reason):
-    [verdict] = enroll_things(bench, "mug", [("x", bench.reader.shot(pixels, "x"))], EnrollOptions())
+    [verdict] = bench.enroll("mug", [("x", bench.recognizer.shot(pixels, "x"))], EnrollOptions())
     assert verdict.refusal is not None and verdict.refusal.reason == reason
     assert bench.vault.names() == ()
 
@@ -179,7 +178,7 @@ def test_a_picture_counts_once(bench):
 
 def test_what_is_kept_is_the_area(bench):
     scene, box = on_desk(thing(1))
-    enroll_things(bench, "mug", [("x", bench.reader.shot(scene, "x", box))], EnrollOptions())
+    bench.enroll("mug", [("x", bench.recognizer.shot(scene, "x", box=box))], EnrollOptions())
     [picture] = bench.vault.pictures("mug", "blocks")
     assert picture is not None
     kept = kept_picture(picture)
@@ -190,8 +189,8 @@ def test_calibrated_points_come_before_the_cards(home):
     digest = blocks(home.models_dir / "blocks-fp32.onnx")
     high = tuple(OperatingPoint(p.fmr, p.threshold + 0.25, 1000, p.templates) for p in POINTS)
     calibration.save(home, [Calibration("blocks", digest, 10, 30, high, 0.9, {}, None)], 1.0)
-    made = open_thing_bench(home, Settings(), "blocks")
-    assert made.points == high and made.reader.rule.threshold > 0.7
+    made = open_things(home, Settings(), "blocks")
+    assert made.points == high and made.recognizer.rule.threshold > 0.7
 
 
 def test_without_points_the_way_out_is_told(home):
@@ -272,14 +271,14 @@ def test_things_follow_to_another_image_embedder_and_are_no_people(home, tmp_pat
     told = capsys.readouterr()
     assert "3 things must be enrolled again for new: box, mug, saw" in told.err
     assert "`edge-app gallery reenroll --model new` tries 2 from kept pictures" in told.err and "unknown" in told.out
-    with (bench := open_workbench(home)).vault:
+    with (bench := open_people(home)).vault:
         assert bench.missing == (), "things are nobody's face"
     assert main(["gallery", "reenroll", "--model", "new", "--json", *end]) == 1
     people = json.loads(capsys.readouterr().out)["people"]
     assert [(one["name"], one["templates"]) for one in people] == [("box", 0), ("mug", 1), ("saw", 1)]
     assert main(["recognize", str(tmp_path / "mug.png"), "--model", "new", *end]) == 0
     assert "mug 1.00" in capsys.readouterr().out
-    with (bench := open_workbench(home)).vault as vault:
+    with (bench := open_people(home)).vault as vault:
         [old], [new] = vault.identity("mug", "old").templates, vault.identity("mug", "new").templates
         assert new.quality.face_px == old.quality.face_px and all(vault.pictures("mug", "new"))
     assert main(["gallery", "reenroll", "--model", "yunet", *end]) == 2

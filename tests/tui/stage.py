@@ -9,21 +9,26 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from edge_app.core.errors import CameraError, ModelError
 from edge_app.core.model_card import InputSpec, ModelCard
-from edge_app.core.types import Classification, Classified, ClassScore, Frame, Heatmap, Match, Reading, Spotted
-from edge_app.gallery.enrollment import Refusal
+from edge_app.core.task import LookFor, Task
+from edge_app.core.types import Classification, ClassScore, Embedding, Finding, Frame, Heatmap, Match, Quality, Seen
+from edge_app.gallery.enrollment import Refusal, Shot, Verdict
+from edge_app.gallery.matching import NAMES_NOBODY, Gallery
 from edge_app.inference.geometry import seen_area
-from edge_app.live.worker import Worker, WorkerOptions
+from edge_app.live.face_mode import FaceMode
+from edge_app.live.update import WorkerOptions
+from edge_app.live.worker import Worker
 from edge_app.media import sample
 from edge_app.media.cameras import CameraFormat, CameraInfo
 from edge_app.media.live_camera import CameraState, CameraStatus, LiveOptions
 from edge_app.media.sources import parse_source
-from edge_app.recognition.face_session import open_workbench
+from edge_app.recognition.open_session import open_people
 from edge_app.system.data_folder import Home
 from edge_app.system.settings import Settings
 from edge_app.tui.app import EdgeApp, compose_app
@@ -87,8 +92,6 @@ class Stage:
     snapshots: list[Any] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
     cards: list[ModelCard] = field(default_factory=list)
-    things: list[tuple[str, str, tuple[Any, ...]]] = field(default_factory=list)
-    things_refused: tuple[str, ...] = ()
 
     @property
     def reel(self) -> Reel:
@@ -112,7 +115,6 @@ class Stage:
                 *_lines(bench.recognizer.embedder.card, bench.choice.entry.precision),
                 *(_line(card, 1_000_000, card.id == self.settings.model) for card in self.cards),
             ),
-            enroll_things=self._enroll_things,
             add_model=self._add_model,
             remove_model=self._remove_model,
             changes_to_use=lambda model_id: {"model": model_id},
@@ -124,9 +126,10 @@ class Stage:
         )
 
     def _open(self, settings: Settings, source: str, sink: Sink) -> Worker:
-        bench = replace(open_workbench(self.home, replace(settings, precision=self.precision)), settings=settings)
+        bench = replace(open_people(self.home, replace(settings, precision=self.precision)), settings=settings)
         options = WorkerOptions(notice_every_s=0.05)
-        worker = Worker(bench, source, sink, options, camera=self._camera, recognizer=self.recognizer)
+        mode = FaceMode(bench, live=self.recognizer) if self.recognizer else None
+        worker = Worker(bench, source, sink, options, camera=self._camera, mode=mode)
         self.workers.append(worker)
         return worker
 
@@ -147,10 +150,6 @@ class Stage:
 
     def _remove_model(self, model_id: str) -> None:
         self.cards = [card for card in self.cards if card.id != model_id]
-
-    def _enroll_things(self, bench: Any, model_id: str, name: str, shots: Any) -> tuple[str, ...]:
-        self.things.append((model_id, name, tuple(shots)))
-        return self.things_refused
 
     def _snapshot(self, observation: Any) -> Path:
         self.snapshots.append(observation)
@@ -198,42 +197,64 @@ def classifier_card(model_id: str, **changes: Any) -> ModelCard:
 class HalfReader:
     """A classifier without a network: which half of the picture is brighter, and how much so."""
 
+    words, finds_faces, explains = Task.CLASSIFICATION.words, False, True
+
     def __init__(self, card: ModelCard) -> None:
         self.card = card
+        self.look_for = LookFor(card.id)
 
-    def read(self, frame: Frame, *, explain: bool = False) -> Reading:
+    def observe(self, frame: Frame, *, explain: bool = False) -> Seen:
         height, width = frame.pixels.shape[:2]
         box = np.array(seen_area(width, height, self.card.input, self.card.crop), np.float32)
         halves = frame.pixels.reshape(height, 2, width // 2, 3).mean(axis=(0, 2, 3)) + 1e-3
         left = float(halves[0] / halves.sum())
         scores = sorted((ClassScore("left", left), ClassScore("right", 1 - left)), key=lambda one: -one.probability)
-        found = Classification(tuple(scores), scores[0].probability >= self.card.unsure_below)
+        found = Classification(tuple(scores), scores[0].probability >= self.card.unsure_below, self.card.unsure_below)
         heat = Heatmap(scores[0].label, np.array([[4.0, -1.0], [4.0, -1.0]], np.float32)) if explain else None
-        return Reading(frame, self.card.id, (Classified(box, found, heat),), (), {"classify": 1.0, "total": 1.0})
+        return Seen(frame, (Finding(box, found, heatmap=heat),), {"classify": 1.0, "total": 1.0})
 
 
 class ThingDouble:
     """An embedder of things without a network: names the box after its brightness."""
 
+    words, finds_faces, explains = Task.IMAGE_EMBEDDING.words, False, False
+    refused: tuple[str, ...] = ()
+    """Why shots will be refused, one each."""
+
     def __init__(self, card: ModelCard, area: Any = None) -> None:
         self.card = card
         self.area = area
+        self.look_for = LookFor(card.id)
+        self.embedder = SimpleNamespace(model_id=card.id, card=card)
+        self.gallery, self.rule = Gallery.empty(card.id), NAMES_NOBODY
 
     def looking_at(self, area: Any) -> ThingDouble:
         return ThingDouble(self.card, area)
 
-    def read(self, frame: Frame, *, explain: bool = False) -> Reading:
+    def with_gallery(self, gallery: Gallery, rule: Any) -> ThingDouble:
+        return self
+
+    def observe(self, frame: Frame, *, explain: bool = False) -> Seen:
         height, width = frame.pixels.shape[:2]
         box = np.array((0, 0, width, height), np.float32) if self.area is None else self.area
         x1, y1, x2, y2 = (round(float(value)) for value in box)
         bright = frame.pixels[y1:y2, x1:x2].mean() > 127
         match = Match("lamp", 0.9, 0.4) if bright else Match(None, 0.2, 0.0)
-        return Reading(frame, self.card.id, (), (Spotted(box, match),), {"embed": 1.0, "total": 1.0})
+        return Seen(frame, (Finding(box, match),), {"embed": 1.0, "total": 1.0})
 
-    def shot(self, pixels: np.ndarray, source: str, box: Any = None) -> Any:
+    def shot(self, pixels: np.ndarray, source: str, *, box: Any = None, largest: bool = False) -> Any:
         if pixels.max() < 20:
             return Refusal("too-dark", "the brightness is 0 of 255, expected at least 12: more light")
-        return (source, None if box is None else tuple(box.tolist()))
+        vector = np.arange(1, (self.card.embedding_size or 4) + 1, dtype=np.float32)
+        quality = Quality(64, 0.5, 100, 0, 0, 0, 0, 1)
+        return Shot(source, None, pixels[:8, :8], quality, Embedding(vector, self.card.id), b"", box)
+
+    def judge(self, name: str, shots: Any, own: Any, options: Any) -> list[Verdict]:
+        reasons = iter(ThingDouble.refused)
+        return [
+            Verdict(shot.source, shot, Refusal("blurred", why) if (why := next(reasons, None)) else None)
+            for shot in shots
+        ]
 
 
 def done(result: Any) -> Future[Any]:

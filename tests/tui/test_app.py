@@ -14,7 +14,7 @@ from edge_app.gallery.storage import Vault
 from edge_app.media import sample
 from edge_app.media.live_camera import CameraState
 from edge_app.media.pictures import read_picture
-from edge_app.recognition.face_session import open_workbench
+from edge_app.recognition.open_session import open_people
 from edge_app.system.data_folder import Home
 from edge_app.system.settings import Settings
 from edge_app.tui.app import EdgeApp
@@ -38,7 +38,7 @@ def stage(home: Home) -> Stage:
 
 
 def enroll_sample_people(home: Home, *names: str) -> None:
-    bench = open_workbench(home, Settings(precision="fp32"))
+    bench = open_people(home, Settings(precision="fp32"))
     for name, paths in sample.people().items():
         if name in names:
             looks = [(path.name, bench.recognizer.shot(read_picture(path), path.name)) for path in paths]
@@ -94,7 +94,7 @@ async def test_pausing_looks_at_nothing_and_says_so(stage: Stage) -> None:
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await started(stage)
         stage.reel.feed([clip_frame(50)])
-        await until(lambda: app.latest and app.latest.observation, "a picture")
+        await until(lambda: app.latest and app.latest.seen, "a picture")
         await pilot.press("space")
         await until(lambda: "paused" in words(app, "#title"), "the title says paused")
         notice, bar = app.screen.query_one("#notice"), app.screen.query_one(KeyBar)
@@ -135,7 +135,7 @@ async def test_a_snapshot_is_asked_for_with_what_was_seen(stage: Stage) -> None:
         await until(lambda: "unknown" in words(app, "#here"), "a face")
         await pilot.press("s")
         await until(lambda: stage.snapshots, "the snapshot")
-        assert len(stage.snapshots[0].sightings) == 1
+        assert len(stage.snapshots[0].findings) == 1
 
 
 async def test_the_threshold_is_chosen_by_its_meaning_and_saved(stage: Stage) -> None:
@@ -225,9 +225,9 @@ async def test_leaving_the_capture_stops_looking_for_shots(stage: Stage) -> None
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await started(stage)
         await pilot.press("e", *"Ada", "enter")
-        await until(lambda: stage.workers[-1]._capturing, "it captures")
+        await until(lambda: stage.workers[-1].capturing, "it captures")
         await pilot.press("escape")
-        await until(lambda: not stage.workers[-1]._capturing, "it stops")
+        await until(lambda: not stage.workers[-1].capturing, "it stops")
         assert isinstance(app.screen, LiveScreen)
 
 
@@ -389,7 +389,7 @@ async def test_a_fault_in_the_worker_is_a_line_on_the_screen_and_the_app_goes_on
         def reset(self) -> None: ...
         def with_gallery(self, gallery, rule) -> None: ...
 
-    stage.recognizer = Broken(open_workbench(stage.home, stage.settings))
+    stage.recognizer = Broken(open_people(stage.home, stage.settings))
     app = stage.app()
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await started(stage)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_app.core.model_card import OperatingPoint
-from edge_app.core.types import Embedding, Face, Frame, Observation, Quality, Template
+from edge_app.core.types import Embedding, Face, Frame, Quality, Seen, Template
 from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot
 from edge_app.gallery.matching import MatchRule
 from edge_app.live.events import LiveEvent
@@ -166,7 +166,7 @@ def test_the_two_worst_facts() -> None:
 def update(number: int, picture: bool = True, source: str = "reel") -> Update:
     frame = Frame(np.zeros((2, 2, 3), np.uint8), number, number / 10)
     return Update(
-        observation=Observation(frame, (), {}) if picture else None,
+        seen=Seen(frame, (), {}) if picture else None,
         tracks=(),
         events=(LiveEvent("appeared", float(number), number),),
         status=CameraStatus(CameraState.LIVE, ""),
@@ -175,7 +175,7 @@ def update(number: int, picture: bool = True, source: str = "reel") -> Update:
         people=number,
         rule=MatchRule(0.4, 0.05, 0.01, 0.01, ""),
         paused=False,
-        look=None,
+        shot=None,
         trouble="",
     )
 
@@ -187,7 +187,7 @@ def test_stale_pictures_are_replaced_and_events_are_kept() -> None:
         inbox.put(update(number))
     assert len(told) == 1
     taken = inbox.take()
-    assert taken.observation.frame.index == 4
+    assert taken.seen.frame.index == 4
     assert [event.track for event in taken.events] == [0, 1, 2, 3, 4]
     assert inbox.replaced == 4
     assert inbox.take() is None
@@ -200,10 +200,10 @@ def test_news_without_a_picture_does_not_lose_the_picture_before() -> None:
     inbox.put(update(1))
     inbox.put(update(2, picture=False))
     taken = inbox.take()
-    assert taken.observation.frame.index == 1 and taken.people == 2
+    assert taken.seen.frame.index == 1 and taken.people == 2
     inbox.put(update(3))
     inbox.put(update(4, picture=False, source="another"))
-    assert inbox.take().observation is None
+    assert inbox.take().seen is None
 
 
 def test_the_inbox_is_bounded_and_takes_nothing_once_closed() -> None:

@@ -11,17 +11,24 @@ import pytest
 from textual.widgets import DataTable, Input, OptionList
 
 from edge_app.core.errors import ModelError
-from edge_app.core.types import Classification, Classified, ClassScore, Embedding, Frame, Heatmap, Reading
-from edge_app.gallery.enrollment import EnrollOptions
-from edge_app.live import model_mode
+from edge_app.core.model_card import OperatingPoint
+from edge_app.core.task import LookFor, Task
+from edge_app.core.types import Classification, ClassScore, Embedding, Finding, Frame, Heatmap, Seen
+from edge_app.gallery.enrollment import EnrollOptions, Shot
+from edge_app.gallery.storage import Vault
+from edge_app.live import worker
 from edge_app.live.events import LiveEvent
 from edge_app.media import sample
 from edge_app.media.pictures import read_picture
-from edge_app.recognition.face_session import open_workbench
+from edge_app.model_store.choose_build import Choice
+from edge_app.model_store.shipped import Entry
+from edge_app.recognition.open_session import open_people
+from edge_app.recognition.session import Session
+from edge_app.recognition.things import ThingSession
 from edge_app.system.data_folder import Home
 from edge_app.system.settings import Settings
 from edge_app.tui.app import EdgeApp
-from edge_app.tui.model_text import bar, heat_words, marks_of_reading, reading_event_words, seen_words
+from edge_app.tui.model_text import answer_event_words, bar, heat_words, marks_of_findings, seen_words
 from edge_app.tui.picture.area import Area
 from edge_app.tui.picture.widget import Picture, Thumbnail
 from edge_app.tui.screens.enroll_person import EnrollScreen
@@ -32,8 +39,9 @@ from tests.tui.stage import OBAMA_ALONE, HalfReader, Stage, ThingDouble, classif
 
 SIZE = (100, 30)
 HALVES = classifier_card("halves", licence="research only", commercial_use=False)
+POINTS = tuple(OperatingPoint(f, t, 1000, n) for n in (1, 2) for f, t in ((1e-1, 0.5), (1e-3, 0.7)))
 THINGS = replace(
-    classifier_card("objects", outputs=("embedding",), embedding_size=4),
+    classifier_card("objects", outputs=("embedding",), embedding_size=4, operating_points=POINTS),
     task="image-embedding",
     family="embedding",
     labels=(),
@@ -48,12 +56,16 @@ def half(left: int, right: int) -> np.ndarray:
 
 @pytest.fixture
 def stage(home: Home, monkeypatch: pytest.MonkeyPatch) -> Stage:
-    def opened(home: Home, settings: Settings, model_id: str, **_: Any) -> Any:
-        if model_id == "gone":
+    def opened(home: Home, settings: Settings, look_for: LookFor, options: Any) -> Session:
+        if look_for.word == "gone":
             raise ModelError("there is no model called 'gone'")
-        return ThingDouble(THINGS) if model_id == THINGS.id else HalfReader(replace(HALVES, id=model_id))
+        if look_for.word != THINGS.id:
+            return Session(home, settings, HalfReader(replace(HALVES, id=look_for.word)))
+        choice = Choice(Entry(THINGS.id, "fp32", THINGS.task, Path("objects.onnx"), "0" * 64, 0), "made up", {})
+        return ThingSession(home, settings, ThingDouble(THINGS), Vault(home.gallery_path), choice)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(model_mode, "open_reader", opened)
+    monkeypatch.setattr(worker, "open_session", opened)
+    monkeypatch.setattr(ThingDouble, "refused", ())
     return Stage(home, cards=[HALVES, THINGS])
 
 
@@ -72,7 +84,7 @@ def told(app: EdgeApp) -> str:
 
 def area_of(stage: Stage) -> Any:
     """The box that the worker looks at."""
-    return stage.workers[-1]._reads._steady.reader.area
+    return stage.workers[-1].mode.session.recognizer.area
 
 
 def shown(app: EdgeApp) -> np.ndarray:
@@ -88,11 +100,11 @@ async def looking_for(stage: Stage, app: EdgeApp, pilot: Any, model_id: str) -> 
     texts = [str(options.get_option_at_index(index).prompt) for index in range(options.option_count)]
     options.highlighted = next(index for index, text in enumerate(texts) if text.startswith(model_id))
     await pilot.press("enter")
-    await until(lambda: app.latest and app.latest.model_id == model_id, "the model is in use")
+    await until(lambda: app.latest and app.latest.look_for == LookFor(model_id), "the model is in use")
     await until(lambda: isinstance(app.screen, LiveScreen) and app.screen.looks_for(*_TASKS), "its card is known")
 
 
-_TASKS = ("classification", "image-embedding")
+_TASKS = (Task.CLASSIFICATION, Task.IMAGE_EMBEDDING)
 
 
 async def test_a_classifier_shows_its_classes_its_licence_and_what_it_sees(stage: Stage) -> None:
@@ -130,7 +142,7 @@ async def test_explain_warms_the_picture_where_the_evidence_lies_and_says_so(sta
         plain = shown(app).astype(int)
         assert not np.ptp(plain[20:40, 20:60], axis=2).any()
         await pilot.press("x")
-        await until(lambda: stage.workers[-1]._reads.explaining, "it explains")
+        await until(lambda: stage.workers[-1].mode.explaining, "it explains")
         stage.reel.feed([half(200, 40)] * 2)
         await until(lambda: "where the network sees 'left'" in words(app, "#notice"), "what is shown")
         warm = np.ptp(shown(app).astype(int), axis=2)
@@ -140,7 +152,7 @@ async def test_explain_warms_the_picture_where_the_evidence_lies_and_says_so(sta
         await pilot.press("x")
         # At once: no new picture may come for a while, and none of the faintest colours stays.
         await until(lambda: not np.ptp(shown(app).astype(int), axis=2).any(), "plain again")
-        await until(lambda: not stage.workers[-1]._reads.explaining, "no more")
+        await until(lambda: not stage.workers[-1].mode.explaining, "no more")
         await until(lambda: not app.screen.query_one("#notice").display, "the line is gone")
         stage.reel.feed([half(200, 40)])
         await until(lambda: app.screen._shown.frame.index == 3, "the next one")
@@ -154,7 +166,7 @@ async def test_explain_ends_without_a_trace_while_nothing_new_is_looked_at(stage
         stage.reel.feed([half(200, 40)])
         await until(lambda: app.screen._shown is not None, "a picture")
         await pilot.press("x")
-        await until(lambda: stage.workers[-1]._reads.explaining, "it explains")
+        await until(lambda: stage.workers[-1].mode.explaining, "it explains")
         stage.reel.feed([half(200, 40)])
         await until(lambda: "where the network sees" in words(app, "#notice"), "what is shown")
         await until(lambda: np.ptp(shown(app).astype(int), axis=2).max() > 60, "colours")
@@ -168,13 +180,13 @@ async def test_a_chosen_model_is_used_again_at_the_next_start_and_faces_when_it_
     stage.settings = replace(stage.settings, model="halves")
     app = stage.app()
     async with app.run_test(size=SIZE, notifications=True):
-        await until(lambda: app.latest and app.latest.model_id == "halves", "the kept choice")
+        await until(lambda: app.latest and app.latest.look_for == LookFor("halves"), "the kept choice")
     stage.settings = replace(stage.settings, model="gone")
     app = stage.app()
     async with app.run_test(size=SIZE, notifications=True):
         await until(lambda: "faces are looked for instead" in told(app), "the reason")
         stage.reel.feed([clip_frame(50)])
-        await until(lambda: app.screen._shown is not None and app.latest.model_id == "faces", "faces")
+        await until(lambda: app.screen._shown is not None and app.latest.look_for == LookFor("faces"), "faces")
 
 
 async def test_a_model_that_cannot_be_used_leaves_the_choice_as_it_was(stage: Stage) -> None:
@@ -261,25 +273,25 @@ async def test_a_thing_is_enrolled_from_two_captures(stage: Stage) -> None:
         await pilot.press("e")
         await until(lambda: isinstance(app.screen, ThingScreen), "the screen of things")
         await pilot.press(*"lamp", "enter")
-        await until(lambda: stage.workers[-1]._capturing, "it captures")
+        await until(lambda: stage.workers[-1].capturing, "it captures")
         stage.reel.feed([half(0, 0)])
         await until(lambda: app.screen._look is not None, "a look")
         await pilot.press("space")
         await until(lambda: "more light" in words(app, "#caution"), "the refusal")
         stage.reel.feed([half(250, 0)])
-        await until(lambda: isinstance(app.screen._look, tuple), "a look")
+        await until(lambda: isinstance(app.screen._look, Shot), "a look")
         await pilot.press("space", "enter")
         await until(lambda: "one more side is needed" in words(app, "#caution"), "one is too few")
         await pilot.press("space")
         await until(lambda: len(app.screen.query(Thumbnail)) == 2, "two thumbnails")
-        assert not stage.things
+        assert [shot.box.tolist() for shot in app.screen.taken] == [[25, 15, 55, 45]] * 2
+        assert "lamp" not in app.worker.people.vault.names("objects")
         await pilot.press("enter")
         await until(lambda: "lamp is enrolled" in words(app, "#facts"), "the facts")
         await pilot.press("enter")
         await until(lambda: isinstance(app.screen, LiveScreen), "the live picture")
-    [(model_id, name, shots)] = stage.things
-    assert (model_id, name) == ("objects", "lamp")
-    assert [shot[1] for shot in shots] == [(25, 15, 55, 45)] * 2
+    with Vault(stage.home.gallery_path) as vault:
+        assert len(vault.identity("lamp", "objects").templates) == 2
 
 
 async def test_the_box_is_put_around_a_thing_with_keys_while_it_is_enrolled(stage: Stage) -> None:
@@ -290,7 +302,7 @@ async def test_the_box_is_put_around_a_thing_with_keys_while_it_is_enrolled(stag
         await until(lambda: isinstance(app.screen, ThingScreen), "the screen of things")
         # A name may have a b in it.
         await pilot.press(*"bulb", "enter")
-        await until(lambda: stage.workers[-1]._capturing, "it captures")
+        await until(lambda: stage.workers[-1].capturing, "it captures")
         stage.reel.feed([half(250, 0)])
         await until(lambda: app.screen._look is not None, "a look")
         assert "b and the arrows" in words(app, "#advice")
@@ -302,26 +314,26 @@ async def test_the_box_is_put_around_a_thing_with_keys_while_it_is_enrolled(stag
         await until(lambda: "arrows\u00a0Move\u00a0the\u00a0box" in words(app, "KeyBar"), "the keys of the box")
         await pilot.press("space")
         await until(lambda: "has just moved" in words(app, "#caution"), "that this answer is for another box")
-        assert app.screen.captures == 0
+        assert len(app.screen.taken) == 0
         await until(lambda: area_of(stage) is not None and area_of(stage).tolist() == pytest.approx(box), "the box")
         stage.reel.feed([half(250, 0)])
-        await until(lambda: not app.screen.is_behind(app.screen._reading), "its answer")
+        await until(lambda: not app.screen.is_behind(app.screen._seen), "its answer")
         await pilot.press("space")
-        await until(lambda: app.screen.captures == 1, "a capture")
-        assert app.screen._captures[0].shot[1] == pytest.approx(box, abs=1e-3)
+        await until(lambda: len(app.screen.taken) == 1, "a capture")
+        assert app.screen.taken[0].box == pytest.approx(box, abs=1e-3)
         await pilot.press("w")
         assert app.area is None
 
 
 async def test_the_bar_and_the_facts_of_a_thing_agree_on_enter(stage: Stage) -> None:
-    stage.things_refused = ("it looks like mug",)
+    ThingDouble.refused = ("it looks like mug",)
     app = stage.app()
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await looking_for(stage, app, pilot, "objects")
         await pilot.press("e")
         await until(lambda: isinstance(app.screen, ThingScreen), "the screen of things")
         await pilot.press(*"lamp", "enter")
-        await until(lambda: stage.workers[-1]._capturing, "it captures")
+        await until(lambda: stage.workers[-1].capturing, "it captures")
         stage.reel.feed([half(250, 0)])
         await until(lambda: app.screen._look is not None, "a look")
         await pilot.press("space", "space")
@@ -339,25 +351,25 @@ async def test_the_bar_and_the_facts_of_a_thing_agree_on_enter(stage: Stage) -> 
     ("classes", "told"), [(None, "? unknown"), ((ClassScore("cat", 0.4), ClassScore("dog", 0.3)), "? not sure")]
 )
 def test_no_name_is_told_as_over_the_picture(classes: tuple[ClassScore, ...] | None, told: str) -> None:
-    assert reading_event_words(LiveEvent("unknown", 1.0, classes=classes))[0] == told
+    assert answer_event_words(LiveEvent("unknown", 1.0, classes=classes))[0] == told
 
 
 async def test_captures_that_are_refused_are_told(stage: Stage) -> None:
-    stage.things_refused = ("it looks like mug", "it looks like mug")
+    ThingDouble.refused = ("it looks like mug", "it looks like mug")
     app = stage.app()
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await looking_for(stage, app, pilot, "objects")
         await pilot.press("e")
         await until(lambda: isinstance(app.screen, ThingScreen), "the screen of things")
         await pilot.press(*"lamp", "enter")
-        await until(lambda: stage.workers[-1]._capturing, "it captures")
+        await until(lambda: stage.workers[-1].capturing, "it captures")
         stage.reel.feed([half(250, 0)])
         await until(lambda: app.screen._look is not None, "a look")
         await pilot.press("space", "space", "enter")
         await until(lambda: "Nothing was stored: it looks like mug" in words(app, "#caution"), "the reason")
         await pilot.press("escape")
         await until(lambda: isinstance(app.screen, LiveScreen), "the live picture")
-        await until(lambda: not stage.workers[-1]._capturing, "it captures no more")
+        await until(lambda: not stage.workers[-1].capturing, "it captures no more")
 
 
 async def test_people_are_enrolled_while_faces_are_looked_for(stage: Stage) -> None:
@@ -375,11 +387,11 @@ async def test_a_classifier_gives_way_while_a_person_is_enrolled(stage: Stage) -
         await pilot.press("e")
         await until(lambda: isinstance(app.screen, EnrollScreen), "the screen of people")
         await pilot.press(*"Ada", "enter")
-        await until(lambda: app.screen.guide is not None and app.latest.model_id == "faces", "faces")
+        await until(lambda: app.screen.guide is not None and app.latest.look_for == LookFor("faces"), "faces")
         stage.reel.feed(clip_frame(index) for index in OBAMA_ALONE)
         await until(lambda: app.screen.guide.shots, "a shot")
         await pilot.press("escape")
-        await until(lambda: app.latest.model_id == "halves", "the classifier is back")
+        await until(lambda: app.latest.look_for == LookFor("halves"), "the classifier is back")
 
 
 async def test_models_are_added_used_shown_and_removed(stage: Stage, tmp_path: Path) -> None:
@@ -401,7 +413,7 @@ async def test_models_are_added_used_shown_and_removed(stage: Stage, tmp_path: P
         await until(lambda: "left, right" in words(app, "#card"), "the card of the new one")
         assert "below 0.80" in words(app, "#card")
         await pilot.press("enter")
-        await until(lambda: app.latest and app.latest.model_id == "mugs", "it is in use")
+        await until(lambda: app.latest and app.latest.look_for == LookFor("mugs"), "it is in use")
         await pilot.press("delete")
         await until(lambda: app.screen.query("Confirm Label"), "the question")
         await pilot.press("escape")
@@ -410,24 +422,24 @@ async def test_models_are_added_used_shown_and_removed(stage: Stage, tmp_path: P
         await until(lambda: app.screen.query("Confirm Label"), "the question")
         await pilot.press("y")
         await until(lambda: not any(card.id == "mugs" for card in stage.cards), "it is removed")
-        await until(lambda: app.latest.model_id == "faces", "faces again")
+        await until(lambda: app.latest.look_for == LookFor("faces"), "faces again")
         assert stage.saved[-1].model == "faces"
 
 
-def reading(*areas: Classified) -> Reading:
-    return Reading(Frame(half(0, 0)), "halves", areas, (), {})
+def reading(*findings: Finding) -> Seen:
+    return Seen(Frame(half(0, 0)), findings, {})
 
 
-def classified(label: str, share: float, sure: bool, heat: Heatmap | None = None) -> Classified:
+def classified(label: str, share: float, sure: bool, heat: Heatmap | None = None) -> Finding:
     scores = (ClassScore(label, share), ClassScore("other", 1 - share))
-    return Classified(np.array((10, 10, 30, 30), np.float32), Classification(scores, sure), heat)
+    return Finding(np.array((10, 10, 30, 30), np.float32), Classification(scores, sure), heatmap=heat)
 
 
 def test_each_face_gets_its_own_answer() -> None:
     found = reading(classified("real", 0.98, True), classified("print", 0.55, False))
     text = seen_words(found, unicode=True).plain
     assert text.splitlines() == ["● real 98%", "? not sure 55%"]
-    assert [(mark.text, mark.kind) for mark in marks_of_reading(found)] == [
+    assert [(mark.text, mark.kind) for mark in marks_of_findings(found)] == [
         ("real 98%", "known"),
         ("? not sure", "unknown"),
     ]
@@ -441,7 +453,7 @@ def test_bars_are_of_one_length_and_grow_with_the_share() -> None:
 
 def test_many_classes_are_cut_and_counted() -> None:
     scores = tuple(ClassScore(f"class number {index}", 0.1) for index in range(10))
-    found = reading(Classified(np.array((0, 0, 9, 9), np.float32), Classification(scores, False)))
+    found = reading(Finding(np.array((0, 0, 9, 9), np.float32), Classification(scores, False)))
     lines = seen_words(found, unicode=True).plain.splitlines()
     assert len(lines) == 7 and lines[-1] == "and 5 less likely"
     assert all(len(line) <= 26 for line in lines)
@@ -469,7 +481,7 @@ def test_a_box_stays_in_the_picture_and_visible() -> None:
 
 
 async def test_who_must_be_enrolled_again_is_listed_and_done_from_kept_pictures(stage: Stage) -> None:
-    bench = open_workbench(stage.home, Settings(precision="fp32", keep_pictures=True))
+    bench = open_people(stage.home, Settings(precision="fp32", keep_pictures=True))
     for name, paths in sample.people().items():
         looks = [(path.name, bench.recognizer.shot(read_picture(path), path.name)) for path in paths]
         bench.enroll(name, looks, EnrollOptions())

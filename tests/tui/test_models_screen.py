@@ -15,6 +15,7 @@ from textual.widgets import DataTable, Input, Static
 from edge_app.cli.parameters import Arguments
 from edge_app.cli.tui import desk_of
 from edge_app.core.model_card import OperatingPoint
+from edge_app.core.task import LookFor, Task
 from edge_app.gallery import calibration
 from edge_app.gallery.calibration import Calibration
 from edge_app.gallery.storage import Vault
@@ -78,7 +79,7 @@ def looked_at(app: EdgeApp, picture: np.ndarray) -> bool:
     """Whether the newest look of the screen of things is at this picture."""
     screen = app.screen
     assert isinstance(screen, ThingScreen)
-    return screen._reading is not None and np.array_equal(screen._reading.frame.pixels, picture)
+    return screen._seen is not None and np.array_equal(screen._seen.frame.pixels, picture)
 
 
 async def models_of(app: EdgeApp, pilot: Any, rows: int) -> ModelsScreen:
@@ -126,7 +127,7 @@ async def test_a_thing_is_learned_named_and_forgotten(stage: Stage) -> None:
         for count, view in ((1, scenes[1]), (2, (scenes[1] * 0.8).astype(np.uint8))):
             await shows(stage, view, lambda view=view: looked_at(app, view), "a look")
             await pilot.press("space")
-            await until(lambda count=count: app.screen.captures == count, "a capture")
+            await until(lambda count=count: len(app.screen.taken) == count, "a capture")
         await pilot.press("enter")
         await until(lambda: "mug is enrolled with 2 captures" in words(app, "#facts"), "the facts")
         await pilot.press("enter")
@@ -135,7 +136,7 @@ async def test_a_thing_is_learned_named_and_forgotten(stage: Stage) -> None:
         await shows(stage, scenes[2], on_live(app, "? unknown"), "a stranger is not")
         # Models loaded again: the box is still the one that is looked at.
         await app.apply(threads=1)
-        await until(lambda: app.latest.model_id == "blocks", "the same model on a new worker")
+        await until(lambda: app.latest.look_for == LookFor("blocks"), "the same model on a new worker")
         await shows(stage, scenes[1], on_live(app, "● mug"), "named again")
         await pilot.press("p")
         await until(lambda: isinstance(app.screen, PeopleScreen) and app.screen.chosen == "mug", "the roster of things")
@@ -182,20 +183,20 @@ async def test_a_classifier_is_added_used_explained_and_removed_while_in_use(sta
         await shows(stage, plain(RED, 480, 640), on_live(app, "● red"), "the top class")
         assert words(app, "#here").splitlines()[1].startswith("red") and "%" in words(app, "#here")
         await shows(stage, plain((140, 100, 90), 480, 640), on_live(app, "? not sure"), "below the bar")
-        await until(lambda: app.screen.looks_for("classification"), "its card is known")
+        await until(lambda: app.screen.looks_for(Task.CLASSIFICATION), "its card is known")
         # Twice in haste is on and off, not on and on.
         await pilot.press("x", "x")
-        await until(lambda: not app.explaining and not stage.workers[-1]._reads.explaining, "on and off")
+        await until(lambda: not app.explaining and not stage.workers[-1].mode.explaining, "on and off")
         await pilot.press("x")
         evidence = "where the network sees 'green'"
         await shows(stage, plain(GREEN, 480, 640), lambda: evidence in words(app, "#notice"), "the evidence")
         await app.apply(threads=1)
-        await until(lambda: stage.workers[-1]._reads.explaining, "a fresh worker explains as well")
+        await until(lambda: stage.workers[-1].mode.explaining, "a fresh worker explains as well")
         screen = await models_of(app, pilot, 7)
         await put_cursor(app, screen, "colours")
         await confirm(app, pilot, "delete")
         await until(lambda: "colours is removed" in told(app), "it is removed")
-        await until(lambda: app.latest.model_id == "faces", "faces again")
+        await until(lambda: app.latest.look_for == LookFor("faces"), "faces again")
     assert catalogue.installed(stage.home) == () and stage.home.settings().model == app.settings.model == "faces"
 
 
@@ -204,7 +205,7 @@ async def test_a_model_without_maps_says_so_when_it_is_asked_to_explain(stage: S
     stage.home.change_settings(model="colours")
     app = real_app(stage)
     async with app.run_test(size=SIZE, notifications=True) as pilot:
-        await until(lambda: app.screen.looks_for("classification"), "it is in use")
+        await until(lambda: app.screen.looks_for(Task.CLASSIFICATION), "it is in use")
         await pilot.press("x")
         await until(lambda: "no class activation maps" in told(app), "the reason")
         assert not app.explaining
@@ -234,14 +235,14 @@ async def test_the_user_s_own_embedder_is_used_calibrated_and_removed_while_in_u
         screen = await models_of(app, pilot, 7)
         [line] = [line for line in screen._lines if line.model_id == "mine"]
         assert line.in_use and line.points == own and line.calibrated
-        assert line.threshold == app.worker.workbench.recognizer.rule.threshold
+        assert line.threshold == app.worker.people.recognizer.rule.threshold
         assert [one.model_id for one in screen._lines if one.in_use] == ["yunet", "mine"]
         await put_cursor(app, screen, "mine")
         assert "4,321 pairs of strangers of yours (calibrated)" in words(app, "#card")
         assert "0.83" in words(app, "#plot")
         await confirm(app, pilot, "delete")
         await until(lambda: "mine is removed" in told(app), "it is removed", 20)
-        assert app.worker.workbench.recognizer.embedder.model_id == "sface"
+        assert app.worker.people.recognizer.embedder.model_id == "sface"
     assert app.settings.embedder == stage.home.settings().embedder == "sface"
 
 

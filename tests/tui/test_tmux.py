@@ -131,12 +131,12 @@ def test_pictures_are_named_as_in_a_shell(tmp_path: Path) -> None:
 def test_a_snapshot_is_private_and_holds_the_boxes(home: Home) -> None:
     import numpy as np
 
-    from edge_app.core.types import Face, Frame, Match, Observation, Sighting
+    from edge_app.core.types import Face, Finding, Frame, Match, Seen
     from edge_app.media.pictures import read_picture
 
     face = Face(np.array([20, 20, 60, 60], np.float32), np.full((5, 2), 40, np.float32), 0.9)
     frame = Frame(np.zeros((100, 100, 3), np.uint8), 7, 0.0)
-    seen = Observation(frame, (Sighting(face, Match("Ada", 0.9, 2.0)),), {})
+    seen = Seen(frame, (Finding(face.box, Match("Ada", 0.9, 2.0), face=face),), {})
     path = desk_of(arguments(home=home.path, source="sample")).snapshot(seen)
     assert path.stat().st_mode & 0o777 == 0o600
     assert read_picture(path).max() > 0

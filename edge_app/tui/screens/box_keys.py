@@ -12,7 +12,7 @@ import numpy as np
 from textual import work
 from textual.binding import Binding
 
-from edge_app.core.types import Reading
+from edge_app.core.types import Seen
 from edge_app.tui.picture.area import Area
 from edge_app.tui.screens.base import EdgeScreen
 
@@ -55,12 +55,12 @@ class BoxScreen(EdgeScreen[None]):
         """Whether one of `BOX_ACTIONS` does something now; a box can always be made."""
         return action == "box" or self.area is not None
 
-    def is_behind(self, reading: Reading) -> bool:
+    def is_behind(self, seen: Seen) -> bool:
         """Whether the answer is for another box than the one that is looked at."""
         # Boxes cross to the worker as float32.
         area = self.area
         return area is not None and not (
-            bool(reading.spotted) and bool(np.allclose(reading.spotted[0].box, area.box, atol=1.0))
+            bool(seen.findings) and bool(np.allclose(seen.findings[0].box, area.box, atol=1.0))
         )
 
     def action_box(self) -> None:

@@ -1,7 +1,4 @@
-"""What both screens of enrollment look like: a name on top, the picture over advice, and what was captured beside it.
-
-Hides widgets and their order. In: words and pictures of captures. Out: a name, once it was typed.
-"""
+"""What enrolling a person and a thing share: a name, the picture over advice, what was captured, and saving it."""
 
 from __future__ import annotations
 
@@ -16,7 +13,8 @@ from textual.widgets import Input, Label, Static
 
 from edge_app.core.names import valid_name
 from edge_app.core.types import Pixels
-from edge_app.tui.inbox import Capture
+from edge_app.gallery.enrollment import EnrollOptions, Shot, Verdict
+from edge_app.tui.inbox import Capture, Enroll
 from edge_app.tui.picture.widget import Picture, Thumbnail
 from edge_app.tui.screens.base import EdgeScreen, KeyBar, put
 
@@ -27,11 +25,88 @@ class CaptureScreen(EdgeScreen[None]):
     WHAT = "Enroll"
     ASKS = "name, then enter"
     NONE_YET = "Nothing yet"
+    ONE, MANY = "shot", "shots"
+    ENOUGH = 1
+    """So many are needed before they can be saved."""
 
     def __init__(self, name: str = "") -> None:
         """Ask for a name first, unless one is given: then captures are added to what is known by it."""
         super().__init__()
         self._who = name
+        self._saving = self._saved = self._lookalike = False
+
+    @property
+    def taken(self) -> Sequence[Shot]:
+        """What would be saved now."""
+        raise NotImplementedError
+
+    def labels(self) -> Sequence[str]:
+        """A few words for each of `taken`, numbered from 1."""
+        raise NotImplementedError
+
+    def thumbnail(self, number: int) -> Pixels:
+        """The picture of one of `taken`, (H, W, 3) uint8 RGB; `number` counts from 0."""
+        return self.taken[number].crop
+
+    def show_taken(self) -> None:
+        """Show `taken` as thumbnails."""
+        self.refresh_bindings()
+        self.show_captures([(words, self.thumbnail(i)) for i, words in enumerate(self.labels())])
+
+    def count(self, number: int) -> str:
+        """So many shots, in words."""
+        return f"1 {self.ONE}" if number == 1 else f"{number} {self.MANY}"
+
+    def action_save(self) -> None:
+        """Store what was taken; after that, leave."""
+        if len(self.taken) < self.ENOUGH:
+            what = f"{len(self.taken)} of {self.ENOUGH} {self.MANY}: one more side is needed"
+            self.caution(what if self.ENOUGH > 1 else f"there is no {self.ONE} to save yet")
+        elif not self._saving:
+            self.store(allow_lookalike=False)
+
+    def action_insist(self) -> None:
+        """Store it although it looks like somebody else, or something else."""
+        if self._lookalike and not self._saved:
+            self.store(allow_lookalike=True)
+
+    @work
+    async def store(self, *, allow_lookalike: bool) -> None:
+        """Enroll what was taken; say what was refused, and what came of it when anything was stored."""
+        self._saving = True
+        try:
+            with self.telling():
+                looks = tuple((shot.source, shot) for shot in self.taken)
+                options = EnrollOptions(allow_lookalike=allow_lookalike)
+                verdicts: list[Verdict] = await self.order(Enroll(self._who, looks, options))
+                refusals = [verdict.refusal for verdict in verdicts if verdict.refusal is not None]
+                if len(refusals) == len(verdicts):
+                    self._lookalike = any(refusal.reason == "looks-like-somebody-else" for refusal in refusals)
+                    insist = " Press i if it is another one all the same." if self._lookalike else ""
+                    self.refresh_bindings()
+                    self.caution(f"Nothing was stored: {refusals[0].message.split(', or insist')[0]}.{insist}")
+                    return
+                advice = await self.facts()
+                await self.order(Capture(False))
+                self._saved = True
+                text = Text()
+                stored = len(verdicts) - len(refusals)
+                text.append(f"● {self._who} is enrolled with {advice[0]}", "bold green")
+                text.append(f" ({stored} of them new)\n\n" if self.count(stored) != advice[0] else "\n\n")
+                for refusal in refusals:
+                    text.append(f"not taken: {refusal.message}\n\n", "yellow")
+                if advice[1:-1]:
+                    text.append("What could be better\n", "bold")
+                for fact in advice[1:-1]:
+                    text.append(f"  • {fact}\n")
+                text.append(f"\nPress enter for the live picture: {advice[-1]}", "dim")
+                self.show_facts(text)
+        finally:
+            self._saving = False
+
+    async def facts(self) -> tuple[str, ...]:
+        """How much is enrolled under the name now, what could be better, and what will happen when it is seen."""
+        raise NotImplementedError
 
     def compose(self) -> ComposeResult:
         """Name on top, picture and advice on the left, captures on the right."""

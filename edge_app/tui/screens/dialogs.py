@@ -19,10 +19,10 @@ from textual.widgets import Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
 from edge_app.core.errors import EdgeError
+from edge_app.core.task import PEOPLE, LookFor, Task
 from edge_app.gallery.matching import share_words
 from edge_app.media.cameras import CameraInfo
-from edge_app.recognition.face_session import Workbench
-from edge_app.tui.model_text import FACES
+from edge_app.recognition.faces import PeopleSession
 from edge_app.tui.services import ModelLine
 
 SHARES: Final = (0.1, 1 / 30, 0.01, 1 / 300, 0.001, 0.0001)
@@ -43,7 +43,7 @@ class ChooseRule(ModalScreen[float | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel")]
 
-    def __init__(self, bench: Workbench) -> None:
+    def __init__(self, bench: PeopleSession) -> None:
         super().__init__()
         self._bench = bench
 
@@ -121,10 +121,10 @@ class ChooseSource(ModalScreen[str | None]):
             self.dismiss(event.value.strip())
 
 
-LIVE_TASKS: Final[Mapping[str, str]] = {
-    "classification": "classifier",
-    "liveness": "liveness, each face",
-    "image-embedding": "enrolled things",
+LIVE_TASKS: Final[Mapping[Task, str]] = {
+    Task.CLASSIFICATION: "classifier",
+    Task.LIVENESS: "liveness, each face",
+    Task.IMAGE_EMBEDDING: "enrolled things",
 }
 """Tasks of the models that Live can show, in a word or two."""
 
@@ -134,16 +134,15 @@ class ChooseModel(ModalScreen[str | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel")]
 
-    def __init__(self, lines: Sequence[ModelLine], used: str) -> None:
-        """`used` is "faces" or the id of a model."""
+    def __init__(self, lines: Sequence[ModelLine], used: LookFor) -> None:
         super().__init__()
         cards = {line.model_id: line.card for line in lines if line.card and line.task in LIVE_TASKS}
-        self._ids = [FACES, *cards]
-        self._words = [f"{FACES}: names of the people who are enrolled"]
+        self._ids = [PEOPLE.word, *cards]
+        self._words = [f"{PEOPLE}: names of the people who are enrolled"]
         for card in cards.values():
             note = "" if card.commercial_use else "  NO COMMERCIAL USE"
             self._words.append(f"{card.id}: {LIVE_TASKS[card.task]}{note}")
-        self._used = used
+        self._used = used.word
 
     def compose(self) -> ComposeResult:
         """The models over what to do when there is none."""

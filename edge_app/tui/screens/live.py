@@ -1,8 +1,4 @@
-"""The first screen: the live picture, who is here, what happened, and how fast it goes.
-
-Hides where each thing stands, and what keys do for faces, classifiers and things. In: updates. Out: commands to the
-worker, and calls for the other screens.
-"""
+"""The first screen: the live picture, who is here, what happened, and how fast it goes."""
 
 from __future__ import annotations
 
@@ -18,19 +14,18 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import RichLog, Sparkline, Static
 
 from edge_app.core.model_card import ModelCard
-from edge_app.core.types import Observation, Pixels, Reading
+from edge_app.core.task import PEOPLE, LookFor, Task
+from edge_app.core.types import Seen
 from edge_app.inference.classifier import MAPS
-from edge_app.live.events import LiveEvent
 from edge_app.media.drawing import warmed
 from edge_app.media.live_camera import CameraState
 from edge_app.tui.face_text import clock_words, event_words, figures, here_now, marks_of, title_of
 from edge_app.tui.inbox import Pause, Run, SetRule, Switch, Update
 from edge_app.tui.model_text import (
-    FACES,
+    answer_event_words,
     heat_words,
     licence_words,
-    marks_of_reading,
-    reading_event_words,
+    marks_of_findings,
     seen_words,
 )
 from edge_app.tui.picture.area import Area
@@ -75,8 +70,8 @@ class LiveScreen(BoxScreen):
         self._drawn_s: deque[float] = deque(maxlen=30)
         self._first_drawn_s: float | None = None
         self._greeting, self._greeting_until_s = "", 0.0
-        self._shown: Observation | Reading | None = None
-        self._model_id = FACES
+        self._shown: Seen | None = None
+        self._look_for = PEOPLE
         self._told_card: ModelCard | None = None
         self._shown_explained = False
         self._paused = False
@@ -120,16 +115,20 @@ class LiveScreen(BoxScreen):
         if self.app.screen is not self:
             return
         self._paused = update.paused
-        if update.model_id != self._model_id:
-            self._change_model(update.model_id)
+        if update.look_for != self._look_for:
+            self._change(update.look_for)
         if self._told_card is not self.card:
             self._tell_card()
-        if update.reading is not None:
-            self._draw_reading(update, update.reading)
-        elif update.observation is not None and self._model_id == FACES:
-            self._draw(update, update.observation, update.observation.frame.pixels, marks_of(update.tracks))
+        if update.seen is not None and update.look_for.is_people:
+            self._shown, self._shown_explained = update.seen, False
+            self.picture.show(update.seen.frame.pixels, marks_of(update.tracks))
+            self._count(update, update.seen)
+        elif update.seen is not None:
+            self._show_answers(update.seen)
+            self._count(update, update.seen)
+            put(self.query_one("#here", Static), seen_words(update.seen, unicode=self.edge.desk.terminal.unicode))
         put(self.query_one("#title", Static), self._title(update))
-        if self._model_id == FACES:
+        if update.look_for.is_people:
             put(self.query_one("#here", Static), here_now(update.tracks))
         self._show_notice(update)
 
@@ -138,22 +137,17 @@ class LiveScreen(BoxScreen):
         log = self.query_one("#log", RichLog)
         now_s = self.edge.desk.now_s()
         for event in update.events:
-            words, style = self._event_words(event, update.model_id)
+            words, style = event_words(event) if update.look_for.is_people else answer_event_words(event)
             log.write(Text.assemble((clock_words(now_s) + " ", "dim"), (words, style)))
-            if event.event == "recognized" and update.model_id == FACES:
+            if event.event == "recognized" and update.look_for.is_people:
                 self._greeting, self._greeting_until_s = f"Hello, {event.name}!", now_s + GREETING_S
 
-    def _event_words(self, event: LiveEvent, model_id: str) -> tuple[str, str]:
-        if model_id == FACES:
-            return event_words(event)
-        return reading_event_words(event)
-
-    def _change_model(self, model_id: str) -> None:
-        """Another model answers: what was said and drawn for the last one is gone."""
-        self._model_id = model_id
+    def _change(self, look_for: LookFor) -> None:
+        """Something else is looked for: what was said and drawn of the last is gone."""
+        self._look_for = look_for
         self._stages_ms.clear()
         here = self.query_one("#here", Static)
-        here.border_title = "Here now" if model_id == FACES else model_id
+        here.border_title = "Here now" if look_for.is_people else look_for.word
         put(here, Text("looking…", "dim"))
         self.refresh_bindings()
 
@@ -161,7 +155,7 @@ class LiveScreen(BoxScreen):
     def card(self) -> ModelCard | None:
         """Of the model that reads; None for faces."""
         card = self.edge.card
-        return card if card is not None and card.id == self._model_id else None
+        return card if card is not None and card.id == self._look_for.word else None
 
     def _tell_card(self) -> None:
         """The card comes a moment after the first answer, or before it: licence and keys follow it."""
@@ -169,30 +163,20 @@ class LiveScreen(BoxScreen):
         self.query_one("#here", Static).border_subtitle = licence_words(card) if card else ""
         self.refresh_bindings()
 
-    def _draw_reading(self, update: Update, reading: Reading) -> None:
-        self._show_reading(reading)
-        self._count(update, reading)
-        put(self.query_one("#here", Static), seen_words(reading, unicode=self.edge.desk.terminal.unicode))
-
-    def _show_reading(self, reading: Reading) -> None:
+    def _show_answers(self, seen: Seen) -> None:
         """The picture with what was said of it, and its evidence while that is wanted."""
-        marks = marks_of_reading(reading)
-        if self.area is not None and self.is_behind(reading):
+        marks = marks_of_findings(seen)
+        if self.area is not None and self.is_behind(seen):
             # The answer to a box that has just moved is still on its way.
             marks = [Mark(self.area.box, "", "new")]
-        pixels = reading.frame.pixels
-        self._shown = reading
+        pixels = seen.frame.pixels
+        self._shown = seen
         # The last faint colours are no noise: they go too.
         ended = self._shown_explained and not self.edge.explaining
         self._shown_explained = self.edge.explaining
-        self.picture.show(warmed(pixels, reading.classified) if self.edge.explaining else pixels, marks, exact=ended)
+        self.picture.show(warmed(pixels, seen.findings) if self.edge.explaining else pixels, marks, exact=ended)
 
-    def _draw(self, update: Update, shown: Observation, pixels: Pixels, marks: list[Mark]) -> None:
-        self._shown, self._shown_explained = shown, False
-        self.picture.show(pixels, marks)
-        self._count(update, shown)
-
-    def _count(self, update: Update, shown: Observation | Reading) -> None:
+    def _count(self, update: Update, shown: Seen) -> None:
         """How fast it goes."""
         now_s = self.edge.steady_s()
         self._drawn_s.append(now_s)
@@ -204,7 +188,7 @@ class LiveScreen(BoxScreen):
         put(self.query_one("#figures", Static), figures(update, fps, self._smoothed(shown)))
         self.query_one("#spark", Sparkline).data = list(self._loads_ms)
 
-    def _smoothed(self, shown: Observation | Reading) -> dict[str, float]:
+    def _smoothed(self, shown: Seen) -> dict[str, float]:
         """The stages' milliseconds, averaged over about a second: digits that dance cannot be read."""
         for stage, ms in shown.timings_ms.items():
             self._stages_ms[stage] = self._stages_ms.get(stage, ms) * (1 - _NEW_SHARE) + ms * _NEW_SHARE
@@ -223,7 +207,7 @@ class LiveScreen(BoxScreen):
         if not words and update.paused:
             words = "paused: nothing is looked at; space goes on"
         notice = self.query_one("#notice", Static)
-        explained = heat_words(self._shown if isinstance(self._shown, Reading) else None)
+        explained = heat_words(self._shown)
         notice.set_class(not words, "quiet")
         words = words or (explained if self.edge.explaining else "")
         notice.display = bool(words)
@@ -254,7 +238,7 @@ class LiveScreen(BoxScreen):
     @work
     async def action_threshold(self) -> None:
         """Choose how many strangers may be called somebody."""
-        chosen = await self.app.push_screen_wait(ChooseRule(self.edge.worker.workbench))
+        chosen = await self.app.push_screen_wait(ChooseRule(self.edge.worker.people))
         if chosen is None:
             return
         with self.telling():
@@ -278,28 +262,28 @@ class LiveScreen(BoxScreen):
         """Choose what the picture is looked at for: faces, classes or things."""
         with self.telling():
             lines = await self.order(Run(self.edge.desk.catalogue))
-            chosen = await self.app.push_screen_wait(ChooseModel(lines, self._model_id))
-            if chosen is not None and chosen != self._model_id:
+            chosen = await self.app.push_screen_wait(ChooseModel(lines, self._look_for))
+            if chosen is not None and chosen != self._look_for.word:
                 await self.edge.use(chosen)
 
     @work
     async def action_explain(self) -> None:
         """Show where the network sees the best class, or no more."""
         if not self._has_maps and not self.edge.explaining:
-            self.edge.tell(f"{self._model_id} has no class activation maps: it cannot be explained", severity="warning")
+            self.edge.tell(f"{self._look_for} has no class activation maps: it cannot be explained", severity="warning")
             return
         with self.telling():
             await self.edge.explain(not self.edge.explaining)
-        if isinstance(self._shown, Reading):
+        if self._shown is not None and not self._look_for.is_people:
             # The next picture may be long in coming: paused, or at its end.
-            self._show_reading(self._shown)
+            self._show_answers(self._shown)
 
     # The box that is looked at, for things
 
     def on_picture_dragged(self, event: Picture.Dragged) -> None:
         """A box is drawn with the mouse."""
         size = self.size_px
-        if self.looks_for("image-embedding") and size is not None:
+        if self.looks_for(Task.IMAGE_EMBEDDING) and size is not None:
             self.edge.area = Area(event.box, *size)
             if event.done:
                 self.look_at(self.edge.area)
@@ -307,7 +291,7 @@ class LiveScreen(BoxScreen):
     @property
     def area(self) -> Area | None:
         """The box that is looked at; None: the whole picture."""
-        return self.edge.area if self.looks_for("image-embedding") else None
+        return self.edge.area if self.looks_for(Task.IMAGE_EMBEDDING) else None
 
     @property
     def size_px(self) -> tuple[int, int] | None:
@@ -318,16 +302,16 @@ class LiveScreen(BoxScreen):
     def _has_maps(self) -> bool:
         return self.card is not None and MAPS in self.card.outputs
 
-    def looks_for(self, *tasks: str) -> bool:
+    def looks_for(self, *tasks: Task) -> bool:
         """Whether the model in use is of one of these tasks; the face recognizer is of none."""
         return self.card is not None and self.card.task in tasks
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer only the keys that do something now."""
         if action == "threshold":
-            return self._model_id == FACES
+            return self._look_for.is_people
         if action == "explain":
-            return self.looks_for("classification", "liveness")
+            return self.looks_for(Task.CLASSIFICATION, Task.LIVENESS)
         if action in BOX_ACTIONS:
-            return self.looks_for("image-embedding") and self.offers(action)
+            return self.looks_for(Task.IMAGE_EMBEDDING) and self.offers(action)
         return True

@@ -20,9 +20,9 @@ from textual.widgets import DataTable, Static
 
 from edge_app.core.errors import EdgeError
 from edge_app.core.model_card import ModelCard, OperatingPoint
+from edge_app.core.task import PEOPLE
 from edge_app.system.files import size_words
 from edge_app.tui.inbox import Run
-from edge_app.tui.model_text import FACES
 from edge_app.tui.picture.operating_plot import operating_plot
 from edge_app.tui.screens.base import Ask, EdgeScreen, KeyBar, back
 from edge_app.tui.screens.dialogs import Confirm
@@ -72,7 +72,7 @@ class ModelsScreen(EdgeScreen[None]):
     @work(exclusive=True, group="catalogue")
     async def _read(self, then: str | None = None) -> None:
         with self.telling():
-            bench = self.edge.worker.workbench
+            bench = self.edge.worker.people
             self._lines = await self.order(Run(self.edge.desk.catalogue))
             self._fill(then)
             settings = self.edge.settings
@@ -110,7 +110,7 @@ class ModelsScreen(EdgeScreen[None]):
         words = _card_words(line.card, line.points, line.calibrated) if line.card else Text(line.problem, "yellow")
         self.query_one("#card", Static).update(words)
         plot = self.query_one("#plot", Static)
-        plot.display = line.card is not None and line.task.endswith("embedding")
+        plot.display = line.card is not None and line.task.embeds
         if plot.display:
             plot.update(operating_plot(line.points, line.threshold))
 
@@ -126,7 +126,7 @@ class ModelsScreen(EdgeScreen[None]):
             return
         ends = line.model_id == self.edge.settings.model
         with self.telling():
-            await self.edge.use(FACES if ends else line.model_id)
+            await self.edge.use(PEOPLE.word if ends else line.model_id)
             note = "" if line.card is None or line.card.commercial_use else "; NO COMMERCIAL USE"
             used = f"{line.model_id} is in use for {line.task}{note}"
             self.edge.tell("Live looks for faces again" if ends else used)
@@ -168,7 +168,7 @@ class ModelsScreen(EdgeScreen[None]):
         """Load the embedder in the next precision."""
         with self.telling():
             await self.edge.apply(precision=_next(PRECISIONS, self.edge.settings.precision))
-            self.edge.tell(f"the embedder runs as {self.edge.worker.workbench.choice.entry.precision}")
+            self.edge.tell(f"the embedder runs as {self.edge.worker.people.choice.entry.precision}")
             self._read()
 
     @work(exclusive=True, group="choose")

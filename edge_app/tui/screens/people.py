@@ -155,7 +155,7 @@ class PeopleScreen(EdgeScreen[None]):
     def action_add(self) -> None:
         """More shots of somebody."""
         if self.chosen is not None:
-            more = EnrollScreen(self.chosen) if self._things is None else ThingScreen(self._things, self.chosen)
+            more = EnrollScreen(self.chosen) if self._things is None else ThingScreen(self.chosen)
             self.app.push_screen(more, self._after_adding)
 
     def _after_adding(self, _: None) -> None:

@@ -67,7 +67,7 @@ class SettingsScreen(EdgeScreen[None]):
         self.query_one("#fpir").focus()
 
     def _place(self) -> str:
-        bench = self.edge.worker.workbench
+        bench = self.edge.worker.people
         return f"Everything is kept in {bench.home.path}, readable by you alone."
 
     @work(exclusive=True)

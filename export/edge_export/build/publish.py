@@ -96,7 +96,7 @@ def publish(material: Material, path: Path, tell: Tell = lambda what: None) -> E
 
 def rule_of(card: ModelCard) -> Rule:
     """How near a graph must come to torch."""
-    return EXPORTED_EMBEDDING if card.task.endswith("embedding") else EXPORTED_LOGITS
+    return EXPORTED_EMBEDDING if card.task.embeds else EXPORTED_LOGITS
 
 
 def check_output(path: Path) -> None:

@@ -70,7 +70,7 @@ def score(card: ModelCard, outputs: Float32s, labels: Labels) -> Score:
     """
     if len(outputs) == 0:
         raise ModelError("there are no held-out pictures", expected="some", remedy="name a folder of them")
-    if card.task.endswith("embedding"):
+    if card.task.embeds:
         return _embedder_score(outputs, labels)
     if card.family == "logits":
         return _classifier_score(card, outputs, labels)
@@ -82,7 +82,7 @@ def drop(card: ModelCard, before: Float32s, after: Float32s, labels: Labels) -> 
 
     Arrays as for `score`. Positive is worse. Resampled: pictures for a classifier, identities for an embedder.
     """
-    if card.task.endswith("embedding"):
+    if card.task.embeds:
         scores = [pair_scores(unit_rows(rows), labels) for rows in (before, after)]
         return tar_gain(scores[1], scores[0], _rate(scores[0]))
     right = [(rows.argmax(axis=1) == labels).astype(np.float64) for rows in (before, after)]

@@ -76,7 +76,7 @@ def _of_fp32(exported: Exported, data: Path | None) -> list[str]:
     card, parity = exported.card, exported.parity
     near = (
         f"cosine at least {parity.min_cosine:.7f}"
-        if card.task.endswith("embedding")
+        if card.task.embeds
         else f"largest difference {parity.max_abs:.1e}, the same decisions"
     )
     made = f"{card.provenance['exporter']}, opset {card.provenance['opset']}"

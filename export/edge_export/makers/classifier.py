@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.model_card import InputSpec, ModelCard
+from edge_app.core.task import Task
 from edge_app.core.types import Float32s
 from edge_app.inference.geometry import prepare, to_input
 from edge_app.media.pictures import read_picture
@@ -198,7 +199,7 @@ def _card(
     base, (accuracy, bar, judged) = checkpoint.base, figures
     return ModelCard(
         id=request.model_id,
-        task="classification",
+        task=Task.CLASSIFICATION,
         family="logits",
         input=_named(checkpoint.input, signature.input),
         outputs=signature.outputs,

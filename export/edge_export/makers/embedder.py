@@ -14,7 +14,8 @@ from torch import nn
 from edge_app.accuracy.pair_scores import unit_rows
 from edge_app.accuracy.people_folder import points_of
 from edge_app.core.errors import ModelError
-from edge_app.core.model_card import InputSpec, ModelCard, OperatingPoint, Task
+from edge_app.core.model_card import InputSpec, ModelCard, OperatingPoint
+from edge_app.core.task import Task
 from edge_app.core.types import Float32s, Pixels
 from edge_app.inference.geometry import CROPS, to_input
 from edge_app.media.pictures import read_picture
@@ -106,7 +107,7 @@ def embedder_card(
     **facts: str,
 ) -> ModelCard:
     """The card of any embedder: of faces when its crop is an alignment template, else of pictures."""
-    task: Task = "face-embedding" if base.crop in CROPS else "image-embedding"
+    task = Task.FACE_EMBEDDING if base.crop in CROPS else Task.IMAGE_EMBEDDING
     spec = base.input
     return ModelCard(
         id=request.model_id,

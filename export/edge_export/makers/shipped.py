@@ -17,6 +17,7 @@ import onnx
 
 import edge_app
 from edge_app.core.model_card import InputSpec, ModelCard, Precision
+from edge_app.core.task import Task
 from edge_app.inference.geometry import resize
 from edge_export.check import faces as face_source
 from edge_export.check.faces import Faces, batches_of, bgr, padded, rgb
@@ -209,7 +210,7 @@ def _card(id_: str, origin: Origin, spec: InputSpec, outputs: tuple[str, ...], *
     embedder = id_ == "sface"
     return ModelCard(
         id=id_,
-        task="face-embedding" if embedder else "face-detection",
+        task=Task.FACE_EMBEDDING if embedder else Task.FACE_DETECTION,
         family="embedding" if embedder else id_,
         input=spec,
         outputs=outputs,

@@ -1,8 +1,4 @@
-"""Puts the parts together: data folder, models, gallery and rule become a `Recognizer`.
-
-Hides which file goes where; the command line and the terminal app both start here. Flows in: the data folder and
-the user's choices. Flows out: a ready `Recognizer`, and enrollment that lands in the vault whole or not at all.
-"""
+"""A session that names what was enrolled: people, or things over a general image embedder."""
 
 from __future__ import annotations
 
@@ -10,34 +6,65 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, Self, runtime_checkable
 
 from edge_app.core.model_card import OperatingPoint
-from edge_app.core.types import Embedding
+from edge_app.core.task import Task
+from edge_app.core.types import Embedding, Float32s, Pixels, Template
 from edge_app.gallery.calibration import points_of
-from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot, Verdict, judge_shots, settle_rivals, template_of
-from edge_app.gallery.matching import Gallery
+from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot, Verdict, settle_rivals, template_of
+from edge_app.gallery.matching import Gallery, MatchRule
 from edge_app.gallery.storage import Stored, Vault
-from edge_app.inference import onnx_model
-from edge_app.inference.detector import DetectorOptions
 from edge_app.inference.embedder import Embedder
 from edge_app.model_store.catalogue import catalogue
-from edge_app.model_store.choose_build import Choice, choose
-from edge_app.model_store.open_detector import open_detector
-from edge_app.recognition.faces import Recognizer
+from edge_app.model_store.choose_build import Choice
+from edge_app.recognition.session import Recognizer, Session
 from edge_app.system.data_folder import Home
-from edge_app.system.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Workbench:
-    """Everything that recognition and enrollment need, over one data folder."""
+@runtime_checkable
+class GalleryRecognizer(Recognizer, Protocol):
+    """A recognizer that names what was enrolled."""
 
-    home: Home
-    settings: Settings
+    @property
+    def embedder(self) -> Embedder:
+        """Whose embeddings the gallery holds."""
+
+    @property
+    def gallery(self) -> Gallery:
+        """What is enrolled, as it was last read."""
+
+    @property
+    def rule(self) -> MatchRule:
+        """From when on somebody is named."""
+
+    def with_gallery(self, gallery: Gallery, rule: MatchRule) -> Self:
+        """The same over another gallery."""
+
+    def shot(
+        self, pixels: Pixels, source: str, *, box: Float32s | None = None, largest: bool = False
+    ) -> Shot | Refusal:
+        """Find, cut out, measure and embed what a picture is about; a `Refusal` when there is no such thing.
+
+        `box` (4,) x1, y1, x2, y2 says where a thing is, `largest` that a picture of several faces means the largest.
+        """
+
+    def kept_shot(self, template: Template, picture: bytes) -> Shot | str:
+        """The shot that a kept picture gives, or why it gives none."""
+
+    def judge(
+        self, name: str, shots: Sequence[Shot], own: Sequence[Embedding], options: EnrollOptions
+    ) -> list[Verdict]:
+        """Judge the shots of one name together, against each other, those enrolled, and everybody else."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GallerySession(Session):
+    """A session that enrolls: people, or things over a general image embedder."""
+
+    recognizer: GalleryRecognizer
     vault: Vault
-    recognizer: Recognizer
     choice: Choice
-    """Which build of the embedder runs, and why."""
 
     @property
     def points(self) -> tuple[OperatingPoint, ...]:
@@ -46,10 +73,10 @@ class Workbench:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """People who were enrolled with other models only, and are strangers to the one in use; sorted."""
+        """Names of the same kind that were enrolled with other models only, strangers to the one in use; sorted."""
         return left_behind(self.home, self.vault, self.recognizer.embedder.model_id)
 
-    def refreshed(self) -> Workbench:
+    def refreshed(self) -> Self:
         """The same over the gallery as it is now on disk."""
         gallery = load_gallery(self.vault, self.recognizer.embedder)
         rule = gallery.rule(self.points, self.settings.fpir, self.settings.margin)
@@ -71,39 +98,25 @@ class Workbench:
         floor = replace(options, same_person_floor=same_person_floor(self.points, options.same_person_floor))
         looks = settle_rivals(looks, own, floor)
         shots = [look for _, look in looks if isinstance(look, Shot)]
-        judged = iter(judge_shots(name, shots, own, self.recognizer.gallery, self.recognizer.rule, floor))
+        judged = iter(self.recognizer.judge(name, shots, own, floor))
         verdicts = [next(judged) if isinstance(look, Shot) else Verdict(source, None, look) for source, look in looks]
-        now_s = clock()
         accepted = [v.shot for v in verdicts if v.accepted and v.shot is not None]
         if accepted:
+            now_s = clock()
             kept = [shot.kept for shot in accepted] if self.settings.keep_pictures else ()
             templates = [template_of(shot, now_s) for shot in accepted]
             self.vault.add(name, templates, kept, ignored=options.ignored, consent=options.consent)
         return verdicts
 
 
-def open_workbench(
-    home: Home,
-    settings: Settings | None = None,
-    *,
-    detector_options: DetectorOptions | None = None,
-) -> Workbench:
-    """Load the models and the gallery of one data folder. Raises EdgeError with one line for whatever is wrong."""
-    settings = settings or home.settings()
-    choice = choose(settings.embedder, settings.precision, home, settings.threads)
-    model = onnx_model.load(choice.entry.path, threads=settings.threads, sha256=choice.entry.sha256)
-    embedder = Embedder(model)
-    detector = open_detector(settings.detector, detector_options, settings.threads, home)
-    vault = Vault(home.gallery_path)
-    gallery = load_gallery(vault, embedder)
-    points = points_of(home, embedder.card, choice.entry.sha256)
-    rule = gallery.rule(points, settings.fpir, settings.margin)
-    return Workbench(home, settings, vault, Recognizer(detector, embedder, gallery, rule), choice)
-
-
 def load_gallery(vault: Vault, embedder: Embedder) -> Gallery:
     """The embedder's own part of the gallery as it is on disk now; templates of other models are left alone."""
     return gallery_of(vault.read(embedder.model_id))
+
+
+def gallery_of(stored: Stored) -> Gallery:
+    """Matching's view of what the vault holds of one model."""
+    return Gallery(stored.model_id, stored.names, stored.vectors, stored.owner)
 
 
 def thing_models(home: Home, vault: Vault) -> frozenset[str]:
@@ -112,7 +125,7 @@ def thing_models(home: Home, vault: Vault) -> frozenset[str]:
     Of a model that was removed the gallery's own measurements tell which it was.
     """
     tasks = {entry.id: entry.task for entry in catalogue(home)}
-    own = {model for model, task in tasks.items() if task == "image-embedding"}
+    own = {model for model, task in tasks.items() if task == Task.IMAGE_EMBEDDING}
     return frozenset(own | (vault.models_without_poses() - tasks.keys()))
 
 
@@ -136,11 +149,6 @@ def unenrolled(home: Home, model_id: str) -> tuple[str, ...]:
         return ()
     with Vault(home.gallery_path) as vault:
         return left_behind(home, vault, model_id)
-
-
-def gallery_of(stored: Stored) -> Gallery:
-    """Matching's view of what the vault holds of one model."""
-    return Gallery(stored.model_id, stored.names, stored.vectors, stored.owner)
 
 
 def same_person_floor(points: Sequence[OperatingPoint], fallback: float) -> float:

@@ -1,0 +1,30 @@
+"""Live mode for whatever answers a frame at a time: classifiers, and any recognizer without a mode of its own."""
+
+from __future__ import annotations
+
+from edge_app.core.types import Frame, Seen
+from edge_app.live.events import AnswerEvents
+from edge_app.live.mode import Mode
+from edge_app.recognition.session import Session
+from edge_app.recognition.smoothing import Smoothing
+
+
+class ClassMode(Mode):
+    """Answers averaged over time, each change told once as an event."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._smoothing = Smoothing(follows_faces=session.recognizer.finds_faces)
+        self._events = AnswerEvents()
+
+    def observe(self, frame: Frame) -> Seen:
+        """See `Mode.observe`."""
+        seen = self._smoothing.smooth(self.session.recognizer.observe(frame, explain=self.explaining))
+        self._happened += self._events.update(frame.time_s, self._smoothing.answers)
+        return seen
+
+    def finish(self, time_s: float) -> None:
+        """See `Mode.finish`."""
+        self._smoothing.reset()
+        self._happened += self._events.finish(time_s)
+        self._events = AnswerEvents()
