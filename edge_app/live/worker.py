@@ -274,16 +274,18 @@ class Worker:
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                result = command.run(self)
+                result: Any = command.run(self)
                 self._catch_up()
             except Exception as error:  # noqa: BLE001 - it is the asker's to handle
                 if not isinstance(error, EdgeError):
                     self._report(error)
-                future.set_exception(error)
+                result = error
+            if self._camera is not None:
+                self._tell(self._camera.status)  # first: who waits for the result finds what it did told
+            if isinstance(result, Exception):
+                future.set_exception(result)
             else:
                 future.set_result(result)
-            if self._camera is not None:
-                self._tell(self._camera.status)
 
     def look_for(self, look_for: LookFor, unsure_below: float | None) -> ModelCard | None:
         """Look at frames for something else; what was about to be told of the last is told when that has succeeded."""

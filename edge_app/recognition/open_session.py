@@ -50,9 +50,7 @@ def open_session(
     if opener is None:
         opener = OPENERS.get(Task(builds(home, look_for.word)[0].task), _refuse)
     if options.unsure_below is not None and opener is not _open_classes:
-        raise UsageError(
-            f"{look_for} gives no probabilities", expected="a classifier where a bar for sure answers is given"
-        )
+        raise UsageError("--unsure-below is for classifiers", expected=f"a classifier, not {look_for}")
     return opener(home, settings, look_for, options)
 
 
@@ -101,7 +99,6 @@ def _open_things(home: Home, settings: Settings, look_for: LookFor, options: Ope
 
 def _open_classes(home: Home, settings: Settings, look_for: LookFor, options: OpenOptions) -> Session:
     from edge_app.inference.classifier import Classifier
-    from edge_app.model_store.open_detector import open_detector
     from edge_app.recognition.classes import ClassRecognizer, judges_faces
 
     model_id = look_for.word
@@ -113,6 +110,8 @@ def _open_classes(home: Home, settings: Settings, look_for: LookFor, options: Op
     classifier = Classifier(open_entry(entry, settings.threads), options.unsure_below)
     detector = None
     if judges_faces(classifier.card.crop):
+        from edge_app.model_store.open_detector import open_detector
+
         detector = open_detector(settings.detector, options.detector, settings.threads, home)
     return Session(home, settings, ClassRecognizer(classifier, detector))
 
