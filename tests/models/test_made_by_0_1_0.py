@@ -19,6 +19,7 @@ from edge_models.classifier.run import train_classifier
 from edge_models.fitting.checkpoint import load
 from edge_models.fitting.fit import Silence
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 MADE = Path(__file__).parents[1] / "data" / "made_by_0_1_0"
 
 
@@ -82,6 +83,7 @@ def test_a_finished_run_is_taken_as_it_is(old: Path) -> None:
     assert result.checkpoint.is_file() and any("finished already" in note for note in notes.notes)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_as_0_1_0_would_have(old: Path) -> None:
     notes = Notes()
     result = train_classifier(options(old, "stopped"), notes)

@@ -33,7 +33,7 @@ from edge_models.networks.feature_cache import FeatureBank
 
 def folder_of(labels, groups=None):
     pictures = tuple(
-        Picture(f"{i}.png", f"{i}.png", label, f"{i:064d}", (96, 96), None) for i, label in enumerate(labels)
+        Picture(f"{i}.png", f"{i}.png", label, f"{i:064d}", (96, 96), None, 0.1) for i, label in enumerate(labels)
     )
     groups = np.arange(len(labels)) if groups is None else np.array(groups)
     return PictureFolder("nowhere", ("ant", "bee"), pictures, groups, ())
@@ -203,6 +203,7 @@ class Teller(Silence):
         self.details.append(detail)
 
 
+@pytest.mark.slow
 def test_a_stopped_comparison_goes_on_and_ends_as_if_it_had_not_been_stopped(options, tmp_path, monkeypatch):
     plan = Plan(("cosine", "pseudo-labels", "distillation", "augmented"), (0, 1))
     whole = compare(options, plan, Silence())

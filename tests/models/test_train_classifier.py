@@ -70,6 +70,7 @@ def options(pictures, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     return ClassifierOptions(
         pictures, folder / "run", epochs=8, tune_epochs=2, views=0, unfreeze=1, device="cpu", cache=folder / "cache",
+        search=0, keep_out=True,
     )  # fmt: skip
 
 
@@ -78,12 +79,14 @@ def result(options):
     return train_classifier(options, Notes())
 
 
+@pytest.mark.slow
 def test_the_run_leaves_a_best_checkpoint_a_page_and_its_json(result, options):
     assert "best" in result.checkpoint.name and result.checkpoint.is_file()
     report = json.loads(result.json.read_text())
     assert report["data"]["findings"][0]["files"] == ["disc/broken.jpg"]
     assert report["accuracy"]["trials"] == report["data"]["validation"] == 8
     assert sum(map(sum, report["confusion"])) == 8
+    assert not report["learned_all"] and report["search"] is None
     assert len(report["stages"]["head"]) <= 8 and report["stages"]["refit-head"]
     page = result.html.read_text()
     for told in (
@@ -103,6 +106,7 @@ def test_the_run_leaves_a_best_checkpoint_a_page_and_its_json(result, options):
         assert path.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
 def test_the_checkpoint_gives_the_reported_answers_and_carries_what_export_needs(result, options, pictures):
     model, checkpoint = load_classifier(result.checkpoint)
     assert checkpoint.classes == ("disc", "square") and checkpoint.crop == "centre-0.875"
@@ -116,6 +120,7 @@ def test_the_checkpoint_gives_the_reported_answers_and_carries_what_export_needs
     )
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_a_used_folder_is_refused(result, options, tmp_path):
     again = train_classifier(replace(options, output=tmp_path / "again"), Notes())
     first, second = load_classifier(result.checkpoint)[0], load_classifier(again.checkpoint)[0]
@@ -135,6 +140,7 @@ class PowerCut(BaseException):
     """As sudden as kill -9: nobody is asked to tidy up."""
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_twice_ends_with_the_same_weights_and_figures(result, options, tmp_path, monkeypatch):
     replace_file, wanted = Path.replace, replace(options, output=tmp_path / "run")
     for name, times in (("refit-head-last.safetensors", 2), ("report.html", 1)):
@@ -200,12 +206,14 @@ def test_options_that_make_no_sense_leave_no_folder(options, tmp_path, changes):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_range_test_runs_once(options, tmp_path):
     told = Notes()
     train_classifier(replace(options, output=tmp_path / "run", tune_rate=None), told)
     assert sum("range test" in note for note in told.notes) == 1
 
 
+@pytest.mark.slow
 def test_an_unlabelled_folder_is_counted_and_its_known_pictures_are_not_taken(options, pictures, tmp_path):
     extra = tmp_path / "unlabelled"
     for number in range(4):

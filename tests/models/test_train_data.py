@@ -14,7 +14,7 @@ from edge_app.core.errors import UsageError
 from edge_app.core.model_card import InputSpec
 from edge_app.inference.geometry import prepare
 from edge_models.data.checks import CheckOptions, scan
-from edge_models.data.folder import find_unlabelled, read_groups, split_pictures
+from edge_models.data.folder import find_again, find_unlabelled, hashes_of, read_groups, split_pictures
 
 SPEC = InputSpec("input", 8, 8)
 
@@ -193,6 +193,102 @@ def test_a_picture_of_train_that_val_holds_too_is_left_out_of_training(root):
     assert sorted(folder.pictures[i].name for i in split.validation) == [
         "val/cat/8.png", "val/cat/9.png", "val/dog/8.png", "val/dog/9.png",
     ]  # fmt: skip
+
+
+def divide(root, parts):
+    """Move the pictures of both classes into parts: name -> numbers."""
+    for part, numbers in parts.items():
+        for name in ("cat", "dog"):
+            (root / part / name).mkdir(parents=True)
+            for number in numbers:
+                (root / name / f"{number}.png").rename(root / part / name / f"{number}.png")
+    for name in ("cat", "dog"):
+        (root / name).rmdir()
+
+
+@pytest.mark.parametrize("names", [("train", "valid", "test"), ("Train", "Val", "Test")])
+def test_a_test_part_judges_and_nothing_learns_from_it(root, names):
+    divide(root, dict(zip(names, (range(5), range(5, 8), range(8, 10)), strict=True)))
+    (root / "README.dataset.txt").write_text("exported by Roboflow")
+    (root / "runs").mkdir()
+    (root / "runs" / "run.json").write_text("{}")
+    Image.open(root / names[0] / "cat" / "0.png").save(root / names[0] / "cat" / "copy.bmp")
+    Image.open(root / names[2] / "cat" / "9.png").resize((80, 60)).save(
+        root / names[0] / "cat" / "leak.jpg", quality=85
+    )
+    folder = scan(root)
+    assert folder.classes == ("cat", "dog") and folder.has_test
+    assert kinds(folder)["stray folder"].files == ("runs",)
+    assert kinds(folder)["leak"].files == (f"{names[0]}/cat/leak.jpg",)
+    split = split_pictures(folder, seed=3)
+    parts = [{folder.pictures[i].part for i in part} for part in (split.train, split.selection, split.validation)]
+    assert parts == [{"train"}, {"validation"}, {"test"}] and len(split.validation) == 4 and len(split.selection) == 6
+
+
+def test_train_and_test_alone_choose_by_a_share_of_train(root):
+    divide(root, {"train": range(7), "test": range(7, 10)})
+    split = split_pictures(scan(root), seed=0)
+    assert len(split.validation) == 6 and len(split.selection) == 2 and len(split.train) == 12
+
+
+def test_what_is_nearly_a_layout_is_refused_with_its_name(root):
+    divide(root, {"train": range(7), "val": range(7, 10)})
+    (root / "spare" / "cat").mkdir(parents=True)
+    paint(root / "spare" / "cat" / "x.png", 77)
+    with pytest.raises(UsageError, match=r"divided into train/, val/, and spare/ beside them holds pictures"):
+        scan(root)
+    (root / "spare").rename(root.parent / "spare")
+    (root / "test").mkdir()
+    paint(root / "test" / "x.png", 78)
+    with pytest.raises(UsageError, match="test/ holds pictures without class folders"):
+        scan(root)
+    (root / "test" / "x.png").unlink()
+    for name in ("images", "labels"):
+        (root / "test" / name).mkdir()
+    with pytest.raises(UsageError, match="a layout for detection"):
+        scan(root)
+
+
+def test_a_class_that_is_called_train_is_a_class(root):
+    (root / "cat").rename(root / "train")
+    assert scan(root).classes == ("dog", "train")
+
+
+def test_a_drawn_placeholder_is_found_among_photographs_and_not_among_drawings(root):
+    image = Image.new("RGB", (90, 70), (240, 240, 240))
+    image.paste((10, 10, 10), (40, 30, 50, 34))
+    image.save(root / "cat" / "notfound.png")
+    assert kinds(scan(root))["placeholder"].files == ("cat/notfound.png",)
+    for label, name in enumerate(("cat", "dog")):
+        for number in range(12):
+            drawn = Image.new("RGB", (64, 64), (20 * number, 250 - 20 * number, 100 * label))
+            drawn.paste((255, 255, 255), (5 * number, 8, 5 * number + 9, 30 + label))
+            drawn.save(root / name / f"drawn{number}.png")
+    assert "placeholder" not in kinds(scan(root))
+
+
+def test_a_split_is_found_again_by_content_wherever_the_pictures_went(root):
+    folder = scan(root)
+    split = split_pictures(folder, seed=0)
+    parts = {"train": split.train, "selection": split.selection, "validation": split.validation}
+    kept = hashes_of(folder, parts)
+    (root / "cat" / "0.png").rename(root / "cat" / "zebra.png")
+    gone = folder.pictures[split.train[0]]
+    if gone.path.exists():
+        gone.path.unlink()
+    else:
+        (root / "cat" / "zebra.png").unlink()
+    paint(root / "dog" / "new.png", 999)
+    again = scan(root)
+    found = find_again(again, kept)
+    assert (found.lost, found.added) == (1, 1)
+    for name, part in parts.items():
+        wanted = [folder.pictures[i].sha256 for i in part if folder.pictures[i] is not gone]
+        assert [again.pictures[i].sha256 for i in found.parts[name]] == wanted
+    assert (
+        found.sentence(root) == f"{root} has changed since training: 1 picture gone, 1 picture added since (left out)"
+    )
+    assert find_again(folder, kept).sentence(root) == ""
 
 
 def test_consecutive_seeds_judge_by_every_picture_once(root):

@@ -43,6 +43,7 @@ def test_the_layers_that_learn_by_hand_are_those_that_the_default_unfreezes():
     assert names and names == {name for name, _ in _hand_network().named_parameters() if name.startswith(_LEARNING)}
 
 
+@pytest.mark.slow
 def test_the_contest_runs_to_its_end_on_files(tmp_path, monkeypatch):
     # Not the figures count here, so one thread, few epochs, and networks that are copied and not built each time.
     monkeypatch.setattr(training_speed, "ClassifierOptions", partial(ClassifierOptions, tune_epochs=1))

@@ -21,6 +21,11 @@ Float32s = NDArray[np.float64]
 Labels = NDArray[np.intp]
 
 CALIBRATION_BINS: Final = 10
+FEW_JUDGED: Final = 5
+"""Of fewer pictures even all right ones leave the share of a class below half (Wilson's interval of 4 of 4: 51 %)."""
+FEW_LEARNED: Final = 5
+MAJORITY: Final = 0.7
+"""Share of one class from which on plain accuracy says little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,55 @@ def class_figures(table: NDArray[np.int64], names: Sequence[str]) -> tuple[Class
         )
         for i, name in enumerate(names)
     )
+
+
+def balanced_accuracy(table: NDArray[np.int64]) -> Estimate:
+    """Mean over classes of the share that was named rightly, with a 95 % interval, from a confusion table.
+
+    Classes that are not judged are left out. The interval adds the classes' variances, each share drawn half a picture
+    towards the middle at both ends (Agresti and Coull 1998), so that two pictures out of two do not look certain.
+    """
+    counts = table.sum(axis=1)
+    judged = counts > 0
+    right, counts = table.diagonal()[judged], counts[judged]
+    value = float((right / counts).mean())
+    drawn = (right + 2) / (counts + 4)
+    half = 1.96 * math.sqrt(float((drawn * (1 - drawn) / (counts + 4)).sum())) / len(counts)
+    return Estimate(value, max(0.0, value - half), min(1.0, value + half), int(counts.sum()))
+
+
+def warnings_of(table: NDArray[np.int64], names: Sequence[str], learned: NDArray[np.intp]) -> list[str]:
+    """What a reader of the figures must know first: classes hardly judged, a class that alone makes the accuracy.
+
+    `learned` (C,) pictures of each class that were learned from.
+    """
+    counts = table.sum(axis=1)
+    total = int(counts.sum())
+    told = []
+    few = [f"{name} ({count})" for name, count in zip(names, counts, strict=True) if count < FEW_JUDGED]
+    if few:
+        told.append(
+            f"{'This class is' if len(few) == 1 else 'These classes are'} judged by fewer than {FEW_JUDGED} pictures, "
+            f"too few to say how well {'it is' if len(few) == 1 else 'they are'} known: {_listed(few)}."
+        )
+    largest = int(counts.argmax())
+    share = int(counts[largest]) / max(1, total)
+    right = int(table.diagonal().sum()) / max(1, total)
+    if share >= MAJORITY:
+        balanced = balanced_accuracy(table).value
+        told.append(
+            f"{share:.0%} of the judged pictures are {names[largest]}: naming every picture so scores {share:.1%}, the "
+            f"network {right:.1%}. Look at balanced accuracy, {balanced:.1%}, where guessing scores "
+            f"{1 / int((counts > 0).sum()):.1%}."
+        )
+    poor = [f"{name} ({count})" for name, count in zip(names, learned, strict=True) if count < FEW_LEARNED]
+    if poor:
+        told.append(f"Learned from fewer than {FEW_LEARNED} pictures: {_listed(poor)}. More of them help most.")
+    return told
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def calibration(chances: Float32s, labels: Labels) -> tuple[list[dict[str, float]], float]:

@@ -22,6 +22,7 @@ from edge_models.classifier.gains import PLAIN, Bools, Comparison, Trial, summar
 from edge_models.classifier.options import METHODS, ClassifierOptions
 from edge_models.classifier.recipe import Workshop, fit_head, hard_targets, logits_of
 from edge_models.classifier.run import compute_bank, scan_told, split_of
+from edge_models.classifier.search import chosen
 from edge_models.classifier.small_data import add_pseudo_labels, distilled, with_unlabelled
 from edge_models.data.folder import PictureFolder, Split, find_unlabelled
 from edge_models.fitting.checkpoint import write_atomic
@@ -92,6 +93,7 @@ def compare(options: ClassifierOptions, plan: Plan, progress: Progress, keep: Pa
     """
     torch.set_num_threads(default_threads())
     options.machine.check()
+    options = chosen(options, None)
     check_name(options.backbone)
     if keep is not None:
         refuse_folder(keep, resume=options.resume)

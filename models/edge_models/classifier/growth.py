@@ -20,6 +20,8 @@ _CURVE_SHARES: Final = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
 _CURVE_FOLDS: Final = 5
 _CURVE_ROUNDS: Final = 2
 _RESAMPLES: Final = 400
+_MOST_PRODUCTS: Final = 1e9
+"""Of the fits' matrices, summed over parts: about 10 s of one core. 60 classes of five are 1e8."""
 _WITHIN: Final = (0.05, 0.95)
 NEXT_PICTURES: Final = 100
 
@@ -88,6 +90,7 @@ def growth(features: Tensor, targets: Tensor, parts: Sequence[Part], now: int, r
     (Owen 2007, the pigeonhole bootstrap), for pictures of one part share what was learned.
     """
     rng = np.random.default_rng([seed, 7])
+    parts = _affordable(parts, features.shape[1], targets.shape[1])
     most = min(len(learn) for learn, _ in parts)
     sizes = sorted({min(most, max(2 * targets.shape[1], round(share * most))) for share in _CURVE_SHARES})
     hits, seen = _answers(features, targets, parts, sizes, ridge, rng)
@@ -112,6 +115,12 @@ def growth(features: Tensor, targets: Tensor, parts: Sequence[Part], now: int, r
     return Growth(
         points, now, NEXT_PICTURES, fitted, forecast, gain, judged, _sentence(now, fitted, forecast, gain, judged)
     )
+
+
+def _affordable(parts: Sequence[Part], width: int, classes: int) -> Sequence[Part]:
+    """As many parts as the curve's price allows, two at least: each costs a fit with all of its pictures and less."""
+    price = sum(_CURVE_SHARES) * max(len(learn) * min(len(learn), width) * classes for learn, _ in parts)
+    return parts[: max(2, int(_MOST_PRODUCTS // max(1.0, price)))]
 
 
 def _answers(

@@ -26,6 +26,9 @@ METHODS = (
 )
 """What `--compare` can hold against doing without."""
 
+AUTO = "auto"
+"""The backbone that `--search` chooses; without a search, efficientnet-lite0."""
+
 _RATE = f"above 0, to {LARGEST:g}"
 
 
@@ -42,8 +45,11 @@ class ClassifierOptions:
         "folder of the run; must be new; not needed to show, nor to compare in one go", "RUN"))  # fmt: skip
     seed: int = field(default=0, metadata=told("decides the split and everything random", "N"))
     resume: bool = field(default=False, metadata=told("go on with the run where it was left"))
-    backbone: str = field(default="efficientnet-lite0", metadata=told(
-        "efficientnet-lite0, -lite1 or -lite2 need no network; any timm name; inception-resnet-v1:vggface2", "NAME",
+    backbone: str = field(default=AUTO, metadata=told(
+        "efficientnet-lite0, -lite1 or -lite2 need no network, auto chooses one of them; any timm name; "
+        "inception-resnet-v1:vggface2", "NAME", _NETWORK))  # fmt: skip
+    search: float = field(default=1.0, metadata=told(
+        "minutes to choose the backbone, the head's penalty and how deep to fine-tune; 0: no search", "MINUTES",
         _NETWORK))  # fmt: skip
     weights: Path | None = field(default=None, metadata=told(
         "weight file of the backbone instead of its own", "FILE", _NETWORK))  # fmt: skip
@@ -105,6 +111,7 @@ class ClassifierOptions:
     def __post_init__(self) -> None:
         checks: list[tuple[bool, str, Any, str]] = [
             (0 <= self.smoothing < 1, "label smoothing", self.smoothing, "0 to below 1"),
+            (0 <= self.search <= 1e5, "minutes to search", self.search, "0 or more"),
             (self.epochs >= 1, "number of epochs", self.epochs, "1 or more"),
             (self.unfreeze >= 0, "number of groups to unfreeze", self.unfreeze, "0 or more"),
             (self.tune_epochs >= 1, "number of tuning epochs", self.tune_epochs, "1 or more"),

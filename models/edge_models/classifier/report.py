@@ -21,6 +21,7 @@ from edge_app.media.pictures import read_picture
 from edge_app.system.files import json_bytes
 from edge_models.classifier.analysis import (
     accuracy,
+    balanced_accuracy,
     calibration,
     class_figures,
     confusion,
@@ -29,10 +30,12 @@ from edge_models.classifier.analysis import (
     out_of_fold,
     plain_estimate,
     probabilities,
+    warnings_of,
 )
 from edge_models.classifier.baseline import folder_features, forest_predictions
 from edge_models.classifier.growth import curve_parts, growth
 from edge_models.classifier.network import TransferClassifier
+from edge_models.classifier.options import ClassifierOptions
 from edge_models.classifier.recipe import Trained, Workshop
 from edge_models.data.folder import Split
 from edge_models.fitting.checkpoint import package_versions, write_atomic
@@ -42,6 +45,9 @@ from edge_models.networks.backbones import normalize
 MISTAKES: Final = 6
 SUSPECTS: Final = 12
 """Most mistakes and probable label errors that the page shows."""
+_CURVE_JUDGED: Final = 30
+_CURVE_POINTS: Final = 3
+"""A power law through fewer points, or judged on fewer pictures, forecasts nothing."""
 JSON_NAME: Final = "report.json"
 HTML_NAME: Final = "report.html"
 Report = dict[str, Any]
@@ -58,6 +64,10 @@ class Circumstances:
     """What was told while training."""
     started_s: float
     """When the run began, or was gone on with, on the clock of `time.perf_counter`."""
+    asked: ClassifierOptions
+    """The options as they were given, before a search replaced some."""
+    search: Mapping[str, Any] | None
+    """What a search tried and chose; None where there was none."""
 
 
 def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
@@ -82,8 +92,15 @@ def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
     suspects = label_suspects(folder, held_out) if held_out is not None else ()
     work.progress.advance(3)
     names = [folder.pictures[i].name for i in judged]
+    fit = np.array([i for i in split.fit if i < len(folder.pictures)], np.intp)
+    warnings = warnings_of(table, folder.classes, np.bincount(folder.labels[fit], minlength=work.classes))
+    sentence = curve.sentence
+    if curve.judged < _CURVE_JUDGED or len(curve.points) < _CURVE_POINTS:
+        sentence = (
+            f"Too few pictures for a forecast of more ({curve.judged} judged, {len(curve.points)} points on the curve)."
+        )
     return {
-        "command": options.command(),
+        "command": about.asked.command(),
         "working_folder": str(Path.cwd()),
         "seed": options.seed,
         "seconds": round(time.perf_counter() - about.started_s, 1),
@@ -92,12 +109,15 @@ def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
         "base": {"name": work.backbone.name, **asdict(work.backbone.source)},
         "data": _data(work, split),
         "accuracy": plain_estimate(accuracy(predicted, labels)),
+        "balanced_accuracy": plain_estimate(balanced_accuracy(table)),
+        "warnings": warnings,
         "frozen_base_accuracy": plain_estimate(accuracy(trained.head_logits.argmax(axis=1), labels)),
         "baseline_accuracy": plain_estimate(accuracy(forest, labels)),
         "chosen": trained.chosen,
         "learned_all": trained.learned_all,
+        "search": about.search,
         "stages": {name: [dict(e) for e in fit.history] for name, fit in trained.stages.items()},
-        "growth": asdict(curve),
+        "growth": asdict(curve) | {"sentence": sentence},
         "confusion": table.tolist(),
         "classes": [
             {"name": c.name, "pictures": c.pictures}

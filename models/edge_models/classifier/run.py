@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,10 +13,12 @@ import torch
 
 from edge_app.core.errors import UsageError
 from edge_app.media.pictures import read_picture, write_picture
+from edge_models.classifier import odd_pictures
 from edge_models.classifier.analysis import probabilities
-from edge_models.classifier.options import ClassifierOptions
+from edge_models.classifier.options import AUTO, ClassifierOptions
 from edge_models.classifier.recipe import Trained, Workshop, hard_targets, train
 from edge_models.classifier.report import HTML_NAME, JSON_NAME, Circumstances, Report, collect, write
+from edge_models.classifier.search import chosen, search
 from edge_models.data.augment import AugmentOptions, contact_sheet, view_maker
 from edge_models.data.checks import scan
 from edge_models.data.folder import PictureFolder, Split, find_unlabelled, hashes_of, read_groups, split_pictures
@@ -25,12 +27,12 @@ from edge_models.fitting.fit import Progress, finish_run, open_run, refuse_folde
 from edge_models.fitting.options import absolute, passed_on
 from edge_models.fitting.report_parts import read_report
 from edge_models.fitting.run_folder import Hold, begun_with
-from edge_models.networks.backbones import Backbone, base_of, check_name, create_backbone
+from edge_models.networks.backbones import DEFAULT, Backbone, base_of, check_name, create_backbone
 from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPlan, default_threads
 
 _SHEET_PICTURES: Final = 6
 _CACHE: Final = "cache"
-_AS_0_1_0: Final[Mapping[str, Any]] = {"keep_out": True}
+_AS_0_1_0: Final[Mapping[str, Any]] = {"keep_out": True, "search": 0.0}
 """Options that 0.1.0 did not have, and how it worked."""
 
 
@@ -75,11 +77,9 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
         _refuse_early(options)
         folder = scan_told(options.directory, notebook)
         groups = read_groups(options.groups, folder) if options.groups else None
-        backbone = create_backbone(options.backbone, weights=options.weights)
-        if not backbone.source.commercial_use:
-            notebook.note(f"{backbone.name}: no commercial use ({backbone.source.licence})")
-        options = _as_begun(options)
-        begun = {"data_sha256": folder.sha256, "base_sha256": backbone.source.origin_sha256}
+        asked = options = _as_begun(options)
+        backbone = None if options.backbone == AUTO else create_backbone(options.backbone, weights=options.weights)
+        begun = {"data_sha256": folder.sha256, "base_sha256": backbone.source.origin_sha256 if backbone else AUTO}
         open_run(options.output, options.configuration(absolute) | begun, resume=options.resume, unsaid=_AS_0_1_0)
         hold.take()
         if options.resume and (finished := _finished(options.output)):
@@ -87,11 +87,24 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
             finish_run(options.output, options.output / _CACHE)
             return finished
         split = split_of(folder, options)
+        found = None
+        if options.search:
+            cache = options.cache or options.output / _CACHE
+            found = search(options, folder, split, notebook, keep=options.output, cache=cache)
+            notebook.note(found.sentence())
+        options = chosen(options, found)
+        backbone = backbone or create_backbone(options.backbone, weights=options.weights)
+        if not backbone.source.commercial_use:
+            notebook.note(f"{backbone.name}: no commercial use ({backbone.source.licence})")
         bank = compute_bank(options, backbone, folder, notebook)
-        work = Workshop(options, folder, split, backbone, bank, hard_targets(folder), notebook)
+        if sentence := odd_pictures.show(folder, bank.plain, options.output):
+            notebook.note(sentence)
+        deep = found is not None and found.deep
+        work = Workshop(options, folder, split, backbone, bank, hard_targets(folder), notebook, deep)
         trained = _train(work)
-        path = save_best(work, trained)
-        report = collect(work, trained, Circumstances(path, groups, notebook.notes, started_s))
+        path = save_best(work, trained, asked)
+        about = Circumstances(path, groups, notebook.notes, started_s, asked, asdict(found) if found else None)
+        report = collect(work, trained, about)
         html, data = write(options.output, report, work, trained)
         finish_run(options.output, options.output / _CACHE)
         return ClassifierResult(path, html, data, report)
@@ -102,13 +115,19 @@ def _as_begun(options: ClassifierOptions) -> ClassifierOptions:
     if not options.resume:
         return options
     begun = begun_with(options.output)
-    return replace(options, **{name: value for name, value in _AS_0_1_0.items() if name not in begun})
+    missing = {name: value for name, value in _AS_0_1_0.items() if name not in begun}
+    if "search" in missing and options.backbone == AUTO:
+        missing["backbone"] = DEFAULT
+    return replace(options, **missing)
 
 
 def _refuse_early(options: ClassifierOptions) -> None:
     """What can be told to be wrong before pictures are read and a folder is made."""
     options.machine.check()
-    check_name(options.backbone)
+    if options.backbone != AUTO:
+        check_name(options.backbone)
+    elif options.weights is not None:
+        raise UsageError("--weights without --backbone", expected="the network whose weights they are")
     refuse_folder(options.output, resume=options.resume)
     _ = options.augment
     if options.unlabelled is not None:
@@ -152,8 +171,11 @@ def compute_bank(
     return cache.bank(backbone, pictures, plan)
 
 
-def save_best(work: Workshop, trained: Trained) -> Path:
-    """Write the checkpoint; its name tells the validation accuracy, and no other of the run is left beside it."""
+def save_best(work: Workshop, trained: Trained, asked: ClassifierOptions) -> Path:
+    """Write the checkpoint, which tells what was `asked` for and what was used.
+
+    Its name tells the validation accuracy, and no other of the run is left beside it.
+    """
     folder, options, backbone = work.folder, work.options, work.backbone
     labels = folder.labels[list(work.split.validation)]
     right = float((trained.logits.argmax(axis=1) == labels).mean())
@@ -168,7 +190,7 @@ def save_best(work: Workshop, trained: Trained) -> Path:
         trained.model.head.described,
         folder.classes,
         trained.temperature,
-        passed_on(options),
+        passed_on(asked) | {"used": {"backbone": options.backbone, "ridge": options.ridge}},
         {"validation_accuracy": right, "validation_loss": loss, "validation_pictures": float(len(labels))},
         folder.sha256,
         split=hashes_of(
@@ -197,12 +219,13 @@ def show_augmentation(options: ClassifierOptions, path: Path) -> Path:
     """
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise UsageError(f"{path} has no picture's ending", expected=".png, .jpg or .webp")
+    options = chosen(options, None)
     folder = scan(options.directory)
     backbone = create_backbone(options.backbone, weights=options.weights)
     plain = view_maker(AugmentOptions(strength=0.0), backbone.input, backbone.crop)
     view = view_maker(options.augment, backbone.input, backbone.crop)
-    chosen = np.linspace(0, len(folder.pictures) - 1, min(_SHEET_PICTURES, len(folder.pictures))).astype(int)
-    pictures = [read_picture(folder.pictures[i].path) for i in chosen]
+    shown = np.linspace(0, len(folder.pictures) - 1, min(_SHEET_PICTURES, len(folder.pictures))).astype(int)
+    pictures = [read_picture(folder.pictures[i].path) for i in shown]
     write_picture(path, contact_sheet(pictures, plain, view, seed=options.seed))
     return path
 

@@ -30,7 +30,7 @@ from edge_models.classifier.run import compute_bank
 from edge_models.data.checks import scan
 from edge_models.data.folder import PictureFolder, split_pictures
 from edge_models.fitting.fit import Progress, Silence, make_scratch
-from edge_models.networks.backbones import Backbone, create_backbone
+from edge_models.networks.backbones import DEFAULT, Backbone, create_backbone
 from edge_models.networks.feature_cache import FeatureBank, default_threads
 
 TARGETS: Final = {"extract": 1.0, "cached": 5.0, "tune": 1.0, "whole": 5.0}
@@ -225,7 +225,15 @@ def _ours_cached(folder: PictureFolder, epochs: int) -> Cost:
     backbone = create_backbone()
     with make_scratch() as scratch:
         options = ClassifierOptions(
-            folder.root, scratch, epochs=max(1, epochs), patience=None, unfreeze=0, views=0, mirror=False, log="none"
+            folder.root,
+            scratch,
+            epochs=max(1, epochs),
+            patience=None,
+            unfreeze=0,
+            views=0,
+            mirror=False,
+            log="none",
+            backbone=DEFAULT,
         )
 
         def work() -> None:
@@ -240,7 +248,9 @@ def _ours_tune(folder: PictureFolder, workers: int) -> Cost:
     """One epoch of the unfrozen layers on random views read from the files, as where a cache would be too large."""
     backbone = create_backbone()
     with make_scratch() as scratch:
-        options = ClassifierOptions(folder.root, scratch, tune_epochs=1, batch_size=_BATCH, workers=workers, log="none")
+        options = ClassifierOptions(
+            folder.root, scratch, backbone=DEFAULT, tune_epochs=1, batch_size=_BATCH, workers=workers, log="none"
+        )
         nothing = FeatureBank(torch.zeros(1, len(folder.pictures), backbone.features), None)
         work = _workshop(options, folder, backbone, nothing)
         head = Head(backbone.features, len(folder.classes))
@@ -251,7 +261,7 @@ def _ours_whole(folder: PictureFolder, epochs: int) -> Cost:
     """Both stages with everything that is default: plain, mirrored and random views, lower layers computed once."""
     backbone = create_backbone()
     with make_scratch() as scratch:
-        options = ClassifierOptions(folder.root, scratch, epochs=epochs, patience=None, log="none")
+        options = ClassifierOptions(folder.root, scratch, backbone=DEFAULT, epochs=epochs, patience=None, log="none")
 
         def work() -> None:
             everything = range(len(folder.pictures))

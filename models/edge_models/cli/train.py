@@ -203,13 +203,14 @@ def _show(report: Mapping[str, Any]) -> None:
 
     names = {
         "the network": "accuracy",
+        "the same, every class alike": "balanced_accuracy",
         "head on the frozen base": "frozen_base_accuracy",
         "random forest": "baseline_accuracy",
     }
     rows = [row(name, report[key]) for name, key in names.items()]
     title = f"accuracy on {report['data']['validation']} pictures held out"
     options.show(options.table(title, ("", "accuracy", "95 % interval"), rows))
-    print(report["growth"]["sentence"])
+    print("\n".join([*report["warnings"], report["growth"]["sentence"]]))
 
 
 def _show_comparison(found: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from edge_app.system.files import sha256_of
 
 Kind = Literal[
     "unreadable", "duplicate", "label conflict", "near-duplicate", "leak", "small class", "empty class",
-    "small picture", "imbalance", "nested folder", "stray picture", "stray folder",
+    "small picture", "placeholder", "imbalance", "nested folder", "stray picture", "stray folder",
 ]  # fmt: skip
 Part = Literal["train", "validation", "test"]
 
@@ -52,6 +52,8 @@ class Picture:
     """(width, height)."""
     thumbnail: NDArray[np.uint8]
     """(THUMB_PX, THUMB_PX + 1) grey."""
+    flat: float
+    """Share of the picture that its four commonest colours fill: near 1 for what is drawn, not photographed."""
     part: Part | None = None
     """Side of the split that the folder's own train/, val/ and test/ give; None where it has none."""
 

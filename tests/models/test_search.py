@@ -1,0 +1,191 @@
+"""Choosing backbone and penalty by cross-validation, on features whose answer is known; one tiny run of it all."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from edge_app.core.errors import UsageError
+from edge_export.build.publish import Request
+from edge_export.makers.classifier import classifier_material
+from edge_models.classifier import search as searching
+from edge_models.classifier.analysis import balanced_accuracy, warnings_of
+from edge_models.classifier.losses import one_hot
+from edge_models.classifier.network import load_classifier
+from edge_models.classifier.odd_pictures import least_alike
+from edge_models.classifier.options import ClassifierOptions
+from edge_models.classifier.recipe import logits_of, predict, solve_head
+from edge_models.classifier.run import train_classifier
+from edge_models.classifier.search import Trial, corrected_accuracy
+from edge_models.data.checks import scan
+from edge_models.data.folder import split_pictures
+from edge_models.fitting.fit import Silence
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+MADE = Path(__file__).parents[1] / "data" / "made_by_0_1_0"
+
+
+class Notes(Silence):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def trial(name: str, losses: tuple[float, ...], right: tuple[int, ...]) -> Trial:
+    sizes = (10,) * len(losses)
+    return Trial(name, 1.0, sum(right) / sum(sizes), sum(losses) / sum(sizes), losses, right, sizes)
+
+
+def test_the_winner_is_judged_in_each_fold_by_the_choice_of_the_others() -> None:
+    # Without fold 0 the second is best (2 < 3) and has 6 right there; without fold 1 the first is (1 < 4), 7 right.
+    trials = (trial("a", (1.0, 3.0), (9, 7)), trial("b", (4.0, 2.0), (6, 8)))
+    assert corrected_accuracy(trials) == pytest.approx((6 + 7) / 20)
+    assert corrected_accuracy(trials[:1]) == pytest.approx(16 / 20)
+
+
+def test_a_head_found_in_the_span_of_few_pictures_is_the_same_head() -> None:
+    torch.manual_seed(0)
+    features = torch.randn(24, 96)
+    targets = one_hot(torch.arange(24) % 3, 3)
+    wide = solve_head(features, targets, 3.0)
+    assert wide.linear.weight.shape == (3, 96)
+    # Every picture 5 times, a fifth of the penalty: the same optimum, found the long way, for 120 rows span 96 columns.
+    tall = solve_head(features.repeat(5, 1), targets.repeat(5, 1), 15.0)
+    probe = torch.randn(50, 96)
+    assert np.allclose(logits_of(wide, probe), logits_of(tall, probe), atol=0.02)
+
+
+def test_balanced_accuracy_is_the_mean_of_the_classes_and_two_of_two_is_no_certainty() -> None:
+    table = np.array([[90, 0], [1, 1]])
+    told = balanced_accuracy(table)
+    assert told.value == pytest.approx(0.75) and told.low < 0.55 < told.value < told.high
+    certain = balanced_accuracy(np.array([[90, 0], [0, 2]]))
+    assert certain.value == certain.high == 1.0 and certain.low < 0.9
+    assert balanced_accuracy(np.array([[50, 0, 0], [0, 0, 0], [5, 0, 45]])).value == pytest.approx(0.95)
+
+
+def test_a_class_of_two_and_a_majority_are_said_in_words() -> None:
+    told = warnings_of(np.array([[91, 0], [7, 2]]), ("good", "cracked"), np.array([300, 4]))
+    assert len(told) == 2 and "91% of the judged pictures are good" in told[0]
+    assert "Look at balanced accuracy, 61.1%, where guessing scores 50.0%" in told[0]
+    assert told[1].startswith("Learned from fewer than 5 pictures: cracked (4)")
+    few = warnings_of(np.array([[3, 0], [0, 2]]), ("a", "b"), np.array([9, 9]))
+    assert few == ["These classes are judged by fewer than 5 pictures, too few to say how well they are known: "
+                   "a (3), b (2)."]  # fmt: skip
+    assert warnings_of(np.array([[9, 1], [0, 10]]), ("a", "b"), np.array([40, 40])) == []
+
+
+def test_what_lies_alone_is_least_alike() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.repeat(rng.normal(size=(3, 40)), 12, axis=0) + 0.3 * rng.normal(size=(36, 40))
+    rows[17] = 2 * rng.normal(size=40)
+    assert least_alike(torch.from_numpy(rows))[0] == 17
+    assert least_alike(torch.from_numpy(rows[:10])) == []
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> ClassifierOptions:
+    """Squares of four colours, the smallest network, coarse random weights."""
+    shutil.copytree(MADE / "pictures", tmp_path / "pictures")
+    return ClassifierOptions(
+        tmp_path / "pictures", tmp_path / "run", backbone="timm:test_efficientnet",
+        weights=MADE / "weights.safetensors", epochs=6, tune_epochs=2, unfreeze=1, views=0, log="none", device="cpu",
+        search=60.0,
+    )  # fmt: skip
+
+
+def test_a_search_prefers_the_features_that_tell_apart_keeps_its_trials_and_is_not_run_again(
+    options: ClassifierOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = scan(options.directory)
+    split = split_pictures(folder, seed=0)
+    good = 3 * torch.eye(4)[torch.from_numpy(folder.labels)] + torch.randn(32, 4)
+    seen: list[str] = []
+
+    def features(options: object, backbone: object, folder: object, cache: object) -> torch.Tensor:
+        seen.append(str(backbone))
+        return good if backbone == "efficientnet-lite1" else torch.randn(32, 4)
+
+    torch.manual_seed(0)
+    monkeypatch.setattr(searching, "create_backbone", lambda name, **_: name)
+    monkeypatch.setattr(searching, "_plain", features)
+    auto = replace(options, backbone="auto", weights=None)
+    (tmp_path / "kept").mkdir()
+    places = {"keep": tmp_path / "kept", "cache": tmp_path / "cache"}
+    found = searching.search(auto, folder, split, Silence(), **places)
+    assert found.backbone == "efficientnet-lite1" and len(found.trials) == 9 and len(seen) == 3
+    assert "efficientnet-lite1 with --ridge" in found.sentence() and found.skipped == ()
+    assert searching.search(auto, folder, split, Silence(), **places) == found and len(seen) == 3
+    assert searching.chosen(auto, found).backbone == "efficientnet-lite1"
+    assert searching.chosen(auto, None).backbone == "efficientnet-lite0"
+    # A kill after the second backbone: only the third is tried again.
+    kept = json.loads((tmp_path / "kept" / "search.json").read_text())
+    kept = {"trials": [row for row in kept["trials"] if row["backbone"] != "efficientnet-lite1"], "decided": None}
+    (tmp_path / "kept" / "search.json").write_text(json.dumps(kept))
+    assert searching.search(auto, folder, split, Silence(), **places).backbone == "efficientnet-lite1"
+    assert seen[3:] == ["efficientnet-lite1"]
+    (tmp_path / "kept" / "search.json").write_text("[]")
+    with pytest.raises(UsageError, match="holds no trials"):
+        searching.search(auto, folder, split, Silence(), **places)
+
+
+def test_a_budget_that_is_spent_leaves_backbones_out_and_says_so(
+    options: ClassifierOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = scan(options.directory)
+    monkeypatch.setattr(searching, "create_backbone", lambda name, **_: name)
+    monkeypatch.setattr(searching, "_plain", lambda *_: torch.randn(32, 4))
+    tiny = replace(options, backbone="auto", weights=None, search=1e-6)
+    found = searching.search(tiny, folder, split_pictures(folder, seed=0), Silence(), keep=tmp_path, cache=tmp_path)
+    assert found.backbone == "efficientnet-lite0" and len(found.trials) == 3 and not found.deep
+    assert "no time for efficientnet-lite2, efficientnet-lite1: give --search more minutes" in found.sentence()
+
+
+@pytest.mark.slow
+def test_what_ships_learned_from_everything_and_the_figures_are_of_what_was_kept_aside(
+    options: ClassifierOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = Notes()
+    result = train_classifier(options, notes)
+    report = json.loads(result.json.read_text())
+    assert report["learned_all"] and {"final-head", "deep-tune"} <= set(report["stages"])
+    assert [row["ridge"] for row in report["search"]["trials"]] == [1.0, 3.0, 10.0]
+    assert any("the network that ships learned once more, from all 32 pictures" in note for note in notes.notes)
+    assert (options.output / "look-first.jpg").is_file()
+    model, checkpoint = load_classifier(result.checkpoint)
+    assert checkpoint.learned_all and [len(checkpoint.split[p]) for p in ("train", "selection", "validation")] == [
+        20,
+        4,
+        8,
+    ]
+    judged = checkpoint.judged["logits"].numpy()
+    assert (judged.argmax(1) == checkpoint.judged["labels"].numpy()).mean() == pytest.approx(
+        report["accuracy"]["value"]
+    )
+    folder = scan(options.directory)
+    at = {picture.sha256: picture.path for picture in folder.pictures}
+    ships = predict(model, [at[digest] for digest in checkpoint.split["validation"]])
+    assert not np.allclose(ships, judged, atol=1e-3)  # it has learned from them since
+    # An export tells the figures of the training, also when the folder has changed meanwhile.
+    changed = next(iter(checkpoint.split["train"]))
+    at[changed].unlink()
+    material = classifier_material(result.checkpoint, Request("squares", ""))
+    assert material.card.metrics["accuracy"] == pytest.approx(report["accuracy"]["value"])
+    assert material.notes == (f"{options.directory} has changed since training: 1 picture gone",)
+    names = {at[digest].relative_to(options.directory).as_posix() for digest in checkpoint.split["validation"]}
+    assert set(material.held_out_names) == names
+
+
+def test_weights_need_their_network(options: ClassifierOptions) -> None:
+    with pytest.raises(UsageError, match="--weights without --backbone"):
+        train_classifier(replace(options, backbone="auto"), Silence())
+    assert not options.output.exists()
