@@ -127,13 +127,25 @@ def _gallery(args: Arguments) -> Iterator[Finding]:
     yield Finding("gallery", "well", f"{people} people" + (f", {told}" if told else ""))
 
 
-def _models(_: Arguments) -> Iterator[Finding]:
-    from edge_app.inference import onnx_model
-    from edge_app.model_store.shipped import entries
+def _models(args: Arguments) -> Iterator[Finding]:
+    from edge_app.model_store import catalogue, shipped
+    from edge_app.system.data_folder import Home
 
-    for entry in entries():
+    home, entries = Home.locate(args.home), list(shipped.entries())
+    try:
+        entries += catalogue.installed(home)
+    except EdgeError as error:
+        yield Finding("models", "ill", error.found, error.remedy)
+    else:
+        settings = home.settings()
+        ids = {entry.id for entry in entries} | {"mtcnn", "faces"}
+        for name in ("embedder", "detector", "model"):
+            if getattr(settings, name) not in ids:
+                found = f"the settings name {getattr(settings, name)!r}, which is not installed"
+                yield Finding(name, "ill", found, "`edge-app models list` shows what is")
+    for entry in entries:
         try:
-            card = onnx_model.load(entry.path, threads=1, sha256=entry.sha256).card
+            card = catalogue.open_entry(entry, threads=1).card
             yield Finding("model", "well", f"{entry.id} {entry.precision}, {card.licence}")
         except EdgeError as error:
             yield Finding("model", "ill", error.found, error.remedy)

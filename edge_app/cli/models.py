@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import edge_app
 from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Group, Option
-from edge_app.core.errors import ModelError
+from edge_app.core.errors import EdgeError, ModelError
 from edge_app.core.model_card import ModelCard
 from edge_app.core.task import Task
 from edge_app.system.files import size_words
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edge_app.model_store.describe import Description
     from edge_app.model_store.onnx_inspect import OnnxFile
     from edge_app.model_store.shipped import Entry
@@ -102,25 +104,55 @@ def _add_command() -> Command:
 
 def run_list(args: Arguments) -> int:
     """Print every build, its licence, and which ones are in use."""
+    from edge_app.model_store.candidates import remove_abandoned
     from edge_app.model_store.catalogue import catalogue
     from edge_app.model_store.choose_build import choose
 
     home, settings = options.settings(args)
-    choice = choose(settings.embedder, settings.precision, home, settings.threads)
-    listed = [_row(entry) | {"in_use": _used(entry, settings, choice.entry)} for entry in catalogue(home)]
+    remove_abandoned(home)
+    entries = catalogue(home)
+    lost = [name for name in _lost(settings, entries) if name != "embedder"]
+    try:
+        choice = choose(settings.embedder, settings.precision, home, settings.threads)
+        why, medians_ms, chosen = choice.why, dict(choice.medians_ms), choice.entry
+    except EdgeError as error:  # the list is what helps then
+        why, medians_ms, chosen = str(error), {}, None
+    listed = [_row(entry) | {"in_use": _used(entry, settings, chosen)} for entry in entries]
     if args.json:
-        options.print_json({"models": listed, "why": choice.why, "medians_ms": dict(choice.medians_ms)})
+        options.print_json({"models": listed, "why": why, "medians_ms": medians_ms})
         return 0
     columns = ("", "id", "precision", "task", "licence", "size", "SHA-256")
     options.show(options.table("", columns, [_cells(row) for row in listed]))
-    print(f"* in use. Embedder {choice.entry.id} as {choice.entry.precision}: {choice.why}.")
+    if chosen is None:
+        print("* in use. There is no embedder.")
+        options.warn(f"{why}; `edge-app models use sface` brings the shipped one back")
+    else:
+        print(f"* in use. Embedder {chosen.id} as {chosen.precision}: {why}.")
+    for name in lost:
+        options.warn(f"the {name} in the settings, {getattr(settings, name)!r}, is not installed")
     for row in listed:
         if row["problem"]:
             options.warn(row["problem"])
     return 0
 
 
-def _used(entry: Entry, settings: Settings, embedder: Entry) -> bool:
+def _home(args: Arguments) -> Home:
+    """The data folder, without what a `models add` that was killed left in it."""
+    from edge_app.model_store.candidates import remove_abandoned
+    from edge_app.system.data_folder import Home
+
+    home = Home.locate(args.home)
+    remove_abandoned(home)
+    return home
+
+
+def _lost(settings: Settings, entries: Sequence[Entry]) -> list[str]:
+    """Names of the settings whose model is not there."""
+    ids = {entry.id for entry in entries} | {"mtcnn", "faces"}
+    return [name for name in ("embedder", "detector", "model") if getattr(settings, name) not in ids]
+
+
+def _used(entry: Entry, settings: Settings, embedder: Entry | None) -> bool:
     detects = entry.id == settings.detector or (settings.detector == "mtcnn" and entry.id.startswith(_MTCNN_PARTS))
     return entry == embedder or detects or entry.id == settings.model
 
@@ -172,9 +204,8 @@ def _files(args: Arguments) -> list[Path]:
     if path.suffix == ".onnx" or path.is_file():  # a folder is never meant: it may well be called like the model
         return [path]
     from edge_app.model_store.catalogue import builds, catalogue
-    from edge_app.system.data_folder import Home
 
-    home = Home.locate(args.home)
+    home = _home(args)
     if args.id == "mtcnn":
         return [entry.path for entry in catalogue(home) if entry.id.startswith(_MTCNN_PARTS)]
     return [entry.path for entry in builds(home, args.id)]
@@ -266,10 +297,9 @@ def _printable(text: str) -> str:
 def run_verify(args: Arguments) -> int:
     """Check every shipped and installed file; 1 when one is wrong."""
     from edge_app.model_store.catalogue import catalogue, open_entry
-    from edge_app.system.data_folder import Home
 
     results: list[dict[str, Any]] = []
-    for entry in catalogue(Home.locate(args.home)):
+    for entry in catalogue(_home(args)):
         result: dict[str, Any] = {"file": entry.path.name, "id": entry.id, "ok": True, "problem": None}
         try:
             open_entry(entry, threads=1)
@@ -287,9 +317,8 @@ def run_verify(args: Arguments) -> int:
 def run_add(args: Arguments) -> int:
     """Install one file."""
     from edge_app.model_store.install import add
-    from edge_app.system.data_folder import Home
 
-    entry = add(Home.locate(args.home), args.file, _description(args), replace=args.replace)
+    entry = add(_home(args), args.file, _description(args), replace=args.replace)
     return _told_added(args, entry, f"{entry.id} ({entry.precision}) is installed for {entry.task}")
 
 
@@ -322,6 +351,10 @@ def _told_added(args: Arguments, entry: Entry, line: str) -> int:
         print(f"{line}. {_next(entry.id, card)}")
         if not proven:
             print("It carries no outputs of its maker: that its description is right was checked only roughly.")
+            if card.operating_points:
+                faces = card.task == "face-embedding"
+                how = "against the few sample people alone" if faces else "by nothing"
+                print(f"Its thresholds were checked {how}: `edge-app calibrate DIR --model {entry.id}` measures them.")
     _warn_of_licence(card)
     return 0
 
@@ -348,9 +381,8 @@ def run_remove(args: Arguments) -> int:
     """Take one model out."""
     from edge_app.gallery.storage import Vault
     from edge_app.model_store.install import in_use, remove
-    from edge_app.system.data_folder import Home
 
-    home = Home.locate(args.home)
+    home = _home(args)
     named = in_use(home.settings(), args.id)
     with Vault(home.gallery_path) as vault:
         held = vault.names(args.id)
@@ -381,9 +413,8 @@ def run_use(args: Arguments) -> int:
     """Choose one model, and say what follows from it."""
     from edge_app.model_store.install import in_use, use
     from edge_app.recognition.gallery_session import unenrolled
-    from edge_app.system.data_folder import Home
 
-    home = Home.locate(args.home)
+    home = _home(args)
     before = home.settings()
     card = _card_in_use(home, args.id)
     after = use(home, args.id)
@@ -416,11 +447,10 @@ def run_pull(args: Arguments) -> int:
     """Fetch one known file; a model is installed at once."""
     from edge_app.model_store.download import known, pull
     from edge_app.model_store.install import add
-    from edge_app.system.data_folder import Home
 
     if args.name is None:
         return _list_known(args)
-    home = Home.locate(args.home)
+    home = _home(args)
     wanted = known(args.name)
     if not wanted.commercial_use:
         options.warn(f"{wanted.name}: NO COMMERCIAL USE; licence: {wanted.licence}")

@@ -1,17 +1,17 @@
-"""The models at hand: those that ship and those that the user installed, as one catalogue.
-
-Hides the folder of installed models and its list with their hashes. Flows in: the data folder, ids. Flows out:
-`Entry`s, shipped ones first, and loaded `Model`s whose hash was checked.
-"""
+"""The models at hand: those that ship and those that the user installed, each with the hash its file must have."""
 
 from __future__ import annotations
 
-import json
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final
 
+from edge_app.core.documents import DocumentError, parse_json, typed
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.model_card import Precision
+from edge_app.core.names import ID
+from edge_app.core.plain_text import plain
 from edge_app.core.suggest import did_you_mean
 from edge_app.core.task import Task
 from edge_app.inference import onnx_model
@@ -21,6 +21,7 @@ from edge_app.model_store.shipped import Entry
 from edge_app.system.data_folder import Home
 
 LIST_NAME: Final = "installed.json"
+_LIST_LIMIT_BYTES: Final = 1 << 20
 
 
 def list_path(home: Home) -> Path:
@@ -28,32 +29,48 @@ def list_path(home: Home) -> Path:
     return home.models_dir / LIST_NAME
 
 
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """One entry of the list."""
+
+    id: str
+    precision: Precision
+    task: Task
+    file: str
+    sha256: str
+    bytes: int
+
+    def __post_init__(self) -> None:
+        if not ID.fullmatch(self.id):
+            raise ValueError(f"the id {self.id[:80]!r} is none")
+        name = Path(self.file).name
+        if name != self.file or name in ("", ".", "..") or "\\" in name or plain(name) != name:
+            raise ValueError(f"the file {self.file[:80]!r} lies elsewhere")
+        if not re.fullmatch("[0-9a-f]{64}", self.sha256) or self.bytes < 0:
+            raise ValueError(f"the hash or the size of {self.file[:80]!r} is none")
+
+
+@dataclass(frozen=True, slots=True)
+class _List:
+    models: tuple[_Listed, ...]
+
+
 def installed(home: Home) -> tuple[Entry, ...]:
     """What the user installed, oldest first. Raises ModelError when the list is damaged."""
     path = list_path(home)
     try:
-        listed: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["models"]
-        return tuple(_entry(home, plain) for plain in listed)
+        with path.open("rb") as stream:
+            content = stream.read(_LIST_LIMIT_BYTES + 1)
+        listed = typed(parse_json(content, most_bytes=_LIST_LIMIT_BYTES), _List, known=False).models
     except (FileNotFoundError, NotADirectoryError):
         return ()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, DocumentError) as error:
         raise ModelError(
             f"the list of installed models {path} cannot be read: {error}",
             remedy=f"correct it, or delete {home.models_dir} and add the models again",
         ) from error
-
-
-def _entry(home: Home, plain: dict[str, Any]) -> Entry:
-    file = str(plain["file"])
-    if Path(file).name != file:
-        raise ValueError(f"the file {file!r} lies elsewhere")
-    return Entry(
-        str(plain["id"]),
-        cast(Precision, plain["precision"]),
-        Task(plain["task"]),
-        home.models_dir / file,
-        str(plain["sha256"]),
-        int(plain["bytes"]),
+    return tuple(
+        Entry(one.id, one.precision, one.task, home.models_dir / one.file, one.sha256, one.bytes) for one in listed
     )
 
 

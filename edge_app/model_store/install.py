@@ -1,16 +1,11 @@
 """Models that the user brings: taken in whole or not at all, put to use, taken out.
 
-Hides the order of the checks, atomic copying and the list with its hashes. Flows in: a file, and a description where
-the file carries no card. Flows out: an `Entry` of the catalogue, or a ModelError in one line and nothing installed.
+A file is looked into, tried in a process of its own under a name that nothing lists, and only then listed with its
+hash. What a command that was killed left behind is removed by `edge_app.model_store.candidates`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import os
-import tempfile
-from collections.abc import Iterator
 from dataclasses import replace as changed_copy
 from pathlib import Path
 from typing import Any, Final
@@ -24,12 +19,19 @@ from edge_app.core.task import Task
 from edge_app.core.types import Float32s
 from edge_app.inference import onnx_model
 from edge_app.model_store import fingerprint, sandbox_check, shipped
+from edge_app.model_store.candidates import candidate_file, lock_of
 from edge_app.model_store.catalogue import builds, installed, list_path
 from edge_app.model_store.describe import Description, check_card
 from edge_app.model_store.onnx_inspect import SIZE_LIMIT_BYTES, OnnxFile, inspect_bytes, with_metadata
 from edge_app.model_store.shipped import Entry
 from edge_app.system.data_folder import Home
-from edge_app.system.files import FILE_MODE, make_private_folder, readable_os_errors, sha256_of, write_json
+from edge_app.system.files import (
+    locked,
+    readable_os_errors,
+    settle,
+    sha256_of,
+    write_json,
+)
 from edge_app.system.settings import Settings
 
 _SAME_SPACE_COSINE: Final = 0.98
@@ -56,7 +58,7 @@ def add(home: Home, path: Path, description: Description | None = None, replace:
     if description is not None:
         proof = {} if _only_renames(file, description) else {fingerprint.KEY: None}
         content = with_metadata(content, {ModelCard.KEY: card.to_json(), **proof})
-    with _candidate(home, content) as candidate:
+    with candidate_file(home, content) as candidate:
         outputs = _tried(candidate, path.name)
         _check_siblings(home, card, outputs)
         return _admit(home, candidate, content, card, old)
@@ -111,23 +113,6 @@ def _place_for(home: Home, card: ModelCard, replace_: bool) -> Entry | None:
     return old
 
 
-@contextlib.contextmanager
-def _candidate(home: Home, content: bytes) -> Iterator[Path]:
-    """The bytes as a private file beside the installed ones; gone afterwards unless it was given a final name."""
-    with readable_os_errors(home.models_dir):
-        make_private_folder(home.path)
-        make_private_folder(home.models_dir)
-        descriptor, name = tempfile.mkstemp(prefix=".candidate.", suffix=".part", dir=home.models_dir)
-        with os.fdopen(descriptor, "wb") as stream:  # mkstemp has given it mode 0600
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
 def _tried(candidate: Path, name: str) -> Float32s:
     try:
         return sandbox_check.run_apart(candidate)
@@ -174,34 +159,24 @@ def _admit(home: Home, candidate: Path, content: bytes, card: ModelCard, old: En
     sha256 = sha256_of(content)
     path = home.models_dir / f"{card.id}-{card.precision}-{sha256[:12]}.onnx"
     entry = Entry(card.id, card.precision, card.task, path, sha256, len(content))
-    with _locked(home):
+    with locked(lock_of(home)):
         # Somebody may have been faster while this one was tried.
         kept = [one for one in installed(home) if (one.id, one.precision) != (card.id, card.precision)]
         if old is None and len(kept) != len(installed(home)):
             raise ModelError(f"{card.id} was installed by another process meanwhile", remedy="try again")
         with readable_os_errors(home.models_dir):
-            candidate.replace(path)
-            path.chmod(FILE_MODE)
+            if not list_path(home).exists():  # without a list `remove_abandoned` leaves everything where it is
+                _write_list(home, [])
+            settle(candidate, path)
         try:
             _write_list(home, [*kept, entry])
         except BaseException:
             if old is None or old.path != path:
                 path.unlink(missing_ok=True)
             raise
-    if old is not None and old.path != path:
-        old.path.unlink(missing_ok=True)
+        if old is not None and old.path != path:
+            old.path.unlink(missing_ok=True)
     return entry
-
-
-@contextlib.contextmanager
-def _locked(home: Home) -> Iterator[None]:
-    """One process at a time changes the list, where the platform has advisory locks."""
-    with readable_os_errors(home.models_dir), (home.models_dir / ".lock").open("w") as stream:
-        os.chmod(stream.name, FILE_MODE)  # noqa: PTH101
-        with contextlib.suppress(ImportError):
-            fcntl: Any = importlib.import_module("fcntl")
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def _write_list(home: Home, entries: list[Entry]) -> None:
@@ -231,7 +206,7 @@ def remove(home: Home, model_id: str) -> tuple[Entry, ...]:
     fallen: dict[str, Any] = {name: getattr(Settings(), name) for name in in_use(home.settings(), model_id)}
     if fallen:
         home.change_settings(**fallen)
-    with _locked(home):
+    with locked(lock_of(home)):
         _write_list(home, [entry for entry in installed(home) if entry.id != model_id])
     for entry in gone:
         entry.path.unlink(missing_ok=True)

@@ -12,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -50,6 +52,9 @@ _OUT_OF_MEMORY: Final = ("bad_alloc", "allocate memory", "bfc_arena")
 _CONSTANT: Final = 1e-4
 _RESTLESS: Final = 0.25
 """Share of a classifier's variance that mirroring and dimming make: at most 0.15 with a true card."""
+_STRICT_RATE: Final = 0.005
+"""About what the default share of strangers, 0.01, asks of a gallery of two; by chance 3 % of 7 pairs pass."""
+_UNLIKELY: Final = 0.005
 _SAME_FACE_IOU: Final = 0.5
 _YUNET_SIDE_PX: Final = 640
 
@@ -70,6 +75,7 @@ def run_apart(path: Path, memory_bytes: int = MEMORY_LIMIT_BYTES, time_s: float 
         "from edge_app.model_store.sandbox_check import main; main()",
         str(path),
         str(memory_bytes),
+        str(os.getpid()),
     ]
     package = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", ""))))
@@ -97,6 +103,7 @@ def run_apart(path: Path, memory_bytes: int = MEMORY_LIMIT_BYTES, time_s: float 
 def main() -> None:
     """The child: try the file named on the command line and tell the result in one line of JSON."""
     path, memory_bytes = Path(sys.argv[1]), int(sys.argv[2])
+    _end_with_parent(int(sys.argv[3]))
     _limit(memory_bytes)
     try:
         measured, model = fingerprint.read(inspect(path).metadata, path.name), onnx_model.load(path, threads=1)
@@ -111,6 +118,16 @@ def main() -> None:
     except MemoryError:
         told = {"found": f"{path.name} needs more than {memory_bytes >> 20} MB of memory", "expected": "", "remedy": ""}
     sys.stdout.write("\n" + json.dumps(told) + "\n")
+
+
+def _end_with_parent(parent: int) -> None:
+    """Have the system kill this process when the one that started it is killed: Linux alone can."""
+    with contextlib.suppress(OSError, AttributeError, ImportError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it was killed before that
+            os._exit(1)
 
 
 def _limit(memory_bytes: int) -> None:
@@ -136,12 +153,37 @@ def _embedder(model: Model) -> Float32s:
     outputs = _checked(model, crops, card.input, card.embedding_size or 0, "numbers")
     if _least_cosine(outputs) > 1 - _CONSTANT:
         raise _useless(model, crops, groups, "gives every picture the same embedding")
+    if card.task == "face-embedding":
+        _refuse_low_thresholds(card, outputs, groups)
     score = _separation(outputs, groups, card.task)
     if score <= 0:
         what = "people" if card.task is Task.FACE_EMBEDDING else "pictures"
         raise _useless(model, crops, groups, f"does not tell the sample's {what} apart as its card describes it")
     _refuse_worse(model, crops, score, lambda other: _separation(other, groups, card.task))
     return outputs
+
+
+def _refuse_low_thresholds(card: ModelCard, outputs: Float32s, groups: NDArray[np.intp]) -> None:
+    """Refuse operating points by which strangers of the sample would be called each other.
+
+    At rates of `_STRICT_RATE` and below no pair of two people may pass: of SFace's 7 pairs the nearest has 0.28, the
+    threshold there is 0.32. At higher rates a few may, as many as are likely.
+    """
+    unit = outputs / np.maximum(np.linalg.norm(outputs, axis=1, keepdims=True), 1e-12)
+    rows, columns = np.triu_indices(len(groups), 1)
+    strangers = (unit @ unit.T)[rows, columns][groups[rows] != groups[columns]]
+    for point in card.operating_points:
+        passed = int((strangers >= point.threshold).sum())
+        chance = 1.0 - sum(
+            math.comb(len(strangers), n) * point.fmr**n * (1 - point.fmr) ** (len(strangers) - n) for n in range(passed)
+        )
+        if passed and (point.fmr <= _STRICT_RATE or chance < _UNLIKELY):
+            raise ModelError(
+                f"{card.id} says that one of {1 / point.fmr:,.0f} strangers reaches {point.threshold:.3f}, "
+                f"but {passed} of the sample's {len(strangers)} pairs of strangers do, up to {strangers.max():.3f}",
+                expected="thresholds that were measured with this model",
+                remedy="leave the operating points out, and run `edge-app calibrate DIR --model ID` once it is added",
+            )
 
 
 def _embedder_material(card: ModelCard) -> tuple[Pixels, NDArray[np.intp]]:
