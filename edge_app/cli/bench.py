@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_app.cli import options
+from edge_app.cli import options, results
 from edge_app.cli.parameters import Arguments, Command, Option
 from edge_app.core.errors import UsageError
-from edge_app.system.files import json_bytes, write_json, write_private
+from edge_app.system.files import json_bytes
 
 if TYPE_CHECKING:
     from edge_app.bench.live_loop import LiveBenchOptions
@@ -57,6 +57,7 @@ def run(args: Arguments) -> int:
     """Measure, print, write."""
     if args.rounds < 1 or args.pictures < 0:
         raise UsageError(f"--rounds {args.rounds}, --pictures {args.pictures}", expected="at least 1, at least 0")
+    results.make_folder(args.output)
     if args.live:
         return _live(args)
     if args.classifier:
@@ -75,8 +76,8 @@ def run(args: Arguments) -> int:
     )
     result = recognizer.run(chosen, lambda part: options.warn(f"measuring {part}"))
     text = markdown(result)
-    if args.output is not None:
-        _write(args.output, result, text)
+    files: dict[str, results.Content] = {"bench.json": json_bytes(result), "bench.md": f"{text}\n".encode()}
+    results.write_results(args.output, files | {"bench.png": lambda path: _plot(path, result)})
     if args.json:
         options.print_json(result)
     else:
@@ -94,8 +95,7 @@ def _batches(args: Arguments) -> int:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     rows = batchbench.measure(args.batches, args.rounds)
     result = {"machine": recognizer.machine() | {"load before": load}, "batches": rows}
-    if args.output is not None:
-        write_json(args.output / "batches.json", result)
+    results.write_results(args.output, {"batches.json": json_bytes(result)})
     if args.json:
         options.print_json(result)
         return 0
@@ -123,8 +123,7 @@ def _live(args: Arguments) -> int:
 
     _, settings = options.settings(args)
     result = live_loop.run(live_options(args, settings), lambda part: options.warn(f"measuring {part}"))
-    if args.output is not None:
-        write_json(args.output / "live.json", result)
+    results.write_results(args.output, {"live.json": json_bytes(result)})
     if args.json:
         options.print_json(result)
         return 0
@@ -194,15 +193,6 @@ def _rest(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("`edge-app --help`", f"{process['help_s']:.2f} s", ""),
     ]
     return rows
-
-
-def _write(folder: Path, result: Mapping[str, Any], text: str) -> None:
-    write_json(folder / "bench.json", result)
-    write_private(folder / "bench.md", text + "\n")
-    try:
-        _plot(folder / "bench.png", result)
-    except ImportError:
-        options.warn("no plot: matplotlib is not installed; try: pip install 'edge-app[bench]'")
 
 
 def _plot(path: Path, result: Mapping[str, Any]) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from edge_app.cli import options
+from edge_app.cli import options, results
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
 from edge_app.core.errors import UsageError
-from edge_app.system.files import json_ready, write_json
+from edge_app.system.files import json_bytes, json_ready
 
 if TYPE_CHECKING:
     from edge_app.accuracy.lfw_pairs import LfwPairs
@@ -57,9 +58,13 @@ def run(args: Arguments) -> int:
         from edge_app.cli import evaluate_detectors
 
         return evaluate_detectors.run(args)
-    report = _encodings(args) if args.encodings else _written_cards(args) if args.write_cards else _ours(args)
-    if args.output is not None:
-        write_json(args.output / "report.json", report)
+    results.make_folder(args.output)
+    plots: dict[str, results.Content] = {}
+    if args.encodings:
+        report = _encodings(args)
+    else:
+        report = _written_cards(args) if args.write_cards else _ours(args, plots)
+    results.write_results(args.output, {"report.json": json_bytes(report)} | plots)
     if args.json:
         options.print_json(report)
     else:
@@ -82,8 +87,8 @@ def settings_of(args: Arguments) -> tuple[Any, Any]:
     return home, chosen if args.model is None else replace(chosen, embedder=args.model)
 
 
-def _ours(args: Arguments) -> dict[str, Any]:
-    """The runtime's own parts on the folder."""
+def _ours(args: Arguments, plots: dict[str, results.Content]) -> dict[str, Any]:
+    """The runtime's own parts on the folder; `plots` gets what draws the curves."""
     from edge_app.accuracy import people_folder
 
     home, chosen = settings_of(args)
@@ -112,9 +117,21 @@ def _ours(args: Arguments) -> dict[str, Any]:
         "detector": chosen.detector,
         "threshold source": "the model's card" if points else "measured here",
     }
+    if not figures.galleries:
+        report["no galleries"] = _why_no_galleries(looks.labels)
     if args.output is not None:
-        _plots(args.output, vectors, looks)
+        plots |= _plots(vectors, looks)
     return report
+
+
+def _why_no_galleries(labels: Sequence[str]) -> str:
+    """What a folder lacks for the table of galleries, in words."""
+    pictures = Counter(labels).values()
+    enough, single = sum(count > 2 for count in pictures), sum(count == 1 for count in pictures)
+    return (
+        "no table of galleries: it wants people with three pictures or more in which a face was found, two to enroll "
+        f"and one to recognize (here {enough}), and people with a single one, who are the strangers (here {single})"
+    )
 
 
 def open_embedder(home: Any, chosen: Any) -> tuple[Embedder, str]:
@@ -128,11 +145,9 @@ def open_embedder(home: Any, chosen: Any) -> tuple[Embedder, str]:
 
 
 def _detector(args: Arguments, home: Any, name: str) -> Any:
-    from edge_app.inference.detector import DetectorOptions
     from edge_app.model_store.open_detector import open_detector
 
-    chosen = DetectorOptions() if args.min_face is None else DetectorOptions(min_face_px=args.min_face)
-    return open_detector(name, chosen, threads=1, home=home)
+    return open_detector(name, options.detector_options(args), threads=1, home=home)
 
 
 def _written_cards(args: Arguments) -> dict[str, Any]:
@@ -174,16 +189,15 @@ def _gate(looks: Looks, spoiled: Any) -> dict[str, Any]:
     return gate
 
 
-def _plots(folder: Path, vectors: Any, looks: Looks) -> None:
+def _plots(vectors: Any, looks: Looks) -> dict[str, results.Content]:
     from edge_app.accuracy.pair_scores import histograms
     from edge_app.accuracy.plots import det_curve, score_histogram
 
     counted = histograms(vectors, looks.labels, bins=4000)
-    try:
-        det_curve(counted, folder / "det.png")
-        score_histogram(counted, folder / "similarities.png")
-    except ImportError:
-        options.warn("no plots: matplotlib is not installed; try: pip install 'edge-app[bench]'")
+    return {
+        "det.png": lambda path: det_curve(counted, path),
+        "similarities.png": lambda path: score_histogram(counted, path),
+    }
 
 
 # --- for people --------------------------------------------------------------------------------------
@@ -220,12 +234,18 @@ def _tell_galleries(report: Mapping[str, Any]) -> None:
             )
         )
     columns = ("people", f"FNIR at FPIR {asked}", "threshold", "FPIR that happens", "FNIR", "held-out FPIR / FNIR")
-    options.show(options.table(f"two pictures each, strangers asked for: {asked}", columns, rows))
+    if rows:
+        options.show(options.table(f"two pictures each, strangers asked for: {asked}", columns, rows))
+    elif why := report.get("no galleries"):
+        options.say(f"  {why}")
     points = [
         (f"{p['fmr']:.0e}", f"{p['templates']}", f"{p['threshold']:.4f}", f"{p['impostor_pairs']:,}")
         for p in report["operating points"]
     ]
-    options.show(options.table("operating points", ("FMR", "templates", "similarity", "impostor pairs"), points))
+    if points:
+        options.show(options.table("operating points", ("FMR", "templates", "similarity", "impostor pairs"), points))
+    else:
+        options.say("  no operating points: they want pictures of two people at least")
 
 
 def _tell_gate(report: Mapping[str, Any]) -> None:

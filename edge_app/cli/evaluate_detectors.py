@@ -7,9 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edge_app.cli import options
+from edge_app.cli import options, results
 from edge_app.cli.parameters import Arguments
 from edge_app.core.errors import UsageError
+from edge_app.system.files import json_bytes, json_ready
 
 _SMALLEST_PX = 16.0
 """Smallest face that both are asked for in crowds, unless --min-face says otherwise."""
@@ -21,15 +22,11 @@ def run(args: Arguments) -> int:
         raise UsageError(f"--every {args.every}, --crowds {args.crowds}", expected="at least 1 each")
     if args.every > 1 and args.pairs is not None:
         raise UsageError("--pairs was given with --every", expected="every picture that the list names")
-    from edge_app.system.files import json_ready, write_json
-
+    results.make_folder(args.output)
     report = json_ready(_measure(args))
-    if args.output is not None:
-        write_json(args.output / "detectors.json", report)
-        try:
-            _plot(args.output / "recall.png", report)
-        except ImportError:
-            options.warn("no plot: matplotlib is not installed; try: pip install 'edge-app[bench]'")
+    results.write_results(
+        args.output, {"detectors.json": json_bytes(report), "recall.png": lambda path: _plot(path, report)}
+    )
     if args.json:
         options.print_json(report)
     else:
@@ -49,7 +46,7 @@ def _measure(args: Arguments) -> dict[str, Any]:
 
     home, chosen = evaluate.settings_of(args)
     embedder, _ = evaluate.open_embedder(home, chosen)
-    smallest = DetectorOptions(min_face_px=args.min_face or _SMALLEST_PX)
+    smallest = options.detector_options(args) or DetectorOptions(min_face_px=_SMALLEST_PX)
     threads = chosen.threads or cores()
     people = people_folder.people_in(args.folder)[:: args.every]
     with options.progress() as bar:

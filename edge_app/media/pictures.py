@@ -138,11 +138,12 @@ def picture_of_bytes(data: bytes, name: str, *, max_px: int = WORKING_PX) -> Pic
         raise MediaError(f"{name} is no whole picture ({_reason(error)})") from error
 
 
-def write_picture(path: Path, pixels: Pixels, *, quality: int = 92) -> None:
+def write_picture(path: Path, pixels: Pixels, *, quality: int = 92, replace: bool = True, comment: str = "") -> None:
     """Write (H, W, 3) uint8 RGB pixels to a .jpg, .png or .webp file, atomically and with mode 0600.
 
-    `quality` is 1-100 and means nothing to .png. Raises MediaError when the suffix is another or writing fails; what
-    stood under that name before is then still whole.
+    `quality` is 1-100 and means nothing to .png. With `replace=False` a file of that name is left as it is, which is a
+    failure too. A JPEG carries the `comment`, which `comment_of` reads. Raises MediaError when the suffix is another or
+    writing fails; what stood under that name before is then still whole.
     """
     path = Path(path)
     kind = _WRITE_FORMATS.get(path.suffix.lower())
@@ -151,15 +152,33 @@ def write_picture(path: Path, pixels: Pixels, *, quality: int = 92) -> None:
             f"{path} cannot be written: its name ends in {path.suffix or 'nothing'!r}",
             expected=", ".join(_WRITE_FORMATS),
         )
-    options = {} if kind == "PNG" else {"quality": quality}
+    options: dict[str, int | bytes] = {} if kind == "PNG" else {"quality": quality}
+    if kind == "JPEG" and comment:
+        options["comment"] = comment.encode()
     try:
-        with replacing(path) as scratch, scratch.open("wb") as file:
+        with replacing(path, replace=replace) as scratch, scratch.open("wb") as file:
             Image.fromarray(np.ascontiguousarray(pixels), "RGB").save(file, kind, **options)
     except OSError as error:
         raise MediaError(
             f"{path} cannot be written ({_reason(error)})",
             remedy="check the folder, its permissions and the free space",
         ) from error
+
+
+def comment_of(path: Path) -> str:
+    """The comment in a JPEG file's head, "" where there is none or it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError:
+        return ""
+    at = 2 if head[:2] == b"\xff\xd8" else len(head)
+    while head[at : at + 1] == b"\xff" and at + 4 <= len(head):
+        length = int.from_bytes(head[at + 2 : at + 4], "big")
+        if head[at + 1] == 0xFE:
+            return head[at + 4 : at + 2 + length].decode("utf-8", "replace")
+        at += 2 + length
+    return ""
 
 
 def encode_png(pixels: Pixels) -> bytes:

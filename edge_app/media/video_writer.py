@@ -25,17 +25,21 @@ _CODECS: Final = {".mp4": "mp4v", ".avi": "MJPG"}  # the wheel's FFmpeg has no H
 class VideoWriter:
     """A video file being written: it appears under its name, mode 0600, when all went well, and else not at all."""
 
-    def __init__(self, path: Path, size_px: tuple[int, int], fps: float, *, sound_of: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, size_px: tuple[int, int], fps: float, *, sound_of: Path | None = None, replace: bool = True
+    ) -> None:
         """Start a .mp4 (MPEG-4) or .avi (Motion JPEG) video of pictures of (width, height).
 
         The sound of the video `sound_of` goes into it where ffmpeg is installed; `note` says so where not. The codecs
-        store even sizes: an odd last row or column is lost. Raises MediaError when it cannot be written.
+        store even sizes: an odd last row or column is lost. With `replace=False` a file of that name is left as it is,
+        which is a failure too. Raises MediaError when it cannot be written.
         """
         self.path = Path(path)
         self.note = ""
         """After `close`: one line about what the file lacks; "" when nothing."""
         self._size_px = size_px
         self._sound_of = sound_of
+        self._replace = replace
         self._times_s: list[float] = []
         self._fps = fps
         codec = _CODECS.get(self.path.suffix.lower())
@@ -88,7 +92,7 @@ class VideoWriter:
                 set_times(self._temporary, self._times_s, 1 / self._fps)
             if self._sound_of is not None:
                 self.note = add_sound(self._temporary, self._sound_of)
-            settle(self._temporary, self.path)
+            settle(self._temporary, self.path, replace=self._replace)
         except OSError as error:
             raise self._failed(error.strerror or str(error)) from error
         finally:

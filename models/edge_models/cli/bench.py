@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from edge_app.cli import options
+from edge_app.cli import options, results
 from edge_app.cli.parameters import Arguments
 from edge_app.core.errors import UsageError
-from edge_app.system.files import write_json
+from edge_app.system.files import json_bytes
 from edge_models.classifier import serving_speed
 
 
@@ -27,8 +27,7 @@ def classifier(args: Arguments) -> int:
     process = [{"file": file.name} | serving_speed.process_cost(file) for file in args.classifier]
     result = {"machine": recognizer.machine() | {"threads": threads, "load before": load}, "one picture": rows}
     result |= {"process": process}
-    if args.output is not None:
-        write_json(args.output / "classifier.json", result)
+    results.write_results(args.output, {"classifier.json": json_bytes(result)})
     if args.json:
         options.print_json(result)
         return 0
