@@ -1,4 +1,4 @@
-"""The commands `gallery list`, `show`, `rename`, `forget`, `reenroll` and `import`."""
+"""The commands about people in the gallery: `gallery list`, `show`, `rename`, `forget`, `reenroll`, `import`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_app.cli import options
+from edge_app.cli import gallery_file, options
 from edge_app.cli.parameters import Argument, Arguments, Command, Group, Option
+from edge_app.core.errors import UsageError
 
 if TYPE_CHECKING:
     from edge_app.gallery.storage import Vault
@@ -48,13 +49,14 @@ def command() -> Group:
                     json(),
                     *options.recognition(),
                 ]),
-            Command("import", run_import, help="take in existing encodings, all or none", more=_FORMATS,
-                example="edge-app gallery import encodings.npz --model dlib-face",
+            Command("import", run_import, help="take in an exported gallery or existing encodings, all or none",
+                more=_FORMATS, example="edge-app gallery import encodings.npz --model dlib-face",
                 params=[
-                    Argument("file", "FILE", ".npz or .json; a pickle is never opened", kind=Path),
-                    Option("--model", metavar="ID", required=True, help="the embedder that the encodings come from"),
+                    Argument("file", "FILE", "an exported gallery, .npz or .json; a pickle is never opened", kind=Path),
+                    Option("--model", metavar="ID", help="the embedder that encodings come from"),
                     json(),
                 ]),
+            *gallery_file.commands(),
         ],
     )  # fmt: skip
 
@@ -63,7 +65,7 @@ _LAST_SEEN = """\
 "Last seen" is when the live picture, or `edge-app watch`, last recognized a
 person or a thing; `edge-app recognize` does not count."""
 _FORMATS = """\
-FILE is one of
+FILE is a gallery that `edge-app gallery export` wrote, or encodings:
   .npz   arrays `names` (N texts) and `encodings` (N x numbers), or one array
          of encodings per name
   .json  {"Ada": [[numbers], ...], ...}, or
@@ -177,7 +179,6 @@ def run_reenroll(args: Arguments) -> int:
 
 def _reenrolling(args: Arguments) -> tuple[GallerySession, Iterator[Reenrolled]]:
     """The session of the embedder that is meant, and what enrolls again one by one."""
-    from edge_app.core.errors import UsageError
     from edge_app.core.task import Task
     from edge_app.gallery.enrollment import EnrollOptions
     from edge_app.model_store.catalogue import builds
@@ -200,7 +201,15 @@ def _reenrolling(args: Arguments) -> tuple[GallerySession, Iterator[Reenrolled]]
 
 
 def run_import(args: Arguments) -> int:
-    """Take in a file of encodings."""
+    """Take in an exported gallery, or a file of encodings."""
+    from edge_app.gallery.archive import is_archive
+
+    if is_archive(args.file):
+        return _import_gallery(args)
+    if args.model is None:
+        raise UsageError(
+            f"{args.file} is no exported gallery", expected="--model with the embedder that its encodings come from"
+        )
     from edge_app.gallery.import_encodings import check_model, import_encodings, read_encodings
     from edge_app.model_store.catalogue import builds, open_entry
 
@@ -218,6 +227,27 @@ def run_import(args: Arguments) -> int:
     options.say(f"{len(added)} name{_s(len(added))} with {total} template{_s(total)} imported for {entry.id}")
     if home.settings().embedder != entry.id:
         options.say(f"to match them: edge-app models use {entry.id}")
+    return 0
+
+
+def _import_gallery(args: Arguments) -> int:
+    from edge_app.gallery.archive import import_gallery
+    from edge_app.gallery.keys import passphrase
+
+    home, vault = _open(args)
+    with vault:
+        vault.unlock()
+        found = import_gallery(vault, args.file, passphrase(what="of the exported file"))
+    if args.json:
+        people = [{"name": name, "templates": count} for name, count in found.people.items()]
+        options.print_json({"people": people, "held": list(found.held), "models": list(found.models)})
+        return 0
+    total = sum(found.people.values())
+    options.say(f"{len(found.people)} name{_s(len(found.people))} with {total} template{_s(total)} imported")
+    if found.held:
+        options.say(f"here already: {', '.join(found.held)}")
+    if found.models and home.settings().embedder not in found.models:
+        options.say(f"their templates are of {', '.join(found.models)}: edge-app models use ID, to match them")
     return 0
 
 

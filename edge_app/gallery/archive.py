@@ -75,7 +75,7 @@ def export_gallery(vault: Vault, out: Path, passphrase: str) -> int:
     with readable_os_errors(out.parent):
         make_private_folder(out.parent)
         try:
-            with replacing(out, replace=False) as scratch, scratch.open("wb") as file:
+            with replacing(out, replace=False) as part, part.open("wb") as file:
                 file.write(MAGIC + salt)
                 pending = json.dumps({"people": len(names)}).encode()
                 for person in vault.people(pictures=True):

@@ -166,7 +166,7 @@ def worth(method: Method) -> str:
     }[method]
 
 
-def passphrase(*, confirm: bool = False) -> str:
+def passphrase(*, confirm: bool = False, what: str = "of the gallery") -> str:
     """The passphrase from the environment, else asked for on the terminal. Raises GalleryError where neither is."""
     if named := os.environ.get(f"{PASSPHRASE}_FILE"):
         try:
@@ -178,10 +178,10 @@ def passphrase(*, confirm: bool = False) -> str:
         return typed
     if not (sys.stdin and sys.stdin.isatty()) or threading.current_thread() is not threading.main_thread():
         raise GalleryError(
-            "the gallery is locked with a passphrase, and there is no terminal to ask for it",
+            f"the passphrase {what} is needed, and there is no terminal to ask for it",
             remedy=f"give it in {PASSPHRASE}, or the path of a file with it in {PASSPHRASE}_FILE",
         )
-    typed = getpass.getpass("passphrase of the gallery: ")
+    typed = getpass.getpass(f"passphrase {what}: ")
     if confirm and getpass.getpass("once more: ") != typed:
         raise UsageError("the two passphrases differ")
     return typed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from edge_app.gallery.records import FIRST_TABLES, SCHEMA, SPOILED
 from edge_app.gallery.sealing import Clear, Sealed, Sealer
 from edge_app.gallery.sqlite_file import damaged
 from edge_app.gallery.storage import Person, Vault, read_person
-from edge_app.system.files import make_private_folder, readable_os_errors, sync_folder
+from edge_app.system.files import make_private_folder, readable_os_errors, settle
 
 MOST_FAULTS: Final = 20
 MOST_BYTES: Final = 4 * 2**30
@@ -88,10 +87,9 @@ def salvage(path: Path, out: Path) -> Saved:
             if not names:
                 raise GalleryError(f"nobody could be saved from {path}", remedy="enroll again; it was left untouched")
             try:
-                os.link(part, out)  # unlike a rename it never replaces
+                settle(part, out, replace=False)
             except FileExistsError:
                 raise GalleryError(f"{out} exists already", expected="the name of a new file") from None
-            sync_folder(out.parent)
         finally:
             part.unlink(missing_ok=True)
             with contextlib.suppress(OSError):

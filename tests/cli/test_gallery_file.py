@@ -1,0 +1,97 @@
+"""The commands about the gallery as a file, as a user and a script meet them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+import pytest
+
+from edge_app.cli import main
+from edge_app.gallery import archive, keys
+from edge_app.gallery.storage import Vault
+from tests.gallery.test_storage import files_hold, shots
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(keys, "_unlocked", {})
+    monkeypatch.setattr(keys, "SCRYPT_N", 2**8)
+    monkeypatch.setattr(archive, "SCRYPT_N", 2**8)
+    monkeypatch.setenv(keys.PASSPHRASE, "correct horse")
+
+
+@pytest.fixture
+def run(home, capsys):
+    with Vault(home.gallery_path) as vault:
+        vault.add("Ada", shots(2), (b"picture", None))
+        vault.add("Bob", shots(1, seed=1))
+
+    def command(*words, code=0):
+        assert main(["gallery", *words, "--home", str(home.path)]) == code
+        return capsys.readouterr()
+
+    return command
+
+
+def test_a_gallery_is_protected_and_opened_again(run, home):
+    assert "protected with passphrase" in run("protect", "--with", "passphrase").out
+    assert not files_hold(home.path, b"Ada")
+    assert "Ada" in run("list").out and "protected with passphrase" in run("check").out
+    assert json.loads(run("protect", "--off", "--json").out) == {"protected": None}
+    assert files_hold(home.path, b"Ada")
+    run("protect", "--off", code=1)
+    assert "one of them" in run("protect", "--off", "--with", "file", code=2).err
+
+
+def test_a_file_beside_the_gallery_says_what_it_is_worth(run):
+    assert "not a stolen disk" in run("protect", "--with", "file").err
+
+
+def test_an_exported_gallery_comes_in_elsewhere(run, home, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "people.edge"
+    assert json.loads(run("export", str(out), "--json").out)["people"] == 2
+    assert "exists already" in run("export", str(out), code=1).err
+    elsewhere = ["--home", str(tmp_path / "elsewhere")]
+    assert main(["gallery", "import", str(out), *elsewhere]) == 0
+    assert "2 names with 3 templates" in capsys.readouterr().out
+    monkeypatch.setenv(keys.PASSPHRASE, "another horse")
+    assert main(["gallery", "import", str(out), *elsewhere]) == 1
+    assert "the passphrase it was exported with" in capsys.readouterr().err
+    (tmp_path / "x.npz").write_bytes(b"PK")
+    assert main(["gallery", "import", str(tmp_path / "x.npz"), *elsewhere]) == 2
+    assert "--model" in capsys.readouterr().err
+
+
+def test_a_damaged_gallery_is_checked_and_salvaged(run, home, tmp_path):
+    db = sqlite3.connect(home.gallery_path, isolation_level=None)
+    db.execute("UPDATE template SET vector = x'00' WHERE identity = 2")
+    db.execute("UPDATE identity SET name = x'2b1b5b324a' WHERE id = 2")
+    db.close()
+    told = run("check", code=1)
+    assert "number 2" in told.out and "salvage OUT" in told.err and "\x1b" not in told.out
+    assert json.loads(run("check", "--json", code=1).out)["faults"]
+    found = json.loads(run("salvage", str(tmp_path / "saved.db"), "--json", code=1).out)
+    assert found["saved"] == ["Ada"] and len(found["lost"]) == 1
+    with Vault(tmp_path / "saved.db") as vault:
+        assert vault.names() == ("Ada",)
+    assert "exists already" in run("salvage", str(tmp_path / "saved.db"), code=1).err
+
+
+def test_the_trail_tells_people_by_the_name_they_have_now(run):
+    run("rename", "Ada", "Ada Lovelace")
+    run("forget", "Bob", "--yes")
+    events = json.loads(run("audit", "--json").out)["events"]
+    assert [(e["happening"], e["name"]) for e in events] == [
+        ("enroll", "Ada Lovelace"), ("enroll", None), ("rename", "Ada Lovelace"), ("forget", None)
+    ]  # fmt: skip
+    assert "number 2 (forgotten)" in run("audit").out
+
+
+def test_old_people_go_and_it_is_said(run):
+    told = run("retention", "--last-seen", "365d", "--yes").out
+    assert "people go after 365 days unseen" in told and "gone: Ada, Bob" in told
+    assert json.loads(run("list", "--json").out)["people"] == []
+    assert "365 days" in run("retention").out
+    assert "everybody is kept" in run("retention", "--last-seen", "off").out
+    assert "no age" in run("retention", "--last-seen", "soon", code=2).err
