@@ -16,7 +16,7 @@ from edge_app.core.errors import CameraError
 if TYPE_CHECKING:
     from edge_app.live.events import LiveEvent
     from edge_app.media.cameras import CameraInfo
-    from edge_app.notify.watcher import OutletOptions
+    from edge_app.notify.outlets import OutletOptions
     from edge_app.system.settings import Settings
 
 _SOURCE_HELP = "camera number or device, video, folder, http or rtsp address, or 'sample'"
@@ -87,7 +87,8 @@ def cameras_command() -> Command:
 
 def run_watch(args: Arguments) -> int:
     """Print events until the source is over or a signal comes."""
-    from edge_app.notify.watcher import Outlets, Stop, as_json, watch
+    from edge_app.notify.outlets import Outlets, as_json
+    from edge_app.notify.watcher import Stop, watch
 
     with Stop() as stop, Outlets(_outlets(args), options.warn) as outlets:
         session = output.open_chosen(args)
@@ -136,9 +137,11 @@ def run_cameras(args: Arguments) -> int:
 
 def _outlets(args: Arguments) -> OutletOptions:
     """Who is to be told; refuses programs and limits that cannot work before anything is loaded."""
-    from edge_app.notify.delivery import Broker, Webhook
     from edge_app.notify.hooks import Command, HookOptions
-    from edge_app.notify.watcher import OutletOptions
+    from edge_app.notify.mqtt import Broker
+    from edge_app.notify.outlets import OutletOptions
+    from edge_app.notify.webhook import Webhook
+    from edge_app.system.data_folder import Home
 
     # A command line can be read by every user of the machine; the environment cannot.
     webhook = args.webhook or os.environ.get("EDGE_APP_WEBHOOK")
@@ -149,7 +152,7 @@ def _outlets(args: Arguments) -> OutletOptions:
             "unknown": [Command.parse(text) for text in args.on_unknown],
             "left": [Command.parse(text) for text in args.on_left],
         },
-        limits=HookOptions(args.cooldown, args.hook_timeout, args.hook_limit),
+        limits=HookOptions(args.cooldown, args.hook_timeout, args.hook_limit, Home.locate(args.home).path.absolute()),
         deliveries=[partial(kind, url) for kind, url in ((Webhook, webhook), (Broker, mqtt)) if url],
     )
 

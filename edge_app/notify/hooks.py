@@ -1,8 +1,6 @@
-"""Programs that run when something was seen: hides processes, their time limit, their number, and cool-downs.
+"""Programs that run when something was seen, within a time limit and a number, each once in a while for each person.
 
-In: a command line as the user typed it, and for each run a text for its standard input and variables for its
-environment. Out: nothing but what the programs do; what went wrong with them is told in one line each. No shell is
-involved, so nothing in a name can become a command.
+No shell is involved, so nothing in a name can become a command.
 """
 
 from __future__ import annotations
@@ -13,20 +11,23 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from edge_app.core.errors import UsageError
+from edge_app.system.data_folder import ENVIRONMENT
 
 Report = Callable[[str], object]
 """Takes one line for the person who runs this; called from any thread."""
 
 PREFIX: Final = "EDGE_APP_"
-"""Variables that start with this are set for hooks; those this process was given are kept from them."""
+"""Variables that start with this are set for hooks; of those this process was given they get the data folder alone."""
 
 _GRACE_S: Final = 0.3
 """Between asking a program to end and killing it."""
@@ -36,6 +37,12 @@ _SLICE_S: Final = 0.2
 
 _STDERR: Final = 2
 """What hooks print goes here: standard output belongs to the events."""
+
+_GUARD: Final = str(Path(__file__).with_name("hook_guard.py"))
+_CAN_GUARD: Final = sys.platform == "linux" and bool(sys.executable) and hasattr(os, "pidfd_open")
+"""Elsewhere what a hook starts in a session of its own outlives it."""
+_GUARD_S: Final = 4.0
+"""Longest time that the guard takes to end everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,8 @@ class HookOptions:
     """A run that takes longer is ended, with everything it started."""
     most_at_once: int = 4
     """Runs beyond this are dropped, and reported."""
+    home: Path | None = None
+    """The data folder that programs of ours find when a hook runs them; None: theirs, as the environment says."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.cooldown_s < float("inf"):
@@ -115,8 +124,12 @@ class Hooks:
             self._report(f"the hook {command.name} was dropped: {self._options.most_at_once} run already")
             return False
         self._last_s[key] = now_s
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-        environment = {**inherited, **variables}
+        # The others may hold passwords of a webhook or a broker.
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(PREFIX) or name == ENVIRONMENT
+        }
+        home = {} if self._options.home is None else {ENVIRONMENT: str(self._options.home)}
+        environment = {**inherited, **home, **variables}
         # A daemon, so that a program that cannot be killed does not keep this process from ending.
         thread = threading.Thread(
             target=self._supervise, args=(command, text, environment), name=f"hook {command.name}", daemon=True
@@ -139,39 +152,69 @@ class Hooks:
     def _supervise(self, command: Command, text: str, environment: Mapping[str, str]) -> None:
         """One run, from start to end, in a thread of its own: nobody else may reap the process."""
         try:
-            process = subprocess.Popen(  # no shell
-                command.argv, stdin=subprocess.PIPE, stdout=_STDERR, env=environment, start_new_session=True
-            )
-            self._feed(process, text)
-            problem = self._outcome(process)
-            if problem:
-                self._report(f"the hook {command.name} {problem}")
+            # A file and not a pipe: whether the program reads it or not, nobody waits for it.
+            with tempfile.TemporaryFile() as given:
+                given.write(text.encode() + b"\n")
+                given.seek(0)
+                problem = self._run(command, environment, given)
         except OSError as error:
-            self._report(f"the hook {command.name} cannot be started ({error.strerror})")
+            problem = f"cannot be started ({error.strerror})"
         finally:
             self._free.release()
+        if problem:
+            self._report(f"the hook {command.name} {problem}")
 
-    def _feed(self, process: subprocess.Popen[bytes], text: str) -> None:
-        """Write the input, which fits into the pipe whether it is read or not."""
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # it may end without reading
-            pipe.write(text.encode() + b"\n")
-
-    def _outcome(self, process: subprocess.Popen[bytes]) -> str:
-        """Wait for the end, or bring it about; "" when all went well."""
-        deadline_s = time.monotonic() + self._options.timeout_s
+    def _run(self, command: Command, environment: Mapping[str, str], given: IO[bytes]) -> str:
+        """Run it to its end, or bring that about; "" when all went well. Raises OSError."""
+        limit_s = self._options.timeout_s
+        guard = [sys.executable, "-I", "-S", _GUARD, str(limit_s)] if _CAN_GUARD else []
+        process = subprocess.Popen(  # no shell
+            [*guard, *command.argv],
+            stdin=given,
+            stdout=subprocess.PIPE if guard else _STDERR,
+            env=environment,
+            start_new_session=True,
+        )
+        deadline_s = time.monotonic() + limit_s + (_GUARD_S if guard else 0)
         while (left_s := deadline_s - time.monotonic()) > 0 and not self._hurry.is_set():
-            try:
-                code = process.wait(min(left_s, _SLICE_S))
-            except subprocess.TimeoutExpired:
-                continue
-            return f"ended with exit code {code}" if code else ""
-        stopped = "was ended with this program" if left_s > 0 else f"was ended after {self._options.timeout_s:g} s"
-        return stopped if _end_group(process) else "does not end"
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(min(left_s, _SLICE_S))
+                break
+        else:
+            if guard:
+                process.terminate()
+            if not guard or not _has_ended(process, _GUARD_S):
+                _end_group(process)
+        word = "limit" if left_s <= 0 else "stopped" if self._hurry.is_set() else f"exit {process.returncode}"
+        if process.stdout is not None:
+            with process.stdout as told:  # nothing comes of a guard that was ended before it began
+                word = told.read(100).decode(errors="replace") or word
+        return _problem(word, limit_s)
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> bool:
-    """End a program and all that it started; True when the program itself is gone."""
+def _problem(word: str, limit_s: float) -> str:
+    """What the guard's word means to a person; "" when all went well."""
+    kind, _, number = word.partition(" ")
+    if kind == "exit":
+        return "" if number == "0" else f"ended with exit code {number}"
+    if kind == "signal":
+        return f"ended with exit code -{number}"
+    if kind == "errno":
+        return f"cannot be started ({os.strerror(int(number))})"
+    if kind == "stopped":
+        return "was ended with this program"
+    return f"{'left programs running, which were' if kind == 'left' else 'was'} ended after {limit_s:g} s"
+
+
+def _has_ended(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout_s)
+        return True
+    return False
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a program and what is left of its group."""
     if os.name != "posix":
         process.kill()
     else:
@@ -179,11 +222,7 @@ def _end_group(process: subprocess.Popen[bytes]) -> bool:
         _signal_group(process.pid, signal.SIGTERM)
         time.sleep(_GRACE_S)
         _signal_group(process.pid, signal.SIGKILL)
-    try:
-        process.wait(1)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+    _has_ended(process, 1)
 
 
 def _signal_group(group: int, number: int) -> None:

@@ -1,35 +1,26 @@
-"""The watcher: hides the live loop's thread, signals, and how one event reaches hooks, webhook and broker.
-
-Flows in: a workbench or a reader, a source, and what the user wants told to whom. Flows out: `LiveEvent`s in order,
-until the source is over, a signal or a deadline ends it; and a yes or no for one person.
-"""
+"""Watching a source without a screen: its events in order, until it is over or a signal or a deadline ends it."""
 
 from __future__ import annotations
 
-import json
 import queue
 import signal
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
 from edge_app.core.errors import EdgeError, UsageError
 from edge_app.core.names import valid_name
 from edge_app.core.suggest import did_you_mean
-from edge_app.live.events import EventName, LiveEvent
+from edge_app.live.events import LiveEvent
 from edge_app.live.update import Update, WorkerOptions
 from edge_app.live.worker import Worker
 from edge_app.media.live_camera import CameraState, CameraStatus, LiveOptions
-from edge_app.notify.delivery import Delivery, close_all
-from edge_app.notify.hooks import Command, HookOptions, Hooks, Report, variables
+from edge_app.notify.hooks import Report
 from edge_app.recognition.faces import PeopleSession
 from edge_app.recognition.session import Session
-
-DRAIN_S: Final = 5.0
-"""What hooks that run and events that wait for a server get when the watcher ends."""
 
 _POLL_S: Final = 0.2
 """A signal is answered within this time even when nothing happens."""
@@ -168,56 +159,3 @@ def is_seen(bench: PeopleSession, name: str, source: str, timeout_s: float, repo
     deadline_s = time.monotonic() + timeout_s
     with Stop() as stop, closing(watch(bench, source, stop, report, deadline_s=deadline_s)) as events:
         return any(event.event == "recognized" and event.name == name for event in events)
-
-
-@dataclass(frozen=True, slots=True)
-class OutletOptions:
-    """Who is told of events, besides standard output."""
-
-    hooks: Mapping[EventName, Sequence[Command]] = field(default_factory=dict)
-    """Programs by the event that runs them."""
-    limits: HookOptions = field(default_factory=HookOptions)
-    deliveries: Sequence[Callable[[Report], Delivery]] = ()
-    """What opens the webhook and the broker."""
-    drain_s: float = DRAIN_S
-    """How long hooks and deliveries may go on at the end."""
-
-
-class Outlets:
-    """Hands every event to the hooks that wait for it and to all deliveries; use it in a `with` statement."""
-
-    def __init__(self, options: OutletOptions, report: Report) -> None:
-        self._options = options
-        self._report = report
-        self._hooks = Hooks(options.limits, report)
-        self._deliveries = tuple(opened(report) for opened in options.deliveries)
-
-    def take(self, event: LiveEvent) -> None:
-        """Tell of one event; never waits."""
-        text = as_json(event)
-        for delivery in self._deliveries:
-            delivery.send(text)
-        for command in self._options.hooks.get(event.event, ()):
-            facts = {key: value for key, value in event.as_dict().items() if key != "classes"}  # a list is no variable
-            self._hooks.fire(command, event.name, text, variables(facts))
-
-    def close(self) -> None:
-        """Let what has begun come to its end, within the time for that; tells how much did not."""
-        deadline_s = time.monotonic() + self._options.drain_s
-        lost = close_all(self._deliveries, self._options.drain_s)
-        if lost:
-            self._report(f"{lost} event{'s were' if lost > 1 else ' was'} not delivered")
-        self._hooks.close(max(0.0, deadline_s - time.monotonic()))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def as_json(event: LiveEvent) -> str:
-    """The event as one line of JSON, the same on standard output, for hooks, webhook and broker."""
-    return json.dumps(event.as_dict(), ensure_ascii=False, allow_nan=False)

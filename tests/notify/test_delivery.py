@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import shutil
@@ -18,7 +19,10 @@ from typing import Self
 import pytest
 
 from edge_app.core.errors import EdgeError, UsageError
-from edge_app.notify.delivery import Address, Broker, DeliveryOptions, Webhook, close_all
+from edge_app.notify.address import Address
+from edge_app.notify.delivery import DeliveryOptions, close_all
+from edge_app.notify.mqtt import Broker
+from edge_app.notify.webhook import Webhook
 from tests.notify.mqtt_broker import Listener, Mosquitto
 
 QUICK = DeliveryOptions(retry_first_s=0.01, retry_max_s=0.05, request_s=5)
@@ -131,6 +135,17 @@ def test_tries_come_to_an_end_and_the_next_event_gets_its_chance() -> None:
     assert len(told) == 1
 
 
+def test_the_waits_between_tries_double_to_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server([500] * 6) as server:
+        options = DeliveryOptions(tries=6, retry_first_s=0.5, retry_max_s=3)
+        hook = Webhook(f"http://127.0.0.1:{server.port}/", lambda _: None, options)
+        waits_s: list[float] = []
+        monkeypatch.setattr(hook._given_up, "wait", lambda wait_s: waits_s.append(wait_s) and False)
+        hook.send("{}")
+        assert hook.close(20) == 1
+    assert waits_s == [0.5, 1, 2, 3, 3]
+
+
 def test_a_server_that_asks_to_wait_is_waited_for_but_not_for_ever() -> None:
     with Server([429], answers={"Retry-After": "3600"}) as server:
         hook = Webhook(f"http://127.0.0.1:{server.port}/", pytest.fail, DeliveryOptions(retry_first_s=0, retry_max_s=1))
@@ -176,6 +191,130 @@ def test_nobody_listening_is_told_in_words() -> None:
     hook.send("{}")
     assert hook.close(20) == 1
     assert told == [f"http://127.0.0.1:{port} did not take an event: Connection refused"]
+
+
+class Dripping:
+    """Takes connections and sends `piece` over and over, a little at a time, and never an end."""
+
+    def __init__(self, first: bytes, piece: bytes) -> None:
+        self._first, self._piece = first, piece
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self.connections = 0
+        self._ending = threading.Event()
+        self._threads = [threading.Thread(target=self._accept)]
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        for thread in self._threads:
+            thread.join()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._threads.append(threading.Thread(target=self._drip, args=(connection,)))
+            self._threads[-1].start()
+
+    def _drip(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(self._first)
+            while not self._ending.wait(0.05):
+                connection.sendall(self._piece)
+
+
+@pytest.mark.parametrize(
+    ("first", "piece"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 204 No Content\r\n", b"X: 1\r\n"),
+        (b"HTTP/1.1 2", b"0"),
+        (b"HTTP/1.1 100 Continue\r\n", b"x"),
+    ],
+)
+def test_a_server_that_never_comes_to_an_end_is_given_its_time_and_no_more(first: bytes, piece: bytes) -> None:
+    told: list[str] = []
+    with Dripping(first, piece) as server:
+        options = DeliveryOptions(tries=2, retry_first_s=0.01, request_s=0.6)
+        hook = Webhook(f"http://127.0.0.1:{server.port}/", told.append, options)
+        hook.send("{}")
+        wait_for(lambda: told)
+        assert hook.close(5) == 1
+        assert server.connections == 2
+    assert told == [f"http://127.0.0.1:{server.port} did not take an event: it does not answer"]
+
+
+def test_a_server_that_does_not_finish_its_handshake_is_given_its_time_too(own_certificate: Path) -> None:
+    told: list[str] = []
+    with Dripping(b"", b"\x16") as server:
+        options = DeliveryOptions(tries=1, request_s=0.6)
+        hook = Webhook(f"https://localhost:{server.port}/", told.append, options)
+        hook.send("{}")
+        wait_for(lambda: told)
+        assert hook.close(5) == 1
+
+
+def test_whatever_goes_wrong_the_next_event_gets_its_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    with Server() as server:
+        hook = Webhook(f"http://127.0.0.1:{server.port}/", told.append, QUICK)
+        post, numbers = hook._post, []
+
+        def odd(number: int, text: str) -> None:
+            numbers.append(number)
+            if number == 1:
+                raise LookupError("idna")
+            post(number, text)
+
+        monkeypatch.setattr(hook, "_post", odd)
+        hook.send("1")
+        hook.send("2")
+        assert hook.close(20) == 1
+    assert (numbers, server.bodies) == ([1, 2], ["2"])
+    assert told == [f"http://127.0.0.1:{server.port} did not take an event: LookupError"]
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".org", "a..b", ".org", "xn--" + "a" * 70, "ü" * 60])
+@pytest.mark.parametrize("kind", [Webhook, Broker])
+def test_a_host_that_no_name_service_takes_is_refused_at_once(kind: type[Webhook] | type[Broker], host: str) -> None:
+    scheme = "https" if kind is Webhook else "mqtt"
+    with pytest.raises(UsageError, match=r"name that cannot be one|cannot be read"):
+        kind(f"{scheme}://{host}/topic", pytest.fail)
+
+
+def test_a_broker_whose_certificate_is_not_trusted_is_told_as_that(own_certificate: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own_certificate / "cert.pem", own_certificate / "key.pem")
+    told: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    with connection, contextlib.suppress(OSError):
+                        context.wrap_socket(connection, server_side=True).close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        broker = Broker(f"mqtts://localhost:{port}/topic", told.append, QUICK)
+        wait_for(lambda: told)
+        broker.close(0)
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert told[0].startswith(
+        f"mqtts://localhost:{port} has a certificate that is not trusted (self-signed certificate"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -196,3 +197,86 @@ def test_descriptors_are_not_leaked() -> None:
     for _ in range(5):
         run()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_hook_that_does_not_read_a_long_input_holds_nobody_up() -> None:
+    problems: list[str] = []
+    hooks = Hooks(HookOptions(timeout_s=1, most_at_once=1), problems.append)
+    assert hooks.fire(Command.parse("sleep 600"), "A", "x" * 1_000_000, {})
+    wait_for(lambda: problems)
+    assert problems == ["the hook sleep was ended after 1 s"]
+    wait_for(lambda: hooks.fire(Command.parse("true"), "B", "", {}))  # its place is free again
+    hooks.close(10)
+
+
+def test_a_long_input_arrives_whole(tmp_path: Path) -> None:
+    code = "import sys, pathlib; pathlib.Path(sys.argv[1], 'size').write_text(str(len(sys.stdin.read())))"
+    hooks = Hooks(HookOptions(), pytest.fail)
+    hooks.fire(Command.parse(script(tmp_path, code)), None, "x" * 1_000_000, {})
+    hooks.close(20)
+    assert (tmp_path / "size").read_text() == "1000001"
+
+
+ESCAPES = {
+    "a session of its own": "import os, sys, time\nif os.fork() == 0:\n    os.setsid()\n    {mark}\ntime.sleep(600)",
+    "a daemon": """import os, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    {mark}
+    time.sleep(600)
+time.sleep(600)""",
+    "a daemon of a hook that has ended": """import os, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    {mark}
+    time.sleep(600)
+""",
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process of another session is found on Linux only")
+@pytest.mark.parametrize("escape", ESCAPES)
+@pytest.mark.parametrize("ended_by", ["limit", "close", "death"])
+def test_nothing_that_a_hook_started_outlives_it(tmp_path: Path, escape: str, ended_by: str) -> None:
+    mark = "at = sys.argv[1]; open(at + '/part', 'w').write(str(os.getpid())); os.rename(at + '/part', at + '/pid')"
+    command = script(tmp_path, ESCAPES[escape].replace("{mark}", mark))
+    problems: list[str] = []
+    if ended_by == "death":
+        program = (
+            "import sys, time\nfrom edge_app.notify.hooks import *\n"
+            "Hooks(HookOptions(), print).fire(Command.parse(sys.argv[1]), None, '', {})\ntime.sleep(600)"
+        )
+        watcher = subprocess.Popen([sys.executable, "-c", program, command])
+    else:
+        hooks = Hooks(HookOptions(timeout_s=2 if ended_by == "limit" else 60), problems.append)
+        hooks.fire(Command.parse(command), None, "", {})
+    wait_for((tmp_path / "pid").exists)
+    pid = int((tmp_path / "pid").read_text())
+    assert is_alive(pid)
+    if ended_by == "death":
+        watcher.kill()
+        watcher.wait()
+    else:
+        hooks.close(0 if ended_by == "close" else 20)
+    wait_for(lambda: not is_alive(pid))
+    if ended_by == "limit":
+        left = "left programs running, which were" if "has ended" in escape else "was"
+        assert problems == [f"the hook {Path(sys.executable).name} {left} ended after 2 s"]
+
+
+def test_a_hook_finds_the_data_folder_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import json, os, sys, pathlib; pathlib.Path(sys.argv[1], 'env').write_text(json.dumps(dict(os.environ)))"
+    monkeypatch.setenv("EDGE_APP_HOME", "/from/the/environment")
+    monkeypatch.setenv("EDGE_APP_MQTT", "mqtt://door:hush@host/topic")
+    found = []
+    for home in (None, Path("/from/the/option")):
+        hooks = Hooks(HookOptions(home=home), pytest.fail)
+        hooks.fire(Command.parse(script(tmp_path, code)), None, "", {})
+        hooks.close(20)
+        found.append(json.loads((tmp_path / "env").read_text()))
+    assert [env.get("EDGE_APP_HOME") for env in found] == ["/from/the/environment", "/from/the/option"]
+    assert "EDGE_APP_MQTT" not in found[0]
