@@ -1,7 +1,4 @@
-"""Aligned faces become points on a sphere.
-
-Hides batching and normalization. Flows in: upright crops, or a picture with its faces. Flows out: `Embedding`s.
-"""
+"""Runs an embedder: aligned crops in, unit vectors out."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ import numpy as np
 from edge_app.core.errors import ModelError
 from edge_app.core.types import Embedding, Face, Float32s, Pixels
 from edge_app.inference.geometry import align, crop_named, to_input
+from edge_app.inference.light import clear_crop
 from edge_app.inference.onnx_model import Model
 
 _BATCH: Final = 16
@@ -50,7 +48,12 @@ class Embedder:
         return [Embedding(vector, self.model_id) for vector in self.vectors(crops)]
 
     def vectors(self, crops: Pixels) -> Float32s:
-        """Embed (N, S, S, 3) uint8 RGB crops to raw (N, D) float32, not normalized: the evaluator's view."""
+        """Embed (N, S, S, 3) uint8 RGB crops to raw (N, D) float32, not normalized: the evaluator's view.
+
+        Faces that are dark or noisy are lifted and smoothed first.
+        """
+        if self.card.task == "face-embedding" and len(crops):
+            crops = np.stack([clear_crop(crop) for crop in crops])
         parts = [
             self._model.run(to_input(crops[start : start + _BATCH], self.card.input))[0]
             for start in range(0, len(crops), _BATCH)

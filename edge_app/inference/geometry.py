@@ -88,7 +88,24 @@ def align(pixels: Pixels, landmarks: Float32s, crop: str) -> Pixels:
     template = crop_named(crop)
     matrix = similarity_transform(np.asarray(landmarks, np.float64), np.asarray(template.landmarks, np.float64))
     size = template.size_px
-    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    return _warped(pixels, matrix, size, float(np.hypot(matrix[0, 0], matrix[1, 0])))
+
+
+def cut_square(pixels: Pixels, centre: Matrix, side_px: float, roll_deg: float, size: int) -> tuple[Pixels, Matrix]:
+    """Cut a turned square out of a picture: (size, size, 3) uint8, black outside, and the way back.
+
+    `centre` (2,) and `side_px` in the picture's pixels; `roll_deg` turns the square clockwise as seen. The returned
+    (2, 3) matrix brings x, y of the cut-out to the picture.
+    """
+    scale, angle = size / side_px, np.deg2rad(roll_deg)
+    linear = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) * scale
+    matrix = np.column_stack([linear, (size - 1) / 2 - linear @ centre])
+    back = np.linalg.inv(linear)
+    way_back = np.column_stack([back, -back @ matrix[:, 2]])
+    return _warped(pixels, matrix, size, scale), way_back
+
+
+def _warped(pixels: Pixels, matrix: Matrix, size: int, scale: float) -> Pixels:
     if scale < 0.5:
         pixels, matrix = _shrunk_region(pixels, matrix, size, scale)
     return cast(Pixels, cv2.warpAffine(pixels, matrix, (size, size), flags=cv2.INTER_LINEAR))

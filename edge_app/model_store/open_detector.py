@@ -5,6 +5,7 @@ from __future__ import annotations
 from edge_app.core.errors import UsageError
 from edge_app.core.task import Task
 from edge_app.inference.detector import DETECTORS, Detector, DetectorOptions
+from edge_app.inference.landmarks import LandmarkFinder
 from edge_app.inference.mtcnn import MtcnnCascade
 from edge_app.inference.onnx_model import Model
 from edge_app.inference.yunet import YuNet
@@ -17,18 +18,21 @@ def open_detector(
     options: DetectorOptions | None = None,
     threads: int | None = None,
     home: Home | None = None,
+    *,
+    refine: bool = True,
 ) -> Detector:
     """Load a detector: "yunet" or "mtcnn", which ship, or the id of a YuNet that the user installed in `home`.
 
+    `refine`: find a YuNet's landmarks anew with MTCNN's O-Net, as every threshold that ships supposes.
     Raises UsageError for another name and for a model that is none, ModelError for a file that has changed.
     """
-    if name == "yunet":
-        return Detector(name, YuNet(shipped.load("yunet", threads=threads)).find, options)
     if name == "mtcnn":
         nets = [shipped.load(f"mtcnn-{part}", threads=threads) for part in ("pnet", "rnet", "onet")]
         cascade = MtcnnCascade(*nets)
         return Detector(name, lambda pixels, opts: cascade.find(pixels, opts.min_face_px), options)
-    return Detector(name, YuNet(_installed(name, threads, home)).find, options)
+    network = shipped.load("yunet", threads=threads) if name == "yunet" else _installed(name, threads, home)
+    landmarks = LandmarkFinder(shipped.load("mtcnn-onet", threads=1)) if refine else None
+    return Detector(name, YuNet(network, refined=refine).find, options, landmarks)
 
 
 def _installed(name: str, threads: int | None, home: Home | None) -> Model:
