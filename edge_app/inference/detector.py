@@ -93,7 +93,7 @@ class Detector:
             return [Checked(face, 0.0) for face in _faces(self._find(pixels, options), width, height)]
         asked = replace(options, min_score=max(0.05, options.min_score - _LESS_SURE))
         faces = _faces(self._find(pixels, asked), width, height)
-        checked = self._landmarks.refine(pixels, faces)
+        checked = self._landmarks.refine(pixels, faces, options.min_score)
         return [one for one in checked if one.doubt < _doubt_allowed(one.face.score, options.min_score)]
 
 

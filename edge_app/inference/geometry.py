@@ -7,6 +7,7 @@ so what a network is trained on and what it is served cannot drift apart.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -97,12 +98,12 @@ def cut_square(pixels: Pixels, centre: Matrix, side_px: float, roll_deg: float, 
     `centre` (2,) and `side_px` in the picture's pixels; `roll_deg` turns the square clockwise as seen. The returned
     (2, 3) matrix brings x, y of the cut-out to the picture.
     """
-    scale, angle = size / side_px, np.deg2rad(roll_deg)
-    linear = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) * scale
+    scale, angle = size / side_px, math.radians(roll_deg)
+    cos, sin = math.cos(angle), math.sin(angle)
+    linear = np.array([[cos, sin], [-sin, cos]]) * scale
     matrix = np.column_stack([linear, (size - 1) / 2 - linear @ centre])
-    back = np.linalg.inv(linear)
-    way_back = np.column_stack([back, -back @ matrix[:, 2]])
-    return _warped(pixels, matrix, size, scale), way_back
+    back = linear.T / scale**2
+    return _warped(pixels, matrix, size, scale), np.column_stack([back, centre - back @ np.full(2, (size - 1) / 2)])
 
 
 def _warped(pixels: Pixels, matrix: Matrix, size: int, scale: float) -> Pixels:

@@ -8,6 +8,7 @@ Zhang et al. 2016, Joint face detection and alignment using multitask cascaded n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -31,7 +32,7 @@ _AGAIN_DEG: Final = 8.0
 _AGAIN_SHARE: Final = 0.12
 """A square that turns out to lie crooked by so many degrees, or shifted or scaled by this share of its side, is cut
 anew."""
-_DOUBT: Final = 0.01
+_DOUBT: Final = 1e-3
 """O-Net's probability of no face from which a face may lie another way up than it seems."""
 _USUAL_SCORE: Final = 0.85
 _USUAL_ROLL_DEG: Final = 40.0
@@ -64,22 +65,12 @@ class _Square:
 class _Look:
     """What O-Net sees in a square."""
 
-    square: _Square
     landmarks: Float32s
     doubt: float
-
-    @property
-    def fitting(self) -> _Square:
-        """The square in which these landmarks would lie where O-Net expects them."""
-        return _square_of(self.landmarks)
-
-    @property
-    def missed(self) -> bool:
-        """Whether the square lies so far from the fitting one that another look pays."""
-        fitting, square = self.fitting, self.square
-        turn = (fitting.roll_deg - square.roll_deg + 180) % 360 - 180
-        shift = float(np.linalg.norm(fitting.centre - square.centre)) / square.side_px
-        return abs(turn) > _AGAIN_DEG or max(shift, abs(fitting.side_px / square.side_px - 1)) > _AGAIN_SHARE
+    fitting: _Square
+    """The square in which these landmarks would lie where O-Net expects them."""
+    missed: bool
+    """Whether the square lay so far from the fitting one that another look pays."""
 
 
 class LandmarkFinder:
@@ -90,14 +81,20 @@ class LandmarkFinder:
             raise ModelError(f"{onet.card.id} is of the family {onet.card.family}", expected="mtcnn-onet")
         self._onet = onet
 
-    def refine(self, pixels: Pixels, faces: Sequence[Face]) -> list[Checked]:
+    def refine(self, pixels: Pixels, faces: Sequence[Face], likely: float = 0.0) -> list[Checked]:
         """Find the landmarks of each face of (H, W, 3) uint8 RGB pixels; boxes and scores stay, in the same order.
 
         One face costs one run of O-Net (0.35 ms), a tilted one two or three, one that may lie on its side or upside
-        down up to nine.
+        down up to nine. Of faces that score less than `likely` only the best of a picture is given more than one run, and
+        only where no face scores more: a picture without faces must stay cheap.
         """
-        looks = self._closer(pixels, self._look(pixels, [_first_square(face) for face in faces]))
-        doubtful = [k for k, face in enumerate(faces) if _may_lie_otherwise(face, looks[k])]
+        looks = self._look(pixels, [_first_square(face) for face in faces])
+        worth = [k for k, face in enumerate(faces) if face.score >= likely]
+        if not worth and faces:
+            worth = [max(range(len(faces)), key=lambda k: faces[k].score)]
+        for k, look in zip(worth, self._closer(pixels, [looks[k] for k in worth]), strict=True):
+            looks[k] = look
+        doubtful = [k for k in worth if _may_lie_otherwise(faces[k], looks[k])]
         turned = [_first_square(faces[k]).turned(turn) for k in doubtful for turn in (90.0, 180.0, 270.0)]
         others = self._closer(pixels, self._look(pixels, turned))
         for number, k in enumerate(doubtful):
@@ -123,35 +120,44 @@ class LandmarkFinder:
         points, scores = self._onet.run(to_input(crops, self._onet.card.input), ("landmarks", "scores"))
         # Ten numbers: five x, then five y, as shares of the square.
         shares = points.reshape(-1, 2, 5).transpose(0, 2, 1) * _SIDE_PX - 0.5
-        return [
-            _Look(square, (inside @ back[:, :2].T + back[:, 2]).astype(np.float32), float(score[0]))
-            for square, (_, back), inside, score in zip(squares, cuts, shares, scores, strict=True)
-        ]
+        looks = []
+        for square, (_, back), inside, score in zip(squares, cuts, shares, scores, strict=True):
+            landmarks = inside @ back[:, :2].T + back[:, 2]
+            fitting = _square_of(landmarks)
+            missed = _far_apart(square, fitting)
+            looks.append(_Look(landmarks.astype(np.float32), float(score[0]), fitting, missed))
+        return looks
+
+
+def _far_apart(square: _Square, fitting: _Square) -> bool:
+    turn = (fitting.roll_deg - square.roll_deg + 180) % 360 - 180
+    shift = math.hypot(*(fitting.centre - square.centre)) / square.side_px
+    return abs(turn) > _AGAIN_DEG or max(shift, abs(fitting.side_px / square.side_px - 1)) > _AGAIN_SHARE
 
 
 def roll_of(landmarks: Float32s) -> float:
     """How far a face is turned clockwise as seen, degrees in (-180, 180], by all its five landmarks."""
-    return _square_of(landmarks).roll_deg
+    return _square_of(landmarks.astype(np.float64)).roll_deg
 
 
-def _square_of(landmarks: Float32s) -> _Square:
-    # Landmarks that all fall on one point have no roll; O-Net's never do, a stranger's detector's may.
-    spread = landmarks.astype(np.float64)
-    if float(np.ptp(spread)) < 1e-3:
-        return _Square(spread.mean(axis=0), 1.0, 0.0)
-    fit = similarity_transform(_SHAPE, spread)
+def _square_of(landmarks: Matrix) -> _Square:
+    # Landmarks that all fall on one point have no roll: O-Net's never do, those of a detector that was brought may.
+    if float(np.ptp(landmarks)) < 1e-3:
+        return _Square(landmarks.mean(axis=0), 1.0, 0.0)
+    fit = similarity_transform(_SHAPE, landmarks)
     a, b = float(fit[0, 0]), float(fit[1, 0])
-    centre = fit[:, :2] @ np.array([0.5, 0.5]) + fit[:, 2]
-    return _Square(centre, max(float(np.hypot(a, b)), 1.0), float(np.degrees(np.arctan2(b, a))))
+    return _Square(fit[:, :2].sum(axis=1) / 2 + fit[:, 2], max(math.hypot(a, b), 1.0), math.degrees(math.atan2(b, a)))
 
 
 def _first_square(face: Face) -> _Square:
     """The square about a detected face, turned by the roll of its own landmarks."""
     roll_deg = roll_of(face.landmarks)
+    roll = math.radians(roll_deg)
     side = max(face.width_px, face.height_px)
-    down = np.array([-np.sin(np.deg2rad(roll_deg)), np.cos(np.deg2rad(roll_deg))])
-    centre = np.array([face.box[0] + face.box[2], face.box[1] + face.box[3]], np.float64) / 2
-    return _Square(centre + down * (_BOX_DROP * side), _BOX_SIDE * side, roll_deg)
+    x, y = float(face.box[0] + face.box[2]) / 2, float(face.box[1] + face.box[3]) / 2
+    drop = _BOX_DROP * side
+    centre = np.array([x - math.sin(roll) * drop, y + math.cos(roll) * drop])
+    return _Square(centre, _BOX_SIDE * side, roll_deg)
 
 
 def _may_lie_otherwise(face: Face, look: _Look) -> bool:

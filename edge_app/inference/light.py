@@ -12,6 +12,7 @@ from typing import Final, cast
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_app.core.types import Pixels
 
@@ -25,8 +26,8 @@ which faces of lfw_dev with simulated sensor noise came nearest to their own cle
 at any."""
 _MARGIN: Final = 1.5
 """A whole picture must be so much noisier than a crop before it is smoothed: fine texture passes for noise."""
-_SAMPLE_PX: Final = 256
-"""Side of the middle square that a large picture's noise is measured in."""
+_SAMPLE_PX: Final = 96
+"""Side of the middle square that a large picture's noise is measured in: 0.1 ms."""
 _SECOND_DIFFERENCES: Final = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 
 
@@ -42,14 +43,14 @@ def noise_of(pixels: Pixels) -> float:
     grey = cv2.cvtColor(pixels[top : top + _SAMPLE_PX, left : left + _SAMPLE_PX], cv2.COLOR_RGB2GRAY)
     rough = cv2.filter2D(grey, cv2.CV_32F, _SECOND_DIFFERENCES)[1:-1, 1:-1]
     # Sixth: the root of the kernel's squares; 0.6745: the median of a normal variable's size.
-    return float(np.median(np.abs(rough))) / (6 * 0.6745)
+    return _quantile(np.abs(rough), 0.5) / (6 * 0.6745)
 
 
 def lifted(pixels: Pixels) -> Pixels:
     """The picture multiplied so that its brightest hundredth is bright; the same array where it is not dark."""
     height, width = pixels.shape[:2]
-    step = max(1, min(height, width) // 100)
-    brightest = float(np.percentile(pixels[::step, ::step].max(axis=2), 99))
+    step = max(1, min(height, width) // 48)
+    brightest = _quantile(pixels[::step, ::step].max(axis=2), 0.99)
     if brightest >= _DARK or brightest < 1:
         return pixels
     return cast(Pixels, cv2.convertScaleAbs(pixels, alpha=_LIFTED / brightest))
@@ -72,3 +73,9 @@ def _smoothed(pixels: Pixels, noise: float) -> Pixels:
         if noise >= least:
             return cast(Pixels, cv2.GaussianBlur(pixels, (0, 0), sigma_px))
     return pixels
+
+
+def _quantile(values: NDArray[np.generic], share: float) -> float:
+    flat = values.ravel()
+    place = int(share * (flat.size - 1))
+    return float(np.partition(flat, place)[place])

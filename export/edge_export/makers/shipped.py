@@ -24,6 +24,7 @@ from edge_export.check.faces import Faces, batches_of, bgr, padded, rgb
 from edge_export.check.parity import EXACT_EMBEDDING, QUANTIZED_EMBEDDING, Candidate, Parity, Rule, admit, compare
 from edge_export.graph.card import read_card, rewrite_card
 from edge_export.graph.manifest import record, refresh_manifest
+from edge_export.graph.prelu import without_prelu
 from edge_export.graph.session import Float32s, as_function, one_by_one
 from edge_export.makers import origins, sface, yunet
 from edge_export.makers.origins import Origin
@@ -35,6 +36,8 @@ Progress = Callable[[str, int, int], None]
 
 SAME_MAPS = Rule(max_abs=1e-4)
 """Detectors: scores and offsets agree to a ten-thousandth."""
+_PRELU_WORDS = "PReLU as relu and depthwise 1x1 convolution"
+"""Of SFace, and of MTCNN's networks: O-Net takes 0.31 ms instead of 0.59 for one face (1 thread, AVX-512)."""
 _PARITY_FACES = 240
 _CALIBRATION_FACES = 256
 _INT8_NEEDS_FACES = 100
@@ -118,7 +121,7 @@ def _open_workshop(options: Options, progress: Progress) -> _Workshop:
 
 
 def _make_sface(workshop: _Workshop) -> Iterator[Built]:
-    card = _sface_card(rewrite="batch-norm folded, PReLU as relu and depthwise 1x1 convolution")
+    card = _sface_card(rewrite=f"batch-norm folded, {_PRELU_WORDS}")
     path = workshop.options.output / "sface-fp32.onnx"
     batches = batches_of(rgb(workshop.faces.crops[:_PARITY_FACES]), 8)
     origin = one_by_one(as_function(workshop.sface))
@@ -165,8 +168,9 @@ def _make_mtcnn(workshop: _Workshop) -> Iterator[Built]:
             compare(origin, as_function(model), batches, SAME_MAPS, net.id)  # noqa: B023 - called in this turn only
 
         model, exporter = torch_export.export(module, batches[0], net.signature, judge)
+        model = without_prelu(model)
         spec = InputSpec(net.signature.input, net.side_px, net.side_px, mean=(127.5,) * 3, std=(128.0,) * 3)
-        card = _card(net.id, net.origin, spec, outputs=net.signature.outputs, exporter=exporter)
+        card = _card(net.id, net.origin, spec, outputs=net.signature.outputs, exporter=exporter, rewrite=_PRELU_WORDS)
         path = workshop.options.output / f"{net.id}-fp32.onnx"
         parity = admit(Candidate(model, card, path), origin, batches, SAME_MAPS)
         yield Built(
