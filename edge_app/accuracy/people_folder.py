@@ -90,7 +90,7 @@ class Glance:
 
 def glance(pixels: Pixels, detector: Detector, crop: str, limits: QualityLimits) -> Glance:
     """Find the most prominent face, cut it out, and ask the enrollment gate about the picture."""
-    faces = detector.detect(pixels)
+    faces = detector.detect(pixels, any_way_up=True)
     size_px = (pixels.shape[1], pixels.shape[0])
     chosen = choose_face(faces, size_px, largest=False)
     if not faces:

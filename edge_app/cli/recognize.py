@@ -147,7 +147,7 @@ def _pictures(session: Session, jobs: list[_Job], args: Arguments, namer: _Namer
 
     def look(job: _Job) -> Seen | EdgeError:
         try:
-            seen = session.recognizer.observe(Frame(read_picture(job.path)), explain=args.explain)
+            seen = session.recognizer.observe(Frame(read_picture(job.path)), explain=args.explain, any_way_up=True)
             if args.save is not None:
                 write_picture(namer.name(job.path, ".jpg"), annotate(seen))
         except EdgeError as error:

@@ -85,8 +85,8 @@ class LandmarkFinder:
         """Find the landmarks of each face of (H, W, 3) uint8 RGB pixels; boxes and scores stay, in the same order.
 
         One face costs one run of O-Net (0.35 ms), a tilted one two or three, one that may lie on its side or upside
-        down up to nine. Of faces that score less than `likely` only the best of a picture is given more than one run, and
-        only where no face scores more: a picture without faces must stay cheap.
+        down up to nine. Of faces that score less than `likely` only the best of a picture is given more than one run,
+        and only where no face scores more: a picture without faces must stay cheap.
         """
         looks = self._look(pixels, [_first_square(face) for face in faces])
         worth = [k for k, face in enumerate(faces) if face.score >= likely]

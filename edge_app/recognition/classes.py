@@ -57,12 +57,12 @@ class ClassRecognizer:
         """Whether its graph has class activation maps."""
         return self.classifier.explains
 
-    def observe(self, frame: Frame, *, explain: bool = False) -> Seen:
+    def observe(self, frame: Frame, *, explain: bool = False, any_way_up: bool = False) -> Seen:
         """One finding for the whole picture, or one per face, largest first."""
         if explain and not self.classifier.explains:
             explain = False
         started_s = time.perf_counter()
-        cuts = self._cuts(frame)
+        cuts = self._cuts(frame, any_way_up)
         cut_s = time.perf_counter()
         # One by one: a frame has few faces, and networks that others exported often take one picture only.
         findings = tuple(self._judge(cut, explain) for cut in cuts)
@@ -71,13 +71,13 @@ class ClassRecognizer:
         timings = found | {"classify": (ended_s - cut_s) * 1e3, "total": (ended_s - started_s) * 1e3}
         return Seen(frame, findings, timings)
 
-    def _cuts(self, frame: Frame) -> list[_Cut]:
+    def _cuts(self, frame: Frame, any_way_up: bool) -> list[_Cut]:
         width, height = frame.size_px
         if self._detector is None:
             card = self.card
             area = (0, 0, width, height) if card.crop == "none" else seen_area(width, height, card.input, card.crop)
             return [_Cut(np.array(area, np.float32), frame.pixels, None)]
-        return [self._face(frame.pixels, face) for face in self._detector.detect(frame.pixels)]
+        return [self._face(frame.pixels, face) for face in self._detector.detect(frame.pixels, any_way_up=any_way_up)]
 
     def _face(self, pixels: Pixels, face: Face) -> _Cut:
         crop = self.card.crop

@@ -77,13 +77,13 @@ class FaceRecognizer:
         """The embedder's card."""
         return self.embedder.card
 
-    def observe(self, frame: Frame, *, explain: bool = False) -> Seen:
-        """Detect, align, embed, match; there is no heatmap to `explain` with.
+    def observe(self, frame: Frame, *, explain: bool = False, any_way_up: bool = False) -> Seen:
+        """Detect, align, embed, match; there is no heatmap to `explain` with. `any_way_up`: see `Detector.detect`.
 
         Raises GalleryError when the gallery is of another model.
         """
         watch = _Stopwatch(self._clock, self._clock(), {})
-        faces = self.detector.detect(frame.pixels)
+        faces = self.detector.detect(frame.pixels, any_way_up=any_way_up)
         watch.lap("detect")
         crops = self.embedder.crops(frame.pixels, faces)
         watch.lap("align")
@@ -105,7 +105,7 @@ class FaceRecognizer:
 
         With `box` (4,) x1, y1, x2, y2 only faces with their centre in it count.
         """
-        faces = self.detector.detect(pixels)
+        faces = self.detector.detect(pixels, any_way_up=True)
         if box is not None:
             faces = tuple(face for face in faces if _centre_in(face.box, box))
         face = choose_face(faces, (pixels.shape[1], pixels.shape[0]), largest=largest)

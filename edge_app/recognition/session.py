@@ -39,8 +39,11 @@ class Recognizer(Protocol):
     def explains(self) -> bool:
         """Whether `observe` can say where in a finding it saw its answer."""
 
-    def observe(self, frame: Frame, *, explain: bool = False) -> Seen:
-        """Look at one frame; with `explain` and where it can, findings carry heatmaps. Raises EdgeError."""
+    def observe(self, frame: Frame, *, explain: bool = False, any_way_up: bool = False) -> Seen:
+        """Look at one frame; with `explain` and where it can, findings carry heatmaps. Raises EdgeError.
+
+        `any_way_up`: it is a photograph, in which faces are looked for on their side and upside down too.
+        """
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -79,7 +79,7 @@ class ThingRecognizer:
         """The embedder's id."""
         return LookFor(self.card.id)
 
-    def observe(self, frame: Frame, *, explain: bool = False) -> Seen:
+    def observe(self, frame: Frame, *, explain: bool = False, any_way_up: bool = False) -> Seen:
         """Cut, embed and match one area. There is no heatmap to `explain` with: a name is no class of the network."""
         started_s = time.perf_counter()
         box, crop = self._cut(frame.pixels, self._within(frame.pixels))

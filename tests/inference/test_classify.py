@@ -183,7 +183,7 @@ class Steady:
     def answers(self):
         return self.smoothing.answers
 
-    def read(self, frame: Frame, *, explain: bool = False) -> Seen:
+    def read(self, frame: Frame, *, explain: bool = False, any_way_up: bool = False) -> Seen:
         return self.smoothing.smooth(self.recognizer.observe(frame, explain=explain))
 
 
@@ -226,7 +226,7 @@ class Things:
     def __init__(self) -> None:
         self.match = Match("mug", 0.8, 0.3)
 
-    def observe(self, frame: Frame, *, explain: bool = False) -> Seen:
+    def observe(self, frame: Frame, *, explain: bool = False, any_way_up: bool = False) -> Seen:
         return Seen(frame, (Finding(np.array([0, 0, 9, 9], np.float32), self.match),), {})
 
 

@@ -268,7 +268,7 @@ class MadeUpThings:
     def with_gallery(self, gallery, rule):
         return self
 
-    def observe(self, frame: Frame, *, explain: bool = False) -> Seen:
+    def observe(self, frame: Frame, *, explain: bool = False, any_way_up: bool = False) -> Seen:
         box = np.array([0, 0, *frame.size_px], np.float32) if self.area is None else self.area
         return Seen(frame, (Finding(box, Match(self.names, 0.9, 0.5)),), {})
 

@@ -203,7 +203,7 @@ class HalfReader:
         self.card = card
         self.look_for = LookFor(card.id)
 
-    def observe(self, frame: Frame, *, explain: bool = False) -> Seen:
+    def observe(self, frame: Frame, *, explain: bool = False, any_way_up: bool = False) -> Seen:
         height, width = frame.pixels.shape[:2]
         box = np.array(seen_area(width, height, self.card.input, self.card.crop), np.float32)
         halves = frame.pixels.reshape(height, 2, width // 2, 3).mean(axis=(0, 2, 3)) + 1e-3
@@ -234,7 +234,7 @@ class ThingDouble:
     def with_gallery(self, gallery: Gallery, rule: Any) -> ThingDouble:
         return self
 
-    def observe(self, frame: Frame, *, explain: bool = False) -> Seen:
+    def observe(self, frame: Frame, *, explain: bool = False, any_way_up: bool = False) -> Seen:
         height, width = frame.pixels.shape[:2]
         box = np.array((0, 0, width, height), np.float32) if self.area is None else self.area
         x1, y1, x2, y2 = (round(float(value)) for value in box)
