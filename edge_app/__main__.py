@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import sys
+
+# `-m` puts the current folder first on the path, where a cv2.py or json.py of the user's would be run in place of
+# ours. Before anything else is imported; `os` is loaded already.
+if __name__ == "__main__" and not sys.flags.safe_path and sys.path and sys.path[0] in ("", sys.modules["os"].getcwd()):
+    del sys.path[0]
+
+import signal
 
 # Until the command line is loaded ctrl-C ends the process as it ends any other: there is nothing to tidy up, and
 # Python would show a traceback.
@@ -19,8 +25,4 @@ def start() -> None:
 
 
 if __name__ == "__main__":
-    # `-m` puts the current folder first on the path, where a cv2.py or json.py of the user's would be run in place of
-    # ours.
-    if not sys.flags.safe_path and sys.path and sys.path[0] in ("", __import__("os").getcwd()):
-        del sys.path[0]
     start()

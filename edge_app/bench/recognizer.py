@@ -400,7 +400,7 @@ def _process(folder: Path, runs: int = 5) -> dict[str, Any]:
 def run_and_weigh(command: Sequence[str]) -> tuple[float, float]:
     """Seconds from start to end, and peak resident bytes (0 where the system does not tell)."""
     done = subprocess.run(
-        [sys.executable, "-S", "-c", _LAUNCHER, *command], capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-S", "-c", _LAUNCHER, *command], capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         told = done.stderr.strip().splitlines()
