@@ -14,7 +14,15 @@ from edge_app.core.errors import UsageError
 from edge_app.core.model_card import InputSpec
 from edge_app.inference.geometry import prepare
 from edge_models.data.checks import CheckOptions, scan
-from edge_models.data.folder import find_again, find_unlabelled, hashes_of, read_groups, split_pictures
+from edge_models.data.folder import (
+    find_again,
+    find_unlabelled,
+    folds,
+    hashes_of,
+    keep_together,
+    read_groups,
+    split_pictures,
+)
 
 SPEC = InputSpec("input", 8, 8)
 
@@ -267,6 +275,24 @@ def test_a_drawn_placeholder_is_found_among_photographs_and_not_among_drawings(r
     assert "placeholder" not in kinds(scan(root))
 
 
+def test_what_belongs_together_stays_on_one_side_of_every_split(root):
+    # Six drivers, in both classes alike; a picture of driver b is scaled and lies with driver c's: they are joined.
+    Image.open(root / "cat" / "1.png").resize((80, 60)).save(root / "cat" / "twin.jpg", quality=85)
+    folder = scan(root)
+    driver = ["c" if p.name == "cat/twin.jpg" else "abcdef"[int(p.path.stem) % 6] for p in folder.pictures]
+    held = keep_together(folder, driver)
+    joined = ["b" if d == "c" else d for d in driver]
+    for seed in range(10):
+        split = split_pictures(held, seed=seed)
+        sides = [{joined[i] for i in part} for part in (split.train, split.selection, split.validation)]
+        assert all(sides) and sum(map(len, sides)) == 5
+        assert sorted(split.train + split.selection + split.validation) == list(range(21))
+    learned = [{joined[i] for i in learn} & {joined[i] for i in judge} for learn, judge in folds(held, range(21), 5, 0)]
+    assert len(learned) == 5 and not any(learned)
+    with pytest.raises(UsageError, match=r"of 2 kinds \(a, b\); expected at least 3"):
+        keep_together(folder, ["ab"[i % 2] for i in range(21)])
+
+
 def test_a_split_is_found_again_by_content_wherever_the_pictures_went(root):
     folder = scan(root)
     split = split_pictures(folder, seed=0)
@@ -324,3 +350,6 @@ def test_groups_come_by_name_or_bare_name(root, tmp_path):
     table.write_text("name,kind\nx,y\n")
     with pytest.raises(UsageError, match="lacks a column"):
         read_groups(table, folder)
+    table.write_text("file,driver\ncat/1.png,ann\ncat/1.png,bob\n")
+    with pytest.raises(UsageError, match=r"tells cat/1.png twice, as ann and bob"):
+        read_groups(table, folder, "driver")

@@ -406,6 +406,7 @@ KINDS = [
     pytest.param("siamese", SiameseOptions, id="siamese"),
 ]
 ODD = {
+    "split_by": "the driver",
     "directory": Path("-my pictures"), "output": Path("-runs/it's"), "seed": 3, "weights": Path("~/w x.pth"),
     "loss": {"classifier": "cosine", "siamese": "arcface"}, "mixing": "cutmix", "subject": "face", "device": "cpu",
     "precision": "bf16", "log": "tensorboard", "detector": "mtcnn", "backbone": "timm:vgg11", "base": "timm:vgg11",

@@ -21,7 +21,7 @@ from edge_app.system.files import json_bytes
 from edge_models.classifier.gains import PLAIN, Bools, Comparison, Trial, summary
 from edge_models.classifier.options import METHODS, ClassifierOptions
 from edge_models.classifier.recipe import Workshop, fit_head, hard_targets, logits_of
-from edge_models.classifier.run import compute_bank, scan_told, split_of
+from edge_models.classifier.run import compute_bank, grouped, scan_told, split_of
 from edge_models.classifier.search import chosen
 from edge_models.classifier.small_data import add_pseudo_labels, distilled, with_unlabelled
 from edge_models.data.folder import PictureFolder, Split, find_unlabelled
@@ -101,7 +101,7 @@ def compare(options: ClassifierOptions, plan: Plan, progress: Progress, keep: Pa
         find_unlabelled(options.unlabelled)
     # Named twice is measured once.
     plan = replace(plan, methods=tuple(dict.fromkeys(plan.methods)), seeds=tuple(dict.fromkeys(plan.seeds)))
-    folder = scan_told(options.directory, progress)
+    folder, _ = grouped(scan_told(options.directory, progress), options)
     splits = {seed: split_of(folder, replace(options, seed=seed)) for seed in plan.seeds}
     with ExitStack() as stack:
         if keep is not None:

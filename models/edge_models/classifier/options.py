@@ -92,6 +92,9 @@ class ClassifierOptions:
     ))  # fmt: skip
     groups: Path | None = field(default=None, metadata=told(
         "columns file, group: results per group", "CSV", _PICTURES))  # fmt: skip
+    split_by: str = field(default="", metadata=told(
+        "column of the --groups CSV whose pictures stay on one side of every split: driver, session, part", "COLUMN",
+        _PICTURES))  # fmt: skip
     unlabelled: Path | None = field(default=None, metadata=told(
         "folder of pictures to take pseudo-labels from", "DIR", _SMALL_DATA))  # fmt: skip
     confidence: float = field(default=0.95, metadata=told(

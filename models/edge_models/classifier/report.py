@@ -128,7 +128,9 @@ def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
         "mistakes": _mistakes(names, labels, chances, folder.classes),
         "suspects": [asdict(s) | {"file": folder.pictures[s.index].name} for s in suspects[:SUSPECTS]],
         "suspects_found": len(suspects),
-        "groups": group_figures([about.groups[i] for i in judged], predicted, labels) if about.groups else {},
+        "groups": group_figures(about.groups, held_out.argmax(axis=1), folder.labels)
+        if about.groups and held_out is not None
+        else {},
         "notes": list(about.notes),
         "versions": package_versions(),
     }

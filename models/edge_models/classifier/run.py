@@ -21,7 +21,15 @@ from edge_models.classifier.report import HTML_NAME, JSON_NAME, Circumstances, R
 from edge_models.classifier.search import chosen, search
 from edge_models.data.augment import AugmentOptions, contact_sheet, view_maker
 from edge_models.data.checks import scan
-from edge_models.data.folder import PictureFolder, Split, find_unlabelled, hashes_of, read_groups, split_pictures
+from edge_models.data.folder import (
+    PictureFolder,
+    Split,
+    find_unlabelled,
+    hashes_of,
+    keep_together,
+    read_groups,
+    split_pictures,
+)
 from edge_models.fitting.checkpoint import Checkpoint, save
 from edge_models.fitting.fit import Progress, finish_run, open_run, refuse_folder
 from edge_models.fitting.options import absolute, passed_on
@@ -32,7 +40,7 @@ from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPl
 
 _SHEET_PICTURES: Final = 6
 _CACHE: Final = "cache"
-_AS_0_1_0: Final[Mapping[str, Any]] = {"keep_out": True, "search": 0.0}
+_AS_0_1_0: Final[Mapping[str, Any]] = {"keep_out": True, "search": 0.0, "split_by": ""}
 """Options that 0.1.0 did not have, and how it worked."""
 
 
@@ -75,8 +83,7 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
     notebook = _Notebook(progress)
     with Hold(options.output) as hold:
         _refuse_early(options)
-        folder = scan_told(options.directory, notebook)
-        groups = read_groups(options.groups, folder) if options.groups else None
+        folder, groups = grouped(scan_told(options.directory, notebook), options)
         asked = options = _as_begun(options)
         backbone = None if options.backbone == AUTO else create_backbone(options.backbone, weights=options.weights)
         begun = {"data_sha256": folder.sha256, "base_sha256": backbone.source.origin_sha256 if backbone else AUTO}
@@ -124,6 +131,8 @@ def _as_begun(options: ClassifierOptions) -> ClassifierOptions:
 def _refuse_early(options: ClassifierOptions) -> None:
     """What can be told to be wrong before pictures are read and a folder is made."""
     options.machine.check()
+    if options.split_by and options.groups is None:
+        raise UsageError(f"--split-by {options.split_by} without --groups", expected="a CSV with that column")
     if options.backbone != AUTO:
         check_name(options.backbone)
     elif options.weights is not None:
@@ -159,6 +168,14 @@ def scan_told(directory: Path, progress: Progress) -> PictureFolder:
         files = ", ".join(finding.files[:3]) + (f" and {len(finding.files) - 3} more" if len(finding.files) > 3 else "")
         progress.note(f"{finding.kind}: {files}: {finding.detail}; {finding.action}")
     return folder
+
+
+def grouped(folder: PictureFolder, options: ClassifierOptions) -> tuple[PictureFolder, list[str] | None]:
+    """The folder, with what --split-by names kept on one side of its splits, and the groups of the --groups CSV."""
+    if options.groups is None:
+        return folder, None
+    groups = read_groups(options.groups, folder, options.split_by or "group")
+    return (keep_together(folder, groups) if options.split_by else folder), groups
 
 
 def compute_bank(

@@ -29,7 +29,7 @@ from edge_models.networks.feature_cache import FeatureCache, ViewPlan
 
 FILE: Final = "search.json"
 """Finished trials, in the run's folder."""
-RIDGES: Final = (1.0, 3.0, 10.0)
+RIDGES: Final = (0.3, 1.0, 3.0, 10.0)
 ORDER: Final = ("efficientnet-lite0", "efficientnet-lite2", "efficientnet-lite1")
 """The cheapest first, then the one that won on most folders tried."""
 FOLDS: Final = 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -21,6 +21,8 @@ Kind = Literal[
     "small picture", "placeholder", "imbalance", "nested folder", "stray picture", "stray folder",
 ]  # fmt: skip
 Part = Literal["train", "validation", "test"]
+
+_LEAST_TOGETHER: Final = 3
 
 THUMB_PX: Final = 16
 """Side of the grey thumbnail that near-duplicates are compared by."""
@@ -68,6 +70,8 @@ class PictureFolder:
     groups: NDArray[np.intp]
     """(N,) number of the near-duplicate group of every picture: a group never straddles a split."""
     findings: tuple[Finding, ...]
+    together: bool = False
+    """Whether the groups are the user's, and may be large: splits then take whole ones, in whatever share comes out."""
 
     @property
     def labels(self) -> NDArray[np.intp]:
@@ -180,10 +184,11 @@ def folds(
     return [(learn, judge) for learn, judge in splitter.split(at, labels, folder.groups[at])]
 
 
-def read_groups(path: Path, folder: PictureFolder) -> list[str]:
-    """Read a CSV with the columns `file` and `group`; returns a group per picture, "" where the CSV names none.
+def read_groups(path: Path, folder: PictureFolder, column: str = "group") -> list[str]:
+    """Read a CSV with the columns `file` and `column`; returns a group per picture, "" where the CSV names none.
 
-    A file is given relative to the folder or by its bare name. Raises UsageError for missing columns or no match.
+    A file is given relative to the folder or by its bare name. Raises UsageError for missing columns, no match, or a
+    file that is told twice and differently.
     """
     import csv
 
@@ -192,14 +197,42 @@ def read_groups(path: Path, folder: PictureFolder) -> list[str]:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         why = error.strerror if isinstance(error, OSError) else "no CSV of UTF-8 text"
-        raise UsageError(f"{path} cannot be read ({why})", expected="a CSV with the columns file, group") from error
-    if not rows or not {"file", "group"} <= set(rows[0]):
-        raise UsageError(f"{path} lacks a column", expected="the columns file, group in its first line")
-    table = {str(row["file"]): str(row["group"] or "") for row in rows}
+        raise UsageError(f"{path} cannot be read ({why})", expected=f"a CSV with the columns file, {column}") from error
+    if not rows or not {"file", column} <= set(rows[0]):
+        raise UsageError(f"{path} lacks a column", expected=f"the columns file, {column} in its first line")
+    table: dict[str, str] = {}
+    for row in rows:
+        name, group = str(row["file"]), str(row[column] or "")
+        if table.setdefault(name, group) != group:
+            raise UsageError(f"{path} tells {name} twice, as {table[name]} and {group}", expected="a line per file")
     groups = [table.get(p.name, table.get(Path(p.name).name, "")) for p in folder.pictures]
     if not any(groups):
         raise UsageError(f"no file of {path} is a picture of {folder.root}", expected="names relative to that folder")
     return groups
+
+
+def keep_together(folder: PictureFolder, values: Sequence[str]) -> PictureFolder:
+    """The folder with all pictures of one value (a driver, a session, a part) on one side of every split.
+
+    Pictures without a value go with their near-duplicates alone. Raises UsageError when there are fewer than three
+    values: one each to learn, to choose and to judge by.
+    """
+    names = sorted(set(values) - {""})
+    if len(names) < _LEAST_TOGETHER:
+        raise UsageError(
+            f"the pictures are of {len(names)} kinds ({', '.join(names[:3])})",
+            expected=f"at least {_LEAST_TOGETHER} to keep apart: to learn, to choose and to judge by",
+        )
+    # A near-duplicate group that straddles two values joins them: follow links until nothing changes.
+    label = np.array([names.index(v) if v else -1 for v in values], np.intp)
+    merged = np.where(label >= 0, label, len(names) + folder.groups)
+    while True:
+        before = merged.copy()
+        for groups in (folder.groups, label):
+            for one in np.unique(groups[groups >= 0]):
+                merged[groups == one] = merged[groups == one].min()
+        if (merged == before).all():
+            return replace(folder, groups=merged, together=True)
 
 
 def find_unlabelled(root: Path) -> list[Path]:
@@ -238,6 +271,8 @@ def _fold(folder: PictureFolder, share: float, seed: int) -> NDArray[np.intp]:
     """Fold `seed % k` of division `seed // k`, k being 1 / share."""
     count = max(2, round(1 / share))
     division, fold = divmod(seed, count)
+    if folder.together:
+        return _group_fold(folder, np.arange(len(folder.pictures)), count, division, fold)
     left = np.arange(len(folder.pictures))
     # Each fold is taken from what the folds before it left; the last is all that remains.
     for number in range(fold + 1):
@@ -248,8 +283,23 @@ def _fold(folder: PictureFolder, share: float, seed: int) -> NDArray[np.intp]:
     return last
 
 
+def _group_fold(folder: PictureFolder, indices: NDArray[np.intp], count: int, seed: int, fold: int) -> NDArray[np.intp]:
+    """One of at most `count` folds of whole groups, classes in proportion as far as groups allow."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    groups = folder.groups[indices]
+    count = min(count, len(np.unique(groups)))
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    divided = [judge for _, judge in splitter.split(indices, folder.labels[indices], groups)]
+    # sklearn leaves a fold empty where one group is larger than its share.
+    filled = [judge for judge in divided if len(judge)]
+    return np.asarray(indices[filled[fold % len(filled)]], np.intp)
+
+
 def _take(folder: PictureFolder, indices: NDArray[np.intp], share: float, rng: np.random.Generator) -> NDArray[np.intp]:
     """A share of every class, whole near-duplicate groups at a time; at least one picture, and never all."""
+    if folder.together:
+        return _group_fold(folder, indices, max(2, round(1 / share)), int(rng.integers(2**31)), 0)
     labels = folder.labels
     taken: list[int] = []
     done: set[int] = set()
