@@ -89,11 +89,14 @@ def _runtime(_: Arguments) -> Iterator[Finding]:
 def _cameras(_: Arguments) -> Iterator[Finding]:
     from edge_app.media.cameras import list_cameras
 
-    cameras = list_cameras()
+    cameras = list_cameras(check=True)
     if not cameras:
         yield Finding("cameras", "note", "none", "plug one in; pictures, videos and streams work without")
     for camera in cameras:
-        yield Finding("camera", "well", f"{camera.spec}: {camera.name}")
+        state: Literal["well", "ill"] = "ill" if camera.problem else "well"
+        yield Finding(
+            "camera", state, f"{camera.spec}: {camera.name}" + (f", {camera.problem}" if camera.problem else "")
+        )
 
 
 def _data_folder(args: Arguments) -> Iterator[Finding]:

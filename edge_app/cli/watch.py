@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edge_app.notify.outlets import OutletOptions
     from edge_app.system.settings import Settings
 
-_SOURCE_HELP = "camera number or device, video, folder, http or rtsp address, or 'sample'"
+_SOURCE_HELP = "camera number or device, picture, video, folder, http or rtsp address, or 'sample'"
 _FIRST = "first"
 
 
@@ -161,8 +161,10 @@ def _source(given: str | None, settings: Settings) -> str:
     """What to open: the argument, the remembered choice, or the first camera."""
     from edge_app.media.live_camera import list_cameras
 
-    chosen = given or settings.source
-    return chosen or next((camera.spec for camera in list_cameras() if not camera.problem), "0")
+    if chosen := given or settings.source:
+        return chosen
+    first = next((camera.spec for camera in list_cameras() if not camera.problem), "0")
+    return f"camera:{first}"  # whatever file of that name is about
 
 
 def _chosen(text: str) -> str | None:
@@ -199,16 +201,14 @@ def _shown(source: str | None) -> str | None:
 
 
 def _row(camera: CameraInfo, used: str) -> tuple[str, ...]:
-    formats: dict[str, list[str]] = {}
-    for one in camera.formats:
-        size = f"{one.size_px[0]}x{one.size_px[1]}"
-        formats.setdefault(one.encoding or "any", []).append(f"{size}@{one.fps:.0f}" if one.fps else size)
+    from edge_app.media.cameras import formats_line
+
     return (
         "*" if used in (camera.spec, camera.device) else "",
         camera.spec,
         camera.name,
         camera.problem or _measured(camera),
-        "; ".join(f"{encoding} {' '.join(sizes)}" for encoding, sizes in formats.items()),
+        formats_line(camera.formats),
     )
 
 

@@ -1,7 +1,6 @@
-"""Which cameras there are: hides Video4Linux's ioctls, and probing on other systems.
+"""The cameras of this machine, the formats that their drivers offer, and the frame rate that really arrives.
 
-In: nothing. Out: one `CameraInfo` for each camera, with the formats its driver offers and, when asked, the frame rate
-that was measured. A camera that cannot be used is listed with the reason, not left out.
+A camera that cannot be used is listed with the reason, not left out.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import re
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -25,6 +24,10 @@ _SYS: Final = Path("/sys/class/video4linux")
 _PROBED: Final = range(5)
 """Camera numbers tried where the system does not list its cameras."""
 
+_COMMON: Final = ("MJPG", "JPEG", "H264", "YUYV", "NV12", "YU12", "UYVY")
+_SHOWN_ENCODINGS: Final = 4
+_SHOWN_SIZES: Final = 4
+
 _MEASURE_S: Final = 1.5
 _MEASURE_FRAMES: Final = 240
 
@@ -34,7 +37,7 @@ class CameraFormat:
     """One way a camera can send its pictures."""
 
     encoding: str
-    """Four letters: MJPG is compressed, YUYV is not; "" where the system does not tell."""
+    """Four letters, "-BE" behind them for big-endian: MJPG is compressed, YUYV is not; "" where it is not told."""
     size_px: tuple[int, int]
     """(width, height)."""
     fps: float | None
@@ -61,14 +64,36 @@ class CameraInfo:
     """One line: why it cannot be used; empty when it can, or was not tried."""
 
 
-def list_cameras(*, measure: bool = False, clock: Callable[[], float] = time.monotonic) -> tuple[CameraInfo, ...]:
+def list_cameras(
+    *, measure: bool = False, check: bool = False, clock: Callable[[], float] = time.monotonic
+) -> tuple[CameraInfo, ...]:
     """List the cameras of this machine, by number.
 
-    With `measure` each is opened for about two seconds to count its frames. Where the system does not list cameras
-    (not Linux), the numbers 0-4 are tried.
+    With `check` each is opened until its first picture comes, with `measure` for about two seconds to count its frames.
+    Where the system does not list cameras (not Linux), the numbers 0-4 are tried.
     """
     found = _linux_cameras() if sys.platform == "linux" else _probed_cameras()
-    return tuple(_measured(info, clock) if measure and not info.problem else info for info in found)
+    frames = _MEASURE_FRAMES if measure else 1 if check else 0
+    return tuple(_measured(info, frames, clock) if frames and not info.problem else info for info in found)
+
+
+def formats_line(formats: Sequence[CameraFormat]) -> str:
+    """Formats for people, on one line: those that are sent compressed or plain first, of each its largest sizes.
+
+    A driver may offer forty encodings of ten sizes each; what does not fit is counted.
+    """
+    sizes: dict[str, list[str]] = {}
+    for one in formats:
+        size = f"{one.size_px[0]}x{one.size_px[1]}"
+        sizes.setdefault(one.encoding or "any", []).append(f"{size}@{one.fps:.0f}" if one.fps else size)
+    named = sorted(sizes, key=lambda encoding: (encoding not in _COMMON, list(sizes).index(encoding)))
+    parts = []
+    for encoding in named[:_SHOWN_ENCODINGS]:
+        more = len(sizes[encoding]) - _SHOWN_SIZES
+        parts.append(" ".join([encoding, *sizes[encoding][:_SHOWN_SIZES], *([f"+{more}"] if more > 0 else [])]))
+    if len(named) > _SHOWN_ENCODINGS:
+        parts.append(f"and {len(named) - _SHOWN_ENCODINGS} more encodings (--json lists them)")
+    return "; ".join(parts)
 
 
 def _linux_cameras() -> list[CameraInfo]:
@@ -109,15 +134,15 @@ def _probed_cameras() -> list[CameraInfo]:
     return found
 
 
-def _measured(info: CameraInfo, clock: Callable[[], float]) -> CameraInfo:
-    """Count frames for a while; the first is not counted, since cameras take long to start."""
+def _measured(info: CameraInfo, frames: int, clock: Callable[[], float]) -> CameraInfo:
+    """Count frames for a while, at most so many; the first is not counted, since cameras take long to start."""
     try:
-        with open_source(info.spec, clock=clock) as source:
+        with open_source(f"camera:{info.spec}", clock=clock) as source:
             first = source.read()
             if first is None:
                 return replace(info, problem="sends no picture")
             count, last_s = 0, first.time_s
-            while count < _MEASURE_FRAMES and last_s - first.time_s < _MEASURE_S:
+            while count + 1 < frames and last_s - first.time_s < _MEASURE_S:
                 frame = source.read()
                 if frame is None:
                     break
@@ -169,9 +194,16 @@ def _formats(descriptor: int) -> Iterator[CameraFormat]:
         if not _ioctl(descriptor, _ENUM_FMT, data):
             return
         (code,) = struct.unpack_from("=I", data, 44)
-        encoding = code.to_bytes(4, "little").decode("ascii", "replace").strip()
+        encoding = _four_letters(code)
         for size_px in _sizes(descriptor, code):
             yield CameraFormat(encoding, size_px, _fastest(descriptor, code, size_px))
+
+
+def _four_letters(code: int) -> str:
+    """The name of an encoding: its four letters; the top bit says that its numbers are big-endian."""
+    letters = (code & 0x7FFFFFFF).to_bytes(4, "little").decode("ascii", "replace").strip()
+    plain = "".join(letter if letter.isprintable() else "?" for letter in letters)
+    return plain + ("-BE" if code >> 31 else "")
 
 
 def _sizes(descriptor: int, code: int) -> Iterator[tuple[int, int]]:

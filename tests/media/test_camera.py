@@ -684,7 +684,7 @@ def test_a_measured_camera_tells_its_rate_and_a_bad_one_its_problem(monkeypatch)
     monkeypatch.setattr(devices, "_probed_cameras", lambda: found)
 
     def opener(spec: str, *, clock: object) -> FakeSource:
-        if spec == "1":
+        if spec == "camera:1":
             raise CameraError("camera 1 cannot be opened")
         return FakeSource([shade(i) for i in range(40)])  # 10 frames a second
 
@@ -694,6 +694,56 @@ def test_a_measured_camera_tells_its_rate_and_a_bad_one_its_problem(monkeypatch)
     assert good.measured_size_px == (64, 48)
     assert bad.problem == "camera 1 cannot be opened"
     assert list_cameras()[1].problem == ""
+    assert [(camera.measured_fps, camera.problem) for camera in list_cameras(check=True)] == [
+        (None, ""),
+        (None, "camera 1 cannot be opened"),
+    ]
+
+
+def test_many_formats_are_one_readable_line():
+    codes = ["RGB3", "AR24", "YUYV", "BA81", "MJPG", "NM12", "Y16 -BE"]
+    sizes = [(1920 - 100 * n, 1080) for n in range(9)]
+    many = [CameraFormat(code, size, 30.0 if code == "MJPG" else None) for size in sizes for code in codes]
+    assert devices.formats_line(many) == (
+        "YUYV 1920x1080 1820x1080 1720x1080 1620x1080 +5; "
+        "MJPG 1920x1080@30 1820x1080@30 1720x1080@30 1620x1080@30 +5; "
+        "RGB3 1920x1080 1820x1080 1720x1080 1620x1080 +5; AR24 1920x1080 1820x1080 1720x1080 1620x1080 +5; "
+        "and 3 more encodings (--json lists them)"
+    )
+    assert devices.formats_line([CameraFormat("", (640, 480), None)]) == "any 640x480"
+    assert devices.formats_line([]) == ""
+    names = [devices._four_letters(int.from_bytes(code, "little")) for code in (b"YUYV", b"Y16\xa0", b"A\x01\x02B")]
+    assert names == ["YUYV", "Y16-BE", "A??B"]
+
+
+def test_the_doctor_says_ill_for_a_camera_that_gives_no_picture(monkeypatch, tmp_path, capsys):
+    from edge_app.cli import main
+
+    found = [devices.CameraInfo("0", "/dev/video0", "good"), devices.CameraInfo("1", "/dev/video1", "bad")]
+    found.append(devices.CameraInfo("2", "/dev/video2", "locked", problem="cannot be opened (Permission denied)"))
+    monkeypatch.setattr(devices, "_linux_cameras", lambda: found)
+    monkeypatch.setattr(devices, "_probed_cameras", lambda: found)
+
+    def opener(spec: str, *, clock: object) -> FakeSource:
+        return FakeSource([shade(1)] if spec == "camera:0" else [CameraError(f"{spec} sends no picture")])
+
+    monkeypatch.setattr(devices, "open_source", opener)
+    assert main(["doctor", "--home", str(tmp_path)]) == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if " camera: " in line]
+    assert lines == [
+        "ok   camera: 0: good",
+        "ILL  camera: 1: bad, camera:1 sends no picture",
+        "ILL  camera: 2: locked, cannot be opened (Permission denied)",
+    ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Video4Linux")
+def test_a_node_that_cannot_be_opened_has_a_problem(monkeypatch, tmp_path):
+    (tmp_path / "video0").symlink_to(tmp_path / "gone")
+    monkeypatch.setattr(devices, "_DEV", tmp_path)
+    assert [camera.problem for camera in list_cameras(check=True)] == [
+        "cannot be opened (No such file or directory); sudo usermod -aG video $USER may help"
+    ]
 
 
 # Writing videos
