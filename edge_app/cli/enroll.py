@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,10 @@ from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
 from edge_app.core.errors import MediaError, UsageError
 from edge_app.core.names import same_but_for_case, valid_name
+from edge_app.core.plain_text import plain
 
 if TYPE_CHECKING:
-    from edge_app.gallery.enrollment import Refusal, Shot, Verdict
+    from edge_app.gallery.enrollment import Refusal, Resemblance, Shot, Verdict
     from edge_app.media.folders import Unused
     from edge_app.recognition.gallery_session import GallerySession
 
@@ -39,7 +41,8 @@ def command() -> Command:
             ),
             Option("--folder", kind=Path, metavar="DIR", help="a sub-folder of pictures per person"),
             Option("--largest", kind=bool, help="take the largest face of pictures with several"),
-            Option("--allow-lookalike", kind=bool, help="accept somebody who looks like another: a twin"),
+            Option("--allow-lookalike", kind=bool, help="do not ask about somebody who looks like another: a twin"),
+            Option("--consent", metavar="TEXT", help="words of the consent to be noted with the time"),
             Option("--new-person", kind=bool, help="enroll a name that differs from an enrolled one by case only"),
             Option("--model", metavar="ID", help="enroll a thing with this general image embedder"),
             Option("--box", kind=_box, metavar="X1,Y1,X2,Y2", help="where the thing is, in pixels (with --model)"),
@@ -56,7 +59,10 @@ def run(args: Arguments) -> int:
 
     unused: list[Unused] = []
     batches = _batches(args, unused)
-    chosen = EnrollOptions(largest=args.largest, allow_lookalike=args.allow_lookalike)
+    # A resemblance is a question; where nobody can be asked, and in a folder, it is enrolled and listed for review.
+    asks = not args.allow_lookalike and not args.json and args.folder is None
+    asks = asks and sys.stdin.isatty() and sys.stderr.isatty()
+    chosen = EnrollOptions(largest=args.largest, allow_lookalike=not asks, consent=args.consent)
     session = _open(args)
     reports, whole = [], True
     known = set(session.vault.names())
@@ -78,6 +84,19 @@ def run(args: Arguments) -> int:
                 bar.advance(task)
             verdicts = session.enroll(name, looks, chosen)
             session = session.refreshed()
+            if (
+                asks
+                and (found := _resemblance(verdicts))
+                and click.confirm(
+                    plain(f"{name} {_likeness(found)}. Is {name} somebody else?"), default=False, err=True
+                )
+            ):
+                insisting = replace(chosen, allow_lookalike=True)
+                again = [index for index, one in enumerate(verdicts) if _is_lookalike(one)]
+                insisted = session.enroll(name, [looks[index] for index in again], insisting)
+                for index, verdict in zip(again, insisted, strict=True):
+                    verdicts[index] = verdict
+                session = session.refreshed()
             report, complete = _report(name, verdicts, session)
             reports.append(report)
             whole = whole and complete
@@ -88,6 +107,23 @@ def run(args: Arguments) -> int:
     if line := unused_line(unused):
         options.warn(line)
     return 0 if whole else 1
+
+
+def _is_lookalike(verdict: Verdict) -> bool:
+    return verdict.refusal is not None and verdict.refusal.reason == "looks-like-somebody-else"
+
+
+def _resemblance(verdicts: Sequence[Verdict]) -> Resemblance | None:
+    """The strongest resemblance to somebody else that is to be asked about."""
+    found = [one.resembles for one in verdicts if one.resembles and _is_lookalike(one)]
+    return max(found, key=lambda one: one.similarity, default=None)
+
+
+def _likeness(found: Resemblance) -> str:
+    return (
+        f"looks like {found.name}, who is enrolled (similarity {found.similarity:.2f}, strangers stay under "
+        f"{found.threshold:.2f})"
+    )
 
 
 def _settled(name: str, known: Iterable[str], args: Arguments) -> str:
@@ -193,9 +229,22 @@ def _report(name: str, verdicts: Sequence[Verdict], session: GallerySession) -> 
         "accepted": accepted,
         "templates": total,
         "warning": _warning(name, accepted, total),
+        "resembles": [
+            {"name": found.name, "similarity": round(found.similarity, 3), "strangers_under": round(found.threshold, 3)}
+            for found in _resembled(verdicts)
+        ],
         "shots": [_shot_report(verdict) for verdict in verdicts],
     }
     return report, bool(verdicts) and accepted == len(verdicts)
+
+
+def _resembled(verdicts: Sequence[Verdict]) -> list[Resemblance]:
+    """Whom the accepted shots look like besides, each once at its strongest."""
+    found: dict[str, Resemblance] = {}
+    for one in (verdict.resembles for verdict in verdicts if verdict.accepted and verdict.resembles):
+        if one.name not in found or found[one.name].similarity < one.similarity:
+            found[one.name] = one
+    return list(found.values())
 
 
 def _warning(name: str, accepted: int, total: int) -> str | None:
@@ -216,7 +265,7 @@ def _shot_report(verdict: Verdict) -> dict[str, Any]:
         "source": verdict.source,
         "accepted": verdict.accepted,
         "reason": verdict.refusal.reason if verdict.refusal else None,
-        "message": verdict.refusal.message if verdict.refusal else None,
+        "message": verdict.refusal.message if verdict.refusal else verdict.warning,
         "quality": quality,
     }
 
@@ -226,6 +275,8 @@ def _tell(report: dict[str, Any]) -> None:
         if shot["accepted"]:
             q = shot["quality"]
             print(f"  {shot['source']}: accepted ({q['face_px']:.0f} px, detail {q['sharpness']:.2f})")
+            if shot["message"]:
+                options.warn(f"{shot['source']}: {shot['message']}")
         else:
             print(f"  {shot['source']}: refused, {shot['reason']}: {shot['message']}")
     if report["accepted"]:
@@ -233,3 +284,8 @@ def _tell(report: dict[str, Any]) -> None:
         print(f"{report['name']}: enrolled with {count} picture{'s' if count != 1 else ''}")
     if report["warning"]:
         options.warn(report["warning"])
+    for found in report["resembles"]:
+        options.warn(
+            f"for review: {report['name']} looks like {found['name']} (similarity {found['similarity']:.2f}, strangers "
+            f"stay under {found['strangers_under']:.2f}); see `edge-app gallery review`"
+        )

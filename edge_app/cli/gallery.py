@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from edge_app.cli.parameters import Argument, Arguments, Command, Group, Option
 from edge_app.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from edge_app.gallery.storage import Vault
+    from edge_app.gallery.storage import Enrolled, Vault
     from edge_app.recognition.gallery_session import GallerySession
     from edge_app.recognition.reenroll import Reenrolled
     from edge_app.system.data_folder import Home
@@ -56,11 +57,27 @@ def command() -> Group:
                     Option("--model", metavar="ID", help="the embedder that encodings come from"),
                     json(),
                 ]),
+            Command("review", run_review, help="say what each shot does for a person and against it", more=_REVIEW,
+                example="edge-app gallery review Ada",
+                params=[Argument("name", "NAME", "who (default: everybody)", required=False), json()]),
+            Command("ignore", run_ignore, help="learn a known stranger, who is not told of and gets nobody's name",
+                example="edge-app gallery ignore postman post1.jpg post2.jpg",
+                params=[
+                    Argument("name", "NAME", "what to call the stranger here"),
+                    Argument("images", "IMAGE", "pictures; two are enough", kind=Path, many=True),
+                    Option("--largest", kind=bool, help="take the largest face of pictures with several"),
+                    json(),
+                    *options.recognition(),
+                ]),
             *gallery_file.commands(),
         ],
     )  # fmt: skip
 
 
+_REVIEW = """\
+Every shot is left out once: "agrees" is its similarity to the others of the
+person, "next" how high the nearest other person comes with it and without it.
+A shot does harm when it brings somebody else nearer, or is of somebody else."""
 _LAST_SEEN = """\
 "Last seen" is when the live picture, or `edge-app watch`, last recognized a
 person or a thing; `edge-app recognize` does not count."""
@@ -91,6 +108,8 @@ def run_list(args: Arguments) -> int:
                 "pictures": p.pictures,
                 "created_s": p.created_s,
                 "last_seen_s": p.last_seen_s,
+                "ignored": p.ignored,
+                "consents": [{"time_s": time_s, "text": text} for time_s, text in p.consents],
             }
             for p in people
         ]
@@ -100,7 +119,12 @@ def run_list(args: Arguments) -> int:
         options.say(f"nobody is enrolled in {home.path}; try: edge-app enroll NAME IMAGE IMAGE")
         return 0
     rows = [
-        (p.name, ", ".join(f"{n} ({m})" for m, n in p.templates.items()), _when(p.created_s), _when(p.last_seen_s))
+        (
+            f"{p.name} (ignored)" if p.ignored else p.name,
+            ", ".join(f"{n} ({m})" for m, n in p.templates.items()),
+            _when(p.created_s),
+            _when(p.last_seen_s),
+        )
         for p in people
     ]
     options.show(options.table("", ("name", "templates", "enrolled", "last seen"), rows))
@@ -126,7 +150,9 @@ def run_show(args: Arguments) -> int:
         for t in (shot.template for shot in person.shots)
     ]
     if args.json:
-        options.print_json({"name": person.name, "last_seen_s": seen, "templates": templates})
+        consents = [{"time_s": time_s, "text": text} for time_s, text in person.facts.consents]
+        plain = {"name": person.name, "ignored": person.ignored, "last_seen_s": seen, "consents": consents}
+        options.print_json({**plain, "templates": templates})
         return 0
     columns = ("source", "enrolled", "model", "face", "detail", "light", "turn")
     rows = [
@@ -139,6 +165,8 @@ def run_show(args: Arguments) -> int:
         for t in templates
     ]
     options.show(options.table(f"{person.name}, last seen {_when(seen)}", columns, rows))
+    for time_s, text in person.facts.consents:
+        options.say(f"consent noted {_when(time_s)}: {text}")
     return 0
 
 
@@ -198,6 +226,97 @@ def _reenrolling(args: Arguments) -> tuple[GallerySession, Iterator[Reenrolled]]
         else:
             session = options.people(args, model=args.model, tell_missing=False)
     return session, reenroll(session, EnrollOptions(allow_lookalike=args.allow_lookalike))
+
+
+def run_review(args: Arguments) -> int:
+    """Review one or everybody; 1 when a shot does harm."""
+    import numpy as np
+
+    from edge_app.gallery.calibration import points_of
+    from edge_app.gallery.review import review
+    from edge_app.model_store.catalogue import builds, open_entry
+    from edge_app.recognition.gallery_session import same_person_floor
+
+    home, vault = _open(args)
+    settings = home.settings()
+    entry = builds(home, settings.embedder)[0]
+    floor = same_person_floor(points_of(home, open_entry(entry, 1).card, entry.sha256), 0.3)
+    with vault:
+        stored = vault.read(entry.id)
+        if args.name is not None:
+            vault.identity(args.name, entry.id)  # says so when there is none
+        means = []
+        for index, name in enumerate(stored.names):
+            mean = stored.vectors[stored.owner == index].mean(axis=0)
+            means.append((name, np.asarray(mean / max(1e-6, float(np.linalg.norm(mean))), np.float32)))
+        wanted = stored.names if args.name is None else (args.name,)
+        strangers = np.zeros((0, stored.vectors.shape[1]), np.float32)
+        found = [
+            review(vault.identity(name, entry.id), [one for one in means if one[0] != name], strangers, floor)
+            for name in wanted
+        ]
+    harmful = any(shot.harm for one in found for shot in one.shots)
+    if args.json:
+        options.print_json({"model": entry.id, "people": [dataclasses.asdict(one) for one in found]})
+        return 1 if harmful else 0
+    for one in found:
+        rows = [
+            (
+                s.source,
+                _figure(s.agrees),
+                s.nearest_other or "-",
+                _figure(s.other_with),
+                _figure(s.other_without),
+                s.harm,
+            )
+            for s in one.shots
+        ]
+        columns = ("source", "agrees", "next", "with it", "without it", "does harm")
+        options.show(options.table(one.name, columns, rows))
+        for line in one.missing:
+            options.say(f"  {one.name}: {line}")
+    if not found:
+        options.say(f"nobody is enrolled for {entry.id}")
+    return 1 if harmful else 0
+
+
+def _shown(one: Enrolled) -> str:
+    return f"{one.name} (ignored)" if one.ignored else one.name
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def run_ignore(args: Arguments) -> int:
+    """Enroll a known stranger; 1 when no picture was taken."""
+    from edge_app.core.errors import MediaError
+    from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot
+    from edge_app.media.pictures import read_picture
+
+    session = options.people(args, tell_missing=False)
+    looks: list[tuple[str, Shot | Refusal]] = []
+    for image in args.images:
+        try:
+            look = session.recognizer.shot(read_picture(image), image.name, largest=args.largest)
+        except MediaError as error:
+            look = Refusal("unreadable", str(error))
+        looks.append((str(image), look))
+    with session.vault:
+        verdicts = session.enroll(args.name, looks, EnrollOptions(allow_lookalike=True, ignored=True))
+    taken = sum(one.accepted for one in verdicts)
+    if args.json:
+        shots = [{"source": v.source, "reason": v.refusal.reason if v.refusal else None} for v in verdicts]
+        options.print_json({"name": args.name, "accepted": taken, "shots": shots})
+        return 0 if taken else 1
+    for one in verdicts:
+        if one.refusal:
+            options.say(f"  {one.source}: refused, {one.refusal.reason}: {one.refusal.message}")
+    if not taken:
+        options.warn(f"no picture of {args.name} was accepted")
+        return 1
+    options.say(f"{args.name} is a known stranger now, from {taken} picture{_s(taken)}; nobody is named instead")
+    return 0
 
 
 def run_import(args: Arguments) -> int:

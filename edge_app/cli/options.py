@@ -72,6 +72,8 @@ def people(args: Arguments, *, model: str | None = None, tell_missing: bool = Tr
     if model is not None:
         chosen = replace(chosen, embedder=model)
     session = open_people(home, chosen, OpenOptions(detector=detector_options(args)))
+    if session.gone.people or session.gone.strangers:
+        warn(f"by the gallery's retention these went: {', '.join((*session.gone.people, *session.gone.strangers))}")
     if tell_missing and (told := missing_line(home, session.vault, session.recognizer.embedder.card)):
         warn(told)
     return session

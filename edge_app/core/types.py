@@ -210,6 +210,8 @@ class Match:
     """Cosine to the nearest identity; -1 against an empty gallery."""
     margin: float
     """Similarity less the runner-up identity's; 2 when there is no runner-up."""
+    ignored: str | None = None
+    """The known stranger (`edge-app gallery ignore`) that it is; `name` is then None."""
 
     @property
     def value(self) -> float:

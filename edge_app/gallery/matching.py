@@ -8,7 +8,7 @@ a name, or nobody.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,12 +60,23 @@ NAMES_NOBODY: Final = MatchRule(2.0, 0.0, 0.0, 0.0, "Nobody is named.")
 class Gallery:
     """Known identities of one model, immutable; one mean vector each."""
 
-    def __init__(self, model_id: str, names: Sequence[str], vectors: Float32s, owner: NDArray[np.integer]) -> None:
-        """Average `vectors` (T, D), unit rows, by their `owner` (T,), an index into `names` (N)."""
+    def __init__(
+        self,
+        model_id: str,
+        names: Sequence[str],
+        vectors: Float32s,
+        owner: NDArray[np.integer],
+        ignored: Collection[str] = (),
+    ) -> None:
+        """Average `vectors` (T, D), unit rows, by their `owner` (T,), an index into `names` (N).
+
+        Those of `names` that are `ignored` are known strangers: whoever is nearest to them gets no name.
+        """
         if len(vectors) != len(owner) or (len(owner) and not 0 <= int(owner.min()) <= int(owner.max()) < len(names)):
             raise ValueError(f"gallery: found {len(vectors)} vectors, {len(owner)} owners, {len(names)} names")
         self.model_id = model_id
         self.names = tuple(names)
+        self.ignored = frozenset(ignored)
         self.template_counts: NDArray[np.int64] = np.bincount(owner, minlength=len(names)).astype(np.int64)
         if len(names) and int(self.template_counts.min()) == 0:
             raise ValueError("gallery: found an identity without a template")
@@ -142,7 +153,10 @@ class Gallery:
         else:
             margin = NO_RUNNER_UP
         near = similarity >= rule.threshold and margin >= rule.margin
-        return Match(self.names[best] if near else None, similarity, margin)
+        name = self.names[best] if near else None
+        if name in self.ignored:
+            return Match(None, similarity, margin, ignored=name)
+        return Match(name, similarity, margin)
 
 
 def _mean_directions(vectors: Float32s, owner: NDArray[np.integer], counts: NDArray[np.int64]) -> Float32s:

@@ -11,7 +11,8 @@ import numpy as np
 from edge_app.core.types import Float32s, Identity, Template
 
 HARM: Final = 0.02
-"""A shot does harm when without it somebody else stays this much farther away, in cosine, and the others agree better.
+"""A shot does harm when with it somebody else comes as near as two pictures of one person, and without it stays this
+much farther away, in cosine, while the others agree better.
 A choice, not a measurement: less is no reason to take a picture again."""
 TURNED: Final = 0.25
 """Yaw from which a shot shows a side; half of lfw_dev's pictures have less than 0.18."""
@@ -76,6 +77,7 @@ def review(
             without is not None
             and other_with is not None
             and other_without is not None
+            and other_with >= same_person_floor
             and other_with - other_without >= HARM
             and float((rest @ without).mean()) >= float((vectors @ mean).mean())
         ):

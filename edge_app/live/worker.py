@@ -246,6 +246,9 @@ class Worker:
         if self._clock() - self._asked_s < _GENERATION_EVERY_S:
             return
         self._asked_s = self._clock()
+        self._follow()
+
+    def _follow(self) -> None:
         try:
             self._catch_up()
             self._gallery_trouble = ""
@@ -275,7 +278,7 @@ class Worker:
                 continue
             try:
                 result: Any = command.run(self)
-                self._catch_up()
+                self._follow()  # what was stored must not be told as failed because it cannot be read back
             except Exception as error:  # noqa: BLE001 - it is the asker's to handle
                 if not isinstance(error, EdgeError):
                     self._report(error)

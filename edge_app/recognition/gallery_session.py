@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, Self, runtime_checkable
 
+from edge_app.core.errors import GalleryError
 from edge_app.core.model_card import OperatingPoint
 from edge_app.core.task import Task
 from edge_app.core.types import Embedding, Float32s, Pixels, Template
 from edge_app.gallery.calibration import points_of
 from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot, Verdict, settle_rivals, template_of
 from edge_app.gallery.matching import Gallery, MatchRule
+from edge_app.gallery.retention import Gone, apply_retention
 from edge_app.gallery.storage import Stored, Vault
 from edge_app.inference.embedder import Embedder
 from edge_app.model_store.catalogue import catalogue
@@ -65,6 +67,8 @@ class GallerySession(Session):
     recognizer: GalleryRecognizer
     vault: Vault
     choice: Choice
+    gone: Gone = field(default_factory=Gone)
+    """Who went when it was opened; see `edge_app.gallery.retention`."""
 
     @property
     def points(self) -> tuple[OperatingPoint, ...]:
@@ -109,6 +113,16 @@ class GallerySession(Session):
         return verdicts
 
 
+def open_vault(home: Home) -> tuple[Vault, Gone]:
+    """The gallery, unlocked so that no later call asks, and what went because its own retention calls it overdue."""
+    vault = Vault(home.gallery_path)
+    vault.unlock()
+    try:
+        return vault, apply_retention(vault, time.time())
+    except GalleryError:  # read-only, or in use: recognizing goes on, and the next opening tries again
+        return vault, Gone()
+
+
 def load_gallery(vault: Vault, embedder: Embedder) -> Gallery:
     """The embedder's own part of the gallery as it is on disk now; templates of other models are left alone."""
     return gallery_of(vault.read(embedder.model_id))
@@ -116,7 +130,7 @@ def load_gallery(vault: Vault, embedder: Embedder) -> Gallery:
 
 def gallery_of(stored: Stored) -> Gallery:
     """Matching's view of what the vault holds of one model."""
-    return Gallery(stored.model_id, stored.names, stored.vectors, stored.owner)
+    return Gallery(stored.model_id, stored.names, stored.vectors, stored.owner, stored.ignored)
 
 
 def thing_models(home: Home, vault: Vault) -> frozenset[str]:

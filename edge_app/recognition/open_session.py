@@ -66,10 +66,10 @@ def open_things(home: Home, settings: Settings, model_id: str, options: OpenOpti
 
 def _open_people(home: Home, settings: Settings, look_for: LookFor, options: OpenOptions) -> PeopleSession:
     from edge_app.gallery.matching import NAMES_NOBODY, Gallery
-    from edge_app.gallery.storage import Vault
     from edge_app.inference.embedder import Embedder
     from edge_app.model_store.open_detector import open_detector
     from edge_app.recognition.faces import FaceRecognizer, PeopleSession
+    from edge_app.recognition.gallery_session import open_vault
 
     if not look_for.is_people:  # the embedder's own id: people, as it knows them
         settings = replace(settings, embedder=look_for.word)
@@ -77,14 +77,15 @@ def _open_people(home: Home, settings: Settings, look_for: LookFor, options: Ope
     embedder = Embedder(open_entry(choice.entry, settings.threads))
     detector = open_detector(settings.detector, options.detector, settings.threads, home)
     recognizer = FaceRecognizer(detector, embedder, Gallery.empty(embedder.model_id), NAMES_NOBODY)
-    return PeopleSession(home, settings, recognizer, Vault(home.gallery_path), choice).refreshed()
+    vault, gone = open_vault(home)
+    return PeopleSession(home, settings, recognizer, vault, choice, gone).refreshed()
 
 
 def _open_things(home: Home, settings: Settings, look_for: LookFor, options: OpenOptions) -> ThingSession:
     # The half of the app that enrolls is not loaded to classify.
     from edge_app.gallery.matching import NAMES_NOBODY, Gallery
-    from edge_app.gallery.storage import Vault
     from edge_app.inference.embedder import Embedder
+    from edge_app.recognition.gallery_session import open_vault
     from edge_app.recognition.things import ThingRecognizer, ThingSession
 
     model_id, wanted = look_for.word, options.precision or settings.precision
@@ -94,7 +95,8 @@ def _open_things(home: Home, settings: Settings, look_for: LookFor, options: Ope
     choice = choose(model_id, wanted if has else "auto", home, settings.threads)
     embedder = Embedder(open_entry(choice.entry, settings.threads))
     recognizer = ThingRecognizer(embedder, Gallery.empty(model_id), NAMES_NOBODY)
-    return ThingSession(home, settings, recognizer, Vault(home.gallery_path), choice).refreshed()
+    vault, gone = open_vault(home)
+    return ThingSession(home, settings, recognizer, vault, choice, gone).refreshed()
 
 
 def _open_classes(home: Home, settings: Settings, look_for: LookFor, options: OpenOptions) -> Session:

@@ -10,6 +10,7 @@ import pytest
 from edge_app.cli import main
 from edge_app.gallery import archive, keys
 from edge_app.gallery.storage import Vault
+from edge_app.media import sample
 from tests.gallery.test_storage import files_hold, shots
 
 
@@ -95,3 +96,64 @@ def test_old_people_go_and_it_is_said(run):
     assert "365 days" in run("retention").out
     assert "everybody is kept" in run("retention", "--last-seen", "off").out
     assert "no age" in run("retention", "--last-seen", "soon", code=2).err
+
+
+OBAMA, BIDEN = (tuple(map(str, sample.people()[name])) for name in ("Barack Obama", "Joe Biden"))
+
+
+@pytest.fixture
+def edge(home, capsys):
+    def command(*words, code=0):
+        assert main([*words, "--home", str(home.path)]) == code
+        return capsys.readouterr()
+
+    return command
+
+
+def test_a_known_stranger_gets_nobodys_name(edge):
+    edge("enroll", "Joe", *BIDEN)
+    assert "known stranger now, from 2 pictures" in edge("gallery", "ignore", "postman", *OBAMA).out
+    assert "postman (ignored)" in edge("gallery", "list").out
+    [probe] = sample.probes()["Barack Obama"]
+    seen = json.loads(edge("recognize", str(probe), "--json").out.splitlines()[0])
+    assert [face["name"] for face in seen["faces"]] == [None]
+    assert "is a known stranger already" in edge("enroll", "postman", str(probe), code=1).err
+
+
+def test_a_consent_is_noted_and_shown(edge):
+    edge("enroll", "Barack Obama", *OBAMA, "--consent", "signed on paper, drawer 3")
+    assert "signed on paper, drawer 3" in edge("gallery", "show", "Barack Obama").out
+    [one] = json.loads(edge("gallery", "list", "--json").out)["people"]
+    assert [consent["text"] for consent in one["consents"]] == ["signed on paper, drawer 3"]
+
+
+def test_somebody_who_looks_like_another_is_enrolled_and_listed_where_nobody_can_be_asked(edge):
+    edge("enroll", "Barack Obama", OBAMA[0])
+    told = edge("enroll", "Barry", OBAMA[1])
+    assert "Barry looks like Barack Obama (similarity 0." in told.err and "gallery review" in told.err
+    [report] = json.loads(edge("enroll", "Third", OBAMA[1], "--json").out)["enrolled"]
+    assert {found["name"] for found in report["resembles"]} >= {"Barry"}
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_at_a_terminal_a_resemblance_is_a_question(edge, home, monkeypatch, answer):
+    edge("enroll", "Barack Obama", OBAMA[0])
+    asked = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("click.confirm", lambda question, **_: asked.append(question) or answer)
+    edge("enroll", "Barry", OBAMA[1], code=0 if answer else 1)
+    assert len(asked) == 1 and "Barry looks like Barack Obama" in asked[0] and "(similarity 0." in asked[0]
+    with Vault(home.gallery_path) as vault:
+        assert ("Barry" in vault.names()) == answer
+
+
+def test_a_review_names_the_shot_of_somebody_else(edge, home):
+    edge("enroll", "Barack Obama", *OBAMA)
+    edge("enroll", "Joe Biden", *BIDEN)
+    assert "at night it may fail" in edge("gallery", "review").out
+    with Vault(home.gallery_path) as vault:
+        vault.add("Barack Obama", vault.identity("Joe Biden").templates)
+    [found] = json.loads(edge("gallery", "review", "Barack Obama", "--json", code=1).out)["people"]
+    assert [bool(shot["harm"]) for shot in found["shots"]] == [False, False, True]
+    assert "did you mean" in edge("gallery", "review", "Barak Obama", code=1).err

@@ -13,6 +13,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ import pytest
 from edge_app.core.errors import EdgeError, GalleryError, UsageError
 from edge_app.core.types import Embedding, Quality, Template
 from edge_app.gallery import sqlite_file
+from edge_app.gallery.matching import MatchRule
 from edge_app.gallery.storage import SCHEMA, Vault
+from edge_app.recognition.gallery_session import gallery_of
 from edge_app.system.files import write_private
 
 posix = pytest.mark.skipif(os.name != "posix", reason="file modes and signals are POSIX")
@@ -131,6 +134,26 @@ def test_pictures_are_parallel_to_the_templates(vault):
         vault.add("Eve", shots(2), (b"one",))
     with pytest.raises(ValueError, match="0 templates"):
         vault.add("Eve", [])
+
+
+def test_whoever_is_nearest_to_a_known_stranger_gets_nobodys_name(vault):
+    ada, postman = shots(2, seed=1)
+    vault.add("Ada", [ada])
+    vault.add("postman", [postman], ignored=True)
+    with pytest.raises(GalleryError, match="'postman' is a known stranger already"):
+        vault.add("postman", shots(1, seed=3))
+    with pytest.raises(GalleryError, match="'Ada' is enrolled already"):
+        vault.add("Ada", shots(1, seed=3), ignored=True)
+    vault.rename("postman", "the postman")
+    stored = vault.read("m")
+    assert stored.ignored == {"the postman"} and [one.ignored for one in vault.roster()] == [False, True]
+    rule = MatchRule(0.3, 0.0, 0.01, 0.01, "")
+    between = ada.embedding.vector * 0.6 + postman.embedding.vector * 0.8
+    probes = [ada.embedding, postman.embedding, Embedding(between, "m"), shots(1, seed=9)[0].embedding]
+    matches = gallery_of(stored).match(probes, rule)
+    assert [(m.name, m.ignored) for m in matches][:3] == [("Ada", None), (None, "the postman"), (None, "the postman")]
+    open_to_all = replace(stored, ignored=frozenset())
+    assert [m.name for m in gallery_of(open_to_all).match(probes, rule)][:3] == ["Ada", "the postman", "the postman"]
 
 
 def test_names_are_one_in_both_unicode_forms(vault):
