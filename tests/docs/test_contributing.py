@@ -11,6 +11,7 @@ from edge_app.cli import main
 from edge_app.core.task import LookFor
 from edge_app.live.update import WorkerOptions
 from edge_app.live.worker import Worker
+from edge_app.media.live_camera import LiveOptions
 from edge_app.media.pictures import write_picture
 from edge_app.recognition import open_session as opening
 from edge_app.system.settings import Settings
@@ -54,7 +55,9 @@ def test_the_live_loop_tells_its_changes_as_events(colours, home, tmp_path):
         write_picture(folder / f"{index:03}.png", plain((220, 10, 10) if index < 30 else (10, 10, 220)))
     session = opening.open_session(home, Settings(), LookFor("colours"))
     updates = []
-    with Worker(session, str(folder), updates.append, WorkerOptions(until_end=True)) as worker:
+    with Worker(
+        session, str(folder), updates.append, WorkerOptions(camera=LiveOptions(realtime=False), until_end=True)
+    ) as worker:
         assert worker.join(30)
     events = [(event.event, event.name) for update in updates for event in update.events]
     assert events[0] == ("recognized", "red") and ("recognized", "blue") in events
