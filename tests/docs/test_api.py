@@ -1,4 +1,4 @@
-"""The Python surface: the example of docs/api.md does what it says, and the package loads nothing before it is asked."""
+"""The Python surface: the example of docs/api.md does what it says, and nothing is loaded before it is asked for."""
 
 import contextlib
 import io
