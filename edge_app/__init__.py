@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from edge_app.live.events import LiveEvent as LiveEvent
     from edge_app.recognition.open_session import open_session as open_session
     from edge_app.system.settings import Settings as Settings
+
+# ONNX Runtime 1.31 tells mobile.events.data.microsoft.com of every session, and keeps a data base of events in
+# ~/.cache/Microsoft, unless this is set before it is loaded; its disable_telemetry_events() comes too late for that
+# (both seen with a proxy that listens). Nothing leaves this machine unasked.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 __version__ = "0.2.0"
 
