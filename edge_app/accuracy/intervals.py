@@ -1,7 +1,4 @@
-"""Hides how certain a measured figure is: Wilson's interval, the bootstrap over identities, and paired differences.
-
-Flows in: counts, a statistic of weighted identities, or differences. Flows out: an `Estimate` with its interval.
-"""
+"""How certain a measured figure is: Wilson's interval, the bootstrap over identities, paired differences."""
 
 from __future__ import annotations
 

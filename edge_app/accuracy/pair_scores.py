@@ -1,13 +1,7 @@
-"""Judges embedders and classifiers alike: torch, ONNX or INT8, by what they put out; needs only numpy.
+"""Thresholds at false-match rates, and true accepts at them, from all pairs of a labelled set of embeddings.
 
-Hides how thresholds at false-match rates and TAR at FAR come from all pairs of a labelled set. Given
-pairs are judged in `edge_app.accuracy.lfw_pairs`, galleries and strangers in `edge_app.accuracy.open_set`; how
-certain a figure is says `edge_app.accuracy.intervals`.
-Flows in: (N, D) unit rows with one identity label each, or any `images -> rows` function.
-Flows out: figures with intervals, and the operating points that go into a model's card.
-
-One rule everywhere: two pictures match when their similarity is at or above the threshold. A threshold
-for a rate is the lowest at which no more than that share of the impostors measured here match.
+One rule everywhere: two pictures match when their similarity is at or above the threshold. A threshold for a rate is
+the lowest at which no more than that share of the impostors measured here match.
 """
 
 from __future__ import annotations
@@ -22,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edge_app.accuracy.intervals import Estimate, Weights, bootstrap, bootstrap_gain, wilson
+from edge_app.core.cohort import Cohort
 from edge_app.core.errors import EdgeError, ModelError
 from edge_app.core.model_card import OperatingPoint
 from edge_app.core.types import Float32s, Pixels
@@ -161,7 +156,9 @@ class TarAtFar:
     impostor_pairs: int
 
 
-def pair_scores(embeddings: Float32s, labels: Sequence[Any] | NDArray[Any], max_far: float = 1e-2) -> PairScores:
+def pair_scores(
+    embeddings: Float32s, labels: Sequence[Any] | NDArray[Any], max_far: float = 1e-2, cohort: Cohort | None = None
+) -> PairScores:
     """Return the scores of all pairs of (N, D) unit rows, in blocks: the N x N matrix never exists.
 
     All genuine pairs are kept; of the impostors all up to a million pairs, else the largest
@@ -173,7 +170,7 @@ def pair_scores(embeddings: Float32s, labels: Sequence[Any] | NDArray[Any], max_
     largest = _Largest(pairs if pairs <= KEEP_ALL_PAIRS else max(KEEP_ALL_PAIRS, math.ceil(4 * max_far * pairs)))
     genuine: list[Float32s] = []
     owners: list[Ints] = []
-    for similarities, rows, columns in _upper_blocks(embeddings):
+    for similarities, rows, columns in _upper_blocks(embeddings, excess_of(cohort, embeddings)):
         same = numbers[rows] == numbers[columns]
         genuine.append(similarities[same])
         owners.append(numbers[rows[same]])
@@ -185,11 +182,13 @@ def pair_scores(embeddings: Float32s, labels: Sequence[Any] | NDArray[Any], max_
     )
 
 
-def histograms(embeddings: Float32s, labels: Sequence[Any] | NDArray[Any], bins: int = 400) -> Histograms:
+def histograms(
+    embeddings: Float32s, labels: Sequence[Any] | NDArray[Any], bins: int = 400, cohort: Cohort | None = None
+) -> Histograms:
     """Return how the similarities of all unordered pairs of (N, D) unit rows spread, in blocks."""
     numbers = label_numbers(labels, len(embeddings))
     counts = np.zeros((2, bins), np.int64)
-    for similarities, rows, columns in _upper_blocks(embeddings):
+    for similarities, rows, columns in _upper_blocks(embeddings, excess_of(cohort, embeddings)):
         bin_of = np.clip(((similarities + 1) * (bins / 2)).astype(np.int64), 0, bins - 1)
         impostor = (numbers[rows] != numbers[columns]).astype(np.int64)
         counts += np.bincount(impostor * bins + bin_of, minlength=2 * bins).reshape(2, bins)
@@ -224,7 +223,11 @@ def tar_gain(before: PairScores, after: PairScores, far: float, *, rounds: int =
 
 
 def operating_points(
-    embeddings: Float32s, labels: Sequence[Any] | NDArray[Any], fmrs: Sequence[float] = FMRS, templates: int = 1
+    embeddings: Float32s,
+    labels: Sequence[Any] | NDArray[Any],
+    fmrs: Sequence[float] = FMRS,
+    templates: int = 1,
+    cohort: Cohort | None = None,
 ) -> tuple[OperatingPoint, ...]:
     """Return the exact threshold at each false-match rate over (N, D) unit rows with (N,) identity labels.
 
@@ -232,13 +235,14 @@ def operating_points(
     `templates=2`: every picture against the normalized mean of the first two pictures (in the order
     given) of every other identity that has at least two: sum over those identities of N - n_i.
     At a threshold at most floor(fmr * pairs) impostors match; ties are all refused. A rate that would
-    rest on less than one impostor (fmr * pairs < 1) is left out. Memory: about twice the largest rate
-    times the pairs, never the N x N matrix.
+    rest on less than one impostor (fmr * pairs < 1) is left out. With a cohort the similarities are less both sides'
+    excess. Memory: about twice the largest rate times the pairs, never the N x N matrix.
     """
     numbers = label_numbers(labels, len(embeddings))
-    pairs, values = _impostors(embeddings, numbers, max(fmrs, default=0.0), templates)
+    pairs, values = impostors(embeddings, numbers, max(fmrs, default=0.0), templates, cohort)
+    evened = cohort is not None
     return tuple(
-        OperatingPoint(fmr, just_above(values[math.floor(fmr * pairs + 1e-9)]), pairs, templates)
+        OperatingPoint(fmr, just_above(values[math.floor(fmr * pairs + 1e-9)]), pairs, templates, evened)
         for fmr in fmrs
         if fmr * pairs >= 1
     )
@@ -258,7 +262,9 @@ def mean_templates(embeddings: Float32s, numbers: Ints, templates: int) -> tuple
     return unit_rows(embeddings[chosen].mean(axis=1, dtype=np.float64)), owners[fit]
 
 
-def _impostors(embeddings: Float32s, numbers: Ints, max_fmr: float, templates: int) -> tuple[int, Float32s]:
+def impostors(
+    embeddings: Float32s, numbers: Ints, max_fmr: float, templates: int = 1, cohort: Cohort | None = None
+) -> tuple[int, Float32s]:
     """The number of impostor comparisons and the largest of their similarities, descending."""
     if templates not in (1, 2):
         raise EdgeError(f"found {templates} templates", expected="1 or 2")
@@ -266,11 +272,13 @@ def _impostors(embeddings: Float32s, numbers: Ints, max_fmr: float, templates: i
         raise EdgeError(f"found a false-match rate of {max_fmr}", expected="between 0 and 1")
     sizes = np.bincount(numbers) if len(numbers) else np.empty(0, np.int64)
     if templates == 1:
-        pairs, blocks = _pairs_between(sizes.astype(np.float64)), _upper_blocks(embeddings)
+        pairs = _pairs_between(sizes.astype(np.float64))
+        blocks = _upper_blocks(embeddings, excess_of(cohort, embeddings))
         columns_of = numbers
     else:
         means, columns_of = mean_templates(embeddings, numbers, templates)
-        pairs, blocks = int((len(numbers) - sizes[columns_of]).sum()), _full_blocks(embeddings, means)
+        pairs = int((len(numbers) - sizes[columns_of]).sum())
+        blocks = _full_blocks(embeddings, means, excess_of(cohort, embeddings), excess_of(cohort, means))
     largest = _Largest(math.floor(max_fmr * pairs) + 2)
     for similarities, rows, columns in blocks:
         other = (numbers[rows] != columns_of[columns]) & (similarities > largest.floor)
@@ -312,20 +320,29 @@ class _Largest:
         self._values, self._beside, self._held = [values], [beside], len(values)
 
 
-def _upper_blocks(embeddings: Float32s) -> Iterator[tuple[Float32s, Ints, Ints]]:
+def excess_of(cohort: Cohort | None, vectors: Float32s) -> Float32s:
+    """What a cohort takes off the similarities of each of (N, D) unit rows; (N,), zeros without one."""
+    return np.zeros(len(vectors), np.float32) if cohort is None else cohort.excess(vectors)
+
+
+def _upper_blocks(embeddings: Float32s, excess: Float32s) -> Iterator[tuple[Float32s, Ints, Ints]]:
     """Every unordered pair once: similarities with the two positions, a block of rows at a time."""
     step = max(1, BLOCK_PAIRS // max(1, len(embeddings)))
     for start in range(0, len(embeddings), step):
         block = embeddings[start : start + step] @ embeddings[start:].T
+        block -= excess[start : start + step, None] + excess[None, start:]
         rows, columns = np.triu_indices(len(block), 1, block.shape[1])
         yield block[rows, columns], rows + start, columns + start
 
 
-def _full_blocks(probes: Float32s, means: Float32s) -> Iterator[tuple[Float32s, Ints, Ints]]:
+def _full_blocks(
+    probes: Float32s, means: Float32s, excess: Float32s, means_excess: Float32s
+) -> Iterator[tuple[Float32s, Ints, Ints]]:
     """Every probe with every mean: similarities with the two positions, a block of probes at a time."""
     step = max(1, BLOCK_PAIRS // max(1, len(means)))
     for start in range(0, len(probes), step):
         block = probes[start : start + step] @ means.T
+        block -= excess[start : start + step, None] + means_excess[None, :]
         rows, columns = np.indices(block.shape).reshape(2, -1)
         yield block.reshape(-1), rows + start, columns
 

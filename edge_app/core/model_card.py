@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import ClassVar, Final, Literal
 
+from edge_app.core.cohort import Cohort
 from edge_app.core.documents import DocumentError, check_fields, parse_json, typed
 from edge_app.core.errors import ModelError
 from edge_app.core.plain_text import plain
@@ -43,6 +44,8 @@ class OperatingPoint:
     """How many impostor comparisons the figure rests on."""
     templates: int = 1
     """Templates averaged into the identity that was compared."""
+    evened: bool = False
+    """Whether the model's cohort was used: then the threshold holds for similarities less both faces' excess."""
 
     def __post_init__(self) -> None:
         check_fields(self, ModelError)
@@ -135,6 +138,8 @@ class ModelCard:
     unsure_below: float = 0.0
     """Probability of the best label under which the answer is "not sure", [0, 1); classifiers only."""
     operating_points: tuple[OperatingPoint, ...] = ()
+    cohort: Cohort | None = None
+    """What evens out how alike strangers of one kind are; None: similarities are the cosines as they are."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Measured figures by name, e.g. accuracy on a named protocol."""
     provenance: Mapping[str, str] = field(default_factory=dict)
@@ -168,6 +173,11 @@ class ModelCard:
                 f"the card of {self.id!r} gives temperature {self.temperature} and unsure_below {self.unsure_below}",
                 expected="a temperature above 0 and a probability in [0, 1)",
             )
+        if self.cohort is not None and self.cohort.size != self.embedding_size:
+            raise ModelError(
+                f"the card of {self.id!r} gives a cohort of {self.cohort.size} numbers a face",
+                expected=f"{self.embedding_size or 'none'}, as its embeddings have",
+            )
         if self.task.classifies and not self.labels:
             raise ModelError(f"the card of {self.id!r} gives no labels", expected="one label per class")
         check_operating_points(self.operating_points)
@@ -190,6 +200,7 @@ class ModelCard:
         values |= {
             "input": asdict(self.input),
             "operating_points": [asdict(point) for point in self.operating_points],
+            "cohort": self.cohort and asdict(self.cohort),
             "metrics": dict(self.metrics),
             "provenance": dict(self.provenance),
         }

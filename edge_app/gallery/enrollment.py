@@ -381,7 +381,7 @@ def _unlike(embedding: Embedding, others: Sequence[Embedding], options: EnrollOp
 
 
 def _resemblance(name: str, embedding: Embedding, gallery: Gallery, rule: MatchRule) -> Resemblance | None:
-    nearest = gallery.nearest(embedding, other_than=name)
+    nearest = gallery.nearest(embedding, other_than=name, rule=rule)
     if nearest is None or nearest[1] < rule.threshold:
         return None
     return Resemblance(nearest[0], nearest[1], rule.threshold)

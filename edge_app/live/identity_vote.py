@@ -123,7 +123,7 @@ class Decision:
         if name not in gallery.names or self.average is None:
             self.again(gallery, rule)
             return
-        similarity = gallery.similarity_to(name, self.average)
+        similarity = gallery.similarity_to(name, self.average, rule)
         holds = similarity >= rule.threshold - self._options.band * rule.scale and found.name in (None, name)
         self._against = 0 if holds else self._against + 1
         self.match = Match(name, similarity, found.margin)
