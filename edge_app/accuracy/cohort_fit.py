@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Final
 
@@ -28,6 +28,9 @@ PEOPLE_PER_CENTRE: Final = 3
 """Least people averaged in a centre, so that none is anybody's template."""
 CENTRES_PER_GROUP: Final = 40
 """As many of every group, whatever its size: the nearest centres of a rare group would be far away otherwise."""
+LEAST_CENTRES: Final = 16
+LEAST_PEOPLE: Final = 300
+"""Identities from which a cohort is fitted to a folder of the user's own."""
 NEAREST: Final = 50
 KINDS: Final = 8
 """Clusters that stand for kinds where nobody wrote groups down."""
@@ -185,8 +188,7 @@ def fit(cohort_faces: Strangers, fit_faces: Strangers, crowd: Strangers) -> Fitt
     ) -> Cohort:
         return Cohort(stored, centres.shape[1], nearest, mean, spread, usual, doubtful, likeness, same_person, people)
 
-    statistics = np.stack([cohort_of(*w, 0.0, 0.0, None).excess(faces.vectors) for w in ((1.0, 0.0), (0.0, 1.0))], 1)
-    mean, spread = _quantile_regression(faces, statistics)
+    mean, spread = _weights(cohort_of(1.0, 0.0, 0.0, 0.0, None), faces)
     usual = float(np.median(cohort_of(mean, spread, 0.0, 0.0, None).excess(usual_faces.vectors)))
     cohort = cohort_of(mean, spread, usual, 0.0, None)
     within = list(_within_groups(faces, cohort).values())
@@ -200,6 +202,36 @@ def fit(cohort_faces: Strangers, fit_faces: Strangers, crowd: Strangers) -> Fitt
     likeness = _likeness(faces, of_kinds, cohort, points)
     doubtful = max(0.03, (genuine - at_ten_thousandth) / 2)
     return Fitted(cohort_of(mean, spread, usual, doubtful, likeness), points, left_out)
+
+
+def cohort_from_folder(faces: Strangers) -> tuple[Cohort | None, NDArray[np.bool_]]:
+    """A cohort from a third of the people of a folder, and which faces are of the others: (M,) bool.
+
+    Clusters stand for kinds. The cohort is None where the third gives too few centres.
+    """
+    people = np.random.default_rng(0).permutation(np.unique(faces.people))
+    chosen = np.isin(faces.people, people[: len(people) // 3])
+    some, others = faces.at(chosen).one_each(), faces.at(~chosen)
+    centres, _ = k_means(some.vectors, len(some) // PEOPLE_PER_CENTRE, PEOPLE_PER_CENTRE)
+    if len(centres) < LEAST_CENTRES:
+        return None, ~chosen
+    usual = others.one_each()
+    kinds = k_means(usual.vectors, min(KINDS, len(usual) // _FEW), _FEW)[1]
+    of_kinds = Strangers(usual.vectors, usual.people, np.array([f"kind {kind}" for kind in kinds]))
+    numbers = label_numbers(others.people, len(others))
+    cosines = _similarities(others.vectors, others.vectors, None)
+    same_person = float(np.quantile(cosines[np.triu(numbers[:, None] != numbers[None, :], 1)], 0.99))
+    nearest = min(NEAREST, len(centres) // 2)
+    raw = Cohort(stored_centres(centres), centres.shape[1], nearest, 1.0, 0.0, 0.0, 99.0, None, same_person, len(some))
+    mean, spread = _weights(raw, of_kinds)
+    weighted = replace(raw, mean_weight=mean, spread_weight=spread)
+    return replace(weighted, usual=float(np.median(weighted.excess(usual.vectors)))), ~chosen
+
+
+def _weights(raw: Cohort, faces: Strangers) -> tuple[float, float]:
+    """What mean and spread of the nearest cosines count."""
+    spread = replace(raw, mean_weight=0.0, spread_weight=1.0)
+    return _quantile_regression(faces, np.stack([raw.excess(faces.vectors), spread.excess(faces.vectors)], axis=1))
 
 
 def _similarities(rows: Float32s, columns: Float32s, cohort: Cohort | None) -> Float32s:
@@ -294,7 +326,8 @@ def _points(within: Sequence[Float32s], rare: Float32s, rare_double: Float32s) -
     measured = max(1e-4, 2 * _RESTS_ON * len(within) / max(1, pairs))
     anchor = threshold_at(measured)
     crowd_rate = share(rare, anchor) / measured
-    singles, doubles = [], []
+    singles: list[OperatingPoint] = []
+    doubles: list[OperatingPoint] = []
     for fmr in FMRS:
         if fmr >= measured * 0.999:
             single = threshold_at(fmr)

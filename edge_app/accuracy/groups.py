@@ -5,7 +5,7 @@ gallery of their group.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edge_app.accuracy.cohort_fit import Strangers, same_person_limit
 from edge_app.accuracy.intervals import Estimate, bootstrap, weighted_share, wilson
-from edge_app.accuracy.pair_scores import excess_of
+from edge_app.accuracy.pair_scores import excess_of, unit_rows
 from edge_app.core.errors import MediaError
 from edge_app.core.types import Float32s
 from edge_app.gallery.calibration import Thresholds
@@ -26,6 +26,8 @@ EVERYBODY: Final = "everybody"
 GALLERIES: Final = 40
 """Galleries drawn of each size."""
 LEAST_STRANGERS: Final = 10
+_NEVER: Final = -4.0
+"""Below every similarity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +92,21 @@ def groups_of(file: Path, pictures: Sequence[tuple[str, Path]], folder: Path) ->
     return np.array([groups.get(key, "") for key in keys], dtype=np.str_)
 
 
-def fmr_by_group(faces: Strangers, thresholds: Thresholds, fmrs: Iterable[float]) -> list[GroupFmr]:
-    """False-match rates between strangers of each group, and of everybody, at the thresholds of one template."""
+def fmr_by_group(
+    faces: Strangers, thresholds: Thresholds, fmrs: Iterable[float], *, named: bool = False
+) -> list[GroupFmr]:
+    """False-match rates between strangers of each group, and of everybody, at the thresholds of one template.
+
+    `named`: somebody has said who is who; else pairs too much alike to be two people are left out.
+    """
     single = [point for point in thresholds.points if point.templates == 1]
+    asked = tuple(fmrs)
     made = []
-    for group, own in _by_group(faces):
-        similarities, strangers, left_out = _pairs(own, thresholds)
-        values = similarities[strangers]
-        for fmr in fmrs:
+    for group, where in _by_group(faces):
+        own = faces.at(where)
+        strangers, left_out = _strangers(own, named)
+        values = _similarities(own.vectors, own.vectors, thresholds)[np.triu(strangers, 1)]
+        for fmr in asked:
             rule = rule_for(single, 1, 0, fmr, 0.0, thresholds.cohort)
             hits = int((values >= rule.threshold).sum())
             made.append(GroupFmr(group, fmr, wilson(hits, len(values)), len(values), left_out))
@@ -112,79 +121,71 @@ def fpir_by_group(
     *,
     margin: float = 0.05,
     second: Float32s | None = None,
+    named: bool = False,
     galleries: int = GALLERIES,
 ) -> list[GroupFpir]:
     """Strangers named in galleries of their own group, and in mixed ones of everybody, by the app's own rule.
 
-    Each gallery is drawn anew, everybody else of the group is a stranger; pairs too much alike to be two people count
-    as no match. `second` (M, D): another picture of everybody, averaged in when enrolled. Sizes that leave fewer than
-    `LEAST_STRANGERS` are passed over.
+    `faces` hold one face a person. Each gallery is drawn anew, everybody else of the group is a stranger; where nobody
+    is `named`, pairs too much alike to be two people count as no match. `second` (M, D): another picture of everybody,
+    averaged in when enrolled. Sizes that leave fewer than `LEAST_STRANGERS` are passed over.
     """
     made = []
-    asked = tuple(fpirs)
-    for group, own in _by_group(faces):
-        places = np.flatnonzero(np.isin(faces.people, own.people)) if group != EVERYBODY else np.arange(len(faces))
-        where = places if group == EVERYBODY else places[faces.groups[places] == group]
-        templates = own.vectors
-        if second is not None:
-            templates = own.vectors + second[where]
-            templates = templates / np.linalg.norm(templates, axis=1, keepdims=True)
-        similarities, strangers, _ = _pairs(own, thresholds, templates)
-        similarities = np.where(strangers, similarities, -4.0)
-        excess = excess_of(thresholds.cohort, templates)
+    asked, cohort = tuple(fpirs), thresholds.cohort
+    for group, where in _by_group(faces):
+        own = faces.at(where)
+        templates = own.vectors if second is None else unit_rows(own.vectors + second[where])
+        similarities = _similarities(own.vectors, templates, thresholds)
+        similarities[~_strangers(own, named)[0]] = _NEVER
+        excess = excess_of(cohort, templates)
         for size in sizes:
             if len(own) < size + LEAST_STRANGERS:
                 continue
             hits, trials = np.zeros((len(asked), len(own))), np.zeros(len(own))
-            rules: list[list[MatchRule]] = [[] for _ in asked]
+            used: list[list[MatchRule]] = []
             for seed in range(galleries):
                 drawn = np.random.default_rng((seed, size)).permutation(len(own))
                 enrolled, probes = drawn[:size], drawn[size:]
-                block = similarities[np.ix_(probes, enrolled)]
-                ordered = (
-                    np.partition(block, -2, axis=1)
-                    if size > 1
-                    else np.pad(block, ((0, 0), (1, 0)), constant_values=-4.0)
-                )
-                top, lead = ordered[:, -1], ordered[:, -1] - ordered[:, -2]
-                cohort = thresholds.cohort
+                block = np.column_stack([similarities[np.ix_(probes, enrolled)], np.full(len(probes), _NEVER)])
+                runner_up, top = np.partition(block, -2, axis=1)[:, -2:].T
                 alike = likeness_of(templates[enrolled], excess[enrolled], cohort) if cohort else 1.0
+                counts = (size, 0) if second is None else (0, size)
+                rules = [rule_for(thresholds.points, *counts, fpir, margin, cohort, alike) for fpir in asked]
+                used.append(rules)
                 trials[probes] += 1
-                for number, fpir in enumerate(asked):
-                    counts = (size, 0) if second is None else (0, size)
-                    rule = rule_for(thresholds.points, *counts, fpir, margin, cohort, alike)
-                    hits[number, probes] += (top >= rule.threshold) & (lead >= rule.margin)
-                    rules[number].append(rule)
+                for number, rule in enumerate(rules):
+                    hits[number, probes] += (top >= rule.threshold) & (top - runner_up >= rule.margin)
+            tried = trials > 0
             for number, fpir in enumerate(asked):
-                tried = trials > 0
-                happened = bootstrap(weighted_share(hits[number][tried], trials[tried]), int(tried.sum()), rounds=300)
-                limit = float(np.mean([rule.threshold for rule in rules[number]]))
-                alike = float(np.mean([size and rule.likeness for rule in rules[number]]))
+                share = weighted_share(hits[number][tried], trials[tried])
+                happened = bootstrap(share, int(tried.sum()), rounds=300)
+                limit = float(np.mean([rules[number].threshold for rules in used]))
+                alike = float(np.mean([rules[number].likeness for rules in used]))
                 made.append(GroupFpir(group, size, 1 if second is None else 2, fpir, happened, limit, alike))
     return made
 
 
-def _by_group(faces: Strangers) -> Iterable[tuple[str, Strangers]]:
-    for group in np.unique(faces.groups):
-        yield str(group), faces.at(faces.groups == group)
-    if len(np.unique(faces.groups)) > 1:
-        yield EVERYBODY, faces
+def _by_group(faces: Strangers) -> Iterable[tuple[str, NDArray[np.int64]]]:
+    groups = np.unique(faces.groups)
+    for group in groups:
+        yield str(group), np.flatnonzero(faces.groups == group)
+    if len(groups) > 1:
+        yield EVERYBODY, np.arange(len(faces))
 
 
-def _pairs(
-    own: Strangers, thresholds: Thresholds, templates: Float32s | None = None
-) -> tuple[Float32s, NDArray[np.bool_], int]:
-    """Similarities of everybody to every template, which of these pairs are strangers, and how many look like one."""
-    columns = own.vectors if templates is None else templates
-    cosines = own.vectors @ own.vectors.T
-    apart = own.people[:, None] != own.people[None, :]
+def _similarities(rows: Float32s, columns: Float32s, thresholds: Thresholds) -> Float32s:
+    similarities: Float32s = rows @ columns.T
+    similarities -= excess_of(thresholds.cohort, rows)[:, None]
+    similarities -= excess_of(thresholds.cohort, columns)[None, :]
+    return similarities
+
+
+def _strangers(own: Strangers, named: bool) -> tuple[NDArray[np.bool_], int]:
+    """Which of (M, M) pairs are two people, and how many pairs were left out for looking like one."""
+    apart: NDArray[np.bool_] = own.people[:, None] != own.people[None, :]
+    if named:
+        return apart, 0
     limits = {group: same_person_limit(own.vectors[own.groups == group]) for group in np.unique(own.groups)}
     limit = np.array([limits[group] for group in own.groups])
-    alike = cosines >= np.maximum(limit[:, None], limit[None, :])
-    similarities = own.vectors @ columns.T
-    similarities -= excess_of(thresholds.cohort, own.vectors)[:, None]
-    similarities -= excess_of(thresholds.cohort, columns)[None, :]
-    strangers = apart & ~alike
-    if templates is None:
-        strangers = np.triu(strangers, 1)
-    return similarities, strangers, int(np.triu(alike & apart, 1).sum())
+    alike = own.vectors @ own.vectors.T >= np.maximum(limit[:, None], limit[None, :])
+    return apart & ~alike, int(np.triu(apart & alike, 1).sum()) + int(np.triu(~apart, 1).sum())

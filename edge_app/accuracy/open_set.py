@@ -1,13 +1,9 @@
-"""Judges an embedder by what few-shot enrollment makes of it: n-shot accuracy, and galleries that meet strangers.
-
-Hides the sampling of galleries and the mean of templates that stands for an identity.
-Flows in: (N, D) unit rows with one identity label each. Flows out: rates with intervals over identities.
-"""
+"""What few-shot enrollment makes of an embedder: n-shot accuracy, and galleries that meet strangers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_app.accuracy.intervals import Estimate, bootstrap, bootstrap_gain, weighted_share
-from edge_app.accuracy.pair_scores import Ints, just_above, label_numbers, mean_templates
+from edge_app.accuracy.pair_scores import Ints, excess_of, just_above, label_numbers, mean_templates
+from edge_app.core.cohort import Cohort
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.types import Float32s
 
@@ -32,14 +29,15 @@ class Ranked:
     best: Ints
     """(P,) position of the nearest gallery row."""
     similarity: Float32s
-    """(P,) cosine to it."""
+    """(P,) similarity to it: cosine, less what a cohort takes off."""
     margin: Float32s
-    """(P,) cosine less the runner-up's; 2 where the gallery has one row."""
+    """(P,) similarity less the runner-up's; 2 where the gallery has one row."""
 
 
-def identify(gallery: Float32s, probes: Float32s) -> Ranked:
+def identify(gallery: Float32s, probes: Float32s, cohort: Cohort | None = None) -> Ranked:
     """Return the nearest of (G, D) gallery rows, G >= 1, for each of (P, D) probes."""
     similarities = probes @ gallery.T
+    similarities -= excess_of(cohort, probes)[:, None] + excess_of(cohort, gallery)[None, :]
     best = similarities.argmax(axis=1) if len(probes) else np.empty(0, np.int64)
     top = similarities[np.arange(len(probes)), best]
     if len(gallery) == 1:
@@ -182,19 +180,23 @@ class _Round:
     """(M,) gallery row that each mate belongs to."""
     mates: Ranked
     strangers: Ranked
+    means: Float32s
+    """(G, D) unit rows."""
 
 
 def open_set(
     embeddings: Float32s,
     labels: Sequence[Any] | NDArray[Any],
     protocol: OpenSetProtocol = OpenSetProtocol(),
-    rule: Rule | None = None,
+    rule: Rule | Callable[[Float32s], Rule] | None = None,
+    cohort: Cohort | None = None,
 ) -> OpenSet:
     """Return how well galleries name their people and nobody else, over (N, D) unit rows.
 
     For each seed: `gallery_size` people enrolled with the mean of `templates` random pictures, their
-    other pictures as mates, everybody with a single picture as strangers. Raises ModelError when too
-    few people have enough pictures, or when nobody is a stranger.
+    other pictures as mates, everybody with a single picture as strangers. `rule` is that of every gallery, or gives
+    it for a gallery's (G, D) unit means. Raises ModelError when too few people have enough pictures, or when nobody
+    is a stranger.
     """
     numbers = label_numbers(labels, len(embeddings))
     groups = _groups(numbers)
@@ -205,21 +207,28 @@ def open_set(
             f"{len(able)} people have more than {protocol.templates} pictures and {len(alone)} have one",
             expected=f"at least {max(1, protocol.gallery_size)} to enroll, at least one stranger, and a seed",
         )
-    rounds = [_round(embeddings, numbers, able, alone, protocol, seed) for seed in protocol.seeds]
+    rounds = [_round(embeddings, numbers, able, alone, protocol, seed, cohort) for seed in protocol.seeds]
     thresholds = [_threshold_at(each.strangers.similarity, protocol.fpir) for each in rounds]
+    given = None if rule is None else [rule(each.means) if callable(rule) else rule for each in rounds]
     identities = len(groups)
     return OpenSet(
         _missed(rounds, [Rule(threshold) for threshold in thresholds], identities),
         _complement(_missed(rounds, [Rule(-math.inf)] * len(rounds), identities)),
         float(np.mean(thresholds)),
-        None if rule is None else _realized(rounds, rule, identities),
+        None if given is None else _realized(rounds, given, identities),
         sum(len(each.owner) for each in rounds),
         len(alone),
     )
 
 
 def _round(
-    embeddings: Float32s, numbers: Ints, able: list[Ints], alone: Ints, protocol: OpenSetProtocol, seed: int
+    embeddings: Float32s,
+    numbers: Ints,
+    able: list[Ints],
+    alone: Ints,
+    protocol: OpenSetProtocol,
+    seed: int,
+    cohort: Cohort | None,
 ) -> _Round:
     rng = np.random.default_rng(seed)
     drawn = [rng.permutation(able[i]) for i in rng.choice(len(able), protocol.gallery_size, replace=False)]
@@ -229,7 +238,8 @@ def _round(
     mates = np.concatenate([group[templates:] for group in drawn])
     owner = np.repeat(np.arange(size), [len(group) - templates for group in drawn])
     people = np.array([numbers[group[0]] for group in drawn])
-    return _Round(people, owner, identify(means, embeddings[mates]), identify(means, embeddings[alone]))
+    ranked, strange = (identify(means, embeddings[probes], cohort) for probes in (mates, alone))
+    return _Round(people, owner, ranked, strange, means)
 
 
 def _threshold_at(similarities: Float32s, rate: float) -> float:
@@ -238,7 +248,8 @@ def _threshold_at(similarities: Float32s, rate: float) -> float:
     return -math.inf if allowed >= len(similarities) else just_above(np.sort(similarities)[::-1][allowed])
 
 
-def _named(ranked: Ranked, rule: Rule) -> NDArray[np.bool_]:
+def named_by(rule: Rule, ranked: Ranked) -> NDArray[np.bool_]:
+    """(P,) whether each probe is given the nearest identity's name."""
     named: NDArray[np.bool_] = (ranked.similarity >= rule.threshold) & (ranked.margin >= rule.margin)
     return named
 
@@ -246,7 +257,7 @@ def _named(ranked: Ranked, rule: Rule) -> NDArray[np.bool_]:
 def _missed(rounds: list[_Round], rules: list[Rule], identities: int) -> Estimate:
     """Share of mates not given their own name."""
     wrong = [
-        ~_named(each.mates, rule) | (each.mates.best != each.owner) for each, rule in zip(rounds, rules, strict=True)
+        ~named_by(rule, each.mates) | (each.mates.best != each.owner) for each, rule in zip(rounds, rules, strict=True)
     ]
     return _mates_share(rounds, wrong, identities)
 
@@ -260,13 +271,15 @@ def _mates_share(rounds: list[_Round], flagged: list[NDArray[np.bool_]], identit
     return bootstrap(weighted_share(hits[enrolled], trials[enrolled]), int(enrolled.sum()))
 
 
-def _realized(rounds: list[_Round], rule: Rule, identities: int) -> Realized:
-    named = np.stack([_named(each.strangers, rule) for each in rounds]).astype(np.float64)
-    strangers = weighted_share(named.sum(axis=0), np.full(named.shape[1], float(len(rounds))))
-    wrong = [_named(each.mates, rule) & (each.mates.best != each.owner) for each in rounds]
+def _realized(rounds: list[_Round], rules: list[Rule], identities: int) -> Realized:
+    named = np.stack([named_by(rule, each.strangers) for each, rule in zip(rounds, rules, strict=True)])
+    strangers = weighted_share(named.sum(axis=0, dtype=np.float64), np.full(named.shape[1], float(len(rounds))))
+    wrong = [
+        named_by(rule, each.mates) & (each.mates.best != each.owner) for each, rule in zip(rounds, rules, strict=True)
+    ]
     return Realized(
         bootstrap(strangers, named.shape[1]),
-        _missed(rounds, [rule] * len(rounds), identities),
+        _missed(rounds, rules, identities),
         _mates_share(rounds, wrong, identities),
     )
 

@@ -1,16 +1,14 @@
-"""Judges the whole recognizer on a folder of people: faces found, pairs, galleries among strangers, the shots refused.
+"""The whole recognizer on a folder of people: faces found, pairs, galleries among strangers, shots refused.
 
-Hides how a folder becomes embeddings (the laptop's own detector, crop and embedder, one picture per core) and how the
-app's rule is held against people its thresholds were not made from. Needs numpy and the laptop side, no torch.
-Flows in: a folder with a sub-folder of pictures per identity, a detector, an embedder. Flows out: `Looks` (what was
-seen) and `Figures` (what it is worth, operating points included).
+A folder becomes embeddings by the laptop's own detector, crop and embedder, one picture per core; the app's rule is
+held against people its thresholds were not made from.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +18,18 @@ from edge_app.accuracy.lfw_pairs import LfwPairs, Verification, verification
 from edge_app.accuracy.open_set import OpenSet, OpenSetProtocol, Rule, open_set
 from edge_app.accuracy.pair_scores import Ints, label_numbers, operating_points, unit_rows
 from edge_app.accuracy.spoil import SPOILERS
+from edge_app.core.cohort import Cohort
 from edge_app.core.errors import MediaError
 from edge_app.core.model_card import OperatingPoint
 from edge_app.core.types import Face, Float32s, Pixels
+from edge_app.gallery.calibration import Thresholds
 from edge_app.gallery.enrollment import Refusal, choose_face, judge_quality, prominence
-from edge_app.gallery.matching import rule_for
+from edge_app.gallery.matching import MatchRule, likeness_of, rule_for
 from edge_app.inference.detector import Detector
 from edge_app.inference.embedder import Embedder
 from edge_app.inference.face_quality import QualityLimits, measure
 from edge_app.inference.geometry import align, crop_named
-from edge_app.media.folders import find_pictures
+from edge_app.media.folders import find_pictures, is_junk, named_folders
 from edge_app.media.pictures import read_picture
 from edge_app.system.parallel import cores, ordered_map
 
@@ -101,14 +101,19 @@ def glance(pixels: Pixels, detector: Detector, crop: str, limits: QualityLimits)
     return Glance(face, cut, refusal.reason if refusal else None)
 
 
-def people_in(folder: Path) -> list[tuple[str, Path]]:
-    """Identity and path of every picture, sorted. Raises MediaError when there is no sub-folder with pictures."""
-    if not folder.is_dir():
-        raise MediaError(f"{folder} is not a folder", expected="a folder with a sub-folder of pictures per person")
-    names = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if not names:
-        raise MediaError(f"{folder} has no sub-folder", expected="a sub-folder of pictures per person")
-    return [(person.name, path) for person in names for path in find_pictures(person)]
+def people_in(folder: Path, *, flat: bool = False) -> list[tuple[str, Path]]:
+    """Identity and path of every picture, sorted. Raises MediaError for a sub-folder without pictures, or none at all.
+
+    `flat`: a folder without sub-folders is one of pictures of as many people, named like the files.
+    """
+    if flat and folder.is_dir() and not any(path.is_dir() and not is_junk(path.name) for path in folder.iterdir()):
+        return [(path.name, path) for path in find_pictures(folder)]
+
+    def refuse(problem: str) -> None:
+        raise MediaError(problem)
+
+    people = named_folders(folder, of="person", unused=[], problem=refuse)
+    return [(name, path) for name, pictures in people for path in pictures]
 
 
 def look_at(people: Sequence[tuple[str, Path]], detector: Detector, crop: str, tick: Tick = no_tick) -> Looks:
@@ -194,29 +199,32 @@ class Figures:
     galleries: tuple[GalleryFigures, ...]
 
 
-def points_of(vectors: Float32s, labels: Sequence[str]) -> tuple[OperatingPoint, ...]:
+def points_of(vectors: Float32s, labels: Sequence[str], cohort: Cohort | None = None) -> tuple[OperatingPoint, ...]:
     """Operating points of one template and of two averaged, over (N, D) unit rows."""
-    return tuple(p for templates in (1, 2) for p in operating_points(vectors, labels, templates=templates))
+    return tuple(
+        p for templates in (1, 2) for p in operating_points(vectors, labels, templates=templates, cohort=cohort)
+    )
 
 
 def figures_of(
     looks: Looks,
     vectors: Float32s,
     pairs: LfwPairs | None = None,
-    card_points: Sequence[OperatingPoint] = (),
+    thresholds: Thresholds | None = None,
     *,
     fpir: float = FPIR,
     margin: float = MARGIN,
 ) -> Figures:
     """Judge the (F, D) unit rows of the faces found.
 
-    `card_points` are what the app would use; without them the points measured here stand in.
+    `thresholds` are what the app would use; without points the ones measured here stand in.
     """
-    points = points_of(vectors, looks.labels)
-    rated = tuple(card_points) or points
+    cohort = thresholds.cohort if thresholds else None
+    points = points_of(vectors, looks.labels, cohort)
+    rated = thresholds if thresholds and thresholds.points else Thresholds(points, cohort and _measured_with(cohort))
     numbers = label_numbers(looks.labels, len(vectors))
     verified, unseen = (None, 0) if pairs is None else judge_pairs(looks, vectors, pairs)
-    galleries = gallery_figures(vectors, numbers, rated, fpir, margin) if rated else ()
+    galleries = gallery_figures(vectors, numbers, rated, fpir, margin) if rated.points else ()
     names = len(set(looks.identities))
     missed = int((~looks.found).sum())
     return Figures(len(looks.paths), names, missed, verified, unseen, points, galleries)
@@ -246,30 +254,50 @@ def pair_scores_of(vectors: Float32s, rows: Ints) -> tuple[Float32s, NDArray[np.
 
 
 def gallery_figures(
-    vectors: Float32s, numbers: Ints, points: Sequence[OperatingPoint], fpir: float, margin: float
+    vectors: Float32s, numbers: Ints, thresholds: Thresholds, fpir: float, margin: float
 ) -> tuple[GalleryFigures, ...]:
     """Galleries of 10, of 100 and of everybody with more than two pictures; none where nobody is a stranger."""
     sizes = np.bincount(numbers) if len(numbers) else np.zeros(0, np.int64)
     able = int((sizes > 2).sum())
     if able == 0 or not (sizes == 1).any():
         return ()
-    apart = _held_out(vectors, numbers, fpir, margin)
+    apart = _held_out(vectors, numbers, thresholds.cohort, fpir, margin)
     made = []
     for people in (*(size for size in GALLERY_SIZES if size < able), able):
-        rule = rule_for(points, 0, people, fpir, margin)
-        protocol = OpenSetProtocol(people, fpir=fpir)
-        outcome = open_set(vectors, numbers, protocol, Rule(rule.threshold, margin))
-        made.append(GalleryFigures(people, outcome, rule.threshold, apart.get(people if people != able else 0)))
+        used: list[float] = []
+
+        def rule_of(means: Float32s) -> Rule:
+            rule = rule_for_means(means, thresholds, fpir, margin)
+            used.append(rule.threshold)  # noqa: B023 - called in this turn only
+            return Rule(rule.threshold, rule.margin)
+
+        outcome = open_set(vectors, numbers, OpenSetProtocol(people, fpir=fpir), rule_of, thresholds.cohort)
+        mean = float(np.mean(used))
+        made.append(GalleryFigures(people, outcome, mean, apart.get(people if people != able else 0)))
     return tuple(made)
 
 
-def _held_out(vectors: Float32s, numbers: Ints, fpir: float, margin: float) -> dict[int, HeldOut]:
+def rule_for_means(means: Float32s, thresholds: Thresholds, fpir: float, margin: float) -> MatchRule:
+    """The app's rule for a gallery of (N, D) unit means of two templates each."""
+    cohort = thresholds.cohort
+    alike = likeness_of(means, cohort.excess(means), cohort) if cohort else 1.0
+    return rule_for(thresholds.points, 0, len(means), fpir, margin, cohort, alike)
+
+
+def _measured_with(cohort: Cohort) -> Cohort:
+    """The cohort for thresholds from the very crowd that they are used on."""
+    return replace(cohort, likeness=None)
+
+
+def _held_out(
+    vectors: Float32s, numbers: Ints, cohort: Cohort | None, fpir: float, margin: float
+) -> dict[int, HeldOut]:
     """Held-out figures by gallery size; 0 stands for all that a half allows."""
     outcomes: dict[int, list[tuple[float, float, float]]] = {}
     for seed in SPLITS:
         people = np.random.default_rng(seed).permutation(int(numbers.max()) + 1)
         kept_back = np.isin(numbers, people[: len(people) // 2])
-        points = points_of(vectors[~kept_back], [str(n) for n in numbers[~kept_back]])
+        points = points_of(vectors[~kept_back], [str(n) for n in numbers[~kept_back]], cohort)
         rows, owners = vectors[kept_back], numbers[kept_back]
         sizes = np.bincount(owners)
         able = int((sizes > 2).sum())
@@ -277,9 +305,9 @@ def _held_out(vectors: Float32s, numbers: Ints, fpir: float, margin: float) -> d
             continue
         for size in (*(s for s in GALLERY_SIZES if s < able), 0):
             enrolled = size or able
-            rule = rule_for(points, 0, enrolled, fpir, margin)
+            rule = rule_for(points, 0, enrolled, fpir, margin, cohort and _measured_with(cohort))
             protocol = OpenSetProtocol(enrolled, seeds=(seed,), fpir=fpir)
-            realized = open_set(rows, owners, protocol, Rule(rule.threshold, margin)).realized
+            realized = open_set(rows, owners, protocol, Rule(rule.threshold, rule.margin), cohort).realized
             if realized is not None:
                 outcomes.setdefault(size, []).append((realized.fpir.value, realized.fnir.value, enrolled))
     return {size: _summary(np.array(values)) for size, values in outcomes.items()}

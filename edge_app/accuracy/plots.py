@@ -1,11 +1,8 @@
-"""Curves and histograms of similarities as pictures.
-
-Hides matplotlib, which is imported only here and only when a picture is drawn (ImportError where it is missing).
-Flows in: `Histograms` of all pairs. Flows out: PNG files.
-"""
+"""Curves, histograms and rates by group as PNG files. Drawing imports matplotlib: ImportError where it is missing."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +36,26 @@ def score_histogram(counted: Histograms, path: Path) -> None:
         axes.stairs(merged, edges, label=f"{label} ({int(counts.sum()):,} pairs)", color=colour, fill=True, alpha=0.5)
     axes.set_xlabel("cosine similarity")
     axes.set_ylabel("share of pairs")
+    axes.legend()
+    _save(figure, path)
+
+
+def rates_by_group(
+    rows: Sequence[tuple[str, float, float, float]], asked: float, what: str, title: str, path: Path
+) -> None:
+    """Draw (group, rate, low, high) as points with their intervals beside the rate asked for, logarithmic."""
+    figure, axes = _figure(title)
+    least = asked / 100
+    for place, (_, rate, low, high) in enumerate(rows):
+        axes.plot([max(low, least), max(high, least)], [place, place], color="#0072b2", linewidth=2)
+        axes.plot([max(rate, least)], [place], "o", color="#0072b2")
+    axes.axvline(asked, color="#d55e00", label=f"asked for: {asked:g}")
+    axes.axvline(2 * asked, color="#d55e00", linestyle="--", linewidth=1, label="twice that")
+    axes.set_yticks(range(len(rows)), [group for group, *_ in rows])
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel(what)
+    axes.grid(True, axis="x", alpha=0.3)
     axes.legend()
     _save(figure, path)
 

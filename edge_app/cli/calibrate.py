@@ -13,8 +13,10 @@ from edge_app.core.errors import MediaError, UsageError
 from edge_app.core.task import Task
 
 if TYPE_CHECKING:
+    from edge_app.accuracy.calibrate import Calibrated
+    from edge_app.accuracy.intervals import Estimate
     from edge_app.core.types import Float32s, Pixels
-    from edge_app.gallery.calibration import Calibration, Share
+    from edge_app.inference.embedder import Embedder
     from edge_app.media.folders import Unused
     from edge_app.model_store.shipped import Entry
     from edge_app.system.data_folder import Home
@@ -51,8 +53,11 @@ def run(args: Arguments) -> int:
     """Measure every build of the model, and keep the thresholds; or let them go."""
     import time
 
+    from edge_app.accuracy.calibrate import calibrate
     from edge_app.gallery import calibration
+    from edge_app.inference.embedder import Embedder
     from edge_app.media.folders import unused_line
+    from edge_app.model_store.catalogue import open_entry
 
     home, settings = options.settings(args)
     model_id, entries = _entries(home, settings, args.model, args.precision)
@@ -61,14 +66,22 @@ def run(args: Arguments) -> int:
     if args.folder is None:
         raise UsageError("no folder was given", expected="a folder with a sub-folder per thing or person")
     unused: list[Unused] = []
-    vectors, names, left_out = _vectors(args.folder, _embedder(args, home, settings, entries), len(entries), unused)
+    embedders = [Embedder(open_entry(entry, settings.threads)) for entry in entries]
+    embed = _embedder(args, home, settings, embedders)
+    vectors, names, left_out = _vectors(args.folder, embed, len(entries), unused)
     made = [
-        calibration.calibrate(
-            rows, names, model_id=model_id, sha256=entry.sha256, fpir=settings.fpir, margin=settings.margin
+        calibrate(
+            rows,
+            names,
+            model_id=model_id,
+            sha256=entry.sha256,
+            fpir=settings.fpir,
+            margin=settings.margin,
+            cohort=calibration.calibrated_with(embedder.card),
         )
-        for entry, rows in zip(entries, vectors, strict=True)
+        for entry, embedder, rows in zip(entries, embedders, vectors, strict=True)
     ]
-    calibration.save(home, made, time.time())
+    calibration.save(home, [one.calibration for one in made], time.time())
     reports = [_report(one, entry, settings) for one, entry in zip(made, entries, strict=True)]
     if args.json:
         options.print_json({"model": model_id, "builds": reports, "left_out": left_out})
@@ -119,12 +132,8 @@ def _in_use(home: Home, settings: Settings) -> str:
     return settings.model if settings.model in things else settings.embedder
 
 
-def _embedder(args: Arguments, home: Home, settings: Settings, entries: Sequence[Entry]) -> _Embed:
-    from edge_app.inference.embedder import Embedder
-    from edge_app.model_store.catalogue import open_entry
-
-    embedders = [Embedder(open_entry(entry, settings.threads)) for entry in entries]
-    if entries[0].task is Task.IMAGE_EMBEDDING:
+def _embedder(args: Arguments, home: Home, settings: Settings, embedders: Sequence[Embedder]) -> _Embed:
+    if embedders[0].card.task is Task.IMAGE_EMBEDDING:
         from edge_app.gallery.matching import NAMES_NOBODY, Gallery
         from edge_app.recognition.things import ThingRecognizer
 
@@ -153,7 +162,7 @@ def _vectors(
     """
     import numpy as np
 
-    from edge_app.gallery.calibration import MOST_PICTURES
+    from edge_app.accuracy.calibrate import MOST_PICTURES
     from edge_app.media.folders import named_folders
     from edge_app.media.pictures import read_picture
 
@@ -184,44 +193,49 @@ def _vectors(
     return [np.stack(kept) if kept else np.zeros((0, 1), np.float32) for kept in rows], names, left_out
 
 
-def _report(made: Calibration, entry: Entry, settings: Settings) -> dict[str, Any]:
+def _report(made: Calibrated, entry: Entry, settings: Settings) -> dict[str, Any]:
     trial = made.trial and {
         "asked_fpir": settings.fpir,
         "enrolled": made.trial.enrolled,
-        "fpir": asdict(made.trial.fpir),
-        "fnir": asdict(made.trial.fnir),
+        "fpir": _interval(made.trial.fpir),
+        "fnir": _interval(made.trial.fnir),
     }
     return {
         "precision": entry.precision,
-        "sha256": made.sha256,
-        "identities": made.identities,
-        "pictures": made.pictures,
+        "sha256": made.calibration.sha256,
+        "identities": made.calibration.identities,
+        "pictures": made.calibration.pictures,
         "genuine_median": round(made.genuine_median, 4),
-        "points": [asdict(point) for point in made.points],
+        "points": [asdict(point) for point in made.calibration.points],
         "tar": {f"{fmr:g}": round(share, 4) for fmr, share in made.tar.items()},
         "trial": trial,
         "warning": _warning(made, entry),
     }
 
 
-def _warning(made: Calibration, entry: Entry) -> str | None:
+def _interval(share: Estimate) -> dict[str, float]:
+    return {"value": share.value, "low": share.low, "high": share.high, "identities": share.trials}
+
+
+def _warning(made: Calibrated, entry: Entry) -> str | None:
     """What to do when the thresholds are as good as can be, and that is not good; None when all is well."""
     if made.trial is None or not made.hopeless:
         return None
     what = "things" if entry.task is Task.IMAGE_EMBEDDING else "people"
     share = f"{made.trial.fnir.value:.0%} were missed or misnamed"
     return (
-        f"{made.model_id} ({entry.precision}) can hardly tell these {what} apart: {share}. Try another embedder, train "
+        f"{made.calibration.model_id} ({entry.precision}) can hardly tell these {what} apart: {share}. Try another "
+        "embedder, train "
         "one on such pictures (edge-app train siamese DIR), or use more and clearer pictures"
     )
 
 
-def _tell(made: Calibration, entry: Entry, fpir: float) -> None:
+def _tell(made: Calibrated, entry: Entry, fpir: float) -> None:
     from edge_app.gallery.matching import share_words
 
     rows = []
-    for point in (p for p in made.points if p.templates == 1):
-        two = next((p for p in made.points if p.templates == 2 and p.fmr == point.fmr), None)
+    for point in (p for p in made.calibration.points if p.templates == 1):
+        two = next((p for p in made.calibration.points if p.templates == 2 and p.fmr == point.fmr), None)
         rows.append(
             (
                 share_words(point.fmr),
@@ -231,7 +245,8 @@ def _tell(made: Calibration, entry: Entry, fpir: float) -> None:
                 f"{point.impostor_pairs:,}",
             )
         )
-    title = f"{made.model_id} {entry.precision}: {made.identities} identities, {made.pictures} pictures"
+    kept = made.calibration
+    title = f"{kept.model_id} {entry.precision}: {kept.identities} identities, {kept.pictures} pictures"
     columns = ("strangers alike", "one picture", "mean of two", "same one found", "pairs of strangers")
     options.show(options.table(title, columns, rows))
     if made.trial is None:
@@ -246,5 +261,5 @@ def _tell(made: Calibration, entry: Entry, fpir: float) -> None:
     options.say(f"  missed or misnamed         {_share(trial.fnir)}")
 
 
-def _share(share: Share) -> str:
-    return f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%}, {share.identities} identities)"
+def _share(share: Estimate) -> str:
+    return f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%}, {share.trials} identities)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +17,10 @@ from edge_app.system.files import json_bytes, json_ready
 if TYPE_CHECKING:
     from edge_app.accuracy.lfw_pairs import LfwPairs
     from edge_app.accuracy.people_folder import Figures, Looks
+    from edge_app.core.model_card import OperatingPoint
+    from edge_app.gallery.calibration import Thresholds
     from edge_app.inference.embedder import Embedder
+    from edge_app.model_store.choose_build import Choice
 
 _SPOILED_PICTURES = 300
 
@@ -30,6 +34,8 @@ def command() -> Command:
             Argument("folder", "DIR", "a sub-folder of pictures per person", kind=Path),
             Option("--pairs", kind=Path, metavar="FILE", help="LFW's list of pairs over the same folder"),
             Option("--encodings", kind=Path, metavar="FILE", help="judge face_recognition's encodings instead"),
+            Option("--groups", kind=Path, metavar="CSV",
+                help="also the rates of false matches by group: lines of person,group or picture,group"),
             Option("--no-spoil", kind=bool, help="leave out the pictures spoiled on purpose"),
             Option("--write-cards", kind=bool,
                 help="measure every shipped build and write the figures into its card"),
@@ -90,18 +96,21 @@ def settings_of(args: Arguments) -> tuple[Any, Any]:
 def _ours(args: Arguments, plots: dict[str, results.Content]) -> dict[str, Any]:
     """The runtime's own parts on the folder; `plots` gets what draws the curves."""
     from edge_app.accuracy import people_folder
+    from edge_app.accuracy.groups import groups_of
+    from edge_app.gallery.calibration import thresholds_of
 
     home, chosen = settings_of(args)
-    embedder, why = open_embedder(home, chosen)
-    people, pairs = people_folder.people_in(args.folder), pairs_of(args)
+    embedder, choice = open_embedder(home, chosen)
+    thresholds = thresholds_of(home, embedder.card, choice.entry.sha256)
+    people, pairs = people_folder.people_in(args.folder, flat=args.groups is not None), pairs_of(args)
+    groups = None if args.groups is None else groups_of(args.groups, people, args.folder)
     detector = _detector(args, home, chosen.detector)
     with options.progress() as bar:
         task = bar.add_task("finding faces", total=len(people))
         looks = people_folder.look_at(people, detector, embedder.crop, lambda: bar.advance(task))
         task = bar.add_task("embedding", total=len(looks.crops))
         vectors = people_folder.embed_crops(embedder, looks.crops, lambda: bar.advance(task))
-        points = embedder.card.operating_points
-        figures = people_folder.figures_of(looks, vectors, pairs, points, fpir=chosen.fpir, margin=chosen.margin)
+        figures = people_folder.figures_of(looks, vectors, pairs, thresholds, fpir=chosen.fpir, margin=chosen.margin)
         spoiled = None
         if not args.no_spoil:
             step = max(1, len(people) // _SPOILED_PICTURES)
@@ -113,14 +122,16 @@ def _ours(args: Arguments, plots: dict[str, results.Content]) -> dict[str, Any]:
     report |= {
         "model": embedder.model_id,
         "precision": embedder.card.precision,
-        "why": why,
+        "why": choice.why,
         "detector": chosen.detector,
-        "threshold source": "the model's card" if points else "measured here",
+        "threshold source": _source(thresholds, embedder.card.operating_points),
     }
+    if groups is not None:
+        report["groups"] = _by_group(groups[looks.found], looks, vectors, thresholds, chosen)
     if not figures.galleries:
         report["no galleries"] = _why_no_galleries(looks.labels)
     if args.output is not None:
-        plots |= _plots(vectors, looks)
+        plots |= _plots(vectors, looks, thresholds, report.get("groups", {}))
     return report
 
 
@@ -134,14 +145,48 @@ def _why_no_galleries(labels: Sequence[str]) -> str:
     )
 
 
-def open_embedder(home: Any, chosen: Any) -> tuple[Embedder, str]:
-    """The embedder of the settings with one thread, and why that build."""
+def _source(thresholds: Thresholds, of_card: Sequence[OperatingPoint]) -> str:
+    if not thresholds.points:
+        return "measured here"
+    return "the model's card" if thresholds.points == of_card else "calibrated on your pictures"
+
+
+def _by_group(groups: Any, looks: Looks, vectors: Any, thresholds: Thresholds, chosen: Any) -> dict[str, Any]:
+    """False matches by group, on one picture of everybody, or two where they have a second."""
+    import numpy as np
+
+    from edge_app.accuracy import groups as by_group
+    from edge_app.accuracy.cohort_fit import Strangers, find_people
+    from edge_app.accuracy.pair_scores import label_numbers
+
+    if not thresholds.points:
+        raise UsageError("the embedder has no thresholds", remedy="run `edge-app calibrate DIR` first")
+    inside = np.flatnonzero(groups != "")
+    numbers = label_numbers(np.asarray(looks.labels)[inside], len(inside))
+    named = len(np.unique(numbers)) < len(numbers)
+    if not named:  # a picture each: who is twice among them nobody has said
+        numbers, _ = find_people(vectors[inside], groups[inside])
+    faces = Strangers(vectors[inside], numbers, groups[inside])
+    order = np.argsort(faces.people, kind="stable")
+    _, first, counts = np.unique(faces.people[order], return_index=True, return_counts=True)
+    single = by_group.fmr_by_group(faces, thresholds, (1e-2, 1e-3, 1e-4), named=named)
+    options_: dict[str, Any] = {"fpirs": (chosen.fpir,), "margin": chosen.margin, "named": named}
+    fpirs = by_group.fpir_by_group(faces.at(order[first]), thresholds, **options_)
+    if named and (counts > 1).any():
+        twice = first[counts > 1]
+        second = faces.vectors[order[twice + 1]]
+        fpirs += by_group.fpir_by_group(faces.at(order[twice]), thresholds, second=second, **options_)
+    return {"fmr": [json_ready(asdict(each)) for each in single], "fpir": [json_ready(asdict(each)) for each in fpirs]}
+
+
+def open_embedder(home: Any, chosen: Any) -> tuple[Embedder, Choice]:
+    """The embedder of the settings with one thread, and which build it is."""
     from edge_app.inference import onnx_model
     from edge_app.inference.embedder import Embedder
     from edge_app.model_store.choose_build import choose
 
     choice = choose(chosen.embedder, chosen.precision, home, 1)
-    return Embedder(onnx_model.load(choice.entry.path, threads=1, sha256=choice.entry.sha256)), choice.why
+    return Embedder(onnx_model.load(choice.entry.path, threads=1, sha256=choice.entry.sha256)), choice
 
 
 def _detector(args: Arguments, home: Any, name: str) -> Any:
@@ -189,15 +234,35 @@ def _gate(looks: Looks, spoiled: Any) -> dict[str, Any]:
     return gate
 
 
-def _plots(vectors: Any, looks: Looks) -> dict[str, results.Content]:
+def _plots(
+    vectors: Any, looks: Looks, thresholds: Thresholds, groups: Mapping[str, Any]
+) -> dict[str, results.Content]:
+    from edge_app.accuracy import plots
     from edge_app.accuracy.pair_scores import histograms
-    from edge_app.accuracy.plots import det_curve, score_histogram
 
-    counted = histograms(vectors, looks.labels, bins=4000)
-    return {
-        "det.png": lambda path: det_curve(counted, path),
-        "similarities.png": lambda path: score_histogram(counted, path),
+    counted = histograms(vectors, looks.labels, bins=4000, cohort=thresholds.cohort)
+    made: dict[str, results.Content] = {
+        "det.png": lambda path: plots.det_curve(counted, path),
+        "similarities.png": lambda path: plots.score_histogram(counted, path),
     }
+    for (name, asked), rows in _rates(groups).items():
+        words = "how often two strangers of the group match" if name == "FMR" else "how often a stranger is named"
+        title = f"{name} by group, {asked:g} asked"
+        file = f"{name.lower().replace(' ', '-').replace(',', '')}-{asked:g}.png"
+        made[file] = partial(plots.rates_by_group, rows, asked, words, title)
+    return made
+
+
+def _rates(groups: Mapping[str, Any]) -> dict[tuple[str, float], list[tuple[str, float, float, float]]]:
+    """(group, rate, low, high) by what was measured and the rate asked for."""
+    found: dict[tuple[str, float], list[tuple[str, float, float, float]]] = {}
+    for each in [*groups.get("fmr", ()), *groups.get("fpir", ())]:
+        name = f"FPIR, {each['people']} people, {each['templates']} each" if "people" in each else "FMR"
+        share, asked = each["happened"], each["fpir"] if "people" in each else each["fmr"]
+        if share["value"] is not None and share["low"] is not None:
+            row = (each["group"], share["value"], share["low"], share["high"])
+            found.setdefault((name, asked), []).append(row)
+    return found
 
 
 # --- for people --------------------------------------------------------------------------------------
@@ -216,6 +281,8 @@ def _tell(report: Mapping[str, Any]) -> None:
         _tell_galleries(each)
     if "refused" in report:
         _tell_gate(report)
+    if "groups" in report:
+        _tell_groups(report["groups"])
 
 
 def _tell_galleries(report: Mapping[str, Any]) -> None:
@@ -246,6 +313,30 @@ def _tell_galleries(report: Mapping[str, Any]) -> None:
         options.show(options.table("operating points", ("FMR", "templates", "similarity", "impostor pairs"), points))
     else:
         options.say("  no operating points: they want pictures of two people at least")
+
+
+def _tell_groups(groups: Mapping[str, Any]) -> None:
+    rows: list[tuple[str, ...]] = [
+        (each["group"], f"{each['fmr']:g}", share_of(each["happened"]), f"{each['pairs']:,}", f"{each['left_out']:,}")
+        for each in groups["fmr"]
+    ]
+    columns: tuple[str, ...] = ("group", "FMR asked", "happened", "pairs of strangers", "left out as one person")
+    options.show(options.table("two strangers of one group taken for one person", columns, rows))
+    rows = [
+        (
+            each["group"],
+            f"{each['people']}",
+            f"{each['templates']}",
+            f"{each['fpir']:.1%}",
+            share_of(each["happened"]),
+            f"{each['happened']['trials']:,}",
+            f"{each['likeness']:.2f}",
+        )
+        for each in groups["fpir"]
+    ]
+    columns = ("group", "people", "pictures", "FPIR asked", "happened", "strangers", "count as")
+    options.show(options.table("strangers named in galleries of their own group", columns, rows))
+    options.say("count as: for how many people of one kind each of the enrolled counts, by how alike they are")
 
 
 def _tell_gate(report: Mapping[str, Any]) -> None:
