@@ -7,9 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from edge_app.core.model_card import OperatingPoint
 from edge_app.core.types import Embedding, Identity, Quality, Template
-from edge_app.gallery.calibration import points_of
+from edge_app.gallery.calibration import Thresholds, thresholds_of
 from edge_app.gallery.matching import Gallery
 from edge_app.model_store.catalogue import builds
 from edge_app.model_store.onnx_inspect import inspect
@@ -105,11 +104,10 @@ def shelf_of(bench: PeopleSession, things: str | None = None) -> Shelf:
 def thing_threshold(bench: PeopleSession, model_id: str, gallery: Gallery | None = None) -> float:
     """The similarity from which a thing is named. Raises EdgeError, also when nobody knows what alike means."""
     gallery = gallery or gallery_of(bench.vault.read(model_id))
-    points: tuple[OperatingPoint, ...] = ()
-    for entry in builds(bench.home, model_id):
-        card = inspect(entry.path).card
-        points = points or (points_of(bench.home, card, entry.sha256) if card else ())
-    return gallery.rule(points, bench.settings.fpir, bench.settings.margin).threshold
+    cards = ((inspect(entry.path).card, entry.sha256) for entry in builds(bench.home, model_id))
+    known = (thresholds_of(bench.home, card, sha256) for card, sha256 in cards if card)
+    found = next((one for one in known if one.points), Thresholds((), None))
+    return gallery.rule(found.points, bench.settings.fpir, bench.settings.margin, found.cohort).threshold
 
 
 def missing_words(bench: PeopleSession) -> str:

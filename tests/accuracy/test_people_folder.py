@@ -18,6 +18,7 @@ from edge_app.accuracy.plots import rates
 from edge_app.accuracy.spoil import SPOILERS, TINY_FACE_PX, turned
 from edge_app.cli import main
 from edge_app.core.errors import MediaError, ModelError
+from edge_app.gallery.calibration import Thresholds
 from edge_app.gallery.matching import rule_for
 from edge_app.inference.detector import Detector
 from edge_app.inference.face_quality import QualityLimits, measure
@@ -127,7 +128,7 @@ def test_thresholds_of_the_card_are_used_where_there_are_any() -> None:
     looks, vectors = synthetic()
     points = points_of(vectors, looks.labels)
     strict = [type(p)(p.fmr, p.threshold + 0.2, p.impostor_pairs, p.templates) for p in points]
-    own, carded = figures_of(looks, vectors), figures_of(looks, vectors, card_points=strict)
+    own, carded = figures_of(looks, vectors), figures_of(looks, vectors, None, Thresholds(tuple(strict), None))
     assert carded.galleries[0].threshold == pytest.approx(own.galleries[0].threshold + 0.2, abs=1e-6)
     assert carded.points == own.points
 

@@ -1,14 +1,16 @@
 """Matching and thresholds, with embeddings at known angles."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from edge_app.core.cohort import Cohort, stored_centres
 from edge_app.core.errors import GalleryError, UsageError
 from edge_app.core.model_card import OperatingPoint
 from edge_app.core.types import Embedding, Identity, Match, Quality, Template
-from edge_app.gallery.matching import Gallery, MatchRule, rule_for
+from edge_app.gallery.matching import Gallery, MatchRule, looks_like_nobody_can_tell, rule_for
 
 POINTS = tuple(
     OperatingPoint(fmr, threshold, 1_000_000, templates)
@@ -161,3 +163,110 @@ def test_a_rule_knows_what_a_smaller_share_costs():
     assert asked.stricter(0.1) == pytest.approx(tenth.threshold, abs=1e-6)
     assert asked.threshold < asked.stricter(0.5) < asked.stricter(0.1) < asked.stricter(0.01)
     assert asked.same_person == pytest.approx(0.30, abs=1e-6)
+
+
+# --- with a cohort ---------------------------------------------------------------------------------
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+EVENED = tuple(
+    OperatingPoint(fmr, threshold + (templates - 1) * 0.01, 10**6, templates, True)
+    for templates in (1, 2)
+    for fmr, threshold in ((1e-1, 0.2), (1e-2, 0.3), (1e-3, 0.4), (1e-4, 0.5))
+)
+
+
+def cohort(**changes):
+    """Centres crowd around the first axis: faces there have an excess, those across from it have none."""
+    rng = np.random.default_rng(0)
+    dense = unit(np.eye(16)[0] + 0.15 * rng.normal(size=(60, 16)))
+    sparse = unit(rng.normal(size=(60, 16)))
+    plain = Cohort(
+        stored_centres(np.concatenate([dense, sparse])), 16, 10, 0.4, 0.0, 0.2, 0.15, (0.62, 0.0, 1.5), 0.28, 400
+    )
+    return replace(plain, **changes)
+
+
+def crowd(count, towards, spread, seed=1):
+    return unit(towards + spread * np.random.default_rng(seed).normal(size=(count, 16)))
+
+
+def gallery_of(rows, each=1):
+    return Gallery(
+        "m", [f"p{i}" for i in range(len(rows) // each)], rows, np.repeat(np.arange(len(rows) // each), each)
+    )
+
+
+def test_similarities_are_cosines_less_both_sides_excess():
+    rows = crowd(30, np.eye(16)[0], 0.4)
+    known, probe, c = gallery_of(rows), Embedding(crowd(1, np.eye(16)[0], 0.4, 5)[0], "m"), cohort()
+    rule = known.rule(EVENED, 0.01, 0.0, c)
+    expected = rows @ probe.vector - c.excess(rows) - c.excess(probe.vector[None])
+    assert known.match([probe], rule)[0].similarity == pytest.approx(float(expected.max()), abs=1e-5)
+    name, similarity = known.nearest(probe, rule=rule)
+    assert name == f"p{expected.argmax()}" and similarity == pytest.approx(float(expected.max()), abs=1e-5)
+    assert known.similarity_to("p3", probe, rule) == pytest.approx(float(expected[3]), abs=1e-5)
+    assert known.similarity_to("p3", probe) == pytest.approx(float(rows[3] @ probe.vector), abs=1e-6)
+    assert expected.max() < (rows @ probe.vector).max() - 0.05
+
+
+def test_a_crowd_of_many_kinds_counts_for_fewer_people_than_a_household():
+    c = cohort(mean_weight=0.0, usual=0.0)
+    mixed = gallery_of(crowd(100, np.zeros(16), 1.0))
+    alike = gallery_of(crowd(100, np.eye(16)[0], 0.5))
+    assert mixed.likeness(c) < 0.8 < 1.5 < alike.likeness(c) <= 2.5
+    few = gallery_of(crowd(3, np.eye(16)[0], 0.5))
+    assert 0.7 < few.likeness(c) < 1.2
+    assert gallery_of(crowd(1, np.eye(16)[0], 0.5)).likeness(c) == pytest.approx(0.75)
+    assert mixed.likeness(cohort(likeness=None)) == 1.0
+    assert mixed.rule(EVENED, 0.01, 0.05, c).threshold < alike.rule(EVENED, 0.01, 0.05, c).threshold
+    assert "as easily mistaken for one another as" in alike.rule(EVENED, 0.01, 0.05, c).words
+
+
+def test_likeness_is_the_rate_of_alike_pairs_raised_to_its_power():
+    rows, c = crowd(300, np.eye(16)[0], 1.2), cohort(likeness=(0.6, 0.2, 1.3), mean_weight=0.0, usual=0.0)
+    own = (rows @ rows.T)[np.triu_indices(300, 1)]
+    usual = 2.0 * (0.75 / math.exp(0.2)) ** (1 / 1.3)
+    share = (usual + (own >= 0.6).sum()) / (2.0 + 0.01 * len(own))
+    expected = min(2.5, math.exp(0.2) * share**1.3)
+    assert 0.12 < expected < 2.5
+    assert gallery_of(rows).likeness(c) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("likeness", [0.2, 1.0, 2.0])
+def test_with_a_cohort_people_count_as_often_as_they_are_alike(likeness):
+    made = rule_for(EVENED, 40, 0, 0.01, 0.0, cohort(), likeness)
+    assert made.fmr == pytest.approx(1 - 0.99 ** (1 / (40 * likeness)))
+    # Log-linear between a hundredth at 0.3 and a ten thousandth at 0.5.
+    assert made.threshold == pytest.approx(0.3 - 0.1 * math.log10(made.fmr / 0.01), abs=2e-3)
+    assert made.same_person == 0.28 and made.cohort is not None
+
+
+def test_a_lead_counts_for_more_where_people_are_alike():
+    leads = [rule_for(EVENED, 40, 0, 0.01, 0.05, cohort(), likeness).margin for likeness in (0.2, 1.0, 1.5, 2.5)]
+    assert leads[0] < leads[1] < leads[2] == leads[3]
+    assert rule_for(POINTS, 40, 0, 0.01, 0.05).margin == rule_for(POINTS, 80, 0, 0.01, 0.05).margin
+
+
+def test_points_and_cohort_of_different_origin_are_refused():
+    with pytest.raises(GalleryError, match="without a cohort"):
+        rule_for(POINTS, 1, 0, 0.01, 0.0, cohort())
+    with pytest.raises(GalleryError, match="with a cohort"):
+        rule_for(EVENED, 1, 0, 0.01, 0.0)
+    with pytest.raises(GalleryError, match="cohort of m is of 16 numbers a face, the gallery of 2"):
+        gallery({"Ada": (0,)}).rule(EVENED, 0.01, 0.0, cohort())
+
+
+def test_a_face_among_the_densest_centres_is_of_a_kind_nobody_can_tell():
+    assert looks_like_nobody_can_tell(Embedding(crowd(1, np.eye(16)[0], 0.05)[0], "m"), cohort())
+    assert not looks_like_nobody_can_tell(Embedding(crowd(1, -np.eye(16)[0], 0.05)[0], "m"), cohort())
+    assert not looks_like_nobody_can_tell(Embedding(crowd(1, np.eye(16)[0], 0.05)[0], "m"), None)
+
+
+def test_the_sentence_says_where_the_promise_ends():
+    within, beyond = (rule_for(EVENED, people, 0, 0.01, 0.0, cohort()).words for people in (50, 500))
+    assert "enough for about 100 people of one kind" in within and "twins and toddlers nothing" in within
+    assert "cannot be promised" in beyond and "1,000,000 pairs" in beyond and "about 100 people" in beyond

@@ -63,9 +63,9 @@ class ChooseRule(ModalScreen[float | None]):
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
         """Say what the rate means for the gallery as it is."""
-        rule = self._bench.recognizer.gallery.rule(
-            self._bench.points, SHARES[event.option_index], self._bench.settings.margin
-        )
+        points, cohort = self._bench.thresholds.points, self._bench.thresholds.cohort
+        share, margin = SHARES[event.option_index], self._bench.settings.margin
+        rule = self._bench.recognizer.gallery.rule(points, share, margin, cohort)
         self.query_one("#meaning", Static).update(Text(rule.words))
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
