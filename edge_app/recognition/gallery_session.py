@@ -12,7 +12,7 @@ from edge_app.core.errors import GalleryError
 from edge_app.core.model_card import OperatingPoint
 from edge_app.core.task import Task
 from edge_app.core.types import Embedding, Float32s, Pixels, Template
-from edge_app.gallery.calibration import points_of
+from edge_app.gallery.calibration import Thresholds, thresholds_of
 from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot, Verdict, settle_rivals, template_of
 from edge_app.gallery.matching import Gallery, MatchRule
 from edge_app.gallery.retention import Gone, apply_retention
@@ -73,7 +73,12 @@ class GallerySession(Session):
     @property
     def points(self) -> tuple[OperatingPoint, ...]:
         """The embedder's operating points: those calibrated on the user's pictures, else its card's."""
-        return points_of(self.home, self.recognizer.embedder.card, self.choice.entry.sha256)
+        return self.thresholds.points
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """The points with the cohort that they were measured with."""
+        return thresholds_of(self.home, self.recognizer.embedder.card, self.choice.entry.sha256)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -83,7 +88,8 @@ class GallerySession(Session):
     def refreshed(self) -> Self:
         """The same over the gallery as it is now on disk."""
         gallery = load_gallery(self.vault, self.recognizer.embedder)
-        rule = gallery.rule(self.points, self.settings.fpir, self.settings.margin)
+        thresholds = self.thresholds
+        rule = gallery.rule(thresholds.points, self.settings.fpir, self.settings.margin, thresholds.cohort)
         return replace(self, recognizer=self.recognizer.with_gallery(gallery, rule))
 
     def enroll(
@@ -99,7 +105,7 @@ class GallerySession(Session):
         before: see `refreshed`.
         """
         own = own_embeddings(self.vault, name, self.recognizer.embedder.model_id)
-        floor = replace(options, same_person_floor=same_person_floor(self.points, options.same_person_floor))
+        floor = replace(options, same_person_floor=same_person_floor(self.thresholds, options.same_person_floor))
         looks = settle_rivals(looks, own, floor)
         shots = [look for _, look in looks if isinstance(look, Shot)]
         judged = iter(self.recognizer.judge(name, shots, own, floor))
@@ -165,9 +171,12 @@ def unenrolled(home: Home, model_id: str) -> tuple[str, ...]:
         return left_behind(home, vault, model_id)
 
 
-def same_person_floor(points: Sequence[OperatingPoint], fallback: float) -> float:
-    """The similarity that one stranger in a hundred reaches: less is no sign of the same person."""
-    nearest = min((p for p in points if p.templates == 1), key=lambda p: abs(math.log(p.fmr / 1e-2)), default=None)
+def same_person_floor(thresholds: Thresholds, fallback: float) -> float:
+    """The cosine that one stranger in a hundred reaches: less is no sign of the same person."""
+    if thresholds.cohort is not None:
+        return thresholds.cohort.same_person
+    single = (point for point in thresholds.points if point.templates == 1)
+    nearest = min(single, key=lambda point: abs(math.log(point.fmr / 1e-2)), default=None)
     return nearest.threshold if nearest else fallback
 
 

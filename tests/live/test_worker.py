@@ -124,7 +124,7 @@ def bench(home: Home):
     embedder = Embedder(ColourModel())  # type: ignore[arg-type]
     gallery = load_gallery(vault, embedder)
     settings = Settings()
-    rule = gallery.rule(embedder.card.operating_points, settings.fpir, settings.margin)
+    rule = gallery.rule(embedder.card.operating_points, settings.fpir, settings.margin, embedder.card.cohort)
     entry = Entry("colour", "fp32", Task.FACE_EMBEDDING, Path("colour.onnx"), "0" * 64, 0)
     parts = FaceRecognizer(Detector("squares", find_squares), embedder, gallery, rule)
     yield PeopleSession(home, settings, parts, vault, Choice(entry, "made up", {}))

@@ -65,7 +65,7 @@ class EnrollScreen(CaptureScreen):
                 await self.order(Look(PEOPLE))
             await self.order(Capture(True))
             bench = self.edge.worker.people
-            floor = same_person_floor(bench.points, EnrollOptions().same_person_floor)
+            floor = same_person_floor(bench.thresholds, EnrollOptions().same_person_floor)
             self._guide = Guide(EnrollOptions(same_person_floor=floor), resembles=self._resemblance, earlier=earlier)
             self.keep_name(name)
             if earlier:
