@@ -234,9 +234,7 @@ def _gate(looks: Looks, spoiled: Any) -> dict[str, Any]:
     return gate
 
 
-def _plots(
-    vectors: Any, looks: Looks, thresholds: Thresholds, groups: Mapping[str, Any]
-) -> dict[str, results.Content]:
+def _plots(vectors: Any, looks: Looks, thresholds: Thresholds, groups: Mapping[str, Any]) -> dict[str, results.Content]:
     from edge_app.accuracy import plots
     from edge_app.accuracy.pair_scores import histograms
 

@@ -188,7 +188,7 @@ def test_what_is_kept_is_the_area(bench):
 def test_calibrated_points_come_before_the_cards(home):
     digest = blocks(home.models_dir / "blocks-fp32.onnx")
     high = tuple(OperatingPoint(p.fmr, p.threshold + 0.25, 1000, p.templates) for p in POINTS)
-    calibration.save(home, [Calibration("blocks", digest, 10, 30, high, 0.9, {}, None)], 1.0)
+    calibration.save(home, [Calibration("blocks", digest, 10, 30, high)], 1.0)
     made = open_things(home, Settings(), "blocks")
     assert made.points == high and made.recognizer.rule.threshold > 0.7
 
