@@ -68,6 +68,33 @@ def groups_of(file: Path, pictures: Sequence[tuple[str, Path]], folder: Path) ->
     `file` is CSV with a head `picture,group` (paths relative to `folder`) or `person,group` (names of sub-folders).
     Raises MediaError for another form, a line that fits nothing, or two groups for one.
     """
+    head, groups = _read(file)
+    keys = [path.relative_to(folder).as_posix() if head == "picture" else person for person, path in pictures]
+    known = set(keys)
+    strange = next((key for key in groups if key not in known), None)
+    if strange is not None:
+        raise MediaError(f"{file} names the {head} {strange!r}", expected=f"a {head} in {folder}")
+    return np.array([groups.get(key, "") for key in keys], dtype=np.str_)
+
+
+def strangers_in(file: Path, folder: Path) -> tuple[list[tuple[str, Path]], NDArray[np.str_]]:
+    """Every picture that a `picture,group` file names, each of somebody else, and its group.
+
+    Raises MediaError for another form, or a picture that is not there.
+    """
+    head, groups = _read(file)
+    pictures = [(name, folder / name) for name in groups]
+    missing = next((path for _, path in pictures if not path.is_file()), None)
+    if head != "picture" or missing is not None:
+        raise MediaError(
+            f"{file} is of {head}s" if head != "picture" else f"{missing} is not there",
+            expected="lines of picture,group for pictures in the folder",
+        )
+    return pictures, np.array(list(groups.values()), dtype=np.str_)
+
+
+def _read(file: Path) -> tuple[str, dict[str, str]]:
+    """Whether the file is of persons or pictures, and the group of each."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.reader(stream))
@@ -76,20 +103,16 @@ def groups_of(file: Path, pictures: Sequence[tuple[str, Path]], folder: Path) ->
     head = [cell.strip().lower() for cell in rows[0]] if rows else []
     if head not in (["picture", "group"], ["person", "group"]):
         raise MediaError(f"{file} begins with {','.join(head)!r}", expected="person,group or picture,group")
-    by_picture = head[0] == "picture"
-    keys = [path.relative_to(folder).as_posix() if by_picture else person for person, path in pictures]
-    known, groups = set(keys), dict[str, str]()
+    groups: dict[str, str] = {}
     for number, row in enumerate(rows[1:], start=2):
         if not any(cell.strip() for cell in row):
             continue
         if len(row) != 2 or not row[0].strip() or not row[1].strip():
             raise MediaError(f"{file}:{number} reads {','.join(row)!r}", expected=",".join(head))
         key, group = row[0].strip(), row[1].strip()
-        if key not in known:
-            raise MediaError(f"{file}:{number}: there is no {head[0]} {key!r}", expected=f"a {head[0]} in {folder}")
         if groups.setdefault(key, group) != group:
             raise MediaError(f"{file}:{number} puts {key!r} into {group!r}", expected=f"{groups[key]!r} as before")
-    return np.array([groups.get(key, "") for key in keys], dtype=np.str_)
+    return head[0], groups
 
 
 def fmr_by_group(

@@ -39,6 +39,8 @@ def command() -> Command:
             Option("--no-spoil", kind=bool, help="leave out the pictures spoiled on purpose"),
             Option("--write-cards", kind=bool,
                 help="measure every shipped build and write the figures into its card"),
+            Option("--strangers", kind=Path, metavar="DIR",
+                help="pictures of one person each, named in --groups, for the cohort of --write-cards"),
             Option("--model", metavar="ID", help="installed embedder to judge (default: the one in use)"),
             Option("--detectors", kind=bool, help="hold YuNet against the MTCNN cascade instead"),
             Option("--every", kind=int, default=1, metavar="N", help="look at every Nth picture (--detectors)"),
@@ -57,6 +59,8 @@ def run(args: Arguments) -> int:
         raise UsageError("both --encodings and --write-cards were given", expected="one of them")
     if args.detectors and (args.encodings is not None or args.write_cards):
         raise UsageError("--detectors was given with --encodings or --write-cards", expected="one of them")
+    if args.strangers is not None and not args.write_cards:
+        raise UsageError("--strangers was given without --write-cards", expected="both")
     import cv2
 
     cv2.setNumThreads(1)  # one picture per core, one thread per picture
@@ -279,6 +283,9 @@ def _tell(report: Mapping[str, Any]) -> None:
         _tell_galleries(each)
     if "refused" in report:
         _tell_gate(report)
+    for each in report.get("written", [report]):
+        if "judged" in each:
+            _tell_judged(each)
     if "groups" in report:
         _tell_groups(report["groups"])
 
@@ -335,6 +342,26 @@ def _tell_groups(groups: Mapping[str, Any]) -> None:
     columns = ("group", "people", "pictures", "FPIR asked", "happened", "strangers", "count as")
     options.show(options.table("strangers named in galleries of their own group", columns, rows))
     options.say("count as: for how many people of one kind each of the enrolled counts, by how alike they are")
+
+
+def _tell_judged(report: Mapping[str, Any]) -> None:
+    judged = report["judged"]
+    options.say(
+        f"{report['file']}: judged on people kept aside, {judged['strangers']:,} strangers by group, "
+        f"{judged['pairs_left_out']:,} pairs left out as one person; no thresholds rest on: "
+        f"{', '.join(judged['left_out']) or 'nothing'}"
+    )
+    _tell_groups(judged)
+    rows = [
+        (
+            f"{each['people']}",
+            f"{each['templates']}",
+            *(share_of(each[which][rate]) for which in ("evened", "plain") for rate in ("fpir", "fnir")),
+        )
+        for each in judged["crowd"]
+    ]
+    columns = ("people", "pictures", "FPIR", "FNIR", "FPIR with plain cosines", "FNIR with plain cosines")
+    options.show(options.table("the crowd, 1 % asked", columns, rows))
 
 
 def _tell_gate(report: Mapping[str, Any]) -> None:

@@ -20,6 +20,8 @@ from edge_app.core.task import Task
 
 Precision = Literal["fp32", "int8", "fp16"]
 PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "int8", "fp16")
+FALSE_MATCHES_BESIDE_FP32: Final = "false matches beside fp32"
+"""Metric of an embedder's build: how often strangers on tight crops match, over how often they do in fp32."""
 CARD_LIMIT_BYTES: Final = 4 << 20
 """ImageNet-21k's labels take 0.6 MB."""
 _LABEL_LIMIT: Final = 50_000

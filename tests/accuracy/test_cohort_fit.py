@@ -156,13 +156,24 @@ def test_groups_are_read_by_person_or_by_picture(tmp_path):
     assert groups.groups_of(by_picture, pictures, tmp_path).tolist() == ["", "x", ""]
 
 
+def test_strangers_are_the_pictures_that_a_file_names(tmp_path):
+    (tmp_path / "x.jpg").touch()
+    file = write(tmp_path / "a.csv", [("picture", "group"), ("x.jpg", "g")])
+    pictures, named = groups.strangers_in(file, tmp_path)
+    assert pictures == [("x.jpg", tmp_path / "x.jpg")] and named.tolist() == ["g"]
+    with pytest.raises(MediaError, match=r"y.jpg is not there"):
+        groups.strangers_in(write(tmp_path / "b.csv", [("picture", "group"), ("y.jpg", "g")]), tmp_path)
+    with pytest.raises(MediaError, match="is of persons"):
+        groups.strangers_in(write(tmp_path / "c.csv", [("person", "group"), ("x.jpg", "g")]), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
         ([], "begins with ''"),
         ([("name", "sort")], "begins with 'name,sort'"),
         ([("person", "group"), ("Ada",)], "b.csv:2 reads 'Ada'"),
-        ([("person", "group"), ("Eve", "x")], "b.csv:2: there is no person 'Eve'"),
+        ([("person", "group"), ("Eve", "x")], "b.csv names the person 'Eve'"),
         ([("person", "group"), ("Ada", "x"), ("Ada", "y")], "b.csv:3 puts 'Ada' into 'y'; expected 'x' as before"),
     ],
 )
