@@ -232,7 +232,7 @@ def run_review(args: Arguments) -> int:
     """Review one or everybody; 1 when a shot does harm."""
     import numpy as np
 
-    from edge_app.gallery.calibration import points_of
+    from edge_app.gallery.calibration import thresholds_of
     from edge_app.gallery.review import review
     from edge_app.model_store.catalogue import builds, open_entry
     from edge_app.recognition.gallery_session import same_person_floor
@@ -240,7 +240,7 @@ def run_review(args: Arguments) -> int:
     home, vault = _open(args)
     settings = home.settings()
     entry = builds(home, settings.embedder)[0]
-    floor = same_person_floor(points_of(home, open_entry(entry, 1).card, entry.sha256), 0.3)
+    floor = same_person_floor(thresholds_of(home, open_entry(entry, 1).card, entry.sha256), 0.3)
     with vault:
         stored = vault.read(entry.id)
         if args.name is not None:
