@@ -27,7 +27,7 @@ def run(*words):
 shutil.rmtree(HOME, ignore_errors=True)
 (HERE / "colours.toml").write_text(
     'task = "classification"\nid = "colours"\nlabels = ["rot", "grün", "blau"]\nmean = 127.5\n'
-    'std = [127.5, 127.5, 127.5]\n'
+    "std = [127.5, 127.5, 127.5]\n"
     'licence = "CC0-1.0"\ncommercial_use = true\ntemperature = 2\nunsure_below = 0.5\norigin = "made by hand"\n'
 )
 run("models", "add", NETWORK, "--describe", HERE / "colours.toml")
