@@ -59,7 +59,7 @@ def show(folder: PictureFolder, features: Tensor, output: Path) -> str:
     write_picture(output / NAME, np.concatenate(rows))
     oddest = ", ".join(folder.pictures[i].name for i in odd)
     told = f"least like any other picture: {oddest}; " if odd else ""
-    return f"{told}the pictures to look at first are in {output / NAME}"
+    return f"{told}the pictures to look at first are in {NAME} of the run"
 
 
 def _tile(path: Path, caption: str) -> NDArray[np.uint8]:

@@ -35,7 +35,7 @@ ORDER: Final = ("efficientnet-lite0", "efficientnet-lite2", "efficientnet-lite1"
 FOLDS: Final = 5
 _COST: Final[Mapping[str, float]] = {"efficientnet-lite0": 1.0, "efficientnet-lite1": 1.2, "efficientnet-lite2": 1.7}
 """Time of one picture, of Lite0's: 27, 32 and 45 ms on one thread with AVX-512."""
-_SHARE: Final = 0.5
+_SHARE: Final = 0.75
 """Of the budget goes to comparing; the rest is for the views and the fits of what is chosen."""
 _FLOOR: Final = 1e-6
 
@@ -87,7 +87,7 @@ def search(
 ) -> Searched:
     """Compare backbones and penalties on the pictures that may be learned from.
 
-    Trials are kept in `keep`/search.json, and not run again. A backbone is tried as long as half of the budget lasts,
+    Trials are kept in `keep`/search.json, and not run again. A backbone is tried as long as three quarters of the budget last,
     the first one always; a folder with too few pictures for folds gets the first. Raises ModelError when the weights
     of a backbone cannot be had.
     """
