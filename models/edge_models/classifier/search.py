@@ -88,8 +88,8 @@ def search(
     """Compare backbones and penalties on the pictures that may be learned from.
 
     Trials are kept in `keep`/search.json, and not run again. A backbone is tried as long as three quarters of the
-    budget last, the first one always; a folder with too few pictures for folds gets the first. Raises ModelError when the weights
-    of a backbone cannot be had.
+    budget last, the first one always; a folder with too few pictures for folds gets the first. Raises ModelError when
+    the weights of a backbone cannot be had.
     """
     begun_s, budget_s = time.monotonic(), 60 * options.search * _SHARE
     names = ORDER if options.backbone == AUTO else (options.backbone,)

@@ -16,8 +16,7 @@ from edge_app.core.errors import ModelError
 from edge_app.core.model_card import InputSpec
 from edge_app.core.types import Float32s, Pixels
 from edge_app.inference.detector import Detector
-from edge_app.inference.embedder import Embedder
-from edge_app.inference.geometry import CROPS, align, prepare
+from edge_app.inference.geometry import CROPS, align, prepare, to_input
 from edge_app.media.pictures import read_picture
 from edge_app.model_store import shipped as zoo
 from edge_app.model_store.open_detector import open_detector
@@ -150,7 +149,8 @@ def _face(detector: Detector, pixels: Pixels, crop: str) -> Pixels | None:
 
 def check_served_alike(network: Backbone, crops: Pixels) -> None:
     """Raise ModelError unless SFace in torch and the shipped file in the runtime agree on these crops."""
-    served = Embedder(zoo.load(SFACE)).vectors(crops).astype(np.float64)
+    # The graph itself: the runtime's embedder clears dark and noisy crops first.
+    served = zoo.load(SFACE).run(to_input(crops, network.input))[0].astype(np.float64)
     trained = embed(network, crops).astype(np.float64)
     cosines = (served * trained).sum(axis=1) / np.linalg.norm(served, axis=1) / np.linalg.norm(trained, axis=1)
     if len(cosines) and cosines.min() < _SAME_COSINE:
