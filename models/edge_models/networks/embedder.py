@@ -150,7 +150,8 @@ def _face(detector: Detector, pixels: Pixels, crop: str) -> Pixels | None:
 def check_served_alike(network: Backbone, crops: Pixels) -> None:
     """Raise ModelError unless SFace in torch and the shipped file in the runtime agree on these crops."""
     # The graph itself: the runtime's embedder clears dark and noisy crops first.
-    served = zoo.load(SFACE).run(to_input(crops, network.input))[0].astype(np.float64)
+    graph = zoo.load(SFACE)
+    served = graph.run(to_input(crops, graph.card.input))[0].astype(np.float64)
     trained = embed(network, crops).astype(np.float64)
     cosines = (served * trained).sum(axis=1) / np.linalg.norm(served, axis=1) / np.linalg.norm(trained, axis=1)
     if len(cosines) and cosines.min() < _SAME_COSINE:
