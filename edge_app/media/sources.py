@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self
@@ -33,6 +34,10 @@ SourceKind = Literal["webcam", "stream", "snapshot", "video", "folder", "picture
 
 FOLDER_FPS: Final = 1.0
 """A folder is shown as if one picture were taken every second."""
+
+STILL_FPS: Final = 5.0
+STILL_FRAMES: Final = 10
+"""A single picture is shown for two seconds: whoever follows faces over time believes no single look."""
 
 _SCHEMES: Final = ("http", "https", "rtsp", "rtsps", "rtmp", "tcp", "udp")
 _EXPECTED: Final = "a camera number, a device, a video, picture or folder, an http or rtsp address, or 'sample'"
@@ -167,7 +172,9 @@ def open_source(
         return _open_video(parsed, clock)
     if parsed.kind == "sample":
         return _open_sample(parsed)
-    paths = [Path(parsed.target)] if parsed.kind == "picture" else find_pictures(Path(parsed.target))
+    if parsed.kind == "picture":
+        return _open_picture(parsed)
+    paths = find_pictures(Path(parsed.target))
     return IndexedSource(
         parsed, FOLDER_FPS, len(paths), lambda index: Frame(read_picture(paths[index]), index, index / FOLDER_FPS)
     )
@@ -317,6 +324,22 @@ def _parse_address(text: str) -> SourceSpec:
     if scheme not in _SCHEMES:
         raise MediaError(f"{name} is no address of a camera", expected=f"one of {', '.join(_SCHEMES)}")
     return SourceSpec("stream", text, name)
+
+
+def _open_picture(spec: SourceSpec) -> Source:
+    @cache
+    def pixels() -> Pixels:
+        return read_picture(Path(spec.target))
+
+    def shown(index: int) -> Frame:
+        try:
+            return Frame(pixels(), index, index / STILL_FPS)
+        except MediaError:
+            source.close()  # it is told once
+            raise
+
+    source = IndexedSource(spec, STILL_FPS, STILL_FRAMES, shown)
+    return source
 
 
 def _open_stream(spec: SourceSpec, clock: Callable[[], float]) -> Source:

@@ -243,10 +243,17 @@ def test_a_folder_without_pictures_is_one_line(tmp_path):
         open_source(str(tmp_path))
 
 
-def test_a_picture_is_a_source_of_one_frame(tmp_path):
+def test_a_picture_is_shown_for_two_seconds(tmp_path):
     write_picture(tmp_path / "a.png", shade(3))
-    (frame,) = frames(str(tmp_path / "a.png"))
-    np.testing.assert_array_equal(frame.pixels, shade(3))
+    got = list(frames(str(tmp_path / "a.png")))
+    assert [(frame.index, frame.time_s) for frame in got] == [(index, index / 5) for index in range(10)]
+    np.testing.assert_array_equal(got[-1].pixels, shade(3))
+
+
+def test_a_damaged_picture_is_told_once(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"broken")
+    with pytest.raises(MediaError, match=r"a\.png is not a picture"):
+        list(frames(str(tmp_path / "a.png")))
 
 
 def test_the_sample_clip_is_a_source():
