@@ -112,7 +112,7 @@ def run_verify(args: Arguments) -> int:
 
 def run_cameras(args: Arguments) -> int:
     """List the cameras, or remember one."""
-    from edge_app.media.live_camera import list_cameras
+    from edge_app.media.cameras import list_cameras
 
     home, settings = options.settings(args)
     if args.use is not None:
@@ -159,7 +159,7 @@ def _outlets(args: Arguments) -> OutletOptions:
 
 def _source(given: str | None, settings: Settings) -> str:
     """What to open: the argument, the remembered choice, or the first camera."""
-    from edge_app.media.live_camera import list_cameras
+    from edge_app.media.cameras import list_cameras
 
     if chosen := given or settings.source:
         return chosen
@@ -169,7 +169,8 @@ def _source(given: str | None, settings: Settings) -> str:
 
 def _chosen(text: str) -> str | None:
     """What to remember for --use; None for the first camera. Raises an error when it is not there."""
-    from edge_app.media.live_camera import list_cameras, parse_source
+    from edge_app.media.cameras import list_cameras
+    from edge_app.media.sources import parse_source
 
     if text == _FIRST:
         return None
@@ -195,7 +196,7 @@ def _tell_choice(source: str | None, *, as_json: bool) -> None:
 
 def _shown(source: str | None) -> str | None:
     """A source without its password."""
-    from edge_app.media.live_camera import without_secrets
+    from edge_app.media.sources import without_secrets
 
     return without_secrets(source) if source and "://" in source else source
 

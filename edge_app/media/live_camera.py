@@ -20,25 +20,8 @@ from numpy.typing import NDArray
 
 from edge_app.core.errors import CameraError, EdgeError, MediaError
 from edge_app.core.types import Frame, Pixels
-from edge_app.media.cameras import CameraFormat, CameraInfo, list_cameras
-from edge_app.media.sources import Source, SourceSpec, frames, open_source, parse_source, without_secrets
+from edge_app.media.sources import Source, SourceSpec, open_source, parse_source
 from edge_app.system.timing import back_off_s
-
-__all__ = [
-    "CameraFormat",
-    "CameraInfo",
-    "CameraState",
-    "CameraStatus",
-    "Health",
-    "LiveCamera",
-    "LiveOptions",
-    "frames",
-    "list_cameras",
-    "open_source",
-    "parse_source",
-    "without_secrets",
-]
-
 
 Soundness = Literal["sound", "black", "frozen"]
 

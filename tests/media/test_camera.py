@@ -18,20 +18,10 @@ import pytest
 from edge_app.core.errors import CameraError, MediaError
 from edge_app.core.types import Frame
 from edge_app.media import cameras as devices
-from edge_app.media.live_camera import (
-    CameraFormat,
-    CameraState,
-    Health,
-    LiveCamera,
-    LiveOptions,
-    frames,
-    list_cameras,
-    open_source,
-    parse_source,
-    without_secrets,
-)
+from edge_app.media.cameras import CameraFormat, list_cameras
+from edge_app.media.live_camera import CameraState, Health, LiveCamera, LiveOptions
 from edge_app.media.pictures import write_picture
-from edge_app.media.sources import IndexedSource, SourceSpec
+from edge_app.media.sources import IndexedSource, SourceSpec, frames, open_source, parse_source, without_secrets
 from edge_app.media.video_writer import VideoWriter
 from tests.media.mjpeg_server import MjpegServer
 
@@ -210,7 +200,8 @@ def test_opencv_and_ffmpeg_print_nothing(tmp_path):
     (tmp_path / "text.mp4").write_text("hello " * 100)
     program = """
 import sys
-from edge_app.media.live_camera import CameraError, MediaError, frames
+from edge_app.core.errors import CameraError, MediaError
+from edge_app.media.sources import frames
 for spec in sys.argv[1:]:
     try:
         list(frames(spec))

@@ -7,7 +7,6 @@ on an emulated machine means anything: all limits are minutes.
 from __future__ import annotations
 
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -79,10 +78,8 @@ def is_event(event: str, name: str | None = None) -> Callable[[str], bool]:
 
 
 def main() -> None:
-    feed = subprocess.Popen(
-        "ffmpeg -nostdin -loglevel error -re -stream_loop -1 -i".split()
-        + [str(WORK / "clip.mp4"), *"-r 5 -pix_fmt yuyv422 -f v4l2 /dev/video0".split()]
-    )
+    shown = ["-re", "-stream_loop", "-1", "-i", str(WORK / "clip.mp4"), "-r", "5", "-pix_fmt", "yuyv422"]
+    feed = subprocess.Popen(["ffmpeg", "-nostdin", "-loglevel", "error", *shown, "-f", "v4l2", "/dev/video0"])
     time.sleep(15)
 
     listed = run("cameras", "--no-measure", "--json")
@@ -130,7 +127,7 @@ def main() -> None:
     doctor = run("doctor")
     told = [line for line in doctor.stdout.splitlines() if " camera: 9" in line]
     check("the doctor says ill for a node without a camera", doctor.returncode == 1 and told[0].startswith("ILL"), told)
-    os.unlink("/dev/video9")
+    Path("/dev/video9").unlink()
     feed.terminate()
     sys.exit(1 if failed else 0)
 

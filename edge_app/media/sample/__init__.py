@@ -1,7 +1,6 @@
-"""The sample people: hides where their pictures lie, and how a clip with known truth is made of them.
+"""The sample people: public-domain portraits to enroll and to recognize, and a clip of them whose truth is known.
 
-In: nothing. Out: paths of public-domain portraits to enroll and to recognize, and a deterministic clip in which they
-appear, cross, leave and come back, with who is where in every frame. README.md tells where the pictures come from.
+README.md tells where the pictures come from.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""Clips with known truth, composed from portraits: hides cutting people out, moving, lighting and layering them.
+"""Clips composed of people cut out of portraits, with the names and face boxes that are really in every frame.
 
-In: a `Scene`, which is people cut out of pictures (`Cutout`) and their way through time (`Actor`, `Pose`).
-Out: frames, and for each the names and face boxes that are really there. Pure: the same scene gives the same pixels,
-and any frame can be rendered without those before it.
+The same scene gives the same pixels, and any frame can be rendered without those before it.
 """
 
 from __future__ import annotations
