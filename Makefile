@@ -6,12 +6,13 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 FACES ?=
 PEER_PYTHON ?=
 
-.PHONY: help install demo test test-all check zoo bench train-extras clean
+.PHONY: test-webcam help install demo test test-all check zoo bench train-extras clean
 
 help:
 	@echo "make demo     set up the laptop side and see people recognized (no camera, no torch, no download of models)"
 	@echo "make test     add the training side to the same environment and prove the installation (the quick tests)"
 	@echo "make test-all every test, trainings and kills too; what .ci/run calls"
+	@echo "make test-webcam  live commands on a machine with a real camera: make test-webcam WEBCAM_VM=program"
 	@echo "make check    formatting, lint, strict types"
 	@echo "make zoo      rebuild the shipped models: make zoo FACES=folder/of/faces"
 	@echo "make bench    measure this machine, beside facenet-pytorch and face_recognition where they are installed"
@@ -37,6 +38,10 @@ test: $(VENV)/.extras
 
 test-all: $(VENV)/.extras
 	$(BIN)/python -m pytest -n auto
+
+test-webcam: $(VENV)/.extras
+	@test -n '$(WEBCAM_VM)' || { echo "make test-webcam WEBCAM_VM=program that runs a script on a machine with a camera; see tests/webcam/run"; exit 2; }
+	tests/webcam/run '$(WEBCAM_VM)' $(BIN)/python
 
 check: $(VENV)/.extras
 	$(BIN)/ruff format --check .

@@ -44,6 +44,10 @@ class FolderListing:
     unused: Unused
     """What is neither; hidden files and the junk of storage systems are not counted."""
 
+    def left(self) -> Unused:
+        """What a command that takes pictures alone does not use."""
+        return self.unused + Counter(_video_key(path) for path in self.videos)
+
 
 def list_folder(folder: Path, *, recursive: bool = False) -> FolderListing:
     """List a folder by what its files hold, whatever they are called.
@@ -58,9 +62,7 @@ def list_folder(folder: Path, *, recursive: bool = False) -> FolderListing:
     by_kind: dict[Kind, list[Path]] = {"picture": [], "video": []}
     unused: Unused = Counter()
     for path in sorted(_walk(folder, recursive)):
-        kind = kind_of(path)
-        if kind == "heic" and can_read_heic():
-            kind = "picture"
+        kind = _readable_kind(path)
         if kind in by_kind:
             by_kind[kind].append(path)
         else:
@@ -74,9 +76,7 @@ def find_pictures(folder: Path, *, recursive: bool = False, unused: list[Unused]
     Raises MediaError when there is no picture.
     """
     listing = list_folder(folder, recursive=recursive)
-    left = listing.unused.copy()
-    for path in listing.videos:
-        left["video", path.suffix.lower()] += 1
+    left = listing.left()
     if not listing.pictures:
         there = unused_words(left)
         where = "nor in the folders below it" if recursive else "sub-folders were not searched"
@@ -143,6 +143,20 @@ def unused_line(counts: Iterable[Unused]) -> str:
     """One line for the end of a command: what of its folders was not used; "" when all was."""
     words = unused_words(sum(counts, Counter()))
     return f"not used: {words}" if words else ""
+
+
+def _video_key(path: Path) -> tuple[Kind, str]:
+    return "video", path.suffix.lower()
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is a picture that can be read here, by what it holds, and no junk of a storage system."""
+    return not is_junk(path.name) and _readable_kind(path) == "picture"
+
+
+def _readable_kind(path: Path) -> Kind:
+    kind = kind_of(path)
+    return "picture" if kind == "heic" and can_read_heic() else kind
 
 
 def is_junk(name: str) -> bool:

@@ -353,3 +353,27 @@ def test_groups_come_by_name_or_bare_name(root, tmp_path):
     table.write_text("file,driver\ncat/1.png,ann\ncat/1.png,bob\n")
     with pytest.raises(UsageError, match=r"tells cat/1.png twice, as ann and bob"):
         read_groups(table, folder, "driver")
+
+
+def test_what_is_no_picture_is_counted_and_a_picture_is_one_by_its_bytes(tmp_path, monkeypatch):
+    from tests.media.heic import HEIC
+
+    monkeypatch.setattr("edge_app.media.folders.can_read_heic", lambda: False)
+    for name in ("ants", "bees"):
+        (tmp_path / name).mkdir()
+        for index in range(5):
+            pixels = np.random.default_rng([index, ord(name[0])]).integers(0, 255, (64, 64, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{index}.bak", "PNG")
+        (tmp_path / name / "IMG_1.heic").write_bytes(HEIC)
+    (tmp_path / "ants" / "notes.txt").write_text("hello")
+    (tmp_path / "@eaDir").mkdir()
+    folder = scan(tmp_path, CheckOptions())
+    assert len(folder.pictures) == 10
+    told = [finding for finding in folder.findings if finding.kind == "other files"]
+    assert [(one.files, one.detail, one.action) for one in told] == [
+        (
+            (tmp_path.name,),
+            "holds 2 HEIC pictures (to read them: pip install 'edge-app[heic]'), 1 other file (.txt)",
+            "left out",
+        )
+    ]

@@ -6,7 +6,7 @@ Damaged and tiny files, duplicates and near-duplicates, odd layouts: each become
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_app.core.errors import MediaError, UsageError
+from edge_app.media.folders import Unused, is_junk, is_picture, list_folder, unused_words
 from edge_app.media.pictures import read_picture
 from edge_app.system.files import sha256_of_file
-from edge_models.data.folder import THUMB_PX, Finding, Kind, Part, Picture, PictureFolder, files_below, is_picture
+from edge_models.data.folder import THUMB_PX, Finding, Kind, Part, Picture, PictureFolder, files_below
 
 _NEAR_BITS: Final = 20
 """Of 256 gradient signs, how many may differ; re-encoding and scaling change under 12, other pictures over 60."""
@@ -117,6 +118,7 @@ def _list(root: Path) -> tuple[list[tuple[str, Path, Part | None]], list[Finding
     """(class name, file, part) of every picture file, and what was odd about the folders."""
     sources, findings = _parts(root)
     listing: list[tuple[str, Path, Part | None]] = []
+    others: Unused = Counter()
     for source, part in sources:
         strays = [entry for entry in sorted(source.iterdir()) if is_picture(entry)]
         findings += [
@@ -126,6 +128,9 @@ def _list(root: Path) -> tuple[list[tuple[str, Path, Part | None]], list[Finding
             files = sorted(files_below(folder))
             listing += [(folder.name, file, part) for file in files]
             findings += _odd_folder(root, folder, files)
+            others += list_folder(folder, recursive=True).left()
+    if others:
+        findings.append(Finding("other files", (root.name,), f"holds {unused_words(others)}", "left out"))
     return listing, findings
 
 
@@ -169,7 +174,7 @@ def _parts(root: Path) -> tuple[list[tuple[Path, Part | None]], list[Finding]]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
+    return [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not is_junk(entry.name)]
 
 
 def _odd_folder(root: Path, folder: Path, files: Sequence[Path]) -> list[Finding]:

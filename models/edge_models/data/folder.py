@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_app.core.errors import UsageError
-from edge_app.media.folders import is_junk
-from edge_app.media.kinds import kind_of
+from edge_app.media.folders import is_junk, is_picture
 from edge_app.system.files import sha256_of
 
 Kind = Literal[
     "unreadable", "duplicate", "label conflict", "near-duplicate", "leak", "small class", "empty class",
-    "small picture", "placeholder", "imbalance", "nested folder", "stray picture", "stray folder",
+    "small picture", "placeholder", "imbalance", "nested folder", "stray picture", "stray folder", "other files",
 ]  # fmt: skip
 Part = Literal["train", "validation", "test"]
 
@@ -260,11 +259,6 @@ def files_below(folder: Path) -> Iterable[Path]:
     for here, folders, files in os.walk(folder, onerror=refused):
         folders[:] = sorted(name for name in folders if not is_junk(name))
         yield from (path for path in (Path(here, name) for name in files) if is_picture(path))
-
-
-def is_picture(path: Path) -> bool:
-    """Whether a file is a picture by what it holds, and no junk of a storage system."""
-    return not is_junk(path.name) and kind_of(path) == "picture"
 
 
 def _fold(folder: PictureFolder, share: float, seed: int) -> NDArray[np.intp]:
