@@ -43,6 +43,10 @@ def command() -> Command:
                 help="pictures of one person each, named in --groups, for the cohort of --write-cards"),
             Option("--model", metavar="ID", help="installed embedder to judge (default: the one in use)"),
             Option("--detectors", kind=bool, help="hold YuNet against the MTCNN cascade instead"),
+            Option("--tilt", kind=bool,
+                help="count who is still named when heads are tilted, faces small, half hidden, or in the dark"),
+            Option("--part", kind=("all", "tuned", "kept"), default="all",
+                help="with --tilt on lfw_dev: half of the people, that limits were tuned on or that were kept aside"),
             Option("--every", kind=int, default=1, metavar="N", help="look at every Nth picture (--detectors)"),
             Option("--crowds", kind=int, default=200, metavar="N", help="crowds to compose (--detectors)"),
             Option("--grounds", kind=Path, metavar="DIR", help="pictures without faces to compose them on"),
@@ -61,6 +65,8 @@ def run(args: Arguments) -> int:
         raise UsageError("--detectors was given with --encodings or --write-cards", expected="one of them")
     if args.strangers is not None and not args.write_cards:
         raise UsageError("--strangers was given without --write-cards", expected="both")
+    if args.tilt and (args.detectors or args.encodings is not None or args.write_cards):
+        raise UsageError("--tilt was given with --detectors, --encodings or --write-cards", expected="one of them")
     import cv2
 
     cv2.setNumThreads(1)  # one picture per core, one thread per picture
@@ -68,6 +74,10 @@ def run(args: Arguments) -> int:
         from edge_app.cli import evaluate_detectors
 
         return evaluate_detectors.run(args)
+    if args.tilt:
+        from edge_app.cli import evaluate_tilt
+
+        return evaluate_tilt.run(args)
     results.make_folder(args.output)
     plots: dict[str, results.Content] = {}
     if args.encodings:
@@ -108,7 +118,7 @@ def _ours(args: Arguments, plots: dict[str, results.Content]) -> dict[str, Any]:
     thresholds = thresholds_of(home, embedder.card, choice.entry.sha256)
     people, pairs = people_folder.people_in(args.folder, flat=args.groups is not None), pairs_of(args)
     groups = None if args.groups is None else groups_of(args.groups, people, args.folder)
-    detector = _detector(args, home, chosen.detector)
+    detector = open_detector_of(args, home, chosen.detector)
     with options.progress() as bar:
         task = bar.add_task("finding faces", total=len(people))
         looks = people_folder.look_at(people, detector, embedder.crop, lambda: bar.advance(task))
@@ -193,7 +203,8 @@ def open_embedder(home: Any, chosen: Any) -> tuple[Embedder, Choice]:
     return Embedder(onnx_model.load(choice.entry.path, threads=1, sha256=choice.entry.sha256)), choice
 
 
-def _detector(args: Arguments, home: Any, name: str) -> Any:
+def open_detector_of(args: Arguments, home: Any, name: str) -> Any:
+    """The detector of the settings with one thread."""
     from edge_app.model_store.open_detector import open_detector
 
     return open_detector(name, options.detector_options(args), threads=1, home=home)
