@@ -42,6 +42,17 @@ def command() -> Command:
                 help="interpreter in which face_recognition is installed"),
             Option("--soak", kind=float, default=0.0, metavar="MIN", section=_LIVE,
                 help="then run the loop this many minutes, watching memory"),
+            Option("--people", kind=Path, metavar="DIR", section=_LIVE,
+                help="measure who is who over time instead, on clips composed from a folder with a sub-folder of "
+                "pictures per person, beside every frame afresh and ByteTrack with a vote"),
+            Option("--kept-aside", kind=bool, section=_LIVE,
+                help="with --people: the half of the people that nothing was tuned on"),
+            Option("--checkout", kind=Path, metavar="DIR", section=_LIVE,
+                help="with --people: another version's checkout, to run on the same frames"),
+            Option("--repeat", kind=int, default=1, metavar="N", section=_LIVE,
+                help="with --people: compose every kind of clip this often, with other people (default 1)"),
+            Option("--visits", kind=int, default=0, metavar="N", section=_LIVE,
+                help="with --people: let N strangers stay for a minute and count who gets a name (default 0)"),
             Option("--precision", kind=("auto", "fp32", "int8"), help="build of the embedder (default auto)"),
             Option("--detector", metavar="NAME", help="yunet, mtcnn, or a YuNet that you added (default yunet)"),
             Option("--threads", kind=int, metavar="N", help="threads for each model (default: one per core)"),
@@ -122,6 +133,8 @@ def _live(args: Arguments) -> int:
     from edge_app.bench import live_loop
 
     _, settings = options.settings(args)
+    if args.people is not None:
+        return _identity(args, settings)
     result = live_loop.run(live_options(args, settings), lambda part: options.warn(f"measuring {part}"))
     results.write_results(args.output, {"live.json": json_bytes(result)})
     if args.json:
@@ -130,6 +143,72 @@ def _live(args: Arguments) -> int:
 
     options.say_lines(json_bytes(result).decode().rstrip())
     return 0
+
+
+def _identity(args: Arguments, settings: Settings) -> int:
+    """Who is who over time, on clips of the people of a folder."""
+    from edge_app.bench import identity
+
+    if args.repeat < 1 or args.visits < 0:
+        raise UsageError(f"--repeat {args.repeat}, --visits {args.visits}", expected="at least 1, at least 0")
+    if args.checkout is not None and not (args.checkout / "edge_app").is_dir():
+        raise UsageError(f"--checkout {args.checkout} holds no edge_app", expected="a checkout of this project")
+    half: identity.Half = "kept-aside" if args.kept_aside else "develop"
+    chosen = identity.IdentityOptions(
+        args.people, half, settings, args.repeat, beside=args.checkout, visits=args.visits
+    )
+    result = identity.run(chosen, lambda part: options.warn(f"measuring {part}"))
+    if args.output is not None:
+        write_json(args.output / "identity.json", result)
+    if args.json:
+        options.print_json(result)
+        return 0
+    for title, columns, rows in identity_tables(result):
+        options.show(options.table(title, columns, rows))
+    return 0
+
+
+def identity_tables(result: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
+    """The figures of `bench --live --people` as tables: title, columns, rows."""
+    whos = tuple(result["contestants"])
+
+    def row(what: str, key: str, kind: str = "all") -> tuple[str, ...]:
+        cells = []
+        for who in whos:
+            value = result["contestants"][who][kind].get(key)
+            cells.append(
+                "" if value in (None, {}) else " / ".join(f"{v:g}" for v in value.values())
+                if isinstance(value, dict) else f"{value:g}"
+            )
+        return (what, *cells)  # fmt: skip
+
+    figures = result["contestants"][whos[0]]["all"]
+    title = (
+        f"{result['clips']} clips of {figures['minutes']:g} minutes, {result['enrolled']} people enrolled, "
+        f"{result['half']} half, threshold {result['threshold']}"
+    )
+    rows = [
+        row("IDF1 of the tracks", "idf1_tracks"),
+        row("IDF1 of the identities", "idf1_identities"),
+        row("switches of the tracks", "switches_tracks"),
+        row("wrong name, seconds a minute", "wrong_name_s_per_min"),
+        row("one name on two boxes, seconds a minute", "one_name_twice_s_per_min"),
+        row(f"visits of the enrolled never named, of {figures['visits_of_known']}", "never_named"),
+        row("seconds to the name, 50 / 90 / 95 %", "name_after_s"),
+        row(f"old name gone within 2 frames of a cut, of {figures['cuts']}", "old_name_gone_within_2_frames"),
+        row(f"new name within 0.4 s of a cut, of {figures['known_after_cuts']}", "new_name_within_0.4_s"),
+        row(f"strangers' visits named, of {figures['stranger_visits']}", "strangers_named"),
+        row("processor time a frame, ms", "cpu_ms_a_frame"),
+    ]
+    tables = [(title, ("", *whos), rows)]
+    if "visits" in result:
+        lengths = tuple(next(iter(result["visits"].values())))
+        told = [
+            (who, *(f"{found[length]['named']} of {found[length]['visits']}" for length in lengths))
+            for who, found in result["visits"].items()
+        ]
+        tables.append(("strangers' visits that got a name", ("", *lengths), told))
+    return tables
 
 
 def live_options(args: Arguments, settings: Settings) -> LiveBenchOptions:

@@ -1,12 +1,15 @@
-"""Who a track is, decided from several of its frames: pure values, no pictures.
+"""Who a track is, decided from several looks at it, at the rate of strangers that the rule allows per visit.
 
-Hides averaging by quality, voting and hysteresis. Flows in: `Look`s (an embedding and how much it is worth), the
-gallery and its rule. Flows out: a state (new, known, unknown) and the `Match` of the averaged embedding.
+A stranger who stays is compared again and again; with one threshold for every look, more get a name the longer they
+stay. So the share that the rule allows is spent over the visit (alpha spending, Lan and DeMets 1983): each test of the
+averaged embedding may use a part of it, the parts add up to one, and tests grow rarer as the evidence grows.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -19,6 +22,12 @@ DecisionState = Literal["new", "known", "unknown"]
 Agreement = Literal["first", "agrees", "unsure", "contradicts"]
 
 NOBODY_YET: Final = Match(None, -1.0, NO_RUNNER_UP)
+FIRST_SHARES: Final = (0.05, 0.15, 0.15, 0.10)
+"""Of the strangers that may be named, the part that each of the first tests may use: after 1, 2, 3 and 4 looks."""
+LATER_SHARE: Final = 1.0 - sum(FIRST_SHARES)
+"""What is left for all later tests, of which each uses three tenths of what the ones before have left."""
+GROWTH: Final = 1.35
+"""A later test comes when this many times as much has been seen as at the one before."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,22 +41,18 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class DecisionOptions:
-    """How many looks a name needs, and how much it takes to lose it; differences of cosines as in SFace's space."""
+    """How many looks a decision needs."""
 
-    looks_kept: int = 8
+    looks_kept: int = 16
     """Newest looks that are averaged."""
-    sure_lead: float = 0.10
-    """Two looks suffice for a name when the average is this far above the threshold."""
-    looks_to_know: int = 3
-    """Looks for a name that is nearer to the threshold."""
     least_weight: float = 0.5
     """Sum of the weights that a decision wants; poor looks alone need `looks_to_settle`."""
     looks_to_reject: int = 4
     """Looks until somebody is unknown, when the average is clearly below the threshold."""
     looks_to_settle: int = 7
     """Looks after which a case near the threshold is decided as it stands."""
-    band: float = 0.08
-    """Hysteresis: a name is kept until the average is this far below the threshold."""
+    band: float = 1.2
+    """Hysteresis: a name is kept until the average is this many tenfold steps of strangers below the threshold."""
     strikes: int = 3
     """Looks in a row that must speak against a decision to overturn it."""
 
@@ -62,12 +67,22 @@ def weight_of(quality: Quality) -> float:
     return max(0.02, size * sharp * frontal * lit * found * (1.0 - min(0.9, quality.clipped)))
 
 
+def share_of_test(number: int) -> float:
+    """The part of the allowed strangers that the test `number` (from 0) of a visit may use; all add up to one."""
+    if number < len(FIRST_SHARES):
+        return FIRST_SHARES[number]
+    return LATER_SHARE * 0.3 * 0.7 ** (number - len(FIRST_SHARES))
+
+
 class Decision:
     """The looks of one track, and what they add up to."""
 
     def __init__(self, options: DecisionOptions | None = None) -> None:
         self._options = options or DecisionOptions()
         self._looks: deque[Look] = deque(maxlen=self._options.looks_kept)
+        self._seen = 0.0
+        self._next_test_at = 0.0
+        self._tests = 0
         self._against = 0
         self.state: DecisionState = "new"
         self.match: Match = NOBODY_YET
@@ -84,37 +99,79 @@ class Decision:
         return sum(look.weight for look in self._looks)
 
     def agreement(self, look: Look, rule: MatchRule) -> Agreement:
-        """Whether a look is of the person seen so far: alike as the rule asks is, far below is somebody else."""
+        """Whether a look is of the person seen so far.
+
+        Judged by cosine, against the one that a pair of strangers in a hundred reaches: well above agrees, well below
+        is somebody else.
+        """
         if self.average is None:
             return "first"
         similarity = self.average.similarity(look.embedding)
-        if similarity >= rule.threshold:
+        floor = same_person(rule)
+        if similarity >= floor + 0.3 * (1.0 - floor):
             return "agrees"
-        return "unsure" if similarity >= rule.threshold - 0.15 * rule.scale else "contradicts"
+        return "unsure" if similarity >= floor - 0.15 * (1.0 - floor) else "contradicts"
 
-    def add(self, look: Look, gallery: Gallery, rule: MatchRule) -> None:
-        """Take in one look and decide anew. Raises GalleryError when the gallery is of another model."""
+    def add(
+        self,
+        look: Look,
+        gallery: Gallery,
+        rule: MatchRule,
+        *,
+        only: bool = False,
+        taken: Mapping[str, float] | None = None,
+    ) -> None:
+        """Take in one look and decide anew. Raises GalleryError when the gallery is of another model.
+
+        `only`: there will be no other look, so it may use all that the rule allows, as for a photograph. `taken`: the
+        names that others in the picture have, and how alike those are; such a name goes to somebody more alike only.
+        """
         self._looks.append(look)
+        self._seen += look.weight
         self.average = _average(self._looks)
-        self._decide(gallery, rule)
+        self._decide(gallery, rule, only, taken or {})
+
+    def give_up_name(self) -> None:
+        """Somebody else in the picture has the better claim: undecided again, with the looks so far."""
+        self.state = "new"
+        self.match = Match(None, self.match.similarity, self.match.margin)
 
     def again(self, gallery: Gallery, rule: MatchRule) -> None:
         """Decide afresh from the kept looks: the gallery or its rule has changed."""
         self.state, self.match, self._against = "new", NOBODY_YET, 0
+        self._tests = min(self._tests, 1)
+        self._next_test_at = 0.0
         if self._looks:
-            self._decide(gallery, rule)
+            self._decide(gallery, rule, False, {})
 
-    def _decide(self, gallery: Gallery, rule: MatchRule) -> None:
+    def _decide(self, gallery: Gallery, rule: MatchRule, only: bool, taken: Mapping[str, float]) -> None:
         assert self.average is not None
         (found,) = gallery.match([self.average], rule)
         if self.state == "known":
             self._keep_or_drop(found, gallery, rule)
-        elif found.name is not None and self._enough_to_know(found, gallery, rule):
+            return
+        free = found.name is None or found.similarity > taken.get(found.name, -math.inf)
+        if free and self._test_passed(found, gallery, rule, only):
             self.state, self.match, self._against = "known", found, 0
-        else:
-            self.match = Match(None, found.similarity, found.margin)
-            if self.state == "new" and found.name is None and self._enough_to_reject(found, rule):
-                self.state = "unknown"
+            return
+        self.match = Match(None, found.similarity, found.margin)
+        if self.state == "new" and self._enough_to_reject(found, rule, only):
+            self.state = "unknown"
+
+    def _test_passed(self, found: Match, gallery: Gallery, rule: MatchRule, only: bool) -> bool:
+        """Spend the next test, when it is due, on the average; most looks that name somebody must agree with it."""
+        poor = self.weight < self._options.least_weight and len(self._looks) < self._options.looks_to_settle
+        if not only and (poor or self._seen < self._next_test_at):
+            return False
+        number, self._tests = self._tests, self._tests + 1
+        if self._tests >= len(FIRST_SHARES):
+            self._next_test_at = GROWTH * self._seen
+        needed = rule.threshold if only else rule.stricter(share_of_test(number))
+        if found.name is None or found.similarity < needed:
+            return False
+        votes = [match.name for match in gallery.match([look.embedding for look in self._looks], rule)]
+        cast = [name for name in votes if name is not None]
+        return 2 * cast.count(found.name) > len(cast)
 
     def _keep_or_drop(self, found: Match, gallery: Gallery, rule: MatchRule) -> None:
         """A name that was given stays until several looks in a row speak against it."""
@@ -124,7 +181,7 @@ class Decision:
             self.again(gallery, rule)
             return
         similarity = gallery.similarity_to(name, self.average, rule)
-        holds = similarity >= rule.threshold - self._options.band * rule.scale and found.name in (None, name)
+        holds = similarity >= rule.threshold - self._options.band * rule.decade and found.name in (None, name)
         self._against = 0 if holds else self._against + 1
         self.match = Match(name, similarity, found.margin)
         if self._against >= self._options.strikes:
@@ -135,22 +192,16 @@ class Decision:
             self.average = _average(self._looks)
             self.again(gallery, rule)
 
-    def _enough_to_know(self, found: Match, gallery: Gallery, rule: MatchRule) -> bool:
-        options, count = self._options, len(self._looks)
-        votes = [match.name for match in gallery.match([look.embedding for look in self._looks], rule)]
-        cast = [name for name in votes if name is not None]
-        if 2 * cast.count(found.name or "") <= len(cast) or not cast:
-            return False
-        sure = count >= 2 and found.similarity >= rule.threshold + options.sure_lead * rule.scale
-        return (sure or count >= options.looks_to_know) and self._weighty()
+    def _enough_to_reject(self, found: Match, rule: MatchRule, only: bool) -> bool:
+        clear = found.similarity < rule.threshold - self._options.band * rule.decade
+        weighty = self.weight >= self._options.least_weight
+        settled = only or len(self._looks) >= self._options.looks_to_settle
+        return settled or (clear and weighty and len(self._looks) >= self._options.looks_to_reject)
 
-    def _enough_to_reject(self, found: Match, rule: MatchRule) -> bool:
-        clear = found.similarity < rule.threshold - self._options.band * rule.scale
-        settled = len(self._looks) >= self._options.looks_to_settle
-        return settled or (clear and len(self._looks) >= self._options.looks_to_reject and self._weighty())
 
-    def _weighty(self) -> bool:
-        return self.weight >= self._options.least_weight or len(self._looks) >= self._options.looks_to_settle
+def same_person(rule: MatchRule) -> float:
+    """The cosine of two looks that a pair of strangers in a hundred reaches; without a measurement, the threshold."""
+    return rule.threshold if rule.same_person is None else rule.same_person
 
 
 def _average(looks: deque[Look]) -> Embedding:

@@ -8,6 +8,7 @@ chosen: it drifts, cannot tell a face from what hides it, and gives no score.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from edge_app.inference.embedder import Embedder
 from edge_app.inference.face_quality import measure
 from edge_app.inference.geometry import nms, resize
 from edge_app.live.identity_vote import Look, weight_of
+from edge_app.live.scene_change import SceneChange
 from edge_app.live.tracker import Tracker, TrackerOptions, TrackInfo
 from edge_app.model_store.open_detector import open_detector
 from edge_app.recognition.faces import FaceRecognizer
@@ -37,6 +39,9 @@ _REACH = 2.0
 _FOLLOW_SCORE = 0.5
 """A face that is already known to be one is followed at a lower score than a new one needs."""
 _MERGE_IOU = 0.4
+_PATCH_PX = 16
+_PATCH_REACH = 1.5
+"""Side of the small picture by which a face is known again, in face sizes: hair and collar differ more than faces."""
 _STAGES = ("detect", "follow", "align", "embed")
 
 
@@ -56,7 +61,7 @@ class LiveRecognizer:
         self._follower = follower or open_detector("yunet", follow_options, threads=1)
         self._recognizer = recognizer
         self._tracker = Tracker(options)
-        self._stir = _Stir()
+        self._scene = SceneChange()
         self._clock = clock
 
     @property
@@ -73,7 +78,7 @@ class LiveRecognizer:
         """Take in the next frame. Raises GalleryError when the gallery is of another model, EdgeError of a model."""
         watch = _Watch(self._clock)
         parts = self._recognizer
-        eyes = _FrameEyes(frame.pixels, parts.detector, self._follower, parts.embedder, self._stir, watch)
+        eyes = _FrameEyes(frame.pixels, parts.detector, self._follower, parts.embedder, self._scene, watch)
         started_s = self._clock()
         findings = self._tracker.step(frame.time_s, eyes, parts.gallery, parts.rule)
         watch.laps_ms["total"] = (self._clock() - started_s) * 1e3
@@ -96,7 +101,7 @@ class LiveRecognizer:
     def reset(self) -> None:
         """End all tracks: the next frame has nothing to do with the last."""
         self._tracker.reset()
-        self._stir.forget()
+        self._scene.forget()
 
     def look(self, seen: Seen, source: str) -> Shot | Refusal:
         """Measure and embed the prominent face of a frame just observed, as enrollment wants it."""
@@ -138,13 +143,19 @@ class _FrameEyes:
     detector: Detector
     follower: Detector
     embedder: Embedder
-    stir: _Stir
+    scene: SceneChange
     watch: _Watch
+
+    def cut(self) -> bool:
+        self.watch.start()
+        cut = self.scene.see(self.pixels)
+        self.watch.lap("follow")
+        return cut
 
     def scan(self) -> Sequence[Face]:
         self.watch.start()
         faces = self.detector.detect(self.pixels)
-        self.stir.remember(self.pixels)
+        self.scene.remember()
         self.watch.lap("detect")
         return faces
 
@@ -158,6 +169,12 @@ class _FrameEyes:
         self.watch.lap("follow")
         return found
 
+    def patches(self, faces: Sequence[Face]) -> Sequence[NDArray[np.float32]]:
+        self.watch.start()
+        patches = [_patch(self.pixels, face.box) for face in faces]
+        self.watch.lap("follow")
+        return patches
+
     def look(self, faces: Sequence[Face]) -> Sequence[Look]:
         self.watch.start()
         crops = self.embedder.crops(self.pixels, faces)
@@ -169,7 +186,7 @@ class _FrameEyes:
 
     def stirred(self, boxes: Sequence[Float32s]) -> bool:
         self.watch.start()
-        stirred = self.stir.judge(self.pixels, boxes)
+        stirred = self.scene.stirred(boxes, (self.pixels.shape[1], self.pixels.shape[0]))
         self.watch.lap("follow")
         return stirred
 
@@ -191,44 +208,12 @@ class _FrameEyes:
         ]
 
 
-class _Stir:
-    """Tells whether a picture has changed since it was last searched, people who are followed apart."""
-
-    STEP_PX = 4
-    BLOCK = 4
-    """A cell is the mean of 4 x 4 samples, which brings sensor noise down to a quarter."""
-    CHANGE = 12.0
-    """Grey levels by which a cell must differ; the median of all is taken off first: exposure changes everything."""
-    CELLS = 6
-    """Cells that must differ: a face of 24 px in a 640 x 480 picture with its shoulders covers about as many."""
-
-    def __init__(self) -> None:
-        self._reference: NDArray[np.float32] | None = None
-
-    def forget(self) -> None:
-        """Forget the last one: the next picture is of something else."""
-        self._reference = None
-
-    def remember(self, pixels: Pixels) -> None:
-        """Note a picture that has just been searched."""
-        self._reference = self._thin(pixels)
-
-    def judge(self, pixels: Pixels, boxes: Sequence[Float32s]) -> bool:
-        """Whether enough of the picture outside the heads and bodies at `boxes` has changed."""
-        now = self._thin(pixels)
-        if self._reference is None or self._reference.shape != now.shape:
-            return True
-        change = now - self._reference
-        changed = np.abs(change - np.median(change)) > self.CHANGE
-        cell_px = max(pixels.shape[1] / now.shape[1], 1.0)
-        for x1, y1, x2, _ in (box.tolist() for box in boxes):
-            wide, side = 0.9 * (x2 - x1), x2 - x1
-            rows = slice(max(0, int((y1 - side) / cell_px)), None)
-            changed[rows, max(0, int((x1 - wide) / cell_px)) : max(0, int((x2 + wide) / cell_px) + 1)] = False
-        return int(np.count_nonzero(changed)) >= self.CELLS
-
-    def _thin(self, pixels: Pixels) -> NDArray[np.float32]:
-        step = self.STEP_PX * max(1, round(max(pixels.shape[:2]) / 640))
-        green = np.ascontiguousarray(pixels[::step, ::step, 1])
-        size = max(1, green.shape[1] // self.BLOCK), max(1, green.shape[0] // self.BLOCK)
-        return np.asarray(cv2.resize(green, size, interpolation=cv2.INTER_AREA), np.float32)
+def _patch(pixels: Pixels, box: Float32s) -> NDArray[np.float32]:
+    """The face and its hair, in the green channel."""
+    height, width = pixels.shape[:2]
+    x1, y1, x2, y2 = (float(value) for value in box)
+    x, y, reach = (x1 + x2) / 2, (y1 + y2) / 2, _PATCH_REACH * math.sqrt((x2 - x1) * (y2 - y1)) / 2
+    left, top = (max(0, min(round(c - reach), limit - 1)) for c, limit in ((x, width), (y, height)))
+    right, bottom = (min(limit, max(at + 1, round(c + reach))) for c, at, limit in ((x, left, width), (y, top, height)))
+    window = np.ascontiguousarray(pixels[top:bottom, left:right, 1])
+    return np.asarray(cv2.resize(window, (_PATCH_PX, _PATCH_PX), interpolation=cv2.INTER_AREA), np.float32)

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from edge_app.bench.track_score import score
-from edge_app.core.errors import GalleryError
-from edge_app.core.types import Embedding, Face, Finding, Quality
+from edge_app.core.types import Embedding, Face, Finding
 from edge_app.gallery.matching import Gallery, MatchRule
 from edge_app.live.events import Events, SourceEvents
-from edge_app.live.identity_vote import Decision, DecisionOptions, Look, weight_of
-from edge_app.live.tracker import Tracker, TrackerOptions
+from edge_app.live.identity_vote import Look
+from edge_app.live.tracker import Tracker, TrackerOptions, one_box_a_face
 from edge_app.media import sample
 from edge_app.media.sample import Actor, Pose, Scene
 
@@ -23,10 +22,10 @@ RULE = MatchRule(threshold=0.5, margin=0.05, fpir=0.01, fmr=0.01, words="")
 FPS = 30
 
 
-def direction(angle_deg: float, axis: int = 1, noise: float = 0.0, seed: int = 0) -> np.ndarray:
+def direction(angle_deg: float, axis: int = 1) -> np.ndarray:
     vector = np.zeros(16, np.float32)
     vector[0], vector[axis] = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
-    return vector + noise * np.random.default_rng(seed).normal(size=16).astype(np.float32)
+    return vector
 
 
 PEOPLE = {"Ada": direction(0), "Bob": direction(90, 1), "Cyd": direction(90, 2)}
@@ -38,7 +37,7 @@ def look(vector: np.ndarray, weight: float = 0.8) -> Look:
     return Look(Embedding(vector, MODEL), weight)
 
 
-def face_at(x: float, y: float, size: float = 100.0, score: float = 0.9) -> Face:
+def face_at(x: float, y: float, size: float = 100.0, *, score: float = 0.9) -> Face:
     points = np.array([[-0.2, -0.2], [0.2, -0.2], [0, 0], [-0.15, 0.2], [0.15, 0.2]]) * size + (x, y)
     return Face(np.array([x - size / 2, y - size / 2, x + size / 2, y + size / 2]), points, score)
 
@@ -50,6 +49,9 @@ class Person:
     vector: np.ndarray
     path: object
     weight: float = 0.8
+    score: float = 0.9
+    patch: int | None = None
+    """Seed of what the picture under the face looks like; None: of the vector."""
 
 
 @dataclass
@@ -59,6 +61,8 @@ class World:
     people: list[Person]
     time_s: float = 0.0
     stir: bool = False
+    is_cut: bool = False
+    noise: float = 0.05
     scans: int = 0
     searches: int = 0
     looks: int = 0
@@ -70,7 +74,7 @@ class World:
         for person in self.people:
             place = person.path(self.time_s)
             if place is not None:
-                faces.append(face_at(*place))
+                faces.append(face_at(*place, score=person.score))
                 self._of[id(faces[-1])] = person
         return faces
 
@@ -92,9 +96,20 @@ class World:
         found = []
         for number, face in enumerate(faces):
             person = self._of[id(face)]
-            noisy = person.vector + 0.05 * np.random.default_rng(self.looks + number).normal(size=16)
+            noisy = person.vector + self.noise * np.random.default_rng(self.looks + number).normal(size=16)
             found.append(look(noisy, person.weight))
         return found
+
+    def cut(self):
+        return self.is_cut
+
+    def patches(self, faces):
+        made = []
+        for face in faces:
+            person = self._of[id(face)]
+            seed = int(1e6 * abs(person.vector[1:].sum()) + person.vector[0]) if person.patch is None else person.patch
+            made.append(np.random.default_rng(seed).normal(100, 30, (16, 16)).astype(np.float32))
+        return made
 
     def stirred(self, boxes):
         return self.stir
@@ -114,124 +129,6 @@ def names(findings: tuple[Finding, ...]) -> dict[int, str | None]:
     return {finding.track: finding.name for finding in findings}
 
 
-# Deciding
-
-
-def test_nobody_is_named_before_two_looks_agree():
-    decision = Decision()
-    decision.add(look(PEOPLE["Ada"]), GALLERY, RULE)
-    assert (decision.state, decision.match.name) == ("new", None)
-    assert decision.match.similarity == pytest.approx(1.0)
-    decision.add(look(direction(20)), GALLERY, RULE)
-    assert (decision.state, decision.match.name) == ("known", "Ada")
-    assert decision.match.similarity == pytest.approx(math.cos(math.radians(10)), abs=1e-4)
-
-
-def test_a_face_near_the_threshold_takes_a_third_look():
-    near = direction(57, 7)  # cosine 0.545 to Ada: above 0.5, by less than the sure lead
-    decision = Decision()
-    for _ in range(2):
-        decision.add(look(near), GALLERY, RULE)
-        assert decision.state == "new"
-    decision.add(look(near), GALLERY, RULE)
-    assert (decision.state, decision.match.name) == ("known", "Ada")
-
-
-def test_poor_looks_take_more_of_them():
-    decision = Decision()
-    for count in range(1, 8):
-        decision.add(look(PEOPLE["Ada"], 0.02), GALLERY, RULE)
-        assert decision.state == ("known" if count >= 7 else "new")
-
-
-def test_a_stranger_is_unknown_after_four_looks_and_stays_so():
-    decision = Decision()
-    states = []
-    for _ in range(10):
-        decision.add(look(STRANGER), GALLERY, RULE)
-        states.append(decision.state)
-    assert states == ["new"] * 3 + ["unknown"] * 7
-    assert decision.match.name is None
-
-
-def test_the_average_is_weighted_by_quality():
-    decision = Decision()
-    decision.add(look(direction(0), 0.9), GALLERY, RULE)
-    decision.add(look(direction(90), 0.1), GALLERY, RULE)
-    angle = math.degrees(math.atan2(decision.average.vector[1], decision.average.vector[0]))
-    assert angle == pytest.approx(math.degrees(math.atan2(0.1, 0.9)), abs=1e-3)
-
-
-def test_a_name_is_kept_by_hysteresis_and_lost_after_three_strikes():
-    options = DecisionOptions(looks_kept=1)  # the average is the newest look
-    decision = Decision(options)
-    for _ in range(7):
-        decision.add(look(PEOPLE["Ada"]), GALLERY, RULE)
-    assert decision.state == "new"  # one look never suffices
-    options = DecisionOptions(looks_kept=2)
-    decision = Decision(options)
-    for _ in range(2):
-        decision.add(look(PEOPLE["Ada"]), GALLERY, RULE)
-    for _ in range(9):  # below the threshold, but within the band
-        decision.add(look(direction(63, 7)), GALLERY, RULE)
-        assert (decision.state, decision.match.name) == ("known", "Ada")
-    shown = []
-    for _ in range(6):
-        decision.add(look(PEOPLE["Bob"]), GALLERY, RULE)
-        shown.append(decision.match.name)
-    assert shown[0] == "Ada"
-    assert shown[-1] == "Bob"
-    assert shown == sorted(shown, key=lambda name: ["Ada", None, "Bob"].index(name))  # one change, no flicker
-
-
-def test_one_bad_look_changes_nothing():
-    decision = Decision()
-    for _ in range(4):
-        decision.add(look(PEOPLE["Ada"]), GALLERY, RULE)
-    decision.add(look(PEOPLE["Bob"]), GALLERY, RULE)
-    assert decision.match.name == "Ada"
-
-
-def test_votes_must_agree_with_the_average():
-    """One good look outweighs two poor ones in the average, yet most looks say otherwise: nobody is named."""
-    decision = Decision()
-    for name, weight in (("Ada", 0.9), ("Bob", 0.3), ("Bob", 0.3)):
-        decision.add(look(PEOPLE[name], weight), GALLERY, RULE)
-    assert GALLERY.match([decision.average], RULE)[0].name == "Ada"
-    assert decision.match.name is None
-    decision.add(look(PEOPLE["Ada"], 0.9), GALLERY, RULE)
-    decision.add(look(PEOPLE["Ada"], 0.9), GALLERY, RULE)
-    assert decision.match.name == "Ada"
-
-
-def test_an_embedding_of_another_model_is_refused():
-    with pytest.raises(GalleryError, match="other-model"):
-        Decision().add(Look(Embedding(STRANGER, "other-model"), 1.0), GALLERY, RULE)
-
-
-def test_a_changed_gallery_decides_anew_from_the_kept_looks():
-    decision = Decision()
-    for _ in range(5):
-        decision.add(look(STRANGER), GALLERY, RULE)
-    assert decision.state == "unknown"
-    larger = Gallery(MODEL, ["Eve"], STRANGER[None], np.arange(1))
-    decision.again(larger, RULE)
-    assert (decision.state, decision.match.name) == ("known", "Eve")
-    decision.again(GALLERY, RULE)
-    assert (decision.state, decision.match.name) == ("unknown", None)
-    decision.again(Gallery.empty(MODEL), RULE)
-    assert decision.match.name is None
-
-
-def test_a_good_look_is_worth_more():
-    good = Quality(100, 0.3, 120, 0.0, 0.0, 0.5, 0.0, 0.95)
-    assert weight_of(good) == 1.0
-    worse = [{"face_px": 30}, {"sharpness": 0.1}, {"yaw": 0.8}, {"brightness": 20}, {"clipped": 0.5}, {"score": 0.6}]
-    for change in worse:
-        poor = Quality(**{name: getattr(good, name) for name in Quality.__dataclass_fields__} | change)
-        assert 0 < weight_of(poor) < 0.7
-
-
 # Following
 
 
@@ -248,12 +145,12 @@ def test_somebody_who_stays_is_scanned_for_and_embedded_seldom():
     world = World([Person(PEOPLE["Ada"], at(300))])
     tracker = Tracker()
     shown = [names(findings) for _, findings, _ in world.run(tracker, 10.0)]
-    assert shown[0] == {1: None}
-    assert all(frame == {1: "Ada"} for frame in shown[1:])
+    assert len(shown) == 300
+    assert all(frame == {1: "Ada"} for frame in shown)
     assert world.scans <= 11
-    assert world.looks <= 2 + 10 / 3
+    assert world.looks <= 1 + 10 / 3
     (info,) = tracker.tracks
-    assert (info.frames_to_decision, info.frames, info.state) == (2, 300, "known")
+    assert (info.frames_to_decision, info.frames, info.state) == (1, 300, "known")
     assert info.duration_s == pytest.approx(299 / 30, abs=1e-3)
 
 
@@ -346,7 +243,7 @@ def test_people_who_turn_back_when_they_meet_keep_their_names():
     for time_s, findings, _ in world.run(Tracker(), 2.0):
         for finding in findings:
             truth = "Ada" if world._of[id(finding.face)] is world.people[0] else "Bob"
-            assert finding.name == (truth if time_s > 0.02 else None)
+            assert finding.name == truth, time_s
 
 
 def test_people_who_change_places_out_of_sight_keep_their_names_and_numbers():
@@ -378,37 +275,215 @@ def test_somebody_who_comes_back_elsewhere_goes_on_as_the_same_track():
     assert {tuple(frame.items()) for frame in shown[1:] if frame} == {((1, "Ada"),)}
 
 
-def test_a_track_that_became_another_person_is_decided_afresh():
-    """The face jumps to another person without a gap, as a cut in a film does."""
+def test_another_person_at_the_same_place_takes_the_name_away_in_that_very_frame():
+    """The face changes without a gap; the picture under the track tells."""
     person = Person(PEOPLE["Ada"], at(300))
+    world = World([person])
+    tracker = Tracker()
+    assert [names(s) for _, s, _ in world.run(tracker, 1.0)][-1] == {1: "Ada"}
+    person.vector = STRANGER
+    shown = [names(findings) for _, findings, _ in world.run(tracker, 6.0)]
+    assert len(shown) == 180
+    assert all(frame == {2: None} for frame in shown)
+
+
+def test_another_person_who_looks_the_same_from_afar_loses_the_name_at_the_next_look():
+    """Nothing in the picture tells: the embedding does, when the face is looked at again after three seconds."""
+    person = Person(PEOPLE["Ada"], at(300), patch=1)
     world = World([person])
     tracker = Tracker()
     list(world.run(tracker, 1.0))
     person.vector = STRANGER
-    shown = [names(findings) for _, findings, _ in world.run(tracker, 6.0)]
-    assert shown[-1] == {2: None}
-    changes = [frame for frame, before in zip(shown[1:], shown, strict=False) if frame != before]
-    assert changes == [{2: None}]
+    shown = [(t, names(findings)) for t, findings, _ in world.run(tracker, 6.0)]
+    kept = [t for t, frame in shown if "Ada" in frame.values()]
+    assert max(kept) < TrackerOptions().recheck_s + 0.05
+    assert shown[-1][1] == {2: None}
+
+
+def test_a_look_that_leaves_it_open_is_repeated_before_it_takes_the_name():
+    """A head turns away, the picture under it slowly: one odd look does not cost the name, several do."""
+    person = Person(PEOPLE["Ada"], at(300), patch=1)
+    world = World([person], noise=0.0)
+    tracker = Tracker()
+    list(world.run(tracker, 3.5))
+    person.vector = direction(60, 7)  # neither like nor unlike
+    shown = [names(s) for _, s, _ in world.run(tracker, 4.0)]
+    assert shown[80] == {1: "Ada"}
+    assert shown[-1] == {1: None}
+    person.vector = PEOPLE["Ada"]
+    assert [names(s) for _, s, _ in world.run(tracker, 1.0)][-1] == {1: "Ada"}
+
+
+def test_a_hand_before_a_face_takes_the_name_and_gives_it_back():
+    """Poor looks that resemble nobody are not somebody else."""
+    person = Person(PEOPLE["Ada"], at(300))
+    world = World([person])
+    tracker = Tracker()
+    list(world.run(tracker, 1.0))
+    person.vector, person.weight = STRANGER, 0.05
+    covered = [names(s) for _, s, _ in world.run(tracker, 1.0)]
+    person.vector, person.weight = PEOPLE["Ada"], 0.8
+    free = [names(s) for _, s, _ in world.run(tracker, 1.0)]
+    assert covered == [{1: None}] * 30
+    assert free == [{1: "Ada"}] * 30
+
+
+def test_a_face_that_jumps_is_looked_at_before_it_keeps_its_name():
+    person = Person(PEOPLE["Ada"], lambda t: (300 if t < 1.0 else 370, 200, 100), patch=1)
+    world = World([person])
+    tracker = Tracker()
+    list(world.run(tracker, 0.99))
+    before = world.looks
+    list(world.run(tracker, 0.05))
+    assert world.looks == before + 1
+    person.path, person.vector = at(440), STRANGER
+    assert "Ada" not in [name for _, s, _ in world.run(tracker, 0.5) for name in names(s).values()]
+
+
+def test_a_cut_ends_every_track():
+    people = [Person(PEOPLE["Ada"], at(200)), Person(PEOPLE["Bob"], at(500))]
+    world = World(people)
+    tracker = Tracker()
+    list(world.run(tracker, 1.0))
+    world.is_cut = True
+    people[0].vector = PEOPLE["Cyd"]  # a new face at the old place; the other shows the same person
+    (_, findings, tracks) = next(world.run(tracker, 1 / FPS))
+    assert names(findings) == {3: "Cyd", 4: "Bob"}
+    assert [info.number for info in tracks] == [3, 4]
+
+
+def test_frames_that_are_missing_make_every_face_doubtful():
+    """Half a second without a frame, and somebody else sits there who looks the same from afar."""
+    person = Person(PEOPLE["Ada"], at(300), patch=1)
+    world = World([person])
+    tracker = Tracker()
+    list(world.run(tracker, 1.0))
+    person.vector = STRANGER
+    findings = tracker.step(1.5, world, GALLERY, RULE)
+    assert names(findings) == {2: None}
+
+
+@pytest.mark.parametrize(("cosine", "name"), [(0.52, "Ada"), (0.48, None)])
+def test_a_picture_a_minute_is_decided_like_photographs(cosine, name):
+    """Nothing goes over from one to the next: each has its own track, and one look must do."""
+    person = Person(direction(math.degrees(math.acos(cosine)), 7), at(300))
+    world = World([person], noise=0.0)
+    tracker = Tracker()
+    told = []
+    for minute in range(5):
+        told.append(names(tracker.step(60.0 * minute, world, GALLERY, RULE)))
+        assert [info.duration_s for info in tracker.tracks] == [0.0]
+    assert told[1:] == [{number: name} for number in (2, 3, 4, 5)]
+
+
+def test_a_clock_that_jumps_forward_leaves_no_name_behind():
+    person = Person(PEOPLE["Ada"], at(300), patch=1)
+    world = World([person])
+    tracker = Tracker()
+    list(world.run(tracker, 1.0))
+    person.vector = STRANGER
+    world.time_s = 3600.0
+    shown = [names(s) for _, s, _ in world.run(tracker, 1.0)]
+    assert shown == [{2: None}] * 30
+
+
+def test_sixty_faces_at_once():
+    """Each frame embeds a few, everybody is decided in the end, and the whole picture is searched instead of sixty."""
+    vectors = np.random.default_rng(3).normal(size=(60, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    everybody = Gallery(MODEL, [f"p{i}" for i in range(60)], vectors, np.arange(60))
+    strict = MatchRule(threshold=0.8, margin=0.0, fpir=0.01, fmr=0.01, words="")
+    world = World([Person(v, at(60 + 110 * (i % 10), 60 + 110 * (i // 10))) for i, v in enumerate(vectors)])
+    tracker, options = Tracker(), TrackerOptions()
+    searches, before = 0, 0
+    for step in range(90):
+        findings = tracker.step(step / FPS, world, everybody, strict)
+        assert len(findings) == 60
+        assert world.looks - before <= options.looks_per_frame + options.doubts_per_frame + 1
+        before = world.looks
+        right = {f"p{world.people.index(world._of[id(s.face)])}": s.name for s in findings}
+        assert all(name in (None, who) for who, name in right.items())
+        searches += world.searches
+    assert searches == 0
+    assert all(right.values())
+    # Half a second without a frame: everybody is doubtful, and is asked again a few at a time, nameless until then.
+    named = len(tracker.step(3.5, world, everybody, strict)) and sum(info.name is not None for info in tracker.tracks)
+    assert world.looks - before == named == options.doubts_per_frame
+
+
+def test_one_name_stands_once_and_the_better_claimant_keeps_it():
+    """A poster of Ada, or her twin, beside Ada: first alone, then both, then alone again."""
+    twin = Person(direction(25, 7), at(200))
+    ada = Person(PEOPLE["Ada"], lambda t: (500, 200, 100) if 1.0 <= t < 3.0 else None)
+    world = World([twin, ada], noise=0.0)
+    tracker = Tracker()
+    story = [(t, names(s)) for t, s, _ in world.run(tracker, 6.0)]
+    assert len(story) == 180
+    assert all(list(frame.values()).count("Ada") <= 1 for _, frame in story)
+    assert {tuple(frame.items()) for t, frame in story if t < 0.9} == {((1, "Ada"),)}
+    both = [frame for t, frame in story if 1.2 < t < 2.9]
+    assert all(frame == {1: None, 2: "Ada"} for frame in both)
+    assert len(both) > 40
+    assert story[-1][1] == {1: "Ada"}
+
+
+def test_two_boxes_on_one_face_are_one_track():
+    """A detector finds a turned face twice, narrow and wide; of the two the surer one counts."""
+    wide, narrow = face_at(300, 200, 120, score=0.8), face_at(310, 200, 60, score=0.9)
+    assert one_box_a_face([wide, narrow]) == [narrow]
+    beside = face_at(420, 200, 120)
+    assert one_box_a_face([wide, beside]) == [beside, wide]
+    assert one_box_a_face([]) == []
+    world = World([Person(PEOPLE["Ada"], at(300))])
+    person = world.people[0]
+
+    def both():
+        found = [face_at(300, 200, 120, score=0.9), face_at(310, 200, 60, score=0.8)]
+        world._of = {id(face): person for face in found}
+        return found
+
+    world._faces = both
+    assert [names(s) for _, s, _ in world.run(Tracker(), 1.0)] == [{1: "Ada"}] * 30
+
+
+def test_what_is_not_found_again_is_not_shown():
+    """A wall that looks like a face in one frame; a face that is as faint but stays is shown from its second frame."""
+    flash = Person(STRANGER, lambda t: (300, 200, 100) if t < 0.01 else None, score=0.65)
+    assert all(s == () and tracks == () for _, s, tracks in World([flash]).run(Tracker(), 1.0))
+    faint = Person(PEOPLE["Ada"], at(300), score=0.65)
+    shown = [names(s) for _, s, _ in World([faint]).run(Tracker(), 1.0)]
+    assert shown == [{}] + [{1: "Ada"}] * 29
+
+
+def test_twins_who_meet_keep_their_numbers():
+    """At the meeting each looks a little more like the other's past: too little to be exchanged for it."""
+    twins = [Person(direction(0, 7), at(200), patch=1), Person(direction(20, 7), at(500), patch=1)]
+    world = World(twins, noise=0.0)
+    tracker = Tracker()
+    list(world.run(tracker, 0.9))
+    twins[0].path, twins[1].path = at(310), at(390)
+    twins[0].vector, twins[1].vector = direction(11, 7), direction(9, 7)
+    world.stir = True
+    owners = [{s.track: world.people.index(world._of[id(s.face)]) for s in s_} for _, s_, _ in world.run(tracker, 1.0)]
+    assert owners[-1] == {1: 0, 2: 1}
 
 
 def test_an_uncertain_face_begins_no_track_but_goes_on_as_one():
-    world = World([])
-    world._faces = lambda: [face_at(300, 200, score=0.55)]
-    assert list(world.run(Tracker(), 0.5))[-1][1] == ()
-    world = World([Person(PEOPLE["Ada"], at(300))])
-    tracker = Tracker()
+    faint = Person(PEOPLE["Ada"], at(300), score=0.55)
+    assert all(s == () for _, s, _ in World([faint]).run(Tracker(), 0.5))
+    faint.score = 0.9
+    world, tracker = World([faint]), Tracker()
     list(world.run(tracker, 0.5))
-    world._faces = lambda: [face_at(300, 200, score=0.55)]
-    assert list(world.run(tracker, 0.2))[-1][1] != ()
+    faint.score = 0.55
+    assert [names(s) for _, s, _ in world.run(tracker, 0.2)] == [{1: "Ada"}] * 6
 
 
 def test_a_clock_that_goes_back_ends_all_tracks():
     world = World([Person(PEOPLE["Ada"], at(300))])
     tracker = Tracker()
     list(world.run(tracker, 1.0))
-    world.time_s = 0.0
     findings = tracker.step(0.0, world, GALLERY, RULE)
-    assert names(findings) == {2: None}
+    assert names(findings) == {2: "Ada"}
 
 
 def test_many_undecided_faces_share_the_looks():
@@ -519,7 +594,8 @@ def test_a_short_clip_with_real_networks(recognizer):
             yield observation.findings, truths
 
     result = score(observed())
-    assert result.identity_switches == result.wrong_names == result.flickers == result.never_named == 0
+    assert result.identity_switches == result.wrong_names == result.never_named == 0
+    assert result.flickers <= 1  # half hidden at the crossing, a name may be taken back until it is sure again
     assert len(result.frames_to_name) == 2
     assert max(result.frames_to_name) <= 10
     assert result.found >= 0.9 * result.faces
