@@ -118,6 +118,10 @@ def add_clip(
         if index in stale:
             names_before = {one.name for one in said[index - 1] if one.name is not None}
             last_start = index
+        for one in present:
+            visits[one.visit] = one
+            if one.visible >= _APPEARED:
+                begun.setdefault(one.visit, index)
         of = _assign(present, answers)
         visible = [one for one in present if one.visible >= _HIDDEN]
         score.faces += len(visible)
@@ -140,10 +144,6 @@ def add_clip(
                 wronged.add(owner.visit)
             elif answer.name is not None and owner.visit in begun:
                 right.setdefault(owner.visit, index)
-        for one in present:
-            visits[one.visit] = one
-            if one.visible >= _APPEARED:
-                begun.setdefault(one.visit, index)
         score.found += sum(one.visit in taken for one in visible)
         if last_start and (last_start == index or stale[last_start] == index - last_start):
             here = {one.name for one in present}

@@ -153,9 +153,13 @@ def _identity(args: Arguments, settings: Settings) -> int:
         raise UsageError(f"--repeat {args.repeat}, --visits {args.visits}", expected="at least 1, at least 0")
     if args.checkout is not None and not (args.checkout / "edge_app").is_dir():
         raise UsageError(f"--checkout {args.checkout} holds no edge_app", expected="a checkout of this project")
-    half: identity.Half = "kept-aside" if args.kept_aside else "develop"
     chosen = identity.IdentityOptions(
-        args.people, half, settings, args.repeat, beside=args.checkout, visits=args.visits
+        args.people,
+        "kept-aside" if args.kept_aside else "develop",
+        settings,
+        args.repeat,
+        beside=args.checkout,
+        visits=args.visits,
     )
     result = identity.run(chosen, lambda part: options.warn(f"measuring {part}"))
     if args.output is not None:
@@ -177,8 +181,11 @@ def identity_tables(result: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...
         for who in whos:
             value = result["contestants"][who][kind].get(key)
             cells.append(
-                "" if value in (None, {}) else " / ".join(f"{v:g}" for v in value.values())
-                if isinstance(value, dict) else f"{value:g}"
+                ""
+                if value in (None, {})
+                else " / ".join(f"{v:g}" for v in value.values())
+                if isinstance(value, dict)
+                else f"{value:g}"
             )
         return (what, *cells)  # fmt: skip
 
