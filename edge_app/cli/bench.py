@@ -162,8 +162,7 @@ def _identity(args: Arguments, settings: Settings) -> int:
         visits=args.visits,
     )
     result = identity.run(chosen, lambda part: options.warn(f"measuring {part}"))
-    if args.output is not None:
-        write_json(args.output / "identity.json", result)
+    results.write_results(args.output, {"identity.json": json_bytes(result)})
     if args.json:
         options.print_json(result)
         return 0
