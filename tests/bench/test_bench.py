@@ -32,7 +32,7 @@ def test_contestants_take_turns_and_the_warm_up_does_not_count() -> None:
     order: list[str] = []
 
     def contestant(name: str, ms: list[float]) -> recognizer.Contestant:
-        turns = iter([1e6] * recognizer._WARM_ROUNDS + ms)
+        turns = iter([1e6] * recognizer.WARM_UP_ROUNDS + ms)
 
         def turn() -> float:
             order.append(name)
@@ -43,7 +43,7 @@ def test_contestants_take_turns_and_the_warm_up_does_not_count() -> None:
     rows = recognizer._take_turns(
         "x", {"edge-app": contestant("edge-app", [1.0, 2.0, 10.0]), "other": contestant("other", [5.0, 2.0, 20.0])}, 3
     )
-    assert order == ["edge-app", "other"] * (3 + recognizer._WARM_ROUNDS)
+    assert order == ["edge-app", "other"] * (3 + recognizer.WARM_UP_ROUNDS)
     # The median of the rounds' ratios 5, 1, 2, which is not the ratio 2.5 of the medians.
     assert rows == [
         {"what": "x", "who": "edge-app", "ms": 2.0, "ratio": 1.0},
