@@ -34,6 +34,7 @@ from edge_app.bench.people_clips import (
 )
 from edge_app.core.errors import EdgeError
 from edge_app.core.types import Float32s, Frame, Seen
+from edge_app.gallery.calibration import Thresholds
 from edge_app.gallery.enrollment import Shot
 from edge_app.gallery.matching import Gallery
 from edge_app.live.video_recognizer import LiveRecognizer
@@ -96,7 +97,7 @@ def run(options: IdentityOptions, progress: Progress) -> dict[str, Any]:
     cast = cast_people(options.people, options.half, seed=options.seed)
     with tempfile.TemporaryDirectory(prefix="edge-app-bench-") as folder:
         bench = open_people(Home(Path(folder) / "home"), options.settings)
-        parts, cast = enroll(bench.recognizer, cast, options.settings, bench.points)
+        parts, cast = enroll(bench.recognizer, cast, options.settings, bench.thresholds)
         portraits = Portraits(parts.detector.detect)
         clips = identity_clips(cast, portraits, rounds=options.rounds, seed=options.seed)
         clips = [clip for clip in clips if not options.kinds or clip.kind in options.kinds]
@@ -127,7 +128,9 @@ def run(options: IdentityOptions, progress: Progress) -> dict[str, Any]:
     return result
 
 
-def enroll(parts: FaceRecognizer, cast: Cast, settings: Settings, points: Any) -> tuple[FaceRecognizer, Cast]:
+def enroll(
+    parts: FaceRecognizer, cast: Cast, settings: Settings, thresholds: Thresholds
+) -> tuple[FaceRecognizer, Cast]:
     """The recognizer over the cast's known people; those whose pictures show no single face leave the cast."""
     names: list[str] = []
     vectors: list[Float32s] = []
@@ -142,7 +145,7 @@ def enroll(parts: FaceRecognizer, cast: Cast, settings: Settings, points: Any) -
             names.append(person.key)
             known.append(person)
     gallery = Gallery(parts.embedder.model_id, names, np.stack(vectors), np.array(owner))
-    rule = gallery.rule(points, settings.fpir, settings.margin)
+    rule = gallery.rule(thresholds.points, settings.fpir, settings.margin, thresholds.cohort)
     return parts.with_gallery(gallery, rule), replace(cast, known=tuple(known))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from edge_app.core.types import ClassScore
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from edge_app.recognition.smoothing import SteadyAnswer
 
 EventName = Literal["appeared", "recognized", "unknown", "left", "source_lost", "source_back"]
+
+_SKEW_S: Final = 2.0
+"""How far a frame's clock may be behind the moment in which it is noticed that a source is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +122,25 @@ class Events:
     """Turns the tracks of successive frames into events, each told once."""
 
     CONFIRM_FRAMES = 2
-    """A face that flashed up in one frame only is not worth an event."""
+    """A face that flashed up in one frame only, and was not decided there, is not worth an event."""
 
     def __init__(self) -> None:
         self._here: dict[int, _Told] = {}
+        self._now_s = -math.inf
 
     def update(self, time_s: float, tracks: Sequence[TrackInfo]) -> tuple[LiveEvent, ...]:
-        """Compare the tracks of the frame at `time_s` with those before; events in the order of their tracks."""
+        """Compare the tracks of the frame at `time_s` with those before.
+
+        Everything is told at the time of the frame that it was noticed in, so that events never go back in time;
+        durations count from the first frame of a track. Whoever has left is told first, then the others by number.
+        """
         living = {info.number: info for info in tracks}
-        events = [self._left(time_s, number) for number in [n for n in self._here if n not in living]]
+        # A clock that goes back has ended all tracks: they left when they were seen last.
+        left_s = max(time_s, self._now_s)
+        events = [self._left(left_s, number) for number in [n for n in self._here if n not in living]]
+        self._now_s = time_s
         for number, info in sorted(living.items()):
-            if number in self._here or info.frames >= self.CONFIRM_FRAMES:
+            if number in self._here or info.frames >= self.CONFIRM_FRAMES or info.decided:
                 events += self._news(time_s, info)
         return tuple(events)
 
@@ -139,9 +151,14 @@ class Events:
     def _news(self, time_s: float, info: TrackInfo) -> list[LiveEvent]:
         events = []
         told = self._here.get(info.number)
+        if info.ignored is not None:
+            # A known stranger: nothing is told of one, but that somebody who was told of has left.
+            if told is not None:
+                told.info = info
+            return []
         if told is None:
             told = self._here[info.number] = _Told(info)
-            events.append(LiveEvent("appeared", _round(info.first_seen_s), info.number))
+            events.append(LiveEvent("appeared", _round(time_s), info.number))
         told.info = info
         verdict = (info.decided, info.name)
         if verdict != told.verdict and info.decided:
@@ -155,6 +172,22 @@ class Events:
         info = self._here.pop(number).info
         similarity = _round(info.similarity) if info.decided else None
         return LiveEvent("left", _round(time_s), number, info.name, similarity, _round(info.duration_s))
+
+
+def in_order(events: Sequence[LiveEvent], not_before_s: float) -> tuple[LiveEvent, ...]:
+    """The events of several sources of them, none before `not_before_s` or the one told before it.
+
+    A camera's frames are a little older than the moment in which a loss is noticed. A clock that has really been set
+    back, by more than that, is left as it is.
+    """
+    ordered = []
+    for event in events:
+        late_s = not_before_s - event.time_s
+        if 0 < late_s <= _SKEW_S:
+            event = replace(event, time_s=not_before_s)
+        not_before_s = event.time_s
+        ordered.append(event)
+    return tuple(ordered)
 
 
 class SourceEvents:

@@ -151,10 +151,11 @@ class Decision:
             self._keep_or_drop(found, gallery, rule)
             return
         free = found.name is None or found.similarity > taken.get(found.name, -math.inf)
+        before = self.match.ignored
         if free and self._test_passed(found, gallery, rule, only):
-            self.state, self.match, self._against = "known", found, 0
+            self.state, self.match, self._against = "known" if found.name else "unknown", found, 0
             return
-        self.match = Match(None, found.similarity, found.margin)
+        self.match = Match(None, found.similarity, found.margin, before if before == found.ignored else None)
         if self.state == "new" and self._enough_to_reject(found, rule, only):
             self.state = "unknown"
 
@@ -167,11 +168,12 @@ class Decision:
         if self._tests >= len(FIRST_SHARES):
             self._next_test_at = GROWTH * self._seen
         needed = rule.threshold if only else rule.stricter(share_of_test(number))
-        if found.name is None or found.similarity < needed:
+        claimed = found.name or found.ignored
+        if claimed is None or found.similarity < needed:
             return False
-        votes = [match.name for match in gallery.match([look.embedding for look in self._looks], rule)]
+        votes = [match.name or match.ignored for match in gallery.match([one.embedding for one in self._looks], rule)]
         cast = [name for name in votes if name is not None]
-        return 2 * cast.count(found.name) > len(cast)
+        return 2 * cast.count(claimed) > len(cast)
 
     def _keep_or_drop(self, found: Match, gallery: Gallery, rule: MatchRule) -> None:
         """A name that was given stays until several looks in a row speak against it."""

@@ -130,6 +130,8 @@ class TrackInfo:
     """Frames from its first to that one, both counted."""
     frames: int
     """Frames in which it was seen."""
+    ignored: str | None = None
+    """The known stranger that it is; `name` is then None."""
 
     @property
     def duration_s(self) -> float:
@@ -213,6 +215,7 @@ class _Track:
             decided_s=self.decided_s,
             frames_to_decision=self.frames_to_decision,
             frames=self.frames,
+            ignored=match.ignored,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -20,7 +21,7 @@ from edge_app.core.types import Frame, Seen
 from edge_app.gallery.enrollment import Refusal, Shot
 from edge_app.gallery.matching import MatchRule
 from edge_app.live.commands import Command
-from edge_app.live.events import LiveEvent, SourceEvents
+from edge_app.live.events import LiveEvent, SourceEvents, in_order
 from edge_app.live.mode import Mode
 from edge_app.live.modes import mode_for
 from edge_app.live.update import Update, WorkerOptions
@@ -77,6 +78,7 @@ class Worker:
         self._camera: LiveCamera | None = None
         self._availability = SourceEvents()
         self._pending: list[LiveEvent] = []
+        self._told_s = -math.inf
         self._observed_s: deque[float] = deque(maxlen=120)
         self._frame_time_s = 0.0
         self._frame_at_s = self._notified_s = self._asked_s = clock()
@@ -203,7 +205,8 @@ class Worker:
             self._gallery_trouble = self._report(error)
 
     def _tell(self, status: CameraStatus, seen: Seen | None = None, shot: Shot | Refusal | None = None) -> None:
-        events, self._pending = tuple(self._pending), []
+        events, self._pending = in_order(self._pending, self._told_s), []
+        self._told_s = events[-1].time_s if events else self._told_s
         self._notified_s = self._clock()
         update = Update(
             seen=seen,
@@ -340,6 +343,8 @@ class Worker:
         if self._camera is not None:
             self._camera.close()
         self._finish()
+        self._pending = list(in_order(self._pending, self._told_s))
+        self._told_s = -math.inf  # another source has another clock
         self._availability, self._trouble, self._source = SourceEvents(), "", source
         self._observed_s.clear()
         self._camera = self._open(source, self._options.camera)

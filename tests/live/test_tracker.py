@@ -11,7 +11,7 @@ import pytest
 from edge_app.bench.track_score import score
 from edge_app.core.types import Embedding, Face, Finding
 from edge_app.gallery.matching import Gallery, MatchRule
-from edge_app.live.events import Events, SourceEvents
+from edge_app.live.events import Events, LiveEvent, SourceEvents, in_order
 from edge_app.live.identity_vote import Look
 from edge_app.live.tracker import Tracker, TrackerOptions, one_box_a_face
 from edge_app.media import sample
@@ -534,6 +534,96 @@ def test_a_flash_in_one_frame_is_no_event():
     world = World([Person(STRANGER, lambda t: (300, 200, 100) if t < 0.01 else None)])
     events = Events()
     assert [e for t, _, tracks in world.run(Tracker(), 2.0) for e in events.update(t, tracks)] == []
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_events_are_in_time_order_and_each_number_is_one_visit(seed):
+    """People come, cross, hide, change places and go at random: whatever happens, the story holds together."""
+    random = np.random.default_rng(seed)
+    people = []
+    for vector in (*PEOPLE.values(), STRANGER, direction(90, 6)):
+        starts = np.sort(random.uniform(0, 14, 4))
+        way = random.uniform(60, 580, 2)
+
+        def path(t, starts=starts, way=way):
+            there = starts[0] <= t < starts[1] or starts[2] <= t < starts[3]
+            return (way[0] + (way[1] - way[0]) * t / 15, 200, 100) if there else None
+
+        people.append(Person(vector, path))
+    world, tracker, events = World(people, stir=True), Tracker(), Events()
+    told, truth = [], {}
+    for time_s, findings, tracks in world.run(tracker, 15.0, fps=15):
+        world.is_cut = bool(random.random() < 0.01)
+        told += events.update(time_s, tracks)
+        for finding in findings:
+            first, _ = truth.get(finding.track, (time_s, time_s))
+            truth[finding.track] = (first, time_s)
+    told += events.finish(15.0)
+    assert len(told) > 10
+    times = [event.time_s for event in told]
+    assert times == sorted(times)
+    appeared = [event.track for event in told if event.event == "appeared"]
+    left = [event for event in told if event.event == "left"]
+    assert len(appeared) == len(set(appeared))
+    assert sorted(appeared) == sorted(event.track for event in left)
+    for event in left:
+        first, last = truth[event.track]
+        assert event.duration_s == pytest.approx(last - first, abs=0.5)
+        story = [one.event for one in told if one.track == event.track]
+        assert (story[0], story[-1]) == ("appeared", "left")
+
+
+def test_a_picture_a_minute_tells_who_is_in_each():
+    world, tracker, events = World([Person(PEOPLE["Ada"], at(300))]), Tracker(), Events()
+    told = []
+    for minute in range(3):
+        tracker.step(60.0 * minute, world, GALLERY, RULE)
+        told += [(e.time_s, e.event, e.track, e.name) for e in events.update(60.0 * minute, tracker.tracks)]
+    assert told[-3:] == [
+        (120.0, "left", 2, "Ada"),
+        (120.0, "appeared", 3, None),
+        (120.0, "recognized", 3, "Ada"),
+    ]
+
+
+def test_a_clock_that_goes_back_tells_first_who_left_when():
+    world, tracker, events = World([Person(PEOPLE["Ada"], at(300))]), Tracker(), Events()
+    told = [event for t, _, tracks in world.run(tracker, 1.0) for event in events.update(t, tracks)]
+    tracker.step(0.2, world, GALLERY, RULE)
+    told += events.update(0.2, tracker.tracks)
+    assert [(e.event, e.track, e.time_s) for e in told[2:]] == [
+        ("left", 1, pytest.approx(29 / 30, abs=1e-3)),
+        ("appeared", 2, 0.2),
+        ("recognized", 2, 0.2),
+    ]
+
+
+def test_nothing_is_told_of_a_known_stranger():
+    """Cyd is on the gallery's list of people who are not to be told of."""
+    listed = Gallery(MODEL, list(PEOPLE), np.stack(list(PEOPLE.values())), np.arange(3), ignored=["Cyd"])
+    world = World([Person(PEOPLE["Cyd"], at(300)), Person(PEOPLE["Ada"], at(600))])
+    tracker, events, told = Tracker(), Events(), []
+    seen = list(world.run(tracker, 3.0, gallery=listed))
+    for time_s, _, tracks in seen:
+        told += events.update(time_s, tracks)
+    told += events.finish(3.0)
+    _, findings, tracks = seen[-1]
+    assert [(event.event, event.name) for event in told] == [
+        ("appeared", None),
+        ("recognized", "Ada"),
+        ("left", "Ada"),
+    ]
+    assert {finding.answer.ignored for finding in findings} == {"Cyd", None}
+    assert {info.ignored for info in tracks} == {"Cyd", None}
+
+
+def test_events_of_frames_and_of_their_source_are_told_in_order():
+    """A loss is noticed a little later than the frame before it was taken."""
+    lost, left = LiveEvent("source_lost", 10.05), LiveEvent("left", 10.0, 1)
+    assert [event.time_s for event in in_order([lost, left], 9.0)] == [10.05, 10.05]
+    assert [event.time_s for event in in_order([left], 10.05)] == [10.05]
+    assert [event.time_s for event in in_order([left, LiveEvent("appeared", 3.0, 2)], 9.0)] == [10.0, 3.0]
+    assert in_order([], 3.0) == ()
 
 
 def test_the_source_is_told_once_each_way():
