@@ -1,8 +1,4 @@
-"""Classifiers at work: hides batching, temperature, and how an extra output becomes a map of evidence.
-
-Flows in: a `Model` of pictures' classes, pictures already cut to what it is to judge. Flows out: `Classification`s with
-calibrated probabilities, and class activation maps; all from ONNX Runtime.
-"""
+"""Runs a picture classifier: cut pictures in, calibrated probabilities and class activation maps out."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""Pure array geometry: alignment, normalization, boxes.
+"""Alignment of faces, input of networks, boxes: functions of arrays.
 
-Hides: how five landmarks become an upright crop, how a crop becomes a network's input, how overlapping
-boxes are merged. Flows in: RGB pixels, landmarks, boxes. Flows out: arrays. Training imports it too,
-so what a network is trained on and what it is served cannot drift apart.
+Training imports them too, so that what a network is trained on and what it is served cannot drift apart.
 """
 
 from __future__ import annotations

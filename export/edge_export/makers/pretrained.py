@@ -1,8 +1,6 @@
-"""Pretrained embedders as material: facenet-pytorch's, dlib's, and any backbone.
+"""Pretrained embedders as material for an export: facenet-pytorch's, dlib's, and any backbone.
 
-Hides where their weights are looked for and how a folder of people or things becomes crops and thresholds. Flows in:
-a name or a weight file, and perhaps a folder with a sub-folder per person or thing. Flows out: a `Material`; without a
-folder its card has no operating points.
+A folder with a sub-folder per person or thing gives their thresholds; without one the card has none.
 """
 
 from __future__ import annotations

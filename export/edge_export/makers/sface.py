@@ -1,7 +1,7 @@
 """SFace rewritten for the laptop: the same function, any batch, less than half the time.
 
-Hides the order of the rewrites. In: the bytes of OpenCV Zoo's 2021dec file. Out: a graph (N, 3, 112, 112) RGB 0–255 →
-(N, 128), the embedding before it is scaled to unit length. What bounds its speed is told in `edge_export.graph.prelu`.
+The graph takes (N, 3, 112, 112) RGB 0–255 and gives (N, 128), the embedding before it is scaled to unit length. What
+bounds its speed is told in `edge_export.graph.prelu`.
 Zhong et al. 2021, SFace: Sigmoid-constrained hypersphere loss for robust face recognition (arXiv 2205.12010).
 """
 

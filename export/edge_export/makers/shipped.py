@@ -1,8 +1,6 @@
 """The shipped models, rebuilt from the packages they come from: `edge-app export zoo`.
 
-Hides which origin becomes which file, what each is compared with, and the manifest. In: `Options`. Out: ONNX files
-that passed the gate, each with its card, and `manifest.json`, in one folder. What was there before is only replaced
-by a file that agreed with its origin; the same inputs give the same bytes.
+What was there before is only replaced by a file that agreed with its origin; the same inputs give the same bytes.
 """
 
 from __future__ import annotations

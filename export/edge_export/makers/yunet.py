@@ -1,7 +1,6 @@
 """YuNet for any picture size: OpenCV Zoo's graph with its fixed shapes removed and its heads merged.
 
-Hides the graph surgery. In: the bytes of the 2023mar file. Out: a graph (N, 3, H, W) BGR 0–255 → the same twelve
-outputs in the same order, H and W multiples of 32.
+The graph takes (N, 3, H, W) BGR 0–255, H and W multiples of 32, and gives the file's twelve outputs in their order.
 
 The original declares 640×640 and its reshapes hold the batch 1; the convolutions themselves do not care. Each of the
 three levels has four heads — class 1, objectness 1, box 4, landmarks 10 channels — each a 1×1 convolution followed by
