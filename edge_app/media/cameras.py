@@ -106,17 +106,19 @@ def _linux_camera(node: Path) -> CameraInfo | None:
     """What a device node says of itself; None for nodes that carry metadata or put video out."""
     number = node.name[5:]
     label = _SYS / node.name / "name"
-    name = label.read_text(errors="replace").strip() if label.exists() else node.name
-    info = CameraInfo(number, str(node), name)
+    name = label.read_text(errors="replace").strip() if label.exists() else ""
+    info = CameraInfo(number, str(node), name or node.name)
     try:
         descriptor = os.open(node, os.O_RDWR | os.O_NONBLOCK)
     except OSError as error:
         return replace(info, problem=f"cannot be opened ({error.strerror}); sudo usermod -aG video $USER may help")
     try:
-        if not _can_capture(descriptor):
+        about = bytearray(104)
+        if not _ioctl(descriptor, _QUERYCAP, about) or not _can_capture(about):
             return None
+        card = bytes(about[16:48]).partition(b"\0")[0].decode(errors="replace").strip()
         formats = sorted(set(_formats(descriptor)), key=lambda f: (-f.size_px[0] * f.size_px[1], f.encoding))
-        return replace(info, formats=tuple(formats))
+        return replace(info, name=name or card or node.name, formats=tuple(formats))
     except OSError as error:
         return replace(info, problem=f"does not answer ({error.strerror})")
     finally:
@@ -179,11 +181,9 @@ def _ioctl(descriptor: int, request: int, data: bytearray) -> bool:
     return True
 
 
-def _can_capture(descriptor: int) -> bool:
-    data = bytearray(104)
-    if not _ioctl(descriptor, _QUERYCAP, data):
-        return False
-    capabilities, device_caps = struct.unpack_from("=II", data, 84)
+def _can_capture(about: bytearray) -> bool:
+    """Whether a struct v4l2_capability is of a node that gives pictures: others give metadata, or take pictures."""
+    capabilities, device_caps = struct.unpack_from("=II", about, 84)
     return bool((device_caps if capabilities & _HAS_DEVICE_CAPS else capabilities) & _CAN_CAPTURE)
 
 

@@ -640,6 +640,7 @@ class FakeDriver:
         assert size == len(data)
         index, code = struct.unpack_from("=II", data, 0)
         if number == 0:
+            data[16:25] = b"Some Card"
             struct.pack_into("=II", data, 84, 0x84A00001, 0x04A00000 if metadata else 0x04200001)
             return True
         if number == 2 and index < len(self.formats):
@@ -666,7 +667,7 @@ def test_cameras_are_listed_with_their_formats(tmp_path, monkeypatch, nothing_le
     monkeypatch.setattr(devices, "_SYS", tmp_path / "sys")
     monkeypatch.setattr(devices, "_ioctl", FakeDriver(tmp_path).ioctl)
     cameras = list_cameras()
-    assert [(camera.spec, camera.name) for camera in cameras] == [("0", "Integrated Camera"), ("10", "video10")]
+    assert [(camera.spec, camera.name) for camera in cameras] == [("0", "Integrated Camera"), ("10", "Some Card")]
     assert cameras[0].formats == (
         CameraFormat("MJPG", (1280, 720), 30.0),
         CameraFormat("YUYV", (1280, 720), 10.0),

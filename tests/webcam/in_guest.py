@@ -25,7 +25,10 @@ failed = 0
 def check(what: str, good: object, seen: object = "") -> None:
     global failed
     failed += not good
-    print(f"{'ok  ' if good else 'FAIL'} {time.monotonic():6.0f} s  {what}" + ("" if good else f": {seen}"), flush=True)
+    print(
+        f"{'ok  ' if good else 'FAIL'} {time.monotonic():6.0f} s  {what}" + ("" if good else f": {str(seen)[:600]}"),
+        flush=True,
+    )
 
 
 def edge_app(*arguments: str) -> list[str]:
@@ -78,6 +81,8 @@ def is_event(event: str, name: str | None = None) -> Callable[[str], bool]:
 
 
 def main() -> None:
+    if not Path("/sys/class/video4linux").exists():
+        subprocess.run(["mount", "-t", "sysfs", "sysfs", "/sys"], check=True)
     shown = ["-re", "-stream_loop", "-1", "-i", str(WORK / "clip.mp4"), "-r", "5", "-pix_fmt", "yuyv422"]
     feed = subprocess.Popen(["ffmpeg", "-nostdin", "-loglevel", "error", *shown, "-f", "v4l2", "/dev/video0"])
     time.sleep(15)
