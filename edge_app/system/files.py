@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -57,9 +58,11 @@ def replacing(path: Path, mode: int = FILE_MODE, replace: bool = True) -> Iterat
 def hidden_beside(path: Path, suffix: str = ".part") -> Path:
     """Make an empty hidden file of mode 0600 in the folder of `path`, to be filled and then given to `settle`.
 
-    `suffix` ends its name, for writers that choose a format by it. Raises OSError.
+    `suffix` ends its name, for writers that choose a format by it; the rest is ASCII, for writers that crash on names
+    which are not UTF-8. Raises OSError.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=suffix, dir=path.parent)
+    plain = re.sub(r"[^A-Za-z0-9.-]", "_", path.name[:40])
+    descriptor, name = tempfile.mkstemp(prefix=f".{plain}.", suffix=suffix, dir=path.parent)
     os.close(descriptor)
     return Path(name)
 
