@@ -5,13 +5,19 @@ Exit codes: 0 done, 1 failed, 2 misuse, and 128 + N when signal N ended it: 130 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from edge_app.cli import process
 from edge_app.core.errors import EdgeError, UsageError
+
+if TYPE_CHECKING:
+    from edge_app.cli.parameters import Parsed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +63,7 @@ def _run(words: Sequence[str]) -> int:
 
         return shell_complete(commands.program(), {}, commands.PROGRAM, commands.COMPLETE_VARIABLE, instruction)
     try:
-        return int(commands.parse(words, lambda parsed: parsed.run(parsed.arguments)))
+        return int(commands.parse(words, _logged))
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.Abort:  # ctrl-C or the end of the input where a question was asked
@@ -69,9 +75,29 @@ def _run(words: Sequence[str]) -> int:
         return 2
 
 
+def _logged(parsed: Parsed) -> int:
+    """Run a command and note in the log how it ended."""
+    started_s = time.monotonic()
+    try:
+        code = parsed.run(parsed.arguments)
+    except (EdgeError, OSError, KeyboardInterrupt) as error:  # what else is raised is logged by `_internal_fault`
+        _log(parsed, time.monotonic() - started_s, error)
+        raise
+    _log(parsed, time.monotonic() - started_s, code)
+    return code
+
+
+def _log(parsed: Parsed, seconds: float, outcome: int | BaseException) -> None:
+    from edge_app.system.data_folder import Home
+    from edge_app.system.log import log_command  # after the command, which may have no time to lose
+
+    with contextlib.suppress(EdgeError):  # there is no data folder at all
+        log_command(Home.locate(parsed.arguments.home).log_path, parsed.path, seconds, outcome)
+
+
 def _internal_fault(error: Exception, words: Sequence[str]) -> str:
     from edge_app.system.data_folder import Home
-    from edge_app.system.error_log import Faults
+    from edge_app.system.log import Faults
 
     named = [after for word, after in zip(words, [*words[1:], ""], strict=True) if word == "--home"]
     named += [word.partition("=")[2] for word in words if word.startswith("--home=")]

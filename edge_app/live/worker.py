@@ -31,7 +31,7 @@ from edge_app.recognition.faces import PeopleSession
 from edge_app.recognition.gallery_session import GallerySession
 from edge_app.recognition.open_session import OpenOptions, open_session
 from edge_app.recognition.session import Session
-from edge_app.system.error_log import Faults
+from edge_app.system.log import Faults
 
 _TAKE_S: Final = 0.1
 """Longest wait for a frame: a command is answered within this time even when the camera is silent."""

@@ -25,7 +25,7 @@ MADE = Path(__file__).parents[1] / "data" / "made_by_0_1_0"
 @pytest.fixture
 def old(tmp_path):
     shutil.copytree(MADE / "home", tmp_path / "home")
-    for path in (tmp_path / "home").rglob("*"):
+    for path in (tmp_path / "home", *(tmp_path / "home").rglob("*")):
         path.chmod(0o700 if path.is_dir() else 0o600)
     return Home(tmp_path / "home")
 
