@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command
 
 _MORE = """\
@@ -30,5 +31,5 @@ def run(args: Arguments) -> int:
     kind = get_completion_class(args.shell)
     if kind is None:
         raise LookupError(args.shell)
-    print(kind(commands.program(), {}, commands.PROGRAM, commands.COMPLETE_VARIABLE).source())
+    options.print_exactly(kind(commands.program(), {}, commands.PROGRAM, commands.COMPLETE_VARIABLE).source())
     return 0

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_app.cli import options
+from edge_app.cli import options, results
 from edge_app.cli.parameters import Arguments, Command, Option
 from edge_app.core.errors import EdgeError
+from edge_app.system.new_file import NewFiles
 
 if TYPE_CHECKING:
     from edge_app.core.types import Finding, Frame, Seen
@@ -36,10 +37,7 @@ def command() -> Command:
 
 def run(args: Arguments) -> int:
     """Run the demo in a data folder of its own, which vanishes; 1 when somebody was taken for somebody else."""
-    from edge_app.system.files import make_private_folder, readable_os_errors
-
-    with readable_os_errors(args.output):
-        make_private_folder(args.output)
+    results.make_folder(args.output)
     with tempfile.TemporaryDirectory(prefix="edge-app-demo-") as scratch, contextlib.ExitStack() as stack:
         args = args.replaced(home=Path(scratch), threads=1 if args.threads is None else args.threads)
         bench = options.people(args)
@@ -69,7 +67,7 @@ def _enroll(bench: PeopleSession, args: Arguments) -> list[dict[str, Any]]:
         reports.append({"name": name, "accepted": accepted, "shots": [v.source for v in verdicts]})
         if not args.json:
             few = "" if accepted > 1 else " (one works with a warning: two are clearly better)"
-            print(f"enrolled {name} from {accepted} picture{'s' if accepted > 1 else ''}{few}")
+            options.say(f"enrolled {name} from {accepted} picture{'s' if accepted > 1 else ''}{few}")
     return reports
 
 
@@ -117,10 +115,12 @@ def _walk(bench: PeopleSession, args: Arguments) -> _Result:
     from edge_app.recognition.timeline import Timeline
     from edge_app.system.parallel import cores, ordered_map
 
-    result = _Result((args.output / "demo.jpg").absolute(), (args.output / "demo.mp4").absolute())
+    folder = args.output.absolute()
+    picture_path, video_path = NewFiles().free(folder / "demo.jpg", folder / "demo.mp4")
+    result = _Result(picture_path, video_path)
     timeline, best, poster = Timeline(), (0, 0.0), None
     scene = sample.clip_scene()
-    with VideoWriter(result.video, scene.size_px, scene.fps) as video, options.progress() as bar:
+    with VideoWriter(result.video, scene.size_px, scene.fps, replace=False) as video, options.progress() as bar:
         task = bar.add_task("watching the clip", total=round(scene.duration_s * scene.fps))
         for seen, truth in ordered_map(lambda pair: _observe(bench, pair), sample.clip(), cores()):
             bar.advance(task)
@@ -136,7 +136,7 @@ def _walk(bench: PeopleSession, args: Arguments) -> _Result:
             if rank > best:
                 best, poster = rank, marked
     if poster is not None:
-        write_picture(result.picture, poster)
+        write_picture(result.picture, poster, replace=False)
     result.lines = timeline.lines()
     result.stretches = [asdict(stretch) for stretch in timeline.stretches()]
     return result
@@ -177,21 +177,21 @@ def _judge(result: _Result, seen: Seen, truth: tuple[Truth, ...]) -> None:
 
 
 def _tell(bench: PeopleSession, result: _Result) -> None:
-    print(bench.recognizer.rule.words)
-    print("in the clip:")
+    options.say(bench.recognizer.rule.words)
+    options.say("in the clip:")
     for line in result.lines:
-        print(f"  {line}")
+        options.say(f"  {line}")
     for name, frames in _names(result):
         missed = result.unnamed[name]
-        print(f"{name}: named in {frames} of the {frames + missed} frames in which the face was found")
-    print("(the clip shows Obama in a picture that is not enrolled, and Biden in his enrolled one, altered)")
+        options.say(f"{name}: named in {frames} of the {frames + missed} frames in which the face was found")
+    options.say("(the clip shows Obama in a picture that is not enrolled, and Biden in his enrolled one, altered)")
     if result.wrong == 0:
-        print(f"the stranger: found in {result.named['']} frames, left unknown in all of them")
+        options.say(f"the stranger: found in {result.named['']} frames, left unknown in all of them")
     if result.wrong:
         options.warn(f"in {result.wrong} frames somebody was taken for somebody else")
-    print(f"picture: {result.picture}")
-    print(f"video:   {result.video}")
-    print("now you: edge-app enroll 'Your Name' you1.jpg you2.jpg && edge-app recognize another.jpg")
+    options.say(f"picture: {result.picture}")
+    options.say(f"video:   {result.video}")
+    options.say("now you: edge-app enroll 'Your Name' you1.jpg you2.jpg && edge-app recognize another.jpg")
 
 
 def _names(result: _Result) -> Iterator[tuple[str, int]]:

@@ -274,14 +274,14 @@ def _tell(report: dict[str, Any]) -> None:
     for shot in report["shots"]:
         if shot["accepted"]:
             q = shot["quality"]
-            print(f"  {shot['source']}: accepted ({q['face_px']:.0f} px, detail {q['sharpness']:.2f})")
+            options.say(f"  {shot['source']}: accepted ({q['face_px']:.0f} px, detail {q['sharpness']:.2f})")
             if shot["message"]:
                 options.warn(f"{shot['source']}: {shot['message']}")
         else:
-            print(f"  {shot['source']}: refused, {shot['reason']}: {shot['message']}")
+            options.say(f"  {shot['source']}: refused, {shot['reason']}: {shot['message']}")
     if report["accepted"]:
         count = report["templates"]
-        print(f"{report['name']}: enrolled with {count} picture{'s' if count != 1 else ''}")
+        options.say(f"{report['name']}: enrolled with {count} picture{'s' if count != 1 else ''}")
     if report["warning"]:
         options.warn(report["warning"])
     for found in report["resembles"]:

@@ -124,10 +124,10 @@ def run_list(args: Arguments) -> int:
     columns = ("", "id", "precision", "task", "licence", "size", "SHA-256")
     options.show(options.table("", columns, [_cells(row) for row in listed]))
     if chosen is None:
-        print("* in use. There is no embedder.")
+        options.say("* in use. There is no embedder.")
         options.warn(f"{why}; `edge-app models use sface` brings the shipped one back")
     else:
-        print(f"* in use. Embedder {chosen.id} as {chosen.precision}: {why}.")
+        options.say(f"* in use. Embedder {chosen.id} as {chosen.precision}: {why}.")
     for name in lost:
         options.warn(f"the {name} in the settings, {getattr(settings, name)!r}, is not installed")
     for row in listed:
@@ -176,7 +176,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    licence = "cannot be read" if row["problem"] else _printable(row["licence"]) + _warning(row["commercial_use"])
+    licence = "cannot be read" if row["problem"] else row["licence"] + _warning(row["commercial_use"])
     size = size_words(row["bytes"])
     return "*" if row["in_use"] else "", row["id"], row["precision"], row["task"], licence, size, row["sha256"][:12]
 
@@ -278,8 +278,7 @@ def _print_card(card: ModelCard, proven: bool | None) -> None:
         more = f" and {len(card.labels) - 20} more" if len(card.labels) > 20 else ""
         facts.insert(2, ("labels", ", ".join(card.labels[:20]) + more))
         facts.insert(3, ("calibration", f"temperature {card.temperature:g}, not sure below {card.unsure_below:g}"))
-    plain = [(_printable(name), _printable(text)) for name, text in facts]
-    options.show(options.table(_printable(f"{card.id} ({card.precision})"), ("", ""), plain))
+    options.show(options.table(f"{card.id} ({card.precision})", ("", ""), facts))
     if card.operating_points:
         rows = [
             (f"{p.fmr:g}", f"{p.threshold:.4f}", str(p.templates), f"{p.impostor_pairs:,}")
@@ -287,11 +286,6 @@ def _print_card(card: ModelCard, proven: bool | None) -> None:
         ]
         columns = ("false-match rate", "threshold", "templates", "impostor pairs")
         options.show(options.table("operating points", columns, rows))
-
-
-def _printable(text: str) -> str:
-    """A stranger's text without what would steer the terminal."""
-    return "".join(one if one.isprintable() else "\ufffd" for one in text)
 
 
 def run_verify(args: Arguments) -> int:
@@ -310,7 +304,7 @@ def run_verify(args: Arguments) -> int:
         options.print_json({"files": results})
     else:
         for result in results:
-            print(f"{result['file']}: " + ("well" if result["ok"] else str(result["problem"])))
+            options.say(f"{result['file']}: " + ("well" if result["ok"] else str(result["problem"])))
     return 0 if all(result["ok"] for result in results) else 1
 
 
@@ -348,13 +342,15 @@ def _told_added(args: Arguments, entry: Entry, line: str) -> int:
         licence = {"licence": card.licence, "commercial_use": card.commercial_use}
         options.print_json(told | licence | {"proven": proven})
     else:
-        print(f"{line}. {_next(entry.id, card)}")
+        options.say(f"{line}. {_next(entry.id, card)}")
         if not proven:
-            print("It carries no outputs of its maker: that its description is right was checked only roughly.")
+            options.say("It carries no outputs of its maker: that its description is right was checked only roughly.")
             if card.operating_points:
                 faces = card.task == "face-embedding"
                 how = "against the few sample people alone" if faces else "by nothing"
-                print(f"Its thresholds were checked {how}: `edge-app calibrate DIR --model {entry.id}` measures them.")
+                options.say(
+                    f"Its thresholds were checked {how}: `edge-app calibrate DIR --model {entry.id}` measures them."
+                )
     _warn_of_licence(card)
     return 0
 
@@ -374,7 +370,7 @@ def _next(model_id: str, card: ModelCard) -> str:
 
 def _warn_of_licence(card: ModelCard) -> None:
     if not card.commercial_use:
-        options.warn(_printable(f"{card.id}: NO COMMERCIAL USE; licence: {card.licence}"))
+        options.warn(f"{card.id}: NO COMMERCIAL USE; licence: {card.licence}")
 
 
 def run_remove(args: Arguments) -> int:
@@ -393,11 +389,11 @@ def run_remove(args: Arguments) -> int:
         removed = [entry.path.name for entry in gone]
         options.print_json({"id": args.id, "removed": removed, "settings": fallen, "unusable": list(held)})
         return 0
-    print(f"{args.id} is removed ({', '.join(entry.precision for entry in gone)}).")
+    options.say(f"{args.id} is removed ({', '.join(entry.precision for entry in gone)}).")
     for name, value in fallen.items():
-        print(f"It was in use: the {name} is {value} again.")
+        options.say(f"It was in use: the {name} is {value} again.")
     if held:
-        print(_unusable(args.id, gone[0].task, held))
+        options.say(_unusable(args.id, gone[0].task, held))
     return 0
 
 
@@ -424,11 +420,13 @@ def run_use(args: Arguments) -> int:
         told = {"id": args.id, "setting": role, "enroll_again": list(again), "precision": after.precision}
         options.print_json(told | ({"licence": card.licence, "commercial_use": card.commercial_use} if card else {}))
     else:
-        print(f"The {role} is {args.id} now" + (f", licence {card.licence}." if card else "."))
+        options.say(f"The {role} is {args.id} now" + (f", licence {card.licence}." if card else "."))
         if after.precision != before.precision:
-            print(f"It has no {before.precision} build: the precision is {after.precision} again.")
+            options.say(f"It has no {before.precision} build: the precision is {after.precision} again.")
         if again:
-            print(f"To be enrolled again, since templates of another model are never mixed in: {', '.join(again)}")
+            options.say(
+                f"To be enrolled again, since templates of another model are never mixed in: {', '.join(again)}"
+            )
     if card:
         _warn_of_licence(card)
     return 0
@@ -462,7 +460,7 @@ def run_pull(args: Arguments) -> int:
     if args.json:
         options.print_json({"id": wanted.name, "path": str(path), "licence": wanted.licence})
     else:
-        print(f"{wanted.name} lies at {path}. Next: {wanted.next_step.format(path=path)}")
+        options.say(f"{wanted.name} lies at {path}. Next: {wanted.next_step.format(path=path)}")
     return 0
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import click
 from click.shell_completion import CompletionItem
@@ -216,6 +217,18 @@ def say_lines(text: str) -> None:
         say(line)
 
 
+def print_exactly(text: str, end: str = "\n") -> None:
+    """Print what another program reads, as it is: a path in the bytes that it has on the disk."""
+    with _output():
+        buffer = getattr(sys.stdout, "buffer", None)
+        if buffer is None:
+            print(text, end=end, flush=True)
+            return
+        sys.stdout.flush()
+        buffer.write(os.fsencode(text + end))
+        buffer.flush()
+
+
 def print_json(value: Any) -> None:
     """Print one JSON value on one line and flush it: a reader may be waiting."""
     # Names in any script pass through any pipe: escaped where it does not speak UTF-8.
@@ -257,6 +270,23 @@ def enrolled_names(ctx: click.Context, _param: click.Parameter, incomplete: str)
     except EdgeError:
         return []
     return [CompletionItem(name) for name in names if name.casefold().startswith(incomplete.casefold())]
+
+
+_TOLD: Final = "told"
+"""Under which name the data folder remembers what its user was told."""
+
+
+def tell_once(home: Home, what: str, text: str) -> None:
+    """Note a sentence that is new to the data folder: the first one of its kind, and each that differs from the last.
+
+    With --verbose always, with --quiet never.
+    """
+    told = home.recall(_TOLD) or {}
+    if asked_for("verbose") or told.get(what) != text:
+        note(text)
+    if told.get(what) != text and not asked_for("quiet"):
+        with contextlib.suppress(EdgeError):  # a data folder that cannot be written is told the same next time
+            home.remember(_TOLD, {**told, what: text})
 
 
 def asked_for(flag: str) -> bool:

@@ -65,7 +65,7 @@ def tell_of(session: Session, *, rule: bool = False) -> None:
     elif not len(session.recognizer.gallery) and session.look_for.is_people:
         options.warn("nobody is enrolled yet, so everybody is unknown; try: edge-app enroll NAME IMAGE IMAGE")
     if rule and len(session.recognizer.gallery):
-        options.warn(_rule_words(session.recognizer.rule.words, words))
+        options.tell_once(session.home, f"rule for {words.nouns}", _rule_words(session.recognizer.rule.words, words))
 
 
 def _rule_words(said: str, words: Words) -> str:
@@ -86,17 +86,20 @@ def tell_licence(card: ModelCard) -> None:
         options.warn(f"{card.id} is for non-commercial use only (licence: {card.licence}; weights from {card.origin})")
 
 
-def line(session: Session, seen: Seen, top: int | None = None) -> str:
-    """All that was seen in a frame, for people; `top` labels of a classifier, None for three."""
+def line(session: Session, seen: Seen, top: int | None = None) -> tuple[str | options.Coloured, ...]:
+    """All that was seen in a frame, for people, in pieces; `top` labels of a classifier, None for three."""
     recognizer = session.recognizer
-    told = []
+    told: list[str | options.Coloured] = []
     for finding in seen.findings:
-        where = f"at {_corners(finding.box)}" if recognizer.finds_faces else ""
-        if isinstance(finding.answer, Match):
-            told.append(_match_words(finding.answer, where))
+        where = f" at {_corners(finding.box)}" if recognizer.finds_faces else ""
+        if told:
+            told.append("; ")
+        answer = finding.answer
+        if isinstance(answer, Match):
+            told += _match_words(answer, where)
         else:
-            told.append(" ".join(filter(None, (_class_words(finding.answer, top), where))))
-    return "; ".join(told) or ("no face" if recognizer.finds_faces else recognizer.words.nothing)
+            told += [options.Coloured(_class_words(answer, top), "green" if answer.sure else "yellow"), where]
+    return tuple(told) or ("no face" if recognizer.finds_faces else recognizer.words.nothing,)
 
 
 def as_json(session: Session, source: str, seen: Seen, top: int | None = None) -> dict[str, Any]:
@@ -145,11 +148,11 @@ def _corners(box: Float32s) -> str:
     return f"{box[0]:.0f},{box[1]:.0f}-{box[2]:.0f},{box[3]:.0f}"
 
 
-def _match_words(match: Match, where: str = "") -> str:
-    place = f" {where}" if where else ""
+def _match_words(match: Match, where: str) -> tuple[str | options.Coloured, ...]:
     if match.name is None:
-        return f"unknown{place}" + (f" (nearest {match.similarity:.2f})" if match.similarity > -1 else "")
-    return f"{match.name} {match.similarity:.2f}{place}"
+        near = f" (nearest {match.similarity:.2f})" if match.similarity > -1 else ""
+        return options.Coloured("unknown", "yellow"), where, near
+    return options.Coloured(match.name, "green"), f" {match.similarity:.2f}{where}"
 
 
 def check_view(session: Session, *, explain: bool, top: int | None) -> None:

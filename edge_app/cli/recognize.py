@@ -2,65 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from edge_app.cli import options, output
+from edge_app.cli import options, output, results
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
 from edge_app.core.errors import EdgeError, MediaError, UsageError
+from edge_app.core.suggest import did_you_mean
 from edge_app.core.types import Frame, Pixels
+from edge_app.system.new_file import NewFiles
 
 if TYPE_CHECKING:
+    from edge_app.core.task import Words
     from edge_app.core.types import Seen
     from edge_app.media.folders import Unused
     from edge_app.media.sources import SourceSpec
     from edge_app.media.video_writer import VideoWriter
     from edge_app.recognition.session import Session
 
-_NOT_SEEN = """\
+_MORE = """\
 Pictures and clips may be old: who or what is named here does not count as
 seen. "Last seen" in `edge-app gallery list` is noted by the live picture and
-by `edge-app watch`."""
+by `edge-app watch`.
 
-
-_EXPECTED = "a picture, a folder or a video file"
+Annotated copies never replace a file: a name that is taken gets a number. A
+folder's pictures that are such copies are left out."""
+_EXPECTED: Final = "a picture, a folder or a video file"
+_COPY: Final = "annotated copy, by edge-app recognize --save"
+"""The comment in an annotated picture, by which a later run knows it."""
 
 
 def command() -> Command:
     return Command(
         "recognize",
         run,
-        example="edge-app recognize party.jpg holiday/ clip.mp4 --save marked/",
-        more=_NOT_SEEN,
+        example="edge-app recognize party.jpg holiday/ clip.mp4 --save marked/\n"
+        "         edge-app recognize holiday/ --recursive --only 'Ada Lovelace' --paths-only",
+        more=_MORE,
         params=[
             Argument("sources", "SOURCE", "picture, folder or video file", many=True),
             Option("--save", kind=Path, metavar="DIR", help="write annotated copies there"),
             Option("--recursive", kind=bool, help="look into the sub-folders of folders too"),
+            Option("--only", metavar="NAME", complete=options.enrolled_names,
+                help="tell only of pictures and videos in which NAME is, a person, a thing or a label"),
+            Option("--paths-only", kind=bool,
+                help="print the paths of those in which somebody, or NAME, is recognized, and nothing else"),
+            Option("-0", "--null", kind=bool, help="end each of these paths with a zero byte, for xargs -0"),
             Option("--explain", kind=bool, help="with --save: show where a classifier saw its answer"),
             Option("--top", kind=int, metavar="N", help="tell the N best labels (default: 3, in JSON all)"),
             options.json_flag(),
             *output.model_options(),
             *options.recognition(),
         ],
-    )
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One picture or video to look at."""
+
+    spec: SourceSpec
+    path: Path
+    copy: Path | None
+    """Where its annotated copy goes."""
+
+
+@dataclass(slots=True)
+class _Sum:
+    """What a run has come to."""
+
+    pictures: int = 0
+    videos: int = 0
+    empty: int = 0
+    """Pictures with nothing on them."""
+    copies: int = 0
+    failed: int = 0
+    names: Counter[str] = field(default_factory=Counter)
+    """On pictures; "" for nobody that is known."""
+
+    def add(self, seen: Seen) -> None:
+        """Count one picture."""
+        self.pictures += 1
+        self.empty += not seen.findings
+        self.names.update(finding.answer.name or "" for finding in seen.findings)
+
+    def words(self, words: Words, *, finds_faces: bool) -> str:
+        """The sum in one line, such as "12 pictures, 20 faces: Ada 5, 15 unknown"."""
+        counts = [(self.pictures, "picture"), (self.videos, "video"), (self.names.total() * finds_faces, "face")]
+        line = ", ".join(_count(number, noun) for number, noun in counts if number) or "nothing was looked at"
+        counted = [f"{name} {count}" for name, count in self.names.most_common() if name]
+        if self.names[""]:
+            counted.append(f"{self.names['']} {'unknown' if words.unknown.endswith('unknown') else words.unknown}")
+        if self.empty:
+            counted.append(f"{_count(self.empty, 'picture')} with {words.nothing}")
+        line += f": {', '.join(counted)}" if counted else ""
+        return line + (f"; {self.failed} could not be read or written" if self.failed else "")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def run(args: Arguments) -> int:
     """Recognize every source; 1 when one of them could not be read, the rest is done all the same."""
     from edge_app.media.folders import unused_line
 
-    failures: list[str] = []
+    total = _Sum()
 
     def failed(error: EdgeError) -> None:
-        failures.append(str(error))
+        total.failed += 1
         options.warn(str(error))
 
     if args.explain and args.save is None:
         raise UsageError("--explain has nowhere to draw", expected="--save DIR")
-    if args.save is not None:
-        _make_folder(args.save)
+    if args.paths_only and args.json:
+        raise UsageError("both --paths-only and --json were given", expected="one of them")
+    if args.null and not args.paths_only:
+        raise UsageError("--null is for paths", expected="--paths-only")
+    results.make_folder(args.save)
     unused: list[Unused] = []
     jobs = list(_jobs(args, failed, unused))
     if not jobs:
@@ -71,30 +133,34 @@ def run(args: Arguments) -> int:
         cv2.setNumThreads(1)
         args = args.replaced(threads=1)
     session = _open(args)
-    namer = _Namer(args.save)
-    pictures = [job for job in jobs if job.spec.kind == "picture"]
-    _pictures(session, pictures, args, namer, failed)
+    _pictures(session, [job for job in jobs if job.spec.kind == "picture"], args, total, failed)
     for job in jobs:
         if job.spec.kind == "video":
-            _video(session, job, args, namer, failed)
+            total.videos += 1
+            _video(session, job, args, total, failed)
     if args.save is not None and not args.json:
-        copies = "1 annotated copy" if namer.written == 1 else f"{namer.written} annotated copies"
-        options.warn(f"{copies} in {args.save}")
+        options.note(f"{total.copies} annotated {'copy' if total.copies == 1 else 'copies'} in {args.save}")
+    if not args.json and (len(jobs) > 1 or total.pictures + total.videos != len(args.sources)):
+        recognizer = session.recognizer
+        options.note(total.words(recognizer.words, finds_faces=recognizer.finds_faces))
     if line := unused_line(unused):
-        options.warn(line)
-    return 1 if failures else 0
+        options.note(line)
+    return 1 if total.failed else 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    spec: SourceSpec
-    path: Path
-
-
-def _jobs(args: Arguments, failed: Any, unused: list[Unused]) -> Iterator[_Job]:
+def _jobs(args: Arguments, failed: Callable[[EdgeError], None], unused: list[Unused]) -> Iterator[_Job]:
     """Every picture and video that the sources name; what else their folders hold is added to `unused`."""
     from edge_app.media.folders import find_pictures
+    from edge_app.media.pictures import comment_of
     from edge_app.media.sources import SourceSpec
+
+    new = NewFiles()
+
+    def job(spec: SourceSpec, path: Path) -> _Job:
+        if args.save is None:
+            return _Job(spec, path, None)
+        [copy] = new.free(args.save / f"{path.stem}{'.jpg' if spec.kind == 'picture' else '.mp4'}")
+        return _Job(spec, path, copy)
 
     for text in args.sources:
         try:
@@ -105,11 +171,18 @@ def _jobs(args: Arguments, failed: Any, unused: list[Unused]) -> Iterator[_Job]:
                     expected=_EXPECTED,
                     remedy="cameras and streams are for `edge-app watch`",
                 )
-            if spec.kind == "folder":
-                for path in find_pictures(Path(spec.target), recursive=args.recursive, unused=unused):
-                    yield _Job(SourceSpec("picture", str(path), str(path)), path)
-            else:
-                yield _Job(spec, Path(spec.target))
+            if spec.kind != "folder":
+                yield job(spec, Path(spec.target))
+                continue
+            found = find_pictures(Path(spec.target), recursive=args.recursive, unused=unused)
+            pictures = [path for path in found if comment_of(path) != _COPY]
+            if left := len(found) - len(pictures):
+                ours = f"{left} annotated {'copy' if left == 1 else 'copies'} of an earlier run"
+                if not pictures:
+                    raise MediaError(f"{spec.target} holds only {ours}", remedy="name one to look at it all the same")
+                options.note(f"left out of {spec.target}: {ours}")
+            for path in pictures:
+                yield job(SourceSpec("picture", str(path), str(path)), path)
         except UsageError:
             raise
         except EdgeError as error:
@@ -136,11 +209,18 @@ def _open(args: Arguments) -> Session:
     """
     session = output.open_chosen(args)
     output.check_view(session, explain=args.explain, top=args.top)
-    output.tell_of(session, rule=not args.json)
+    if args.only is not None:
+        card, vault = session.recognizer.card, session.vault
+        known = card.labels if card is not None and card.task.classifies else vault.names() if vault is not None else ()
+        if args.only not in known:
+            raise UsageError(f"there is no {args.only!r} to look for", remedy=did_you_mean(args.only, known))
+    output.tell_of(session, rule=not (args.json or args.paths_only))
     return session
 
 
-def _pictures(session: Session, jobs: list[_Job], args: Arguments, namer: _Namer, failed: Any) -> None:
+def _pictures(
+    session: Session, jobs: list[_Job], args: Arguments, total: _Sum, failed: Callable[[EdgeError], None]
+) -> None:
     from edge_app.media.drawing import annotate
     from edge_app.media.pictures import read_picture, write_picture
     from edge_app.system.parallel import cores, ordered_map
@@ -148,14 +228,13 @@ def _pictures(session: Session, jobs: list[_Job], args: Arguments, namer: _Namer
     def look(job: _Job) -> Seen | EdgeError:
         try:
             seen = session.recognizer.observe(Frame(read_picture(job.path)), explain=args.explain, any_way_up=True)
-            if args.save is not None:
-                write_picture(namer.name(job.path, ".jpg"), annotate(seen))
+            if job.copy is not None:
+                write_picture(job.copy, annotate(seen), replace=False, comment=_COPY)
         except EdgeError as error:
             return error
         # The pixels of a thousand pictures must not wait for their turn to be printed.
         return replace(seen, frame=Frame(seen.frame.pixels[:1, :1].copy()))
 
-    namer.reserve([job.path for job in jobs], ".jpg")
     workers = min(cores(), max(1, len(jobs))) if args.threads == 1 else 1
     with options.progress(shown=len(jobs) > 1) as bar:
         task = bar.add_task("recognizing", total=len(jobs))
@@ -163,12 +242,13 @@ def _pictures(session: Session, jobs: list[_Job], args: Arguments, namer: _Namer
             bar.advance(task)
             if isinstance(seen, EdgeError):
                 failed(seen)
-            else:
-                namer.written += args.save is not None
-                _report(session, str(job.path), seen, args)
+                continue
+            total.add(seen)
+            total.copies += job.copy is not None
+            _report(session, job, seen, args)
 
 
-def _video(session: Session, job: _Job, args: Arguments, namer: _Namer, failed: Any) -> None:
+def _video(session: Session, job: _Job, args: Arguments, total: _Sum, failed: Callable[[EdgeError], None]) -> None:
     from edge_app.media.drawing import annotate
     from edge_app.media.sources import open_source
     from edge_app.recognition.smoothing import Smoothing
@@ -182,35 +262,39 @@ def _video(session: Session, job: _Job, args: Arguments, namer: _Namer, failed: 
     timeline = Timeline(recognizer.words)
     # Answers of a classifier, or of things, are averaged over the last frames, as in the live loop.
     smoothing = None if session.look_for.is_people else Smoothing(follows_faces=recognizer.finds_faces)
+    told, written = False, False
     try:
         with open_source(str(job.path)) as source, options.progress() as bar:
             task = bar.add_task(job.path.name, total=source.frame_count)
             frames = _frames(source, failed)
-            writer = _Marked(namer.name(job.path, ".mp4"), source.fps, job.path) if args.save is not None else None
+            writer = _Marked(job.copy, source.fps, job.path) if job.copy is not None else None
             try:
                 for found in ordered_map(look, frames, cores() if args.threads == 1 else 1):
                     seen = smoothing.smooth(found) if smoothing else found
                     bar.advance(task)
                     timeline.add(seen)
+                    told = told or _is_told(seen, args)
                     if writer is not None:
                         writer.write(annotate(seen), seen.frame.time_s)
                     if args.json:
-                        _report(session, str(job.path), seen, args)
+                        _report(session, job, seen, args)
             except BaseException:
                 if writer is not None:
                     writer.abandon()
                 raise
-            if writer is not None:
-                namer.written += writer.close()
+            written = writer is not None and writer.close()
+            total.copies += written
     except EdgeError as error:
         failed(error)
-    if not args.json and timeline.frames:
-        options.say(f"{job.path}:")
+    if args.paths_only and told:
+        options.print_exactly(str(job.path), "\0" if args.null else "\n")
+    elif not (args.json or args.paths_only) and timeline.frames and (told or args.only is None):
+        options.say(f"{job.path}:", _copy_words(job) if written else "")
         for line in timeline.lines():
             options.say(f"  {line}")
 
 
-def _frames(source: Any, failed: Any) -> Iterator[Frame]:
+def _frames(source: Any, failed: Callable[[EdgeError], None]) -> Iterator[Frame]:
     """Frames to the end; a video that ends early is reported, what was there counts."""
     while True:
         try:
@@ -223,44 +307,27 @@ def _frames(source: Any, failed: Any) -> Iterator[Frame]:
         yield frame
 
 
-def _report(session: Session, source: str, seen: Seen, args: Arguments) -> None:
-    if args.json:
-        options.print_json(output.as_json(session, source, seen, args.top))
+def _is_told(seen: Seen, args: Arguments) -> bool:
+    """Whether somebody is on a picture, or who --only asks for."""
+    names = {finding.answer.name for finding in seen.findings} - {None}
+    return bool(names) if args.only is None else args.only in names
+
+
+def _report(session: Session, job: _Job, seen: Seen, args: Arguments) -> None:
+    if (args.only is not None or args.paths_only) and not _is_told(seen, args):
+        return
+    if args.paths_only:
+        options.print_exactly(str(job.path), "\0" if args.null else "\n")
+    elif args.json:
+        copy = {} if job.copy is None else {"copy": str(job.copy)}
+        options.print_json(output.as_json(session, str(job.path), seen, args.top) | copy)
     else:
-        options.say(f"{source}: {output.line(session, seen, args.top)}")
+        options.say(f"{job.path}: ", *output.line(session, seen, args.top), _copy_words(job))
 
 
-class _Namer:
-    """Names for annotated copies: no two alike, none over its own source."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-        self._names: dict[Path, Path] = {}
-        self.written = 0
-        """Copies that lie there by now."""
-
-    def reserve(self, sources: list[Path], suffix: str) -> None:
-        """Fix the names in the sources' order, before threads ask for them."""
-        if self._folder is not None:
-            for source in sources:
-                self.name(source, suffix)
-
-    def name(self, source: Path, suffix: str) -> Path:
-        """The copy's path."""
-        if source not in self._names:
-            taken = set(self._names.values()) | {source.absolute()}
-            folder = (self._folder or Path()).absolute()
-            candidates = (folder / f"{source.stem}{extra}{suffix}" for extra in _extras())
-            self._names[source] = next(path for path in candidates if path not in taken)
-        return self._names[source]
-
-
-def _extras() -> Iterator[str]:
-    yield ""
-    number = 2
-    while True:
-        yield f"-{number}"
-        number += 1
+def _copy_words(job: _Job) -> str:
+    """What the copy is called where that is not the source's own name."""
+    return "" if job.copy is None or job.copy.stem == job.path.stem else f" (copy: {job.copy.name})"
 
 
 class _Marked:
@@ -276,7 +343,7 @@ class _Marked:
 
         if self._writer is None:
             size_px = pixels.shape[1], pixels.shape[0]
-            self._writer = VideoWriter(self._path, size_px, self._fps, sound_of=self._source)
+            self._writer = VideoWriter(self._path, size_px, self._fps, sound_of=self._source, replace=False)
         self._writer.write(pixels, time_s)
 
     def close(self) -> bool:
@@ -285,17 +352,10 @@ class _Marked:
             return False
         self._writer.close()
         if self._writer.note:
-            options.warn(self._writer.note)
+            options.note(self._writer.note)
         return True
 
     def abandon(self) -> None:
         """Leave nothing."""
         if self._writer is not None:
             self._writer.abandon()
-
-
-def _make_folder(folder: Path) -> None:
-    from edge_app.system.files import make_private_folder, readable_os_errors
-
-    with readable_os_errors(folder):
-        make_private_folder(folder)

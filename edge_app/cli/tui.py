@@ -276,10 +276,14 @@ def _print_stats(app: EdgeApp, seconds: float, cpu_s: float) -> None:
         raise EdgeError("no picture was drawn")
     status = app.latest.status if app.latest else None
     drawn = drawing.drawn
-    print(f"{drawn} pictures drawn in {drawing.span_s:.1f} s: {drawn / drawing.span_s:.1f} fps; {drawing.size}")
+    options.say(f"{drawn} pictures drawn in {drawing.span_s:.1f} s: {drawn / drawing.span_s:.1f} fps; {drawing.size}")
     lines_ms, screen_ms = drawing.drawing_s / drawn * 1e3, drawing.screen_s / drawn * 1e3
-    print(f"a picture: {lines_ms:.2f} ms CPU to make its lines, {screen_ms:.2f} ms CPU of the screen's thread in all")
-    print(f"a picture: {drawing.bytes_encoded / drawn / 1e3:.1f} kB sent")
-    print(f"process: {cpu_s / seconds:.0%} of a core; {app.inbox.replaced} pictures replaced before they were drawn")
+    options.say(
+        f"a picture: {lines_ms:.2f} ms CPU to make its lines, {screen_ms:.2f} ms CPU of the screen's thread in all"
+    )
+    options.say(f"a picture: {drawing.bytes_encoded / drawn / 1e3:.1f} kB sent")
+    options.say(
+        f"process: {cpu_s / seconds:.0%} of a core; {app.inbox.replaced} pictures replaced before they were drawn"
+    )
     if status is not None:
-        print(f"source: {status.received} received, {status.dropped} dropped")
+        options.say(f"source: {status.received} received, {status.dropped} dropped")

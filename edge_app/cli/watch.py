@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from edge_app.cli import options, output
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
@@ -87,7 +87,7 @@ def cameras_command() -> Command:
 
 def run_watch(args: Arguments) -> int:
     """Print events until the source is over or a signal comes."""
-    from edge_app.notify.outlets import Outlets, as_json
+    from edge_app.notify.outlets import Outlets
     from edge_app.notify.watcher import Stop, watch
 
     with Stop() as stop, Outlets(_outlets(args), options.warn) as outlets:
@@ -97,7 +97,10 @@ def run_watch(args: Arguments) -> int:
         with closing(watch(session, source, stop, options.warn, realtime=args.realtime)) as events:
             for event in events:
                 outlets.take(event)
-                print(as_json(event) if args.json else _line(event), flush=True)
+                if args.json:
+                    options.print_json(event.as_dict())
+                else:
+                    options.say(*_line(event))
     return stop.exit_code
 
 
@@ -129,9 +132,11 @@ def run_cameras(args: Arguments) -> int:
         columns = ("", "use", "name", "measured", "formats")
         options.show(options.table("", columns, (_row(camera, used) for camera in cameras)))
     else:
-        print("no camera was found; plug one in, or use another source: a video, a folder, an address, or 'sample'")
+        options.say(
+            "no camera was found; plug one in, or use another source: a video, a folder, an address, or 'sample'"
+        )
     if used:
-        print(f"* {_shown(used)} is what live commands open; choose another with: edge-app cameras --use N")
+        options.say(f"* {_shown(used)} is what live commands open; choose another with: edge-app cameras --use N")
     return 0
 
 
@@ -191,7 +196,7 @@ def _tell_choice(source: str | None, *, as_json: bool) -> None:
     if as_json:
         options.print_json({"source": _shown(source)})
     else:
-        print(f"live commands open {_shown(source) or 'the first camera'} from now on")
+        options.say(f"live commands open {_shown(source) or 'the first camera'} from now on")
 
 
 def _shown(source: str | None) -> str | None:
@@ -219,7 +224,10 @@ def _measured(camera: CameraInfo) -> str:
     return f"{camera.measured_fps:.1f} fps at {camera.measured_size_px[0]}x{camera.measured_size_px[1]}"
 
 
-def _line(event: LiveEvent) -> str:
+_COLOURS: Final = {"recognized": "green", "unknown": "yellow", "source_lost": "red"}
+
+
+def _line(event: LiveEvent) -> tuple[str | options.Coloured, ...]:
     """One event for people."""
     facts: list[Any] = [f"track {event.track}"] if event.track is not None else []
     if event.classes is not None:
@@ -229,4 +237,5 @@ def _line(event: LiveEvent) -> str:
     if event.duration_s is not None:
         facts.append(f"{event.duration_s:.1f} s")
     who = f"  {event.name}" if event.name else ""
-    return f"{event.time_s:10.1f} s  {event.event:<11}{who}" + (f"  ({', '.join(facts)})" if facts else "")
+    told = options.Coloured(f"{event.event:<11}{who}", _COLOURS.get(event.event, "white"))
+    return f"{event.time_s:10.1f} s  ", told, f"  ({', '.join(facts)})" if facts else ""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
+from edge_app.core.plain_text import json_line
 from edge_app.live.events import EventName, LiveEvent
 from edge_app.notify.delivery import Delivery, close_all
 from edge_app.notify.hooks import Command, HookOptions, Hooks, Report, variables
@@ -67,4 +67,4 @@ class Outlets:
 
 def as_json(event: LiveEvent) -> str:
     """The event as one line of JSON, the same on standard output, for hooks, webhook and broker."""
-    return json.dumps(event.as_dict(), ensure_ascii=False, allow_nan=False)
+    return json_line(event.as_dict())

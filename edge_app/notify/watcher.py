@@ -5,19 +5,23 @@ from __future__ import annotations
 import queue
 import signal
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
 from edge_app.core.errors import EdgeError, UsageError
 from edge_app.core.names import valid_name
 from edge_app.core.suggest import did_you_mean
-from edge_app.live.events import LiveEvent
+from edge_app.core.types import Frame, Match
+from edge_app.live.events import EventName, LiveEvent
 from edge_app.live.update import Update, WorkerOptions
 from edge_app.live.worker import Worker
 from edge_app.media.live_camera import CameraState, CameraStatus, LiveOptions
+from edge_app.media.pictures import read_picture
+from edge_app.media.sources import parse_source
 from edge_app.notify.hooks import Report
 from edge_app.recognition.faces import PeopleSession
 from edge_app.recognition.session import Session
@@ -82,8 +86,12 @@ def watch(
     Files are read as fast as they can be, every frame of them, or with `realtime` at their own speed; `deadline_s`
     is on time.monotonic. Who is there when it is stopped has not left: "left" at the end comes for files only.
     `report` is told of troubles. Raises MediaError when the source makes no sense or the file was damaged, and
-    EdgeError when the loop failed. Close the generator, or exhaust it.
+    EdgeError when the loop failed. Close the generator, or exhaust it. Of a single picture it tells who is on it, at
+    once: tracks want two frames before they are believed.
     """
+    if session.look_for.is_people and (spec := parse_source(source)).kind == "picture":
+        yield from _in_a_picture(session, Path(spec.target), report)
+        return
     updates: queue.SimpleQueue[_News] = queue.SimpleQueue()
     options = WorkerOptions(camera=LiveOptions(realtime=realtime), until_end=True)
     troubles = _Troubles(report)
@@ -99,6 +107,19 @@ def watch(
                 continue
             yield from news.events
             troubles.note(news)
+
+
+def _in_a_picture(session: Session, path: Path, report: Report) -> Iterator[LiveEvent]:
+    """Who is on a picture; tells `report` when nobody is."""
+    seen = session.recognizer.observe(Frame(read_picture(path)), any_way_up=True)
+    for number, finding in enumerate(seen.findings, 1):
+        answer = finding.answer
+        if isinstance(answer, Match):
+            event: EventName = "unknown" if answer.name is None else "recognized"
+            similarity = round(answer.similarity, 3) if answer.similarity > -1 else None
+            yield LiveEvent(event, 0.0, number, answer.name, similarity, 0.0)
+    if not seen.findings:
+        report(f"no face in {path}")
 
 
 @dataclass(frozen=True, slots=True)

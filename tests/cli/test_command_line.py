@@ -144,7 +144,7 @@ def test_the_training_side_is_missed_in_one_line(capsys, monkeypatch):
 def test_a_command_of_ours_says_when_it_is_declared_wrongly():
     doubled = Command("x", lambda _: 0, help="do", example="edge-app x", params=[
         Option("--a", help="one"), Argument("b", "B", "two")])  # fmt: skip
-    assert [param.name for param in doubled.params] == ["a", "b", "home"]
+    assert [param.name for param in doubled.params] == ["a", "b", "home", "quiet", "verbose"]
 
 
 # Completion
@@ -163,7 +163,7 @@ def completions(words, **variables):
 
 def test_commands_and_options_are_completed():
     assert completions(["ga"]) == ["gallery"]
-    assert completions(["gallery", "re"]) == ["rename", "reenroll"]
+    assert {"rename", "reenroll"} <= set(completions(["gallery", "re"]))
     assert completions(["recognize", "--recu"]) == ["--recursive"]
     assert completions(["recognize", "--precision", "i"]) == ["int8"]
     assert completions(["train", "clas"]) == ["classifier"]

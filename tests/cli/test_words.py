@@ -46,7 +46,10 @@ def test_where_copies_were_written_is_told_but_not_to_scripts(
     (tmp_path / "c.png").write_bytes(b"no picture")
     args = ["recognize", *(tmp_path / f"{name}.png" for name in "abc"), "--model", "colours"]
     code, _, err = say(capsys, home, *args, "--save", tmp_path / "out")
-    assert code == 1 and err.endswith(f"edge-app: 2 annotated copies in {tmp_path / 'out'}\n")
+    assert code == 1 and err.endswith(
+        f"edge-app: 2 annotated copies in {tmp_path / 'out'}\n"
+        "edge-app: 2 pictures: red 2; 1 could not be read or written\n"
+    )
     assert len(list((tmp_path / "out").iterdir())) == 2
     _, _, err = say(capsys, home, *args[:2], *args[4:], "--save", tmp_path / "one")
     assert err.endswith(f"edge-app: 1 annotated copy in {tmp_path / 'one'}\n")

@@ -28,7 +28,7 @@ from edge_app.live.events import LiveEvent
 from edge_app.media import live_camera, sample
 from edge_app.media.cameras import CameraFormat, CameraInfo
 from edge_app.media.live_camera import CameraState, CameraStatus
-from edge_app.media.pictures import read_picture
+from edge_app.media.pictures import read_picture, write_picture
 from edge_app.media.sample import Actor, Pose, Scene
 from edge_app.media.video_writer import VideoWriter
 from edge_app.notify.watcher import Stop, watch
@@ -347,6 +347,23 @@ def test_verify_answers_by_exit_code_alone(home: Home, clip: Path, capsys: Captu
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines()[0].startswith("edge-app: nobody named 'Barack Obana' is enrolled")
+
+
+def test_a_photo_says_who_is_on_it(home: Home, tmp_path: Path, capsys: Capture) -> None:
+    [probe] = sample.probes()[OBAMA]
+    common = ["--home", str(home.path)]
+    assert main(["watch", str(probe), "--json", *common]) == 0
+    event = json.loads(capsys.readouterr().out)
+    assert list(event) == ["event", "time_s", "track", "name", "similarity", "duration_s"]
+    assert (event["event"], event["name"], event["time_s"]) == ("recognized", OBAMA, 0.0) and event["similarity"] > 0.5
+    assert main(["watch", str(sample.stranger()), *common]) == 0
+    assert " unknown " in capsys.readouterr().out
+    empty = tmp_path / "empty.png"
+    write_picture(empty, plain((90, 90, 90), 300, 300))
+    assert main(["watch", str(empty), *common]) == 0
+    assert capsys.readouterr() == ("", f"edge-app: no face in {empty}\n")
+    assert main(["verify", OBAMA, "--source", str(probe), *common]) == 0
+    assert main(["verify", BIDEN, "--source", str(probe), *common]) == 1
 
 
 def test_verify_gives_up_in_time(home: Home) -> None:

@@ -16,6 +16,7 @@ import click
 from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Group, Option, words_and_values
 from edge_app.core.errors import EdgeError, ModelError, UsageError
+from edge_app.system.new_file import NewFiles
 from edge_export.cli import words
 
 if TYPE_CHECKING:
@@ -216,11 +217,12 @@ def _export(args: Arguments, name: str, make: Make) -> int:
         lowered = _lower(material, exported, others, args.max_drop, tell)
         reports = _report(args.report, material, exported, lowered, tell) if args.report else ()
     for note in material.notes:
-        print(note, file=sys.stderr)
+        options.warn(note)
     if args.json:
         options.print_json(words.plain(exported, lowered, reports))
     else:
-        print("\n".join(words.told(exported, lowered, reports, request.data)))
+        for line in words.told(exported, lowered, reports, request.data):
+            options.say(line)
     return 0
 
 
@@ -240,7 +242,10 @@ def _places(args: Arguments, name: str) -> tuple[str, Path, dict[Lower, Path]]:
         raise UsageError(f"{path.name} is the name of another precision", expected=f"{model_id}-fp32.onnx")
     if args.report:
         check_folder(args.report, "--report")
-    return model_id, path, others
+    free, *others_free = NewFiles().free(path, *others.values())
+    if free != path:
+        options.note(f"{path} is there already, or a build beside it: this one is {free.name}")
+    return model_id, free, dict(zip(others, others_free, strict=True))
 
 
 def _lower(
@@ -299,7 +304,8 @@ def _report(
         judged = score(exported.card, outputs, material.held_out_labels)
     except ModelError as error:  # too few pictures judge nothing; parity and speed are worth a report all the same
         why = str(error)
-    return write(folder / exported.card.id, ExportFacts(material, exported, judged, lowered, why))
+    page, _ = NewFiles().free(*(folder / f"{exported.card.id}{suffix}" for suffix in (".html", ".json")))
+    return write(folder / page.stem, ExportFacts(material, exported, judged, lowered, why))
 
 
 def _checkpoint_in(path: Path) -> Path:
@@ -348,5 +354,5 @@ def run_zoo(args: Arguments) -> int:
         options.print_json([{"id": b.id, "precision": b.precision, "path": str(b.path), "note": b.note} for b in built])
         return 0
     for made in built:
-        print(f"{made.path.name}: {made.note}")
+        options.say(f"{made.path.name}: {made.note}")
     return 0

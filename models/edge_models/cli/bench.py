@@ -35,5 +35,5 @@ def classifier(args: Arguments) -> int:
     columns = ("one picture, in turns", "median ms", "times as fast as timm (3 wanted)")
     options.show(options.table(f"{threads} threads each, load before {load}", columns, told))
     for each in process:
-        print(f"recognize one.jpg with {each['file']}: {each['recognize_s']:.2f} s, {each['peak_mb']:.0f} MB")
+        options.say(f"recognize one.jpg with {each['file']}: {each['recognize_s']:.2f} s, {each['peak_mb']:.0f} MB")
     return 0

@@ -1,8 +1,4 @@
-"""How training is told while it goes on: bars on a terminal, plain lines elsewhere, nothing but notes with --json.
-
-Hides the drawing and how often a line is due. Flows in: what `edge_models.fitting.progress.Progress` is told. Flows
-out: lines on standard error, without control characters where that is not a terminal.
-"""
+"""How training is told while it goes on: bars on a terminal, plain lines elsewhere, nothing but notes with --json."""
 
 from __future__ import annotations
 
@@ -18,6 +14,8 @@ from rich.constrain import Constrain
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
+
+from edge_app.core.plain_text import plain
 
 _LINE_EVERY_S: Final = 15.0
 """Seconds between two lines of one stage, off a terminal."""
@@ -70,9 +68,9 @@ class TrainingProgress:
     def note(self, text: str) -> None:
         """Print one line, above the bars."""
         if self._bars is None:
-            print(text, file=self._console.file, flush=True)
+            print(plain(text), file=self._console.file, flush=True)
         else:
-            self._console.print(text, markup=False, highlight=False)
+            self._console.print(plain(text), markup=False, highlight=False)
 
     def stage(self, name: str, total: int) -> None:
         """Begin a bar; the one before it stays where it was left."""
@@ -109,7 +107,7 @@ class TrainingProgress:
         # A single step, as loading PyTorch, is no news to a file.
         if not self._quiet and stage.total > 1:
             stage.told, stage.told_s = stage.line, self._clock()
-            print(stage.told, file=self._console.file, flush=True)
+            print(plain(stage.told), file=self._console.file, flush=True)
 
 
 class _Minutes(ProgressColumn):

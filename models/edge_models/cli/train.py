@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any, Final
 from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Group, Option
 from edge_app.core.errors import EdgeError, UsageError
+from edge_app.system.new_file import NewFiles
 from edge_models.classifier.options import METHODS, ClassifierOptions
 from edge_models.cli.fields import parameters
 from edge_models.cli.progress import TrainingProgress
@@ -79,7 +81,8 @@ def run_classifier(args: Arguments) -> int:
     if args.show_augmentation:
         from edge_models.classifier.run import show_augmentation
 
-        print(show_augmentation(_classifier_options(args), args.show_augmentation))
+        [sheet] = NewFiles().free(args.show_augmentation)
+        options.say(str(show_augmentation(_classifier_options(args), sheet)))
         return 0
     if args.compare:
         return _compare(args)
@@ -93,7 +96,8 @@ def run_classifier(args: Arguments) -> int:
         options.print_json(result.report | {"checkpoint_path": str(result.checkpoint), "html": str(result.html)})
     else:
         _show(result.report)
-        print(f"checkpoint: {result.checkpoint}\nreport: {result.html}\n{_next(result.checkpoint)}")
+        for line in (f"checkpoint: {result.checkpoint}", f"report: {result.html}", _next(result.checkpoint)):
+            options.say(line)
     return 0
 
 
@@ -123,9 +127,10 @@ def run_siamese(args: Arguments) -> int:
         told.advance(1)
         result = train(chosen(SiameseOptions, args.values()), told)
     if args.json:
-        print(result.report.read_text(encoding="utf-8"))
+        options.print_json(json.loads(result.report.read_text(encoding="utf-8")))
     else:
-        print("\n".join([*result.summary(), _next(result.checkpoint)]))
+        for line in (*result.summary(), _next(result.checkpoint)):
+            options.say(line)
     return 0
 
 
@@ -210,7 +215,8 @@ def _show(report: Mapping[str, Any]) -> None:
     rows = [row(name, report[key]) for name, key in names.items()]
     title = f"accuracy on {report['data']['validation']} pictures held out"
     options.show(options.table(title, ("", "accuracy", "95 % interval"), rows))
-    print("\n".join([*report["warnings"], report["growth"]["sentence"]]))
+    for sentence in (*report["warnings"], report["growth"]["sentence"]):
+        options.say(sentence)
 
 
 def _show_comparison(found: Mapping[str, Any]) -> None:
@@ -223,7 +229,8 @@ def _show_comparison(found: Mapping[str, Any]) -> None:
     if found["unequal_classes"]:
         title = "the same by mean recall of the classes, which are of unequal size"
         options.show(options.table(title, columns, _comparison_lines(rows, "recall")))
-    print("\n".join(found["sentences"]))
+    for sentence in found["sentences"]:
+        options.say(sentence)
 
 
 def _comparison_lines(rows: Sequence[Mapping[str, Any]], measure: str) -> Iterator[tuple[str, ...]]:
