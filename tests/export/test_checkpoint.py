@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 
 from edge_app.cli import main
 from edge_app.cli.commands import parse
-from edge_app.core.errors import ModelError
+from edge_app.core.errors import EdgeError, ModelError
 from edge_app.core.model_card import InputSpec, ModelCard
 from edge_app.inference import onnx_model
 from edge_app.model_store import fingerprint
@@ -409,8 +409,8 @@ def test_a_full_disk_leaves_nothing(material, graph, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch_export, "_dynamo", lambda *args: copy.deepcopy(graph))
-    monkeypatch.setattr("edge_export.graph.card.os.fsync", full)
-    with pytest.raises(ModelError, match="no space"):
+    monkeypatch.setattr("edge_app.system.files.os.fsync", full)
+    with pytest.raises(EdgeError, match="(?i)no space"):
         publish(material, tmp_path / "x.onnx")
     assert not list(tmp_path.iterdir())
 
