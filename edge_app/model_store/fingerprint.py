@@ -49,7 +49,7 @@ _METHOD: Final = b"1"
 _TASKS: Final = (Task.CLASSIFICATION, Task.LIVENESS, Task.FACE_EMBEDDING, Task.IMAGE_EMBEDDING)
 _CLAIMS: Final = (
     "task", "input", "crop", "labels", "embedding_size", "precision", "temperature", "unsure_below",
-    "operating_points", "licence", "commercial_use",
+    "operating_points", "cohort", "licence", "commercial_use",
 )  # fmt: skip
 
 # Boxes and landmarks as YuNet found them: written down, so that another detector changes no proof.
@@ -144,7 +144,13 @@ def changed_claims(proof: Proof, card: ModelCard) -> tuple[str, ...]:
 def claims_of(card: ModelCard) -> dict[str, str]:
     """A short hash of each field that a proof covers."""
     plain: dict[str, Any] = {name: getattr(card, name) for name in _CLAIMS}
-    plain |= {"input": asdict(card.input), "operating_points": [asdict(point) for point in card.operating_points]}
+    # Without `evened` where it is false: version 0.1.0 did not know it, and its proofs still hold.
+    points = [
+        {name: value for name, value in asdict(point).items() if name != "evened" or value}
+        for point in card.operating_points
+    ]
+    cohort = card.cohort and asdict(card.cohort)
+    plain |= {"input": asdict(card.input), "operating_points": points, "cohort": cohort}
     return {name: _short_hash(json.dumps(value, sort_keys=True).encode()) for name, value in plain.items()}
 
 

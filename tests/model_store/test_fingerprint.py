@@ -1,5 +1,6 @@
 """A model whose card or graph was changed after its export is told from one that is as its maker measured it."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from edge_app.cli import main
+from edge_app.core.cohort import Cohort, stored_centres
 from edge_app.core.errors import ModelError
 from edge_app.core.model_card import InputSpec, ModelCard, OperatingPoint
 from edge_app.inference import onnx_model
@@ -105,6 +107,29 @@ def test_a_changed_threshold_of_an_embedder_is_refused():
     model.card = replace(model.card, operating_points=(lower,))
     with pytest.raises(ModelError, match="changed after the export: operating_points"):
         fingerprint.check(measured, model)
+
+
+def test_a_changed_cohort_of_an_embedder_is_refused():
+    model = model_of(shipped.build(*BUILDS[0]).path)
+    size = model.card.embedding_size or 0
+    centres = stored_centres(np.eye(size, dtype=np.float32)[:20])
+    cohort = Cohort(centres, size, 5, 0.5, 1.0, 0.1, 0.3, None, 0.29, 60)
+    model.card = replace(model.card, cohort=cohort)
+    measured = fingerprint.measure(model)
+    fingerprint.check(measured, model)
+    model.card = replace(model.card, cohort=replace(cohort, usual=0.2))
+    with pytest.raises(ModelError, match="changed after the export: cohort"):
+        fingerprint.check(measured, model)
+
+
+def test_proofs_of_version_0_1_0_hold():
+    card = replace(COLOURS, operating_points=(OperatingPoint(0.01, 0.25, 1000), OperatingPoint(0.001, 0.5, 1000, 2)))
+    listed = [
+        {"fmr": 0.01, "impostor_pairs": 1000, "templates": 1, "threshold": 0.25},
+        {"fmr": 0.001, "impostor_pairs": 1000, "templates": 2, "threshold": 0.5},
+    ]
+    then = hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
+    assert then.startswith(fingerprint.claims_of(card)["operating_points"])
 
 
 def test_other_weights_under_the_same_card_are_refused(exported, home, tmp_path):

@@ -74,7 +74,7 @@ class EnrollScreen(CaptureScreen):
     def _resemblance(self, embedding: Embedding) -> str:
         """A warning when a face is as near to somebody else as one shot is to the next."""
         parts = self.edge.worker.people.recognizer
-        nearest = parts.gallery.nearest(embedding, other_than=self._who)
+        nearest = parts.gallery.nearest(embedding, other_than=self._who, rule=parts.rule)
         if nearest is None or nearest[1] < parts.rule.threshold:
             return ""
         return f"This face looks like {nearest[0]}, who is enrolled already (similarity {nearest[1]:.2f})."
