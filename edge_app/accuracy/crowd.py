@@ -1,7 +1,5 @@
-"""Crowd pictures whose truth is known: faces of known place and size, pasted onto pictures without faces.
-
-Hides the resizing, the soft edges and the search for free places. Flows in: source faces with what is known of them in
-their own picture, and backgrounds. Flows out: a picture with the boxes and landmarks that the paste transform gives.
+"""Crowd pictures whose truth is known: faces pasted onto pictures without any, with the boxes and landmarks that the
+paste gives them.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""Which detector should find the faces: two of them on a folder of people and on crowds composed from it.
+"""Which detector should find the faces: two of them on a folder of people, and on crowds composed from it.
 
-Hides how the truth is made. Nobody marked these pictures by hand, so a face counts as known where both detectors,
-looking at the whole picture at its own size, agree on its landmarks; the truth is the mean of the two, and in a crowd
-it is that mean moved by the known paste transform. Both contestants have the same share in it. Faces that one of them
-misses or misplaces at full size are not in the truth: recall by size is that of faces which both find when large.
-Flows in: a folder with a sub-folder of pictures per person, two detectors, an embedder. Flows out: `Study`.
+Nobody marked these pictures by hand. A face counts as known where both detectors, looking at the whole picture at its
+own size, agree on its landmarks; the truth is the mean of the two, and in a crowd that mean moved as the face was. Both
+have the same share in it. Faces that one of them misses or misplaces at full size are not in the truth: recall by size
+is that of faces which both find when large.
 """
 
 from __future__ import annotations

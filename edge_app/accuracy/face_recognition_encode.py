@@ -1,10 +1,9 @@
 """What face_recognition makes of a folder of people: its encodings, for the evaluator to judge beside ours.
 
-Hides that library's calls. It runs in an interpreter that has it (`PYTHONPATH=. python -m
-edge_app.accuracy.face_recognition_encode
-DIR FILE.npz`), needs nothing else of ours than numpy and OpenCV, and never ONNX Runtime or torch.
-Flows in: a folder with a sub-folder of pictures per identity. Flows out: an .npz with `paths` (N,) relative to the
-folder, `encodings` (N, 128) float32, `found` (N,) bool, and `made` (one JSON text: library, settings, seconds).
+It runs in an interpreter that has that library (`PYTHONPATH=. python -m edge_app.accuracy.face_recognition_encode
+DIR FILE.npz`) and needs numpy and OpenCV beside it. DIR holds a sub-folder of pictures per identity; FILE.npz gets
+`paths` (N,) relative to it, `encodings` (N, 128) float32, `found` (N,) bool, and `made` (one JSON text: library,
+settings, seconds).
 
 The library's own defaults: HOG detector, one upsampling, one encoding of the 5-point alignment. Of several faces the
 most prominent is taken, by the rule that our own enrollment uses.

@@ -1,7 +1,7 @@
-"""Judges face_recognition's encodings as that library uses them: by distance, the nearest of all pictures counts.
+"""face_recognition's encodings judged as that library uses them: by distance, the nearest of all pictures counts.
 
-Hides the draws of galleries, which are those of `edge_app.accuracy.open_set` (same seeds, two pictures each, the
-rest mates, people with a single picture strangers). Flows in: `Encodings`. Flows out: `PeerFigures`.
+Galleries are drawn as in `edge_app.accuracy.open_set`: same seeds, two pictures each, the rest mates, people with a
+single picture strangers.
 """
 
 from __future__ import annotations

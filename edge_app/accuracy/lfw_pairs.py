@@ -1,7 +1,5 @@
-"""Judges an embedder on given pairs of pictures, as Labeled Faces in the Wild does (Huang 2007).
-
-Hides the format of LFW's lists and the choice of thresholds by cross-validation.
-Flows in: a list of pairs, or similarities with the truth. Flows out: accuracies with intervals.
+"""An embedder on given pairs of pictures, as Labeled Faces in the Wild does (Huang 2007): accuracy with thresholds
+chosen by cross-validation.
 """
 
 from __future__ import annotations

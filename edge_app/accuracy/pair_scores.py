@@ -251,7 +251,7 @@ def operating_points(
 def mean_templates(embeddings: Float32s, numbers: Ints, templates: int) -> tuple[Float32s, Ints]:
     """Return the normalized mean of the first `templates` rows of each identity that has so many.
 
-    Out: (T, D) unit rows and the (T,) identity numbers, ascending. A mean of zero raises ModelError.
+    Returns (T, D) unit rows and the (T,) identity numbers, ascending. A mean of zero raises ModelError.
     """
     order = np.argsort(numbers, kind="stable")
     owners, starts, sizes = np.unique(numbers[order], return_index=True, return_counts=True)

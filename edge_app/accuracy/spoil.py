@@ -1,8 +1,6 @@
-"""Spoils pictures on purpose, to see what an enrollment gate lets through.
+"""Pictures spoiled on purpose, to see what an enrollment gate lets through: blur, darkness, distance, a turned head.
 
-Hides how blur, darkness, distance and a turned head are made from a real picture. Flows in: pixels and the face in
-them. Flows out: pixels of the same person that should be refused. Amounts in pixels are meant for a picture whose
-shorter side is 250 px and grow with it.
+Amounts in pixels are meant for a picture whose shorter side is 250 px and grow with it.
 """
 
 from __future__ import annotations

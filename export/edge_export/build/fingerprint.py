@@ -1,7 +1,5 @@
-"""The last step of an export: what the written file gives on the app's sample pictures is put into it.
-
-Flows in: the path of a file that passed its gate. Flows out: the same file with a proof beside its card, by which
-`edge-app models add` finds out whether card or graph were changed since (`edge_app.model_store.fingerprint`).
+"""The last step of an export: what the written file gives on the app's sample pictures is put into it, by which
+`edge-app models add` finds out whether card or graph were changed since.
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
 """INT8 and FP16 builds of any exported network, kept only when its own metric stays.
 
-Hides onnxruntime's quantizer and FP16 converter, and which recipe fits which graph. Flows in: a `Material` and its
-exported graph. Flows out: a file with a card of its own under its final name, or a refusal with the figures.
-
 INT8 is static: QDQ, weights per channel, calibrated on the material's training pictures. Convolutions with what follows
 them (activation, Add, pooling) work in bytes; the classifier's last matrix and its map of places stay float: they cost
 nothing and the answers hang on them. Weights of dense layers use 7 bits, those of depthwise layers 8: AVX2 multiplies

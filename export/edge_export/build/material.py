@@ -1,10 +1,4 @@
-"""What an export rests on: the network, its card, and real pictures that it is proven and measured on.
-
-Hides nothing; it is the noun that makers of models (`edge_export.makers.classifier`, `edge_export.makers.embedder`,
-...) hand to the gate, to
-`edge_export.build.lower_precision` and to `edge_export.build.report`. Flows in: a module and arrays. Flows out: the
-same, named.
-"""
+"""What an export rests on: the network, its card, and real pictures that it is proven and measured on."""
 
 from __future__ import annotations
 

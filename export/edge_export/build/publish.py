@@ -1,8 +1,5 @@
-"""From material to a file under its final name: both exporters, the gate, the card.
-
-Hides which of torch's exporters is tried when, and what the system says about a path that cannot be written. Flows in:
-a `Material` and a path. Flows out: an ONNX file that agreed with torch, and an `Exported`; or an error of one line,
-and then nothing was written.
+"""From material to a file under its final name: both of torch's exporters are tried, the gate compares, the card goes in.
+Where anything fails nothing is written.
 """
 
 from __future__ import annotations

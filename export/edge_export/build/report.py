@@ -1,8 +1,4 @@
-"""The report of an export: one self-contained HTML page, and the same figures as JSON.
-
-Hides the page's template and pictures. Flows in: what was exported, judged and refused. Flows out: plain values
-(`collect`) and two files (`write`).
-"""
+"""The report of an export: one self-contained HTML page, and the same figures as JSON."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
-"""Real faces to compare and calibrate on: pictures in, aligned crops out.
-
-Hides searching a folder, reading, and finding the faces with the original detector, so that nothing built here judges
-itself. In: any folder tree of pictures, or nothing: then the public-domain portraits that ship with the app.
+"""Real faces to compare and calibrate on: pictures in, aligned crops out, found with the original detector so that
+nothing built here judges itself.
 """
 
 from __future__ import annotations

@@ -1,10 +1,4 @@
-"""The task's own metric, for any precision of a model, from what it puts out.
-
-Hides which metric belongs to which task, and how certain it is; the measuring itself is
-`edge_app.accuracy.pair_scores`. Flows in: a
-card, the first output of a build for held-out pictures, their labels. Flows out: a `Score`, and how much of it a lower
-precision costs, with the interval of the paired bootstrap.
-"""
+"""The task's own metric for any precision of a model, and how much of it a lower precision costs (paired bootstrap)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
-"""The bar of "not sure": where it lies, and what it does to pictures that did not set it.
-
-Hides how a bar is chosen, and that a bar flatters the very pictures it was chosen on. Flows in: calibrated chances of
-held-out pictures and their labels. Flows out: the bar, and an honest count of answers.
+"""The probability under which a classifier answers "not sure", and an honest count of what that does: a bar flatters
+the very pictures it was chosen on.
 """
 
 from __future__ import annotations

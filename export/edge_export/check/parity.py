@@ -1,11 +1,7 @@
-"""The gate: nothing reaches its final name before it agreed with its origin on real inputs.
-
-Hides how two functions are compared and how a file appears whole or not at all. In: a candidate graph with its card,
-the function it must equal, inputs, a `Rule`. Out: the file under its final name and the `Parity` that was measured, or
-a ModelError, and then whatever had that name before is untouched.
+"""The gate: no file reaches its final name before it agreed with its origin on real inputs.
 
 The origin may be another ONNX graph, a torch module or any other function of arrays: shipped models and exported
-training runs pass the same gate.
+training runs pass the same gate. A refused candidate leaves what had its name before untouched.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Real pictures for the gate and for calibration: spread out of many, or varied out of few.
-
-Hides how few pictures become enough, and where the app's own sample pictures lie. Flows in: pictures or network inputs.
-Flows out: arrays of at least `ENOUGH` rows.
-"""
+"""Real pictures for the gate and for calibration: spread out of many, or varied out of few, at least `ENOUGH`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Milliseconds of one picture in each build, and in torch: taken in turns, so that a busy moment hits all alike.
-
-Hides how threads are set on either side. Flows in: files as they are served, a torch module. Flows out: medians.
-"""
+"""Milliseconds of one picture in each build, and in torch: taken in turns, so that a busy moment hits all alike."""
 
 from __future__ import annotations
 

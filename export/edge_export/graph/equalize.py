@@ -1,13 +1,11 @@
 """Cross-layer equalization: channels of very different ranges are brought to one, so that one step size fits them all.
 
-Hides which tensors of a graph must be scaled together. In: a float `Graph` and calibration inputs. Out: the same
-function (up to float32 rounding) whose tensors quantize better.
-
 A positive factor per channel passes through Add, Relu and pooling, so all tensors that these connect (a residual
 stream) take one factor; the convolutions that feed the stream multiply their rows by it, those that read it divide
 their columns (Nagel et al. 2019, arXiv 1906.04721). Ahead, weights have a step size per channel and the scaling is
 free; behind, it is shared between activations and weights. ReLU6 does not let factors pass and ends a stream; its
-tensors lie in [0, 6] anyway, so what gains are the linear bottlenecks.
+tensors lie in [0, 6] anyway, so what gains are the linear bottlenecks. The function stays what it was, up to float32
+rounding.
 """
 
 from __future__ import annotations
