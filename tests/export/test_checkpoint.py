@@ -410,7 +410,7 @@ def test_a_full_disk_leaves_nothing(material, graph, tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch_export, "_dynamo", lambda *args: copy.deepcopy(graph))
     monkeypatch.setattr("edge_app.system.files.os.fsync", full)
-    with pytest.raises(EdgeError, match="(?i)no space"):
+    with pytest.raises(EdgeError, match=r"(?i)no space"):
         publish(material, tmp_path / "x.onnx")
     assert not list(tmp_path.iterdir())
 
