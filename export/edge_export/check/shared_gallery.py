@@ -3,8 +3,8 @@
 A gallery belongs to a model's id, not to a build: templates that one precision made are matched with what another
 makes of the camera, at the thresholds of whichever runs. A cosine between the two outputs does not say how well that
 goes: how much cosine a build may lose depends on how far apart its space puts people. dlib's space lies within a narrow
-cone (strangers at 0.7 to 0.9), where 0.98 would be ruin; and a space that is turned as a whole keeps every distance of its
-own, and none to its original.
+cone (strangers at 0.7 to 0.9), where 0.98 would be ruin; and a space that is turned as a whole keeps every distance
+of its own, and none to its original.
 """
 
 from __future__ import annotations
