@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edge_app.core.task import Words
     from edge_app.core.types import Seen
     from edge_app.media.folders import Unused
-    from edge_app.media.sources import SourceSpec
+    from edge_app.media.source_spec import SourceSpec
     from edge_app.media.video_writer import VideoWriter
     from edge_app.recognition.session import Session
 
@@ -152,7 +152,7 @@ def _jobs(args: Arguments, failed: Callable[[EdgeError], None], unused: list[Unu
     """Every picture and video that the sources name; what else their folders hold is added to `unused`."""
     from edge_app.media.folders import find_pictures
     from edge_app.media.pictures import comment_of
-    from edge_app.media.sources import SourceSpec
+    from edge_app.media.source_spec import SourceSpec
 
     new = NewFiles()
 
@@ -191,7 +191,7 @@ def _jobs(args: Arguments, failed: Callable[[EdgeError], None], unused: list[Unu
 
 def _parsed(text: str) -> SourceSpec:
     """What a text names. Raises MediaError that offers what this command takes, which is less than others do."""
-    from edge_app.media.sources import parse_source
+    from edge_app.media.source_spec import parse_source
 
     try:
         return parse_source(text)

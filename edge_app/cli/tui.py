@@ -111,7 +111,7 @@ def _source(option: str | None, settings: Settings) -> tuple[str, str]:
     if option is not None:
         return option, ""
     if settings.source is not None:
-        from edge_app.media.sources import parse_source
+        from edge_app.media.source_spec import parse_source
 
         try:
             parse_source(settings.source)
@@ -161,6 +161,7 @@ def _snapshot(home: Home, shown: Seen) -> Path:
 def pictures_named(text: str) -> tuple[Path, ...]:
     """Picture files by what was typed, quoted as in a shell; folders stand for the pictures in them."""
     from edge_app.media.folders import find_pictures
+    from edge_app.media.source_spec import typed_path
 
     try:
         words = shlex.split(text)
@@ -168,7 +169,7 @@ def pictures_named(text: str) -> tuple[Path, ...]:
         raise UsageError(f"{text!r} cannot be read ({error})", remedy="close the quotes") from error
     found: list[Path] = []
     for word in words:
-        path = Path(word).expanduser()
+        path = typed_path(word)
         found += find_pictures(path) if path.is_dir() else [path]
     if not found:
         raise MediaError("no picture was named", expected="paths of pictures or folders")

@@ -175,7 +175,7 @@ def _source(given: str | None, settings: Settings) -> str:
 def _chosen(text: str) -> str | None:
     """What to remember for --use; None for the first camera. Raises an error when it is not there."""
     from edge_app.media.cameras import list_cameras
-    from edge_app.media.sources import parse_source
+    from edge_app.media.source_spec import parse_source
 
     if text == _FIRST:
         return None
@@ -201,7 +201,7 @@ def _tell_choice(source: str | None, *, as_json: bool) -> None:
 
 def _shown(source: str | None) -> str | None:
     """A source without its password."""
-    from edge_app.media.sources import without_secrets
+    from edge_app.media.source_spec import without_secrets
 
     return without_secrets(source) if source and "://" in source else source
 

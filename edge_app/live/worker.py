@@ -26,7 +26,7 @@ from edge_app.live.mode import Mode
 from edge_app.live.modes import mode_for
 from edge_app.live.update import Update, WorkerOptions
 from edge_app.media.live_camera import CameraState, CameraStatus, LiveCamera, LiveOptions
-from edge_app.media.sources import parse_source
+from edge_app.media.source_spec import parse_source
 from edge_app.recognition.faces import PeopleSession
 from edge_app.recognition.gallery_session import GallerySession
 from edge_app.recognition.open_session import OpenOptions, open_session

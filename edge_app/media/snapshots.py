@@ -22,7 +22,7 @@ from edge_app.system.http import answer_of
 from edge_app.system.timing import back_off_s
 
 if TYPE_CHECKING:
-    from edge_app.media.sources import SourceSpec
+    from edge_app.media.source_spec import SourceSpec
 
 FPS: Final = 5.0
 """Requests a second where the address does not say otherwise; fewer when the camera takes longer to answer."""

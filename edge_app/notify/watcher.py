@@ -21,7 +21,7 @@ from edge_app.live.update import Update, WorkerOptions
 from edge_app.live.worker import Worker
 from edge_app.media.live_camera import CameraState, CameraStatus, LiveOptions
 from edge_app.media.pictures import read_picture
-from edge_app.media.sources import parse_source
+from edge_app.media.source_spec import parse_source
 from edge_app.notify.hooks import Report
 from edge_app.recognition.faces import PeopleSession
 from edge_app.recognition.session import Session

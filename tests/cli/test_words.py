@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edge_app.cli import main
-from edge_app.media import live_camera, sample
+from edge_app.media import cameras, sample
 from edge_app.media.cameras import CameraInfo
 from edge_app.media.pictures import write_picture
 from edge_app.system.data_folder import Home
@@ -74,7 +74,7 @@ def test_a_camera_is_only_said_to_be_opened_when_there_is_one(
     home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found: list[CameraInfo] = []
-    monkeypatch.setattr(live_camera, "list_cameras", lambda *, measure=False: tuple(found))
+    monkeypatch.setattr(cameras, "list_cameras", lambda *, measure=False: tuple(found))
     _, out, _ = say(capsys, home, "cameras")
     assert "no camera was found" in out and "live commands open" not in out
     found.append(CameraInfo("2", "/dev/video2", "Stick"))

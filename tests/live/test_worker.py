@@ -48,7 +48,8 @@ from edge_app.live.video_recognizer import LiveRecognizer
 from edge_app.live.worker import Worker
 from edge_app.media.live_camera import CameraState, CameraStatus, LiveCamera, LiveOptions
 from edge_app.media.sample import render
-from edge_app.media.sources import IndexedSource, parse_source
+from edge_app.media.source_spec import parse_source
+from edge_app.media.sources import IndexedSource
 from edge_app.model_store.choose_build import Choice
 from edge_app.model_store.shipped import Entry
 from edge_app.recognition.faces import FaceRecognizer, PeopleSession

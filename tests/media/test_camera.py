@@ -19,9 +19,11 @@ from edge_app.core.errors import CameraError, MediaError
 from edge_app.core.types import Frame
 from edge_app.media import cameras as devices
 from edge_app.media.cameras import CameraFormat, list_cameras
-from edge_app.media.live_camera import CameraState, Health, LiveCamera, LiveOptions
+from edge_app.media.health import Health
+from edge_app.media.live_camera import CameraState, LiveCamera, LiveOptions
 from edge_app.media.pictures import write_picture
-from edge_app.media.sources import IndexedSource, SourceSpec, frames, open_source, parse_source, without_secrets
+from edge_app.media.source_spec import SourceSpec, parse_source, without_secrets
+from edge_app.media.sources import IndexedSource, frames, open_source
 from edge_app.media.video_writer import VideoWriter
 from tests.media.mjpeg_server import MjpegServer
 

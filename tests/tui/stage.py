@@ -27,7 +27,7 @@ from edge_app.live.worker import Worker
 from edge_app.media import sample
 from edge_app.media.cameras import CameraFormat, CameraInfo
 from edge_app.media.live_camera import CameraState, CameraStatus, LiveOptions
-from edge_app.media.sources import parse_source
+from edge_app.media.source_spec import parse_source
 from edge_app.recognition.open_session import open_people
 from edge_app.system.data_folder import Home
 from edge_app.system.settings import Settings
