@@ -371,13 +371,13 @@ def _gallery(bench: PeopleSession, folder: Path) -> dict[str, Any]:
             watch = Stopwatch()
             gallery = gallery_of(vault.read(model_id))
             loads.append(watch.seconds)
-    return {"templates": TEMPLATES, "load_s": round(statistics.median(loads), 3), "match_ms": _match_ms(gallery)}
+    return {"templates": TEMPLATES, "load_s": round(statistics.median(loads), 3), "match_ms": _match_ms(gallery, size)}
 
 
-def _match_ms(gallery: Gallery) -> float:
+def _match_ms(gallery: Gallery, size: int) -> float:
     rng = np.random.default_rng(1)
     rule = MatchRule(0.4, 0.05, 0.01, 1e-7, "")
-    face = Embedding(rng.standard_normal(128).astype(np.float32), gallery.model_id)
+    face = Embedding(rng.standard_normal(size).astype(np.float32), gallery.model_id)
     return round(median_ms(lambda: gallery.match([face], rule), rounds=20, warm_up=0), 2)
 
 

@@ -20,6 +20,9 @@ def command() -> Command:
     return Command("doctor", run, example="edge-app doctor", params=[options.json_flag()])
 
 
+_MARKS: Final = {"well": ("ok  ", "green"), "note": ("note", "yellow"), "ill": ("ILL ", "red")}
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One line of the examination."""
@@ -39,8 +42,8 @@ def run(args: Arguments) -> int:
         options.print_json({"findings": [asdict(finding) for finding in found]})
     else:
         for finding in found:
-            mark = {"well": "ok  ", "note": "note", "ill": "ILL "}[finding.state]
-            options.say(f"{mark} {finding.what}: {finding.found}" + (f"; {finding.remedy}" if finding.remedy else ""))
+            mark = options.Coloured(*_MARKS[finding.state])
+            options.say(mark, f" {finding.what}: {finding.found}", f"; {finding.remedy}" if finding.remedy else "")
     return 1 if any(finding.state == "ill" for finding in found) else 0
 
 

@@ -114,7 +114,7 @@ class Bar(Protocol):
 
 
 class _NoBar:
-    """Tells nobody."""
+    """Where progress goes that nobody sees."""
 
     def add_task(self, description: str, *, total: float | None) -> None:
         """See `Bar`."""

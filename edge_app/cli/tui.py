@@ -1,8 +1,4 @@
-"""The command `tui`, which `edge-app` alone runs too: the terminal app with its files, cameras and models.
-
-Hides what the app's `Desk` stands for. Flows in: arguments and the environment. Flows out: an exit code, and with
---stats how fast it went.
-"""
+"""The command `tui`, which `edge-app` alone runs too: the terminal app with its files, cameras and models."""
 
 from __future__ import annotations
 
@@ -15,11 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_app.cli import options
+from edge_app.cli import options, results
 from edge_app.cli.parameters import Arguments, Command, Option
 from edge_app.core.errors import EdgeError, MediaError, ModelError, UsageError
 from edge_app.core.task import Task
-from edge_app.system.files import write_private
+from edge_app.system.files import readable_os_errors
+from edge_app.system.new_file import write_new
 
 if TYPE_CHECKING:
     from edge_app.core.types import Pixels, Seen
@@ -153,9 +150,10 @@ def _snapshot(home: Home, shown: Seen) -> Path:
     if not done:
         raise MediaError("the picture cannot be written as PNG")
     stamp = f"{time.strftime('%Y-%m-%d-%H%M%S')}-{shown.frame.index:06d}"
-    path = home.path / "snapshots" / f"{stamp}.png"
-    write_private(path, data.tobytes())
-    return path
+    folder = home.path / "snapshots"
+    results.make_folder(folder)
+    with readable_os_errors(folder):
+        return write_new(folder / f"{stamp}.png", lambda scratch: scratch.write_bytes(data.tobytes()))
 
 
 def pictures_named(text: str) -> tuple[Path, ...]:

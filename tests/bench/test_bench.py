@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -217,3 +218,11 @@ def test_a_missed_target_is_called_missed() -> None:
     told = markdown(result)
     assert "| one embedding: face_recognition | 10.00 | 4.00 | 5 (missed) |" in told
     assert told.endswith("facenet-pytorch was left out: No module named facenet_pytorch.")
+
+
+def test_a_gallery_of_embeddings_of_any_width_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(recognizer, "TEMPLATES", 50)
+    embedder = SimpleNamespace(model_id="wide", card=SimpleNamespace(embedding_size=16))
+    bench: Any = SimpleNamespace(recognizer=SimpleNamespace(embedder=embedder))
+    figures = recognizer._gallery(bench, tmp_path)
+    assert figures["templates"] == 50 and figures["match_ms"] >= 0

@@ -339,6 +339,8 @@ def run_zoo(args: Arguments) -> int:
     _require(_ZOO_NEEDS, "export")
     from edge_export.makers.shipped import Options, build
 
+    if args.output is not None and (there := sorted(args.output.glob("*.onnx"))):
+        raise UsageError(f"{args.output} holds {there[0].name} already", expected="a new folder, or an empty one")
     given = {"faces": args.faces, "origins": args.origins, "int8": not args.no_int8}
     chosen = Options(**given) if args.output is None else Options(output=args.output, **given)
     with options.progress() as bar:

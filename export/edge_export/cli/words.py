@@ -1,4 +1,4 @@
-"""What `export` tells when it is done, for people and as JSON. Flows in: what was written. Flows out: lines, values."""
+"""What `export` tells when it is done, for people and as JSON."""
 
 from __future__ import annotations
 
