@@ -6,13 +6,14 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 FACES ?=
 PEER_PYTHON ?=
 
-.PHONY: test-webcam help install demo test test-all check zoo bench train-extras clean
+.PHONY: test-webcam fuzz help install demo test test-all check zoo bench train-extras clean
 
 help:
 	@echo "make demo     set up the laptop side and see people recognized (no camera, no torch, no download of models)"
 	@echo "make test     add the training side to the same environment and prove the installation (the quick tests)"
 	@echo "make test-all every test, trainings and kills too; what .ci/run calls"
 	@echo "make test-webcam  live commands on a machine with a real camera: make test-webcam WEBCAM_VM=program"
+	@echo "make fuzz     mutated inputs at every place where files of strangers come in: make fuzz SEED=0 INPUTS=50000"
 	@echo "make check    formatting, lint, strict types"
 	@echo "make zoo      rebuild the shipped models: make zoo FACES=folder/of/faces"
 	@echo "make bench    measure this machine, beside facenet-pytorch and face_recognition where they are installed"
@@ -42,6 +43,9 @@ test-all: $(VENV)/.extras
 test-webcam: $(VENV)/.extras
 	@test -n '$(WEBCAM_VM)' || { echo "make test-webcam WEBCAM_VM=program that runs a script on a machine with a camera; see tests/webcam/run"; exit 2; }
 	tests/webcam/run '$(WEBCAM_VM)' $(BIN)/python
+
+fuzz: $(VENV)/.extras
+	$(BIN)/python -m tests.fuzz --seed $(or $(SEED),0) --inputs $(or $(INPUTS),50000)
 
 check: $(VENV)/.extras
 	$(BIN)/ruff format --check .

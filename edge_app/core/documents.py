@@ -126,6 +126,8 @@ def typed(plain: object, kind: type[Kind], *, known: bool = True) -> Kind:
         raise DocumentError(_reason(str(error))) from error
     except RecursionError as error:
         raise DocumentError("it is nested too deeply") from error
+    except UnicodeEncodeError as error:  # half a character where one of several words is expected
+        raise DocumentError("it holds half a character") from error
 
 
 def check_fields(made: Any, refusal: type[EdgeError]) -> None:
@@ -142,8 +144,8 @@ def check_fields(made: Any, refusal: type[EdgeError]) -> None:
             value = value.item()
         try:
             object.__setattr__(made, name, msgspec.convert(value, hint, strict=True))
-        except msgspec.ValidationError as error:
-            reason, path = _split(str(error))
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:
+            reason, path = _split(str(error) if isinstance(error, msgspec.ValidationError) else "plain text")
             place = f"{name}{path if path.startswith('[') else '.' + path if path else ''}"
             shown = "" if isinstance(value, dict | list | tuple) or is_dataclass(value) else f" {_shown(value)}"
             words = get_args(hint) if get_origin(hint) is Literal else tuple(hint) if isinstance(hint, EnumType) else ()

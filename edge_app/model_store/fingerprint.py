@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from edge_app.core.documents import parse_json, typed
 from edge_app.core.errors import ModelError
 from edge_app.core.model_card import ModelCard
 from edge_app.core.task import Task
@@ -43,7 +44,7 @@ LIMIT: Final = 0.3
 """Largest deviation of outputs, as a share of how much they differ between the sample pictures; see `deviation`."""
 NUMBERS: Final = 64
 """Of each picture's output so many are kept."""
-_LIMIT_CHARS: Final = 1 << 16
+_LIMIT_BYTES: Final = 1 << 16
 _METHOD: Final = b"1"
 """Changed whenever pictures are cut otherwise: a proof by another method is not compared."""
 _TASKS: Final = (Task.CLASSIFICATION, Task.LIVENESS, Task.FACE_EMBEDDING, Task.IMAGE_EMBEDDING)
@@ -79,6 +80,19 @@ class Proof:
         return json.dumps({"sample": self.sample, "claims": dict(self.claims), "outputs": rows})
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A proof as its JSON holds it."""
+
+    sample: str
+    claims: Mapping[str, str]
+    outputs: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        if len({len(row) for row in self.outputs}) != 1:
+            raise ValueError("outputs are no table of numbers")
+
+
 def measure(model: Model) -> Proof | None:
     """Run a model on the sample; None for a task whose outputs cannot be compared."""
     card = model.card
@@ -93,18 +107,13 @@ def read(metadata: Mapping[str, str], name: str) -> Proof | None:
     if text is None:
         return None
     try:
-        if len(text) > _LIMIT_CHARS:
-            raise ValueError(f"{len(text)} characters")
-        plain: dict[str, Any] = json.loads(text)
-        claims = {str(field): str(value) for field, value in plain["claims"].items()}
-        outputs = np.asarray(plain["outputs"], np.float32)
-        if outputs.ndim != 2 or not np.isfinite(outputs).all():
-            raise ValueError("outputs that are no table of numbers")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        plain = typed(parse_json(text, most_bytes=_LIMIT_BYTES), _Written)
+        outputs = np.asarray(plain.outputs, np.float32)
+    except ValueError as error:
         raise ModelError(
             f"the proof in {name} cannot be read: {error}", expected="one that `edge-app export` wrote"
         ) from error
-    return Proof(str(plain["sample"]), claims, outputs)
+    return Proof(plain.sample, dict(plain.claims), outputs)
 
 
 def check(proof: Proof, model: Model) -> None:

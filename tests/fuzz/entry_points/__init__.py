@@ -1,0 +1,1 @@
+"""One module per room, one function per entry point; see `tests.fuzz.harness.entry_point`."""
