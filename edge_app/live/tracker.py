@@ -305,7 +305,8 @@ class Tracker:
                 return faces
         self._scanned_s = time_s
         faces = eyes.scan()
-        news = any(all(_distance(face.box, box) > _GATE for box in boxes) for face in faces)
+        apart = _distances([face.box for face in faces], boxes)
+        news = bool((apart > _GATE).all(axis=1).any())
         self._vain_scans = 0 if news else self._vain_scans + 1
         return faces
 
@@ -315,17 +316,13 @@ class Tracker:
         """Give every face to the nearest expected track; those left over begin new ones."""
         options = self.options
         expected = [track.expected(time_s) for track in self._tracks]
-        for i, one in enumerate(expected):
-            for j in range(i):
-                if _distance(one, expected[j]) < _MINGLE:
-                    self._tracks[i].doubt(changed=True)
-                    self._tracks[j].doubt(changed=True)
-        pairs = sorted(
-            (apart, t, f)
-            for t, box in enumerate(expected)
-            for f, face in enumerate(faces)
-            if (apart := _distance(face.box, box)) <= _GATE
-        )
+        if len(expected) > 1:
+            near = _distances(expected, expected) < _MINGLE
+            np.fill_diagonal(near, False)
+            for t in map(int, np.flatnonzero(near.any(axis=1))):
+                self._tracks[t].doubt(changed=True)
+        apart_by = _distances(expected, [face.box for face in faces])
+        pairs = sorted((float(apart_by[t, f]), int(t), int(f)) for t, f in np.argwhere(apart_by <= _GATE))
         patches = eyes.patches(faces) if faces else ()
         taken: dict[int, int] = {}
         for apart, t, f in pairs:
@@ -477,29 +474,33 @@ class Tracker:
 
 def one_box_a_face(faces: Sequence[Face]) -> list[Face]:
     """Of boxes that lie in one another the surest; a detector finds some turned faces twice, narrow and wide."""
-    kept: list[Face] = []
-    for face in sorted(faces, key=lambda one: -one.score):
-        if all(_inside(face.box, other.box) < _INSIDE for other in kept):
-            kept.append(face)
-    return kept
+    ranked = sorted(faces, key=lambda one: -one.score)
+    if len(ranked) < 2:
+        return ranked
+    boxes = np.stack([face.box for face in ranked])
+    corner = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    inside = np.maximum(corner, 0).prod(axis=2) / np.minimum(area[:, None], area[None])
+    kept: list[int] = []
+    for i in range(len(ranked)):
+        if not (inside[i, kept] >= _INSIDE).any():
+            kept.append(i)
+    return [ranked[i] for i in kept]
 
 
 def _centre(box: Float32s) -> Float32s:
     return np.asarray((box[:2] + box[2:]) / 2)
 
 
-def _inside(one: Float32s, other: Float32s) -> float:
-    """Share of the smaller box that both cover."""
-    wide, high = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
-    smaller = min(float(np.prod(one[2:] - one[:2])), float(np.prod(other[2:] - other[:2])))
-    return float(max(0.0, wide) * max(0.0, high)) / smaller
-
-
-def _distance(one: Float32s, other: Float32s) -> float:
-    """How far apart two boxes are in face sizes; a different size counts as distance."""
-    size_one, size_other = (math.sqrt(float((b[2] - b[0]) * (b[3] - b[1]))) for b in (one, other))
-    apart = float(np.linalg.norm(_centre(one) - _centre(other)))
-    return apart / ((size_one + size_other) / 2) + abs(math.log(size_one / size_other))
+def _distances(ones: Sequence[Float32s], others: Sequence[Float32s]) -> NDArray[np.float32]:
+    """How far apart boxes are in face sizes, (N, M); a different size counts as distance."""
+    if not ones or not others:
+        return np.full((len(ones), len(others)), np.inf, np.float32)
+    a, b = np.stack(ones), np.stack(others)
+    size_a, size_b = (np.sqrt((c[:, 2:] - c[:, :2]).prod(axis=1)) for c in (a, b))
+    between = np.linalg.norm((a[:, None, :2] + a[:, None, 2:] - b[None, :, :2] - b[None, :, 2:]) / 2, axis=2)
+    wide = np.log(size_a[:, None] / size_b[None])
+    return np.asarray(between / ((size_a[:, None] + size_b[None]) / 2) + np.abs(wide), np.float32)
 
 
 def _alike(track: _Track, look: Look | None) -> float:

@@ -1,4 +1,4 @@
-"""Faces across frames: made-up eyes and embeddings at known angles, then real networks on a composed clip."""
+"""Faces across frames: made-up eyes and embeddings at known angles."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from edge_app.bench.track_score import score
 from edge_app.core.types import Embedding, Face, Finding
 from edge_app.gallery.matching import Gallery, MatchRule
 from edge_app.live.events import Events, LiveEvent, SourceEvents, in_order
 from edge_app.live.identity_vote import Look
 from edge_app.live.tracker import Tracker, TrackerOptions, one_box_a_face
-from edge_app.media import sample
-from edge_app.media.sample import Actor, Pose, Scene
 
 MODEL = "made-up"
 RULE = MatchRule(threshold=0.5, margin=0.05, fpir=0.01, fmr=0.01, words="")
@@ -633,62 +630,3 @@ def test_the_source_is_told_once_each_way():
     assert events.update(2.0, False) == ()
     (back,) = events.update(4.5, True)
     assert (lost.event, lost.duration_s, back.event, back.duration_s) == ("source_lost", None, "source_back", 3.5)
-
-
-# Real networks
-
-
-@pytest.fixture(scope="module")
-def recognizer():
-    from edge_app.inference.embedder import Embedder
-    from edge_app.media.pictures import read_picture
-    from edge_app.model_store import shipped
-    from edge_app.model_store.open_detector import open_detector
-    from edge_app.recognition.faces import FaceRecognizer
-
-    embedder = Embedder(shipped.load("sface", threads=2))
-    detector = open_detector("yunet", threads=2)
-    empty = Gallery.empty(embedder.model_id)
-    parts = FaceRecognizer(detector, embedder, empty, RULE)
-    names_, vectors = [], []
-    for name, paths in sample.people().items():
-        names_.append(name)
-        vectors.append(parts.shot(read_picture(paths[0]), "test").embedding.vector)
-    gallery = Gallery(embedder.model_id, names_, np.stack(vectors), np.arange(len(names_)))
-    return parts.with_gallery(gallery, MatchRule(0.34, 0.05, 0.01, 0.01, ""))
-
-
-def test_a_short_clip_with_real_networks(recognizer):
-    """Obama comes, Biden crosses before him: nobody is misnamed, and both are named at once."""
-    from edge_app.live.video_recognizer import LiveRecognizer
-
-    man, other = (actor.cutout for actor in sample.clip_scene().actors[1:])
-    scene = Scene(
-        (
-            Actor(
-                "Barack Obama", man, (Pose(0.0, -0.3, 0.42, 0.3), Pose(0.8, 0.3, 0.42, 0.3), Pose(3, 0.8, 0.42, 0.3))
-            ),
-            Actor("Joe Biden", other, (Pose(0.6, 1.3, 0.45, 0.3), Pose(1.2, 0.8, 0.45, 0.3), Pose(3, 0.2, 0.45, 0.3))),
-        ),
-        3.0,
-        (480, 360),
-        15.0,
-    )
-    live = LiveRecognizer(recognizer)
-    stages = []
-
-    def observed():
-        for frame, truths in sample.compose(scene):
-            observation = live.observe(frame)
-            stages.append(observation.timings_ms)
-            yield observation.findings, truths
-
-    result = score(observed())
-    assert result.identity_switches == result.wrong_names == result.never_named == 0
-    assert result.flickers <= 1  # half hidden at the crossing, a name may be taken back until it is sure again
-    assert len(result.frames_to_name) == 2
-    assert max(result.frames_to_name) <= 10
-    assert result.found >= 0.9 * result.faces
-    assert result.false_faces == 0
-    assert sum(lap["detect"] == 0 for lap in stages) > len(stages) / 3  # detection ran only when it paid
-    assert all(lap["total"] >= max(lap["detect"], lap["embed"], lap["follow"]) for lap in stages)
