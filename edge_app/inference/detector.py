@@ -5,7 +5,7 @@ Boxes and landmarks are in the picture's own pixels, the largest face first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -72,6 +72,19 @@ class Detector:
         if any_way_up and not any(_surely_upright(one) for one in found):
             found = self._any_way_up(seen, found)
         return tuple(one.face for one in sorted(found, key=lambda one: -one.face.area_px2))
+
+    def check(self, pixels: Pixels, faces: Sequence[Face]) -> list[Checked]:
+        """Find the landmarks of faces anew that were found some other way, and say how much they are doubted.
+
+        For a face that is followed from frame to frame by something cheaper, and now to be embedded.
+        """
+        if self._landmarks is None or not faces:
+            return [Checked(face, 0.0) for face in faces]
+        return self._landmarks.refine(clear_picture(pixels), faces, self.options.min_score)
+
+    def stands(self, checked: Checked) -> bool:
+        """Whether a checked face would be found by `detect`."""
+        return checked.doubt < _doubt_allowed(checked.face.score, self.options.min_score)
 
     def _any_way_up(self, pixels: Pixels, found: list[Checked]) -> list[Checked]:
         """What was found and what the turned picture shows, each face once, the way up of which O-Net is surest."""

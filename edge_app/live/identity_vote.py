@@ -37,6 +37,8 @@ class Look:
     embedding: Embedding
     weight: float
     """How much it is worth in the average, (0, 1]."""
+    is_face: bool = True
+    """Whether the detector would find a face there; a wall, a hand or a turned back may be followed for a while."""
 
 
 @dataclass(frozen=True, slots=True)

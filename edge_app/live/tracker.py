@@ -158,6 +158,8 @@ class _Track:
         self.strikes = 0.0
         self.vain_looks = 0
         """Looks since the last one that agreed."""
+        self.no_face = 0
+        """Looks in a row at which the detector would find no face."""
         self.shown = False
         """It has been told to the outside: it stays told until it is gone."""
         self.seen = True
@@ -421,8 +423,17 @@ class Tracker:
                 self._tracks.remove(track)
 
     def _take_in(self, track: _Track, look: Look, time_s: float, gallery: Gallery, rule: MatchRule) -> None:
-        agreement: Agreement = track.decision.agreement(look, rule)
         track.looked_s = time_s
+        if not look.is_face:
+            # What the detector would not find again: gone at once when it never was anybody, else after a few looks.
+            track.doubt(changed=False)
+            track.vain_looks += 1
+            track.no_face += 1
+            if track.decision.average is None or track.no_face >= self.options.decision.strikes:
+                self._tracks.remove(track)
+            return
+        track.no_face = 0
+        agreement: Agreement = track.decision.agreement(look, rule)
         undecided = agreement == "unsure" and track.decision.state == "new" and not track.doubtful
         if agreement in ("agrees", "first") or undecided:
             track.trust()

@@ -56,9 +56,12 @@ class LiveRecognizer:
         follower: Detector | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`follower` finds faces in small squares; the default is YuNet on one thread, whatever `recognizer` uses."""
+        """`follower` finds faces in small squares; the default is YuNet on one thread, whatever `recognizer` uses.
+
+        It need not find landmarks well: those of a face that is embedded are found anew by the recognizer's detector.
+        """
         follow_options = DetectorOptions(min_score=_FOLLOW_SCORE)
-        self._follower = follower or open_detector("yunet", follow_options, threads=1)
+        self._follower = follower or open_detector("yunet", follow_options, threads=1, refine=False)
         self._recognizer = recognizer
         self._tracker = Tracker(options)
         self._scene = SceneChange()
@@ -107,7 +110,10 @@ class LiveRecognizer:
         """Measure and embed the prominent face of a frame just observed, as enrollment wants it."""
         faces = [finding.face for finding in seen.findings if finding.face is not None]
         face = choose_face(faces, seen.frame.size_px, largest=False)
-        return face if isinstance(face, Refusal) else self._recognizer.shot_of(seen.frame.pixels, face, source)
+        if isinstance(face, Refusal):
+            return face
+        [checked] = self._recognizer.detector.check(seen.frame.pixels, [face])
+        return self._recognizer.shot_of(seen.frame.pixels, checked.face, source)
 
 
 @dataclass(slots=True)
@@ -145,6 +151,7 @@ class _FrameEyes:
     embedder: Embedder
     scene: SceneChange
     watch: _Watch
+    scanned: list[Face] = field(default_factory=list)
 
     def cut(self) -> bool:
         self.watch.start()
@@ -155,6 +162,7 @@ class _FrameEyes:
     def scan(self) -> Sequence[Face]:
         self.watch.start()
         faces = self.detector.detect(self.pixels)
+        self.scanned.extend(faces)
         self.scene.remember()
         self.watch.lap("detect")
         return faces
@@ -177,12 +185,19 @@ class _FrameEyes:
 
     def look(self, faces: Sequence[Face]) -> Sequence[Look]:
         self.watch.start()
-        crops = self.embedder.crops(self.pixels, faces)
-        weights = [weight_of(measure(face, crop)) for face, crop in zip(faces, crops, strict=True)]
+        # A scan has checked its faces; those that were followed are checked now.
+        followed = [face for face in faces if not any(face is one for one in self.scanned)]
+        checked = {
+            id(face): one for face, one in zip(followed, self.detector.check(self.pixels, followed), strict=True)
+        }
+        found = [checked[id(face)].face if id(face) in checked else face for face in faces]
+        real = [id(face) not in checked or self.detector.stands(checked[id(face)]) for face in faces]
+        crops = self.embedder.crops(self.pixels, found)
+        weights = [weight_of(measure(face, crop)) for face, crop in zip(found, crops, strict=True)]
         self.watch.lap("align")
         embeddings = self.embedder.embed(crops)
         self.watch.lap("embed")
-        return [Look(embedding, weight) for embedding, weight in zip(embeddings, weights, strict=True)]
+        return [Look(*one) for one in zip(embeddings, weights, real, strict=True)]
 
     def stirred(self, boxes: Sequence[Float32s]) -> bool:
         self.watch.start()

@@ -49,6 +49,7 @@ class Person:
     score: float = 0.9
     patch: int | None = None
     """Seed of what the picture under the face looks like; None: of the vector."""
+    is_face: bool = True
 
 
 @dataclass
@@ -94,7 +95,7 @@ class World:
         for number, face in enumerate(faces):
             person = self._of[id(face)]
             noisy = person.vector + self.noise * np.random.default_rng(self.looks + number).normal(size=16)
-            found.append(look(noisy, person.weight))
+            found.append(Look(Embedding(noisy, MODEL), person.weight, person.is_face))
         return found
 
     def cut(self):
@@ -450,6 +451,23 @@ def test_what_is_not_found_again_is_not_shown():
     faint = Person(PEOPLE["Ada"], at(300), score=0.65)
     shown = [names(s) for _, s, _ in World([faint]).run(Tracker(), 1.0)]
     assert shown == [{}] + [{1: "Ada"}] * 29
+
+
+def test_a_wall_that_is_looked_at_and_is_no_face_carries_no_box():
+    wall = World([Person(STRANGER, at(300), is_face=False)])
+    assert all(s == () and tracks == () for _, s, tracks in wall.run(Tracker(), 3.0))
+    assert wall.looks > 0
+
+
+def test_a_box_that_stays_where_a_face_was_loses_its_name_and_goes():
+    """Ada leaves, and the picture behind her is followed in her place."""
+    person = Person(PEOPLE["Ada"], at(300))
+    world, tracker = World([person]), Tracker()
+    list(world.run(tracker, 1.0))
+    person.is_face, person.patch = False, 99
+    shown = [names(s) for _, s, _ in world.run(tracker, 1.0)]
+    assert shown[:2] == [{1: None}] * 2
+    assert shown[2:] == [{}] * 28
 
 
 def test_twins_who_meet_keep_their_numbers():
