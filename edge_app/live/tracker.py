@@ -99,6 +99,11 @@ class TrackerOptions:
     patch_likeness: float = 0.8
     """A face whose small picture correlates less with the one of the frame before may be another: at 10 fps 1.5 % of
     the steps of one face do, and all but 0.5 % of the changes from one person to another."""
+    patch_unlike: float = 0.5
+    """The same while a look agreed just now: a head that turns changes its picture in every frame. All but 5 % of the
+    changes from one person to another leave less."""
+    agreed_s: float = 0.25
+    """How long a look that agreed counts as just now."""
     gap_s: float = 0.4
     """After a longer time without a frame every face may be another."""
     decision: DecisionOptions = field(default_factory=DecisionOptions)
@@ -158,6 +163,7 @@ class _Track:
         self.strikes = 0.0
         self.vain_looks = 0
         """Looks since the last one that agreed."""
+        self.agreed_s = -math.inf
         self.no_face = 0
         """Looks in a row at which the detector would find no face."""
         self.shown = False
@@ -332,12 +338,15 @@ class Tracker:
                 continue
             taken[t] = f
             track, patch = self._tracks[t], patches[f]
-            differs = track.patch is None or likeness(track.patch, patch) < options.patch_likeness
+            alike = -1.0 if track.patch is None else likeness(track.patch, patch)
+            just_now = time_s - track.agreed_s < options.agreed_s and alike >= options.patch_unlike
+            differs = alike < options.patch_likeness
             # Somebody who was out of sight may come back as somebody else.
-            if not track.seen or differs or apart > options.jump:
+            if not track.seen or apart > options.jump or (differs and not just_now):
                 track.doubt(changed=True)
             track.move(faces[f], time_s)
-            track.patch = patch
+            if not (differs and just_now):  # a change that was let pass is asked about soon
+                track.patch = patch
         for t, track in enumerate(self._tracks):
             track.seen = t in taken
         for f, face in enumerate(faces):
@@ -437,6 +446,8 @@ class Tracker:
         undecided = agreement == "unsure" and track.decision.state == "new" and not track.doubtful
         if agreement in ("agrees", "first") or undecided:
             track.trust()
+            if agreement == "agrees":
+                track.agreed_s = time_s
             self._decide(track, look, time_s, gallery, rule)
             return
         # A look that may be of somebody else does not enter the average.

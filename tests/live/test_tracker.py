@@ -326,6 +326,31 @@ def test_a_hand_before_a_face_takes_the_name_and_gives_it_back():
     assert free == [{1: "Ada"}] * 30
 
 
+def test_a_head_that_turns_is_asked_now_and_then_and_not_in_every_frame():
+    """Its picture changes with every frame, by less than another person's would."""
+    person = Person(PEOPLE["Ada"], at(300))
+    world, tracker = World([person]), Tracker()
+    base, other = (np.random.default_rng(seed).normal(0, 30, (16, 16)) for seed in (1, 2))
+
+    def patches(faces):
+        angle = 0.8 * (round(world.time_s * FPS) % 2)  # two pictures in turn that correlate 0.7
+        return [(base * np.cos(angle) + other * np.sin(angle)).astype(np.float32) for _ in faces]
+
+    world.patches = patches
+    shown = [names(s) for _, s, _ in world.run(tracker, 3.0)]
+    assert shown == [{1: "Ada"}] * 90
+    assert 3 <= world.looks <= 3.0 / TrackerOptions().agreed_s + 3
+
+
+def test_another_person_takes_the_name_away_though_a_look_agreed_just_now():
+    person = Person(PEOPLE["Ada"], at(300))
+    world, tracker = World([person]), Tracker()
+    list(world.run(tracker, TrackerOptions().recheck_s + 0.1))
+    assert world.looks == 2
+    person.vector = STRANGER
+    assert [names(s) for _, s, _ in world.run(tracker, 0.5)] == [{2: None}] * 15
+
+
 def test_a_face_that_jumps_is_looked_at_before_it_keeps_its_name():
     person = Person(PEOPLE["Ada"], lambda t: (300 if t < 1.0 else 370, 200, 100), patch=1)
     world = World([person])
