@@ -350,7 +350,7 @@ def _words(
     points: Sequence[OperatingPoint],
 ) -> str:
     who = "nobody yet" if people == 0 else "1 person" if people == 1 else f"{people:,} people"
-    alike = ""
+    alike = ","
     if likeness is not None and people > 1:
         alike = f", as easily mistaken for one another as {max(1, round(people * likeness)):,} people of one kind,"
     text = (

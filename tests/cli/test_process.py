@@ -120,6 +120,8 @@ def test_a_signal_ends_a_command_after_it_has_tidied_up(name, code, monkeypatch,
             left.unlink()
 
     before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    if before[getattr(signal, name)] is signal.SIG_IGN:
+        pytest.skip("the tests were started with this signal ignored, as nohup does: that holds")
     monkeypatch.setattr("edge_app.cli.gallery.run_list", slow)
     assert main(["gallery", "list"]) == code
     assert not left.exists() and capsys.readouterr().err == "edge-app: stopped\n"

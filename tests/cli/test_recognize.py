@@ -129,7 +129,7 @@ def test_a_signal_leaves_no_half_a_video(home, tmp_path, number):
     command = [sys.executable, "-m", "edge_app", "recognize", str(tmp_path / "v.mp4"), "--save", str(out), "--json",
         "--model", "colours", "--home", str(home.path)]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
+        preexec_fn=lambda: [signal.signal(one, signal.SIG_DFL) for one in (signal.SIGINT, signal.SIGHUP)])  # fmt: skip
     process.stdout.readline()
     assert [path.name[:1] for path in out.iterdir()] == ["."]
     process.send_signal(number)
