@@ -25,7 +25,7 @@ from edge_app.cli.commands import parse
 from edge_app.core.errors import EdgeError
 from edge_app.gallery.enrollment import EnrollOptions
 from edge_app.live.events import LiveEvent
-from edge_app.media import live_camera, sample
+from edge_app.media import cameras, sample
 from edge_app.media.cameras import CameraFormat, CameraInfo
 from edge_app.media.live_camera import CameraState, CameraStatus
 from edge_app.media.pictures import read_picture, write_picture
@@ -402,7 +402,7 @@ CAMERAS = (
 
 @pytest.fixture
 def two_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_camera, "list_cameras", lambda *, measure=False: CAMERAS)
+    monkeypatch.setattr(cameras, "list_cameras", lambda *, measure=False: CAMERAS)
 
 
 @pytest.mark.usefixtures("two_cameras")

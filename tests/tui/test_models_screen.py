@@ -226,7 +226,7 @@ def copy_of_sface(home: Home, model_id: str) -> catalogue.Entry:
 async def test_the_user_s_own_embedder_is_used_calibrated_and_removed_while_in_use(stage: Stage) -> None:
     entry = copy_of_sface(stage.home, "mine")
     own = (OperatingPoint(1e-2, 0.71, 4321, 1), OperatingPoint(1e-3, 0.83, 4321, 1))
-    calibration.save(stage.home, [Calibration("mine", entry.sha256, 20, 100, own, 0.9, {}, None)], 0.0)
+    calibration.save(stage.home, [Calibration("mine", entry.sha256, 20, 100, own)], 0.0)
     stage.settings = replace(Settings(), embedder="mine")
     stage.home.change_settings(**asdict(stage.settings))
     stage.precision = "auto"
