@@ -154,7 +154,7 @@ def published_file() -> Path:
 
 def sample_crop(name: str) -> np.ndarray:
     """The middle square of a sample picture, 150 x 150 RGB: any pixels will do to compare two networks."""
-    picture = cv2.imread(str(REPOSITORY / "edge_app" / "sample" / name))[..., ::-1]
+    picture = cv2.imread(str(REPOSITORY / "edge_app" / "media" / "sample" / name))[..., ::-1]
     side = min(picture.shape[:2])
     top, left = ((extent - side) // 2 for extent in picture.shape[:2])
     return np.ascontiguousarray(cv2.resize(picture[top : top + side, left : left + side], (150, 150)))

@@ -105,7 +105,7 @@ def test_the_rewritten_form_is_read_exactly(random_file: Path, tmp_path: Path) -
 def test_the_shipped_file_on_the_sample_people() -> None:
     if not SHIPPED.is_file():
         pytest.skip("sface-fp32.onnx is not built: edge-app export zoo")
-    paths = sorted((REPOSITORY / "edge_app" / "sample").glob("*.jpg"))
+    paths = sorted((REPOSITORY / "edge_app" / "media" / "sample").glob("*.jpg"))
     pictures = np.stack([cv2.resize(cv2.imread(str(path))[..., ::-1], (112, 112)) for path in paths])
     assert len(pictures) >= 5
     assert largest_difference(SHIPPED, np.concatenate([pictures, random_pictures()])) < 1e-5

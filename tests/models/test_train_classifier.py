@@ -188,7 +188,7 @@ def test_pictures_without_labels_are_read_anew_where_nothing_is_cached(options, 
     extra = tuple(picture.path for picture in folder.pictures[:2])
     targets = torch.cat([hard_targets(folder), torch.tensor([[0.1, 0.9], [0.2, 0.8]])])
     work = Workshop(options, folder, split_pictures(folder, seed=0), create_backbone(pretrained=False),
-                    FeatureBank(torch.zeros(1, 42, 8), None), targets, Silence(), extra)  # fmt: skip
+                    FeatureBank(torch.zeros(1, 42, 8), None), targets, Silence(), extra=extra)  # fmt: skip
     _, make = _tuning(work, [0, 40, 41], None)
     ((inputs, soft),) = list(make(8).train)
     assert len(inputs) == 3 and sorted(soft[:, 1].tolist())[1:] == pytest.approx([0.8, 0.9])
