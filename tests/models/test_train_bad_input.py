@@ -138,7 +138,8 @@ def test_a_header_that_makes_no_sense_is_one_line(tmp_path, wrong):
 
 
 def test_a_weight_file_that_is_absent_is_a_failure(pictures, capsys):
-    assert main(["train", "classifier", "pictures", "--output", "run", "--backbone", "efficientnet-lite0", "--weights", "none.pth"]) == 1
+    words = "train classifier pictures --output run --backbone efficientnet-lite0 --weights none.pth"
+    assert main(words.split()) == 1
     assert "none.pth does not exist; expected a weight file" in told(capsys) and not (pictures / "run").exists()
 
 
