@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -30,24 +30,10 @@ from edge_app.inference.embedder import Embedder
 from edge_app.inference.face_quality import measure
 from edge_app.inference.geometry import CROPS
 from edge_app.recognition.gallery_session import GallerySession
+from edge_app.system.timing import Stopwatch
 
 _OLD_CROPS: Final = {crop.size_px: name for name, crop in CROPS.items()}
 """Galleries made before kept the upright crop alone; its side tells which template it follows."""
-
-
-@dataclass(slots=True)
-class _Stopwatch:
-    clock: Callable[[], float]
-    last_s: float
-    laps_ms: dict[str, float]
-
-    def lap(self, stage: str) -> None:
-        now = self.clock()
-        self.laps_ms[stage] = (now - self.last_s) * 1e3
-        self.last_s = now
-
-    def timings_ms(self) -> Mapping[str, float]:
-        return self.laps_ms | {"total": sum(self.laps_ms.values())}
 
 
 class FaceRecognizer:
@@ -82,7 +68,7 @@ class FaceRecognizer:
 
         Raises GalleryError when the gallery is of another model.
         """
-        watch = _Stopwatch(self._clock, self._clock(), {})
+        watch = Stopwatch(self._clock)
         faces = self.detector.detect(frame.pixels, any_way_up=any_way_up)
         watch.lap("detect")
         crops = self.embedder.crops(frame.pixels, faces)
