@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -16,6 +15,7 @@ from edge_app.core.task import LookFor, Task, Words
 from edge_app.core.types import Face, Finding, Float32s, Frame, Heatmap, Pixels, Seen
 from edge_app.inference.classifier import Classifier
 from edge_app.inference.geometry import CROPS, align, crop_named, face_area, seen_area, similarity_transform
+from edge_app.system.timing import Stopwatch
 
 if TYPE_CHECKING:
     from edge_app.inference.detector import Detector
@@ -61,15 +61,16 @@ class ClassRecognizer:
         """One finding for the whole picture, or one per face, largest first."""
         if explain and not self.classifier.explains:
             explain = False
-        started_s = time.perf_counter()
+        watch = Stopwatch()
         cuts = self._cuts(frame, any_way_up)
-        cut_s = time.perf_counter()
+        if self._detector is not None:
+            watch.lap("detect")
+        else:
+            watch.skip()
         # One by one: a frame has few faces, and networks that others exported often take one picture only.
         findings = tuple(self._judge(cut, explain) for cut in cuts)
-        ended_s = time.perf_counter()
-        found = {"detect": (cut_s - started_s) * 1e3} if self._detector is not None else {}
-        timings = found | {"classify": (ended_s - cut_s) * 1e3, "total": (ended_s - started_s) * 1e3}
-        return Seen(frame, findings, timings)
+        watch.lap("classify")
+        return Seen(frame, findings, watch.timings_ms())
 
     def _cuts(self, frame: Frame, any_way_up: bool) -> list[_Cut]:
         width, height = frame.size_px

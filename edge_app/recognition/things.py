@@ -5,7 +5,6 @@ The gallery is the same file as for faces; each model matches its own templates 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, cast
@@ -24,6 +23,7 @@ from edge_app.inference.embedder import Embedder
 from edge_app.inference.face_quality import detail
 from edge_app.inference.geometry import resize, seen_area
 from edge_app.recognition.gallery_session import GallerySession
+from edge_app.system.timing import Stopwatch
 
 _OUTSIDE: Final = (128, 128, 128)
 """What lies past the picture's edge: grey, near the mean of what networks were trained on."""
@@ -81,16 +81,14 @@ class ThingRecognizer:
 
     def observe(self, frame: Frame, *, explain: bool = False, any_way_up: bool = False) -> Seen:
         """Cut, embed and match one area. There is no heatmap to `explain` with: a name is no class of the network."""
-        started_s = time.perf_counter()
+        watch = Stopwatch()
         box, crop = self._cut(frame.pixels, self._within(frame.pixels))
-        cut_s = time.perf_counter()
+        watch.lap("cut")
         embeddings = self.embedder.embed(crop[None])
-        embedded_s = time.perf_counter()
+        watch.lap("embed")
         [match] = self.gallery.match(embeddings, self.rule)
-        ended_s = time.perf_counter()
-        laps = (("cut", started_s, cut_s), ("embed", cut_s, embedded_s), ("match", embedded_s, ended_s))
-        timings = {stage: (end - start) * 1e3 for stage, start, end in (*laps, ("total", started_s, ended_s))}
-        return Seen(frame, (Finding(box, match),), timings)
+        watch.lap("match")
+        return Seen(frame, (Finding(box, match),), watch.timings_ms())
 
     def shot(
         self, pixels: Pixels, source: str, *, box: Float32s | None = None, largest: bool = False
