@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -30,6 +30,7 @@ from edge_app.live.scene_change import SceneChange
 from edge_app.live.tracker import Tracker, TrackerOptions, TrackInfo
 from edge_app.model_store.open_detector import open_detector
 from edge_app.recognition.faces import FaceRecognizer
+from edge_app.system.timing import Stopwatch
 
 _WINDOW_PX = 96
 """Side of the square that a face is followed in; its face is then about half as large, well above the 32 px from
@@ -79,12 +80,11 @@ class LiveRecognizer:
 
     def observe(self, frame: Frame) -> Seen:
         """Take in the next frame. Raises GalleryError when the gallery is of another model, EdgeError of a model."""
-        watch = _Watch(self._clock)
+        watch = Stopwatch(self._clock, ("detect", "follow", "align", "embed"))
         parts = self._recognizer
         eyes = _FrameEyes(frame.pixels, parts.detector, self._follower, parts.embedder, self._scene, watch)
-        started_s = self._clock()
         findings = self._tracker.step(frame.time_s, eyes, parts.gallery, parts.rule)
-        watch.laps_ms["total"] = (self._clock() - started_s) * 1e3
+        watch.lap("match")  # what is left: association, votes, matching
         return Seen(frame, findings, watch.timings_ms())
 
     def with_gallery(self, gallery: Gallery, rule: MatchRule) -> None:
@@ -116,31 +116,6 @@ class LiveRecognizer:
         return self._recognizer.shot_of(seen.frame.pixels, checked.face, source)
 
 
-@dataclass(slots=True)
-class _Watch:
-    """Milliseconds by stage."""
-
-    clock: Callable[[], float]
-    laps_ms: dict[str, float] = field(
-        default_factory=lambda: {"detect": 0.0, "follow": 0.0, "align": 0.0, "embed": 0.0}
-    )
-    _since_s: float = 0.0
-
-    def start(self) -> None:
-        self._since_s = self.clock()
-
-    def lap(self, stage: str) -> None:
-        now_s = self.clock()
-        self.laps_ms[stage] += (now_s - self._since_s) * 1e3
-        self._since_s = now_s
-
-    def timings_ms(self) -> Mapping[str, float]:
-        """The stages, and as "match" what is left: association, votes, matching."""
-        stages = {name: value for name, value in self.laps_ms.items() if name != "total"}
-        total = self.laps_ms.get("total", 0.0)
-        return stages | {"match": max(0.0, total - sum(stages.values())), "total": total}
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _FrameEyes:
     """One frame, as the tracker sees it."""
@@ -150,17 +125,17 @@ class _FrameEyes:
     follower: Detector
     embedder: Embedder
     scene: SceneChange
-    watch: _Watch
+    watch: Stopwatch
     scanned: list[Face] = field(default_factory=list)
 
     def cut(self) -> bool:
-        self.watch.start()
+        self.watch.lap("match")
         cut = self.scene.see(self.pixels)
         self.watch.lap("follow")
         return cut
 
     def scan(self) -> Sequence[Face]:
-        self.watch.start()
+        self.watch.lap("match")
         faces = self.detector.detect(self.pixels)
         self.scanned.extend(faces)
         self.scene.remember()
@@ -168,7 +143,7 @@ class _FrameEyes:
         return faces
 
     def search(self, regions: Sequence[Float32s]) -> Sequence[Face]:
-        self.watch.start()
+        self.watch.lap("match")
         found = [face for region in regions for face in self._around(region)]
         if len(regions) > 1 and len(found) > 1:
             boxes = np.stack([face.box for face in found])
@@ -178,13 +153,13 @@ class _FrameEyes:
         return found
 
     def patches(self, faces: Sequence[Face]) -> Sequence[NDArray[np.float32]]:
-        self.watch.start()
+        self.watch.lap("match")
         patches = [_patch(self.pixels, face.box) for face in faces]
         self.watch.lap("follow")
         return patches
 
     def look(self, faces: Sequence[Face]) -> Sequence[Look]:
-        self.watch.start()
+        self.watch.lap("match")
         # A scan has checked its faces; those that were followed are checked now.
         followed = [face for face in faces if not any(face is one for one in self.scanned)]
         checked = {
@@ -200,7 +175,7 @@ class _FrameEyes:
         return [Look(*one) for one in zip(embeddings, weights, real, strict=True)]
 
     def stirred(self, boxes: Sequence[Float32s]) -> bool:
-        self.watch.start()
+        self.watch.lap("match")
         stirred = self.scene.stirred(boxes, (self.pixels.shape[1], self.pixels.shape[0]))
         self.watch.lap("follow")
         return stirred
