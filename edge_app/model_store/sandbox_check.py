@@ -220,11 +220,12 @@ def _liveness(model: Model) -> Float32s:
     outputs = _checked(model, crops, card.input, len(card.labels), "labels")
     live = card.labels.index("live")
 
-    def score(logits: Float32s) -> float:
-        return float(softmax(logits, card.temperature)[:, live].mean())
+    def likelihood(logits: Float32s) -> float:
+        """The geometric mean of the probabilities of being live: a plain mean hardly differs where most are near 1."""
+        return float(np.exp(np.log(softmax(logits, card.temperature)[:, live] + 1e-12).mean()))
 
-    truth = score(outputs)
-    _refuse_worse(model, crops, truth, score)
+    _refuse_worse(model, crops, likelihood(outputs), likelihood)
+    truth = float(softmax(outputs, card.temperature)[:, live].mean())
     if truth < 0.5:
         raise ModelError(
             f"{card.id} gives the sample's portraits a mean probability of {truth:.2f} of being live",
