@@ -86,14 +86,16 @@ def together(parts: Iterable[Strangers]) -> Strangers:
 def same_person_limit(vectors: Float32s) -> float:
     """Cosine from which two faces of one group are taken for one person: `SAME_PERSON`, more where all are alike.
 
-    Four robust standard deviations above the median of the group's pairs: of toddlers half are alike at 0.4.
+    That is, four robust standard deviations above the median of the group's pairs where this is well above: half of all
+    pairs of toddlers are alike at 0.4, and strangers among them at 0.8.
     """
     if len(vectors) < 2:
         return SAME_PERSON
     some = vectors[:: -(-len(vectors) // 1500)]
     cosines = (some @ some.T)[np.triu_indices(len(some), 1)]
     middle, high = np.quantile(cosines, [0.5, 0.9])
-    return float(np.clip(middle + 4 * (high - middle) / 1.2816, SAME_PERSON, 0.95))
+    limit = float(middle + 4 * (high - middle) / 1.2816)
+    return SAME_PERSON if limit < SAME_PERSON + 0.1 else min(limit, 0.95)
 
 
 def find_people(vectors: Float32s, groups: NDArray[np.str_]) -> tuple[Ints, int]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from edge_app.core.errors import MediaError, ModelError
@@ -88,6 +89,24 @@ def padded(picture: Pixels, side_px: int | None = None) -> Pixels:
     canvas = np.zeros((side_px or -(-height // 32) * 32, side_px or -(-width // 32) * 32, 3), np.uint8)
     canvas[:height, :width] = picture
     return canvas
+
+
+def cut_tight(crops: Pixels, seed: int = 0) -> Pixels:
+    """Aligned crops (N, 112, 112, 3) as they come out of pictures that end at the face: black at the top and the sides.
+
+    Margins and tilt are those of 363 of UTKFace's pictures: 20 to 29 px are missing at the top, up to 12 at each side.
+    """
+    rng = np.random.default_rng(seed)
+    cut = []
+    for crop in crops:
+        left, right, top = rng.uniform(4, 12), 112 - rng.uniform(0, 11), rng.uniform(20, 29)
+        turn = np.deg2rad(rng.normal(0, 8))
+        corners = np.array([[left, top], [right, top], [right, 140], [left, 140]]) - 56
+        turned = corners @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) + 56
+        inside = np.zeros(crop.shape[:2], np.uint8)
+        cv2.fillConvexPoly(inside, np.rint(turned * 16).astype(np.int32), 1, shift=4)
+        cut.append(crop * inside[..., None])
+    return np.stack(cut) if cut else crops
 
 
 def bgr(images: Pixels) -> Float32s:

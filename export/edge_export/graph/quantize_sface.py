@@ -13,10 +13,6 @@ all 0.9919. The gate's own figure, on 240 other faces, is in the card.
 What makes it fast: PReLU as x + relu((a − 1)·x), where the clamp costs nothing in UINT8 and the tensor is read twice in
 bytes. On AVX2, 1 thread: 11.3 ms, where the naive a·x + (1 − a)·relu(x) took 16.3 and the float model 16.7.
 
-Tight crops, whose corners are black, lose more: cosine 0.966, and at one threshold INT8 matches 1.8 to 2.1 times as
-many strangers there. Calibrating on such crops did not mend it (half of them 0.965 and 1.7 to 2.2 times, LFW's cosine
-then 0.9935): each build has thresholds and a cohort of its own instead (`edge_export.makers.shipped_cards`).
-
 Weights of the dense layers use 7 bits: the AVX2 instruction that multiplies unsigned by signed bytes saturates at 16
 bits (with 8 bits the mean cosine is 0.936), and one file serves machines with and without VNNI.
 """
