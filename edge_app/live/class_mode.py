@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_app.core.types import Frame, Seen
-from edge_app.live.events import AnswerEvents
+from edge_app.live.events import Events
 from edge_app.live.mode import Mode
 from edge_app.recognition.session import Session
 from edge_app.recognition.smoothing import Smoothing
@@ -15,7 +15,7 @@ class ClassMode(Mode):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self._smoothing = Smoothing(follows_faces=session.recognizer.finds_faces)
-        self._events = AnswerEvents()
+        self._events = Events(arrivals=False, hold_s=Events.HOLD_S)
 
     def observe(self, frame: Frame) -> Seen:
         """See `Mode.observe`."""
@@ -27,4 +27,3 @@ class ClassMode(Mode):
         """See `Mode.finish`."""
         self._smoothing.reset()
         self._happened += self._events.finish(time_s)
-        self._events = AnswerEvents()

@@ -1,4 +1,4 @@
-"""What happened, as events: tracks, answers and the source's state, each told once. Pure, and light to import."""
+"""Events of a live source: who came, was recognized and left, and whether the source delivers; each told once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final, Literal
 from edge_app.core.types import ClassScore
 
 if TYPE_CHECKING:
-    from edge_app.live.tracker import TrackInfo
     from edge_app.recognition.smoothing import SteadyAnswer
 
 EventName = Literal["appeared", "recognized", "unknown", "left", "source_lost", "source_back"]
@@ -48,130 +47,86 @@ class LiveEvent:
 
 
 @dataclass(slots=True)
-class _Said:
-    """One area's answer now, and what has been told of it."""
+class _Told:
+    """One track or area: its answer now, and what has been told of it."""
 
     answer: SteadyAnswer
     held_since_s: float
     seen_s: float
-    told: bool = False
-    name: str | None = None
+    here: bool = False
+    """Whether anything has been told: only then can it leave."""
+    verdict: tuple[bool, str | None] = (False, None)
+    """Whether an answer has been told, and which."""
 
     @property
     def is_news(self) -> bool:
-        return not self.told or self.name != self.answer.name
-
-
-class AnswerEvents:
-    """Turns the steady answers of successive frames into events, each told once.
-
-    An answer is told when it has stood for `HOLD_S`: what flashes up for less is not worth an event.
-    """
-
-    HOLD_S: Final = 0.2
-
-    def __init__(self) -> None:
-        self._areas: dict[int | None, _Said] = {}
-
-    def update(self, time_s: float, answers: Sequence[SteadyAnswer]) -> tuple[LiveEvent, ...]:
-        """Compare the answers of the frame at `time_s` with those before; a face that is gone has "left"."""
-        here = {answer.number for answer in answers}
-        events = [event for number in set(self._areas) - here for event in self._gone(time_s, number)]
-        for answer in answers:
-            said = self._areas.get(answer.number)
-            if said is None:
-                self._areas[answer.number] = _Said(answer, time_s, time_s)
-                continue
-            # Where frames are far apart each one is an answer that stands.
-            if said.answer.name != answer.name and time_s - said.seen_s < self.HOLD_S:
-                said.held_since_s = time_s
-            said.answer, said.seen_s = answer, time_s
-            if said.is_news and time_s - said.held_since_s >= self.HOLD_S:
-                events.append(_tell(time_s, said))
-        return tuple(events)
-
-    def finish(self, time_s: float) -> tuple[LiveEvent, ...]:
-        """The source is over: what was about to be told is told, and faces have left."""
-        pending = [_tell(time_s, said) for said in self._areas.values() if said.is_news]
-        return (*pending, *(event for number in list(self._areas) for event in self._gone(time_s, number)))
-
-    def _gone(self, time_s: float, number: int | None) -> list[LiveEvent]:
-        said = self._areas.pop(number)
-        if number is None or not said.told:
-            return []
-        return [LiveEvent("left", _round(time_s), number, said.name, None, _round(said.seen_s - said.answer.since_s))]
-
-
-def _tell(time_s: float, said: _Said) -> LiveEvent:
-    answer, said.told, said.name = said.answer, True, said.answer.name
-    event: EventName = "recognized" if answer.name is not None else "unknown"
-    similarity = None if answer.similarity is None else _round(answer.similarity)
-    since_s = _round(time_s - answer.since_s)
-    return LiveEvent(event, _round(time_s), answer.number, answer.name, similarity, since_s, answer.classes)
-
-
-@dataclass(slots=True)
-class _Told:
-    """What has been told of one track."""
-
-    info: TrackInfo
-    verdict: tuple[bool, str | None] = (False, None)
+        return self.answer.decided and not self.answer.ignored and self.verdict != (True, self.answer.name)
 
 
 class Events:
-    """Turns the tracks of successive frames into events, each told once."""
+    """Turns the answers for successive frames, of tracks or of areas, into events, each told once."""
 
-    CONFIRM_FRAMES = 2
-    """A face that flashed up in one frame only, and was not decided there, is not worth an event."""
+    HOLD_S: Final = 0.2
+    """For answers that nobody has voted on: what flashes up for less is not worth an event."""
 
-    def __init__(self) -> None:
-        self._here: dict[int, _Told] = {}
+    def __init__(self, *, arrivals: bool = True, hold_s: float = 0.0) -> None:
+        """`arrivals`: tell "appeared" before there is an answer. An answer is told once it has stood for `hold_s`."""
+        self._arrivals = arrivals
+        self._hold_s = hold_s
+        self._areas: dict[int | None, _Told] = {}
         self._now_s = -math.inf
 
-    def update(self, time_s: float, tracks: Sequence[TrackInfo]) -> tuple[LiveEvent, ...]:
-        """Compare the tracks of the frame at `time_s` with those before.
+    def update(self, time_s: float, answers: Sequence[SteadyAnswer]) -> tuple[LiveEvent, ...]:
+        """Compare the answers for the frame at `time_s` with those before.
 
         Everything is told at the time of the frame that it was noticed in, so that events never go back in time;
-        durations count from the first frame of a track. Whoever has left is told first, then the others by number.
+        durations count from the first frame. Whoever has left is told first, then the others by number.
         """
-        living = {info.number: info for info in tracks}
+        living = {answer.number for answer in answers}
         # A clock that goes back has ended all tracks: they left when they were seen last.
         left_s = max(time_s, self._now_s)
-        events = [self._left(left_s, number) for number in [n for n in self._here if n not in living]]
+        events = [event for number in list(self._areas) if number not in living for event in self._gone(left_s, number)]
         self._now_s = time_s
-        for number, info in sorted(living.items()):
-            if number in self._here or info.frames >= self.CONFIRM_FRAMES or info.decided:
-                events += self._news(time_s, info)
+        for answer in sorted(answers, key=lambda one: one.number or 0):
+            told = self._areas.get(answer.number)
+            if told is None:
+                if answer.ignored:
+                    continue
+                told = self._areas[answer.number] = _Told(answer, time_s, time_s)
+                if self._arrivals:
+                    told.here = True
+                    events.append(LiveEvent("appeared", _round(time_s), answer.number))
+            # Where frames are far apart each one is an answer that stands.
+            elif told.answer.name != answer.name and time_s - told.seen_s < self._hold_s:
+                told.held_since_s = time_s
+            told.answer, told.seen_s = answer, time_s
+            if told.is_news and time_s - told.held_since_s >= self._hold_s:
+                events.append(_tell(time_s, told))
         return tuple(events)
 
     def finish(self, time_s: float) -> tuple[LiveEvent, ...]:
-        """The source is over: everybody has left."""
-        return self.update(time_s, ())
+        """The source is over: what was about to be told is told, and everybody has left."""
+        pending = [_tell(time_s, told) for told in self._areas.values() if told.is_news]
+        return (*pending, *self.update(time_s, ()))
 
-    def _news(self, time_s: float, info: TrackInfo) -> list[LiveEvent]:
-        events = []
-        told = self._here.get(info.number)
-        if info.ignored is not None:
-            # A known stranger: nothing is told of one, but that somebody who was told of has left.
-            if told is not None:
-                told.info = info
+    def _gone(self, time_s: float, number: int | None) -> list[LiveEvent]:
+        told = self._areas.pop(number)
+        if number is None or not told.here:
             return []
-        if told is None:
-            told = self._here[info.number] = _Told(info)
-            events.append(LiveEvent("appeared", _round(time_s), info.number))
-        told.info = info
-        verdict = (info.decided, info.name)
-        if verdict != told.verdict and info.decided:
-            event: EventName = "recognized" if info.name is not None else "unknown"
-            since_s = _round(time_s - info.first_seen_s)
-            events.append(LiveEvent(event, _round(time_s), info.number, info.name, _round(info.similarity), since_s))
-            told.verdict = verdict
-        return events
+        answer, (_, name) = told.answer, told.verdict
+        if not answer.decided or answer.ignored:
+            name = None
+        similarity = _round(answer.similarity) if answer.decided and answer.similarity is not None else None
+        seen_s = _round(answer.last_seen_s - answer.first_seen_s)
+        return [LiveEvent("left", _round(time_s), number, name, similarity, seen_s)]
 
-    def _left(self, time_s: float, number: int) -> LiveEvent:
-        info = self._here.pop(number).info
-        similarity = _round(info.similarity) if info.decided else None
-        return LiveEvent("left", _round(time_s), number, info.name, similarity, _round(info.duration_s))
+
+def _tell(time_s: float, told: _Told) -> LiveEvent:
+    answer, told.here, told.verdict = told.answer, True, (True, told.answer.name)
+    event: EventName = "recognized" if answer.name is not None else "unknown"
+    similarity = None if answer.similarity is None else _round(answer.similarity)
+    since_s = _round(time_s - answer.first_seen_s)
+    return LiveEvent(event, _round(time_s), answer.number, answer.name, similarity, since_s, answer.classes)
 
 
 def in_order(events: Sequence[LiveEvent], not_before_s: float) -> tuple[LiveEvent, ...]:

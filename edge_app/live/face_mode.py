@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 from edge_app.core.types import Frame, Seen
 from edge_app.gallery.enrollment import Refusal, Shot
 from edge_app.gallery.matching import MatchRule
@@ -11,6 +14,27 @@ from edge_app.live.tracker import TrackerOptions, TrackInfo
 from edge_app.live.video_recognizer import LiveRecognizer
 from edge_app.recognition.faces import PeopleSession
 from edge_app.recognition.session import Session
+from edge_app.recognition.smoothing import SteadyAnswer
+
+_CONFIRM_FRAMES: Final = 2
+"""A face that flashed up in one frame only, and was not decided there, is not worth an event."""
+
+
+def steady_answers(tracks: Sequence[TrackInfo]) -> list[SteadyAnswer]:
+    """What is said of each track, for events."""
+    return [
+        SteadyAnswer(
+            info.number,
+            info.first_seen_s,
+            info.last_seen_s,
+            info.name,
+            info.similarity,
+            decided=info.decided,
+            ignored=info.ignored is not None,
+        )
+        for info in tracks
+        if info.frames >= _CONFIRM_FRAMES or info.decided
+    ]
 
 
 class FaceMode(Mode):
@@ -44,7 +68,7 @@ class FaceMode(Mode):
     def observe(self, frame: Frame) -> Seen:
         """See `Mode.observe`."""
         seen = self._live.observe(frame)
-        self._happened += self._events.update(frame.time_s, self._live.tracks)
+        self._happened += self._events.update(frame.time_s, steady_answers(self._live.tracks))
         return seen
 
     def shot(self, seen: Seen, source: str) -> Shot | Refusal:

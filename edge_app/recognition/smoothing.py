@@ -14,18 +14,23 @@ from edge_app.inference.geometry import box_iou
 
 @dataclass(frozen=True, slots=True)
 class SteadyAnswer:
-    """What is said of one area, averaged."""
+    """What is said of one face, thing or area over several frames: averaged here, or voted on by the tracker."""
 
     number: int | None
     """Number of the face that is judged; None for the whole picture."""
-    since_s: float
-    """When the area was first seen, clock of the frames."""
+    first_seen_s: float
+    """Clock of the frames."""
+    last_seen_s: float
     name: str | None
-    """The label or the thing; None: not sure, or nothing that is enrolled."""
+    """The person, the label or the thing; None: not sure, or nobody and nothing that is enrolled."""
     similarity: float | None
-    """Of a thing; None for a classifier."""
-    classes: tuple[ClassScore, ...] | None
-    """Of a classifier, best first; None for a thing."""
+    """None for a classifier."""
+    classes: tuple[ClassScore, ...] | None = None
+    """Of a classifier, best first."""
+    decided: bool = True
+    """False for a face that was not looked at often enough, or is doubted."""
+    ignored: bool = False
+    """A known stranger, of whom nothing is told."""
 
 
 class Smoothing:
@@ -135,7 +140,7 @@ class _Area:
     ) -> None:
         """Take in the answer of the frame at `time_s`."""
         self.seen_s = time_s
-        self.answer = SteadyAnswer(self.number, self.since_s, name, similarity, classes)
+        self.answer = SteadyAnswer(self.number, self.since_s, time_s, name, similarity, classes)
 
     def note(self, match: Match, fade: float) -> None:
         """Average a name's similarity and margin with those it had."""

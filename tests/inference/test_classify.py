@@ -19,7 +19,7 @@ from edge_app.core.types import Finding, Frame, Match, Seen
 from edge_app.inference import onnx_model
 from edge_app.inference.classifier import BATCH, Classifier
 from edge_app.inference.detector import Detector
-from edge_app.live.events import AnswerEvents
+from edge_app.live.events import Events
 from edge_app.media.pictures import write_picture
 from edge_app.recognition.classes import ClassRecognizer, judges_faces
 from edge_app.recognition.open_session import OpenOptions, open_session
@@ -257,7 +257,7 @@ def test_faces_keep_their_number_while_they_move_and_through_a_missed_frame(tmp_
 
 
 def test_an_answer_is_told_once_it_stands_and_faces_that_go_have_left(tmp_path):
-    reader, events = steady(tmp_path), AnswerEvents()
+    reader, events = steady(tmp_path), Events(arrivals=False, hold_s=Events.HOLD_S)
     told = []
     for i in range(60):
         reader.read(Frame(plain(RED if i < 30 else GREEN), i, i / 15))
@@ -269,17 +269,20 @@ def test_an_answer_is_told_once_it_stands_and_faces_that_go_have_left(tmp_path):
 
 
 def test_what_flashes_up_is_no_event():
-    events, told = AnswerEvents(), []
+    events, told = Events(arrivals=False, hold_s=Events.HOLD_S), []
     for i in range(30):
         names = {10: "cup", 11: None}
-        told += events.update(i / 15, [SteadyAnswer(None, 0.0, names.get(i, "mug"), 0.7, None)])
+        told += events.update(i / 15, [SteadyAnswer(None, 0.0, i / 15, names.get(i, "mug"), 0.7)])
     assert [(e.event, e.name, e.similarity, e.classes) for e in told] == [("recognized", "mug", 0.7, None)]
     assert "classes" not in told[0].as_dict()
 
 
 def test_a_source_of_one_frame_is_told_at_its_end_and_a_face_leaves(tmp_path):
     model = classifier(tmp_path, crop="face-1.0")
-    reader, events = Steady(ClassRecognizer(model, faces_at((10, 10, 50, 50)))), AnswerEvents()
+    reader, events = (
+        Steady(ClassRecognizer(model, faces_at((10, 10, 50, 50)))),
+        Events(arrivals=False, hold_s=Events.HOLD_S),
+    )
     reader.read(Frame(plain(RED, 80, 80), 0, 0.0))
     assert events.update(0.0, reader.answers) == ()
     assert [(e.event, e.track, e.name) for e in events.finish(0.1)] == [("recognized", 1, "red"), ("left", 1, "red")]

@@ -11,6 +11,7 @@ import pytest
 from edge_app.core.types import Embedding, Face, Finding
 from edge_app.gallery.matching import Gallery, MatchRule
 from edge_app.live.events import Events, LiveEvent, SourceEvents, in_order
+from edge_app.live.face_mode import steady_answers
 from edge_app.live.identity_vote import Look
 from edge_app.live.tracker import Tracker, TrackerOptions, one_box_a_face
 
@@ -542,7 +543,7 @@ def test_many_undecided_faces_share_the_looks():
 def test_the_events_of_a_visit_in_order():
     world = World([Person(PEOPLE["Ada"], lambda t: (300, 200, 100) if 0.5 <= t < 2.0 else None)])
     events = Events()
-    told = [event for t, _, tracks in world.run(Tracker(), 5.0) for event in events.update(t, tracks)]
+    told = [event for t, _, tracks in world.run(Tracker(), 5.0) for event in events.update(t, steady_answers(tracks))]
     assert [(event.event, event.track, event.name) for event in told] == [
         ("appeared", 1, None),
         ("recognized", 1, "Ada"),
@@ -557,7 +558,7 @@ def test_the_events_of_a_visit_in_order():
 def test_a_stranger_is_told_as_unknown_and_everybody_leaves_at_the_end():
     world = World([Person(STRANGER, at(300)), Person(PEOPLE["Cyd"], at(600))])
     events = Events()
-    told = [event for t, _, tracks in world.run(Tracker(), 1.0) for event in events.update(t, tracks)]
+    told = [event for t, _, tracks in world.run(Tracker(), 1.0) for event in events.update(t, steady_answers(tracks))]
     told += events.finish(1.0)
     assert sorted((e.event, e.name or "") for e in told) == [
         ("appeared", ""),
@@ -573,7 +574,7 @@ def test_a_stranger_is_told_as_unknown_and_everybody_leaves_at_the_end():
 def test_a_flash_in_one_frame_is_no_event():
     world = World([Person(STRANGER, lambda t: (300, 200, 100) if t < 0.01 else None)])
     events = Events()
-    assert [e for t, _, tracks in world.run(Tracker(), 2.0) for e in events.update(t, tracks)] == []
+    assert [e for t, _, tracks in world.run(Tracker(), 2.0) for e in events.update(t, steady_answers(tracks))] == []
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -594,7 +595,7 @@ def test_events_are_in_time_order_and_each_number_is_one_visit(seed):
     told, truth = [], {}
     for time_s, findings, tracks in world.run(tracker, 15.0, fps=15):
         world.is_cut = bool(random.random() < 0.01)
-        told += events.update(time_s, tracks)
+        told += events.update(time_s, steady_answers(tracks))
         for finding in findings:
             first, _ = truth.get(finding.track, (time_s, time_s))
             truth[finding.track] = (first, time_s)
@@ -618,7 +619,9 @@ def test_a_picture_a_minute_tells_who_is_in_each():
     told = []
     for minute in range(3):
         tracker.step(60.0 * minute, world, GALLERY, RULE)
-        told += [(e.time_s, e.event, e.track, e.name) for e in events.update(60.0 * minute, tracker.tracks)]
+        told += [
+            (e.time_s, e.event, e.track, e.name) for e in events.update(60.0 * minute, steady_answers(tracker.tracks))
+        ]
     assert told[-3:] == [
         (120.0, "left", 2, "Ada"),
         (120.0, "appeared", 3, None),
@@ -628,9 +631,9 @@ def test_a_picture_a_minute_tells_who_is_in_each():
 
 def test_a_clock_that_goes_back_tells_first_who_left_when():
     world, tracker, events = World([Person(PEOPLE["Ada"], at(300))]), Tracker(), Events()
-    told = [event for t, _, tracks in world.run(tracker, 1.0) for event in events.update(t, tracks)]
+    told = [event for t, _, tracks in world.run(tracker, 1.0) for event in events.update(t, steady_answers(tracks))]
     tracker.step(0.2, world, GALLERY, RULE)
-    told += events.update(0.2, tracker.tracks)
+    told += events.update(0.2, steady_answers(tracker.tracks))
     assert [(e.event, e.track, e.time_s) for e in told[2:]] == [
         ("left", 1, pytest.approx(29 / 30, abs=1e-3)),
         ("appeared", 2, 0.2),
@@ -645,7 +648,7 @@ def test_nothing_is_told_of_a_known_stranger():
     tracker, events, told = Tracker(), Events(), []
     seen = list(world.run(tracker, 3.0, gallery=listed))
     for time_s, _, tracks in seen:
-        told += events.update(time_s, tracks)
+        told += events.update(time_s, steady_answers(tracks))
     told += events.finish(3.0)
     _, findings, tracks = seen[-1]
     assert [(event.event, event.name) for event in told] == [
