@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 FACES ?=
 PEER_PYTHON ?=
 
-.PHONY: test-webcam fuzz help install demo test test-all check zoo bench train-extras clean
+.PHONY: test-webcam fuzz mutants help install demo test test-all check zoo bench train-extras clean
 
 help:
 	@echo "make demo     set up the laptop side and see people recognized (no camera, no torch, no download of models)"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-all every test, trainings and kills too; what .ci/run calls"
 	@echo "make test-webcam  live commands on a machine with a real camera: make test-webcam WEBCAM_VM=program"
 	@echo "make fuzz     mutated inputs at every place where files of strangers come in: make fuzz SEED=0 INPUTS=50000"
+	@echo "make mutants  breaks lines of the product, one at a time, in a copy: make mutants SEED=1 LINES=40, or NAMED=1"
 	@echo "make check    formatting, lint, strict types"
 	@echo "make zoo      rebuild the shipped models: make zoo FACES=folder/of/faces"
 	@echo "make bench    measure this machine, beside facenet-pytorch and face_recognition where they are installed"
@@ -46,6 +47,9 @@ test-webcam: $(VENV)/.extras
 
 fuzz: $(VENV)/.extras
 	$(BIN)/python -m tests.fuzz --seed $(or $(SEED),0) --inputs $(or $(INPUTS),50000)
+
+mutants: $(VENV)/.extras
+	$(BIN)/python -m tests.mutants $(if $(NAMED),--named,--seed $(or $(SEED),0) --lines $(or $(LINES),40))
 
 check: $(VENV)/.extras
 	$(BIN)/ruff format --check .
