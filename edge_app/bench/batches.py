@@ -1,7 +1,6 @@
-"""What batches save on this machine: one network over the same pictures, one by one and several a run.
+"""Times one network over the same pictures, one by one and several a run.
 
-Hides the laps and the taking of turns. Flows in: model files. Flows out: rows of milliseconds for each picture, for
-JSON and tables. Only the network is timed: reading, cutting and drawing are done picture by picture in any case.
+Only the network is timed: reading, cutting and drawing are done picture by picture in any case.
 """
 
 from __future__ import annotations

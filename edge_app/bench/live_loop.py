@@ -1,8 +1,7 @@
-"""What the live loop costs and how well it follows: hides the clips, the contestants and the counting.
+"""Measures what the live loop costs and how well it follows, on composed clips of the sample people.
 
-Flows in: `LiveBenchOptions`. Flows out: a plain mapping of figures, for JSON and for tables. Everything is measured on
-composed clips of the sample people in a data folder of its own; the user's gallery is neither read nor written.
-CPU milliseconds count every thread of the process; averages, not medians, because the loop's cost is uneven by design.
+It works in a data folder of its own: the user's gallery is neither read nor written. CPU milliseconds count every
+thread of the process; they are averages, not medians, because the loop's cost is uneven by design.
 """
 
 from __future__ import annotations

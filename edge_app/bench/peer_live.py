@@ -1,8 +1,8 @@
-"""What other libraries cost per frame: a script, run by `edge_app.bench.live_loop` in a process of its own.
+"""What other libraries cost per frame: a script that `edge_app.bench.live_loop` runs in a process of its own.
 
-Hides the peers' calls. Flows in: a peer's name and a .npy file of (N, H, W, 3) uint8 RGB frames. Flows out: one JSON
-object on standard output, with CPU and wall milliseconds of every frame. It needs nothing but numpy and the peer, so
-that any interpreter can run it; the product itself never imports these libraries.
+Arguments: a peer's name and a .npy file of (N, H, W, 3) uint8 RGB frames. It prints one JSON object with the CPU and
+wall milliseconds of every frame. It needs only numpy and the peer, so that any interpreter can run it; the product
+itself never imports these libraries.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Other libraries as contestants of `edge-app bench`: a script that waits for tasks and answers with milliseconds.
 
-Hides the peers' calls. It runs in a process of its own, in any interpreter that has numpy and the peer, and imports
-nothing of ours. Flows in: one JSON object a line, {"frame": FILE.npy, "box": [x1, y1, x2, y2] or null}; with a box only
-the embedding of that face is computed, without one the whole frame. Flows out: one JSON object a line,
-{"ms": float, "faces": int}; the first line says {"ready": WORDS} or {"absent": WHY}. End of input ends it.
+It runs in a process of its own, in any interpreter that has numpy and the peer, and imports nothing of ours. Standard
+input has one JSON object a line, {"frame": FILE.npy, "box": [x1, y1, x2, y2] or null}; with a box only the embedding of
+that face is computed, without one the whole frame. Standard output has one JSON object a line, {"ms": float, "faces":
+int}; the first line says {"ready": WORDS} or {"absent": WHY}. End of input ends it.
 
-Turns are taken line by line, so that the contestants meet the same moments of a busy machine.
+Turns are taken line by line, so that all contestants are timed in the same moments of a busy machine.
 """
 
 from __future__ import annotations

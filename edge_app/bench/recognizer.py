@@ -1,8 +1,7 @@
-"""What the recognizer costs on this machine: each stage, the whole, beside other libraries in the same run.
+"""Times the recognizer on this machine: each stage, the whole, and other libraries in the same run.
 
-Hides the sample frame, the contestants' processes and the taking of turns. Flows in: `BenchOptions`. Flows out: a plain
-mapping of figures, for JSON, tables and plots. Medians throughout; contestants take turns call by call, so that a busy
-moment of the machine hits all of them, and ratios mean more than milliseconds. The user's gallery is not touched.
+All figures are medians. Contestants take turns call by call, so that a busy moment of the machine slows all of them,
+and ratios mean more than milliseconds. The user's gallery is not touched.
 """
 
 from __future__ import annotations

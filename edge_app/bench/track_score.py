@@ -1,7 +1,4 @@
-"""How well people were followed, against a known truth: hides which finding is which person.
-
-Flows in: the findings of every frame of a composed clip with its truth. Flows out: a `TrackScore`. Pure.
-"""
+"""Scores how well people were followed in a composed clip, whose truth is known."""
 
 from __future__ import annotations
 

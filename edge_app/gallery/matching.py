@@ -1,4 +1,4 @@
-"""Who is known, and who a face is: templates and embeddings in, a name or nobody out."""
+"""Matches embeddings with the enrolled templates: a name, or nobody."""
 
 from __future__ import annotations
 

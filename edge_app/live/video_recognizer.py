@@ -1,9 +1,8 @@
-"""A recognizer for video: hides how faces are found again cheaply from one frame to the next.
+"""Recognizes people in a video: frames in order in, findings with track numbers out.
 
-Flows in: `Frame`s in order. Flows out: `Seen`s whose findings carry track numbers. The whole picture is
-searched only when the tracker asks; in between YuNet looks at a small square around each face. Measured (1 thread,
-640 x 480, one face): whole picture 9.5 ms, a 96 px square 1.1 ms, one embedding 18 ms. Optical flow was not
-chosen: it drifts, cannot tell a face from what hides it, and gives no score.
+The whole picture is searched only when the tracker asks; in between YuNet looks at a small square around each face.
+Measured (1 thread, 640 x 480, one face): whole picture 9.5 ms, a 96 px square 1.1 ms, one embedding 18 ms. Optical flow
+was not chosen: it drifts, cannot tell a face from what hides it, and gives no score.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Cards for models that others made: hides what can be read off the graph, the presets, and the TOML file.
+"""Makes cards for models from elsewhere: from the graph, a preset, and options or a small TOML file.
 
-Flows in: options or a small TOML file, and what `edge_app.model_store.onnx_inspect` saw in the graph. Flows out: a
-`ModelCard`, its own statements checked (`check_card`); whether it is true is found out by running it
+The card's own statements are checked here (`check_card`); whether they are true shows when the model is run
 (`edge_app.model_store.sandbox_check`).
 """
 

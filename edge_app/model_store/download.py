@@ -1,8 +1,7 @@
-"""Files fetched from known addresses: hides HTTP, resuming, proxies and the check of what arrived.
+"""Fetches files from the addresses that the app knows, resumes what was cut off, and checks the pinned hash.
 
-Flows in: a name of the registry. Flows out: a file under its final name with the very hash that was pinned, or an
-EdgeError in one line; a transfer that was cut off leaves a `.part` file from which the next call goes on. Proxies come
-from the environment (HTTPS_PROXY, NO_PROXY), as urllib reads them.
+A file gets its final name once it is whole; until then it is a `.part` file, from which the next call goes on. Proxies
+come from the environment (HTTPS_PROXY, NO_PROXY), as urllib reads them.
 """
 
 from __future__ import annotations

@@ -1,13 +1,9 @@
-"""What a model gave on the app's sample pictures when it was exported: it travels inside its file, beside its card.
+"""What a model gave on the app's sample pictures when it was exported, kept inside its file and compared on arrival.
 
-Hides which pictures, how they are cut and which numbers are kept. Flows in: a loaded model, the metadata of its file.
-Flows out: a `Proof`, or a ModelError when the model is no longer the one that its maker measured.
-
-`edge_app.model_store.sandbox_check` finds out descriptions that cannot be true; this finds out true ones that were
-edited: a mean a little
-off, labels in another order, a lower threshold. Outputs may differ from one processor to the next, so they are held to
-`LIMIT`; what the card claims besides is held to its hash. It guards against mistakes: who wants to deceive can export
-a proof of his own.
+`edge_app.model_store.sandbox_check` finds cards that cannot be true; this finds true ones that were edited afterwards:
+a mean a little off, labels in another order, a lower threshold. Outputs may differ from one processor to the next, so
+they are held to `LIMIT`; what else the card claims is held to its hash. It guards against mistakes: whoever wants to
+deceive can export a proof of his own.
 """
 
 from __future__ import annotations

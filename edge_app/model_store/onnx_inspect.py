@@ -1,7 +1,6 @@
-"""What an ONNX file holds, told without running it: hides protobuf's wire format and every limit a file must keep.
+"""Reads what an ONNX file holds without running it, and refuses files that exceed the limits.
 
-Nothing here loads ONNX Runtime or the onnx package, and no byte of a weight is copied. Flows in: a path or bytes.
-Flows out: an `OnnxFile`, or a ModelError in one line; and the same bytes with a card in them.
+Neither ONNX Runtime nor the onnx package is loaded, and no byte of a weight is copied.
 """
 
 from __future__ import annotations

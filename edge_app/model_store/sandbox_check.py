@@ -1,10 +1,8 @@
-"""A model is believed when it has worked: it runs on the product's own sample people, in a process of its own.
+"""Runs a new model on the sample people, in a process with limits of memory and time, before it is installed.
 
-Hides the child process with its limits of memory and time, the sample material of each task, and what outputs must
-look like. A card that lies is found out here: other readings of the pictures (channels, normalization) are tried
-beside the card's, and outputs are held to those that its maker measured where the file tells them
+Other readings of the pictures (channels, normalization) are tried beside the card's, which finds cards that are wrong,
+and outputs are held to those that the model's maker measured, where the file has them
 (`edge_app.model_store.fingerprint`).
-Flows in: a model file with a card. Flows out: its outputs on the sample, or a ModelError in words.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""Many pictures, all cores: an ordered, bounded map over threads.
+"""An ordered, bounded map over threads, for many pictures on all cores.
 
-Hides the thread pool and the back-pressure. Flows in: items and a function. Flows out: results in the items' order.
 ONNX Runtime, OpenCV and Pillow release Python's lock while they work, so threads keep every core busy; each picture
 then runs on one thread, which wastes nothing on waiting for the slowest part of a split one.
 """

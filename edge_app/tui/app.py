@@ -1,8 +1,4 @@
-"""The terminal app: one function composes it, for the command line and for tests.
-
-Hides the way of an update from the inbox to the screen in front, and how the worker is replaced when other models are
-chosen. In: a `Desk`. Out: an `EdgeApp`, ready to run.
-"""
+"""The terminal app, and the one function that composes it for the command line and for tests."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Guided capture: what the person before the camera should do next, and when a shot is taken.
 
-Hides the order of the checks and what counts as a new angle. In: looks (`Shot` or `Refusal`) with their time.
-Out: `Advice` for each, and the shots taken. Pure values; it knows no screen, no thread and no file.
+Knows no screen, thread or file: looks (`Shot` or `Refusal`) with their time in, `Advice` and the shots taken out.
 """
 
 from __future__ import annotations

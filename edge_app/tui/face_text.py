@@ -1,7 +1,4 @@
-"""What the screens say: hides how events, people and figures become short lines.
-
-In: updates and events of the live loop. Out: plain text, and the marks that lie over the picture.
-"""
+"""People, events and figures of the live loop as short lines, and as marks over the picture."""
 
 from __future__ import annotations
 

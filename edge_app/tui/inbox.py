@@ -1,8 +1,8 @@
-"""The whole vocabulary between the worker's thread and the screens.
+"""What the worker's thread and the screens send each other.
 
-Screens send the commands of `edge_app.live.commands`, named here once. Back comes one message, `News`, which says
-that the `Inbox` has something. Pictures that nobody took yet are replaced by newer ones, so a slow terminal skips
-pictures and never falls behind; events are kept.
+Screens send the commands of `edge_app.live.commands`, named here once. Back comes one message, `News`, which says that
+the `Inbox` has something. Pictures that nobody took yet are replaced by newer ones, so a slow terminal skips pictures
+and never falls behind; events are kept.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""What the terminal app may ask of the world outside it: files, cameras, models and clocks come in through here.
+"""What the terminal app asks of the world outside it: files, cameras, models and clocks.
 
-Hides nothing: it is the list of things that the command line and the tests each bring. The screens themselves touch
-no file and run no model.
+The command line and the tests each bring these; the screens themselves touch no file and run no model.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The part of the picture that is looked at: moved and resized with keys, within the picture.
-
-Hides the arithmetic of boxes. In: a picture's size, and steps. Out: boxes in its pixels. Pure values.
-"""
+"""The box in the picture that is looked at, moved and resized with keys."""
 
 from __future__ import annotations
 

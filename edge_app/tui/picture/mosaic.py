@@ -1,7 +1,7 @@
-"""Pictures as character cells: hides scaling, colour depths, and the escape sequences that draw a line.
+"""Draws RGB pixels and marks as character cells: one Textual `Strip` for each line, and which lines changed.
 
-In: RGB pixels and `Mark`s (boxes with text). Out: one `Strip` for each line, and which lines changed. Each cell is an
-upper half block, so it shows two pixels, one above the other. What changed by less than can be seen is not sent.
+Each cell is an upper half block, so it shows two pixels, one above the other. What changed by less than can be seen is
+not sent.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Operating points as a small plot of characters.
-
-In: a model's operating points and the threshold in use. Out: rich text: how seldom strangers pass, over the similarity.
-"""
+"""A small plot of characters: how seldom strangers pass, over the similarity, with the threshold in use."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The 256 colours of xterm: hides the palette's own numbers and the pattern that makes up for missing colours.
-
-In: RGB pixels. Out: dithered pixels, and the number of the nearest colour of each.
-"""
+"""RGB pixels in the 256 colours of xterm, dithered."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""What the terminal can show: hides environment variables and their meaning.
-
-In: the environment and the encoding of standard output. Out: a `Terminal`, which says how pictures are drawn and, in
-words, what this terminal lacks.
-"""
+"""What the terminal can show, by its environment variables and encoding, and what it lacks, in words."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The widgets that show pictures: the live one, and thumbnails.
-
-Hides when a line is drawn again, and which pixels lie under the mouse. In: pixels and marks. Out: lines for Textual's
-compositor, only those that changed, and boxes that were drawn with the mouse.
-"""
+"""The widgets that show pictures: the live one, on which boxes are drawn with the mouse, and thumbnails."""
 
 from __future__ import annotations
 

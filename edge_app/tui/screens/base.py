@@ -1,6 +1,5 @@
-"""What all screens share: the base screen, the bar of keys, and asking the user one line.
-
-Hides how a command's Future becomes an awaited result, and how an error becomes a message on the screen.
+"""What all screens share: running a command on the worker's thread, showing its error, the bar of keys, asking for a
+line.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""The box in which things are looked for, as the screens have it that show it: its keys, and its way to the worker.
+"""Keys and mouse for the box in which things are looked for.
 
-Hides that the next key moves the box from where it is now, while the answer to the last one is still on its way. In:
-keys and boxes drawn with the mouse. Out: the app's area, sent to the worker.
+The next key moves the box from where it is shown, while the worker's answer to the last one is still on its way.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The choices that lie over the live picture: threshold, source and model; and a question before something is lost.
-
-In: the workbench, the list of cameras, or of models. Out: the choice, or None.
-"""
+"""Dialogs over the live picture: threshold, source, model, and a question before something is lost."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Every key of the screen below, and what this terminal lacks.
-
-In: a screen and the terminal. Out: words.
-"""
+"""The help screen: every key of the screen below, and what this terminal lacks."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""What recognizes: the installed models, their licences, what was measured, and which of them run.
-
-In: the catalogue, asked of the worker. Out: another model, precision or detector, files installed and removed, and a
-measurement on this machine.
-"""
+"""The screen of models: which are installed and run, their licences, and what was measured on this machine."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Everyone enrolled, or every thing: how well they are known, and whom they could be taken for.
-
-Hides the table. In: rows from `gallery_queries`, asked of the worker. Out: rename, forget, undo, and more shots.
-"""
+"""The screen of everyone enrolled, or every thing: how well they are known, and whom they could be taken for."""
 
 from __future__ import annotations
 

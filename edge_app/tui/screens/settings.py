@@ -1,7 +1,4 @@
-"""Choices that stay: each with a sentence that says what it does.
-
-In: the settings. Out: changed settings, applied at once and saved.
-"""
+"""The settings screen: a changed setting is applied at once and saved."""
 
 from __future__ import annotations
 

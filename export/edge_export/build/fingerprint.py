@@ -1,5 +1,5 @@
-"""The last step of an export: what the written file gives on the app's sample pictures is put into it, by which
-`edge-app models add` finds out whether card or graph were changed since.
+"""Puts what a written file gives on the app's sample pictures into it, by which `edge-app models add` finds out whether
+card or graph were changed since.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an export rests on: the network, its card, and real pictures that it is proven and measured on."""
+"""What an export needs: the network, its card, and real pictures that it is compared and measured on."""
 
 from __future__ import annotations
 

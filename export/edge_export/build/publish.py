@@ -1,5 +1,5 @@
-"""From material to a file under its final name: both of torch's exporters are tried, the gate compares, the card goes
-in. Where anything fails nothing is written.
+"""From a network and its pictures to a proven ONNX file: both of torch's exporters are tried, the gate compares, the
+card goes in. Where anything fails nothing is written.
 """
 
 from __future__ import annotations

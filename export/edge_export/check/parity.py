@@ -1,7 +1,7 @@
-"""The gate: no file reaches its final name before it agreed with its origin on real inputs.
+"""Compares an exported model with its origin on real inputs, before it gets its final name.
 
 The origin may be another ONNX graph, a torch module or any other function of arrays: shipped models and exported
-training runs pass the same gate. A refused candidate leaves what had its name before untouched.
+training runs pass the same gate. A refused candidate leaves the file that had its name untouched.
 """
 
 from __future__ import annotations

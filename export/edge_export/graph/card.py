@@ -1,7 +1,6 @@
-"""The card inside an ONNX file: written, read, replaced.
+"""Writes, reads and replaces the model card inside an ONNX file.
 
-Hides protobuf metadata and atomic writing. In: a `ModelCard` and a model or a path. Out: bytes that are the same each
-time, since the metadata holds the card and nothing else.
+The metadata holds the card alone, so the same card and graph give the same bytes.
 """
 
 from __future__ import annotations

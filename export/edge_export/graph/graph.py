@@ -1,8 +1,6 @@
-"""An ONNX graph that can be edited, and the exact clean-ups every shipped model gets.
+"""An ONNX graph that can be edited, and the exact simplifications that every shipped model gets.
 
-Hides: protobuf, initializers against nodes, and the algebra that folds one operation into its neighbour.
-In: a `ModelProto`. Out: a `ModelProto` that computes the same function with fewer operations, built
-deterministically: the same graph gives the same bytes.
+Nodes are folded into their neighbours where the function stays the same; the same graph gives the same bytes.
 """
 
 from __future__ import annotations

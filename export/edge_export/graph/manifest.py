@@ -1,7 +1,4 @@
-"""The list that pins the shipped files: id, precision, task, file, SHA-256 and size of each.
-
-Hides its JSON. In: a folder of ONNX files with cards, a list of those that changed. Out: `manifest.json` beside them.
-"""
+"""`manifest.json`, which pins the shipped files: id, precision, task, file, SHA-256 and size of each."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """PReLU without ONNX Runtime's slow PReLU kernel: an exact rewrite into operations that stay in its fast layout.
 
-Hides the algebra. In: a `Graph` whose PRelu nodes have one constant slope per channel. Out: the same function. The way
-back, `restore_prelu`, is for INT8, which has a form of its own.
+PRelu nodes must have one constant slope per channel. The way back, `restore_prelu`, is for INT8, which has a form of
+its own.
 
 For a slope a, prelu(x) = a·x + (1 − a)·relu(x). (max(x, a·x) would be wrong: some of SFace's slopes exceed 1.)
 ONNX Runtime keeps activations in blocks of 8 or 16 channels (NCHWc) as long as every operation knows that layout:

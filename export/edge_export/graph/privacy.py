@@ -1,8 +1,4 @@
-"""A card is passed on to others: nothing in it may tell where somebody's folders lie.
-
-Hides how a path is told from other words. Flows in: a card, whatever texts its maker put into it. Flows out: the same
-card, absolute paths cut down to their last name.
-"""
+"""Cuts absolute paths in a card's texts down to their last name: cards are passed on, and folders tell of their owner."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Any ONNX graph as a function from arrays to arrays, for comparing and calibrating.
 
-Hides ONNX Runtime. The runtime's own `edge_app.inference.onnx_model.load` insists on a card; the files that models
-come from have none, and a candidate is judged before it is given a name.
+`edge_app.inference.onnx_model.load` insists on a card; files of other packages have none, and a candidate is compared
+before it is given a name.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""A torch module becomes an ONNX graph, by whichever of torch's two exporters tells the truth.
+"""Turns a torch module into an ONNX graph with plain names and without paths of the builder's machine.
 
-Hides the exporters, their options and their noise. In: a module in evaluation mode, an example input, which extents
-may vary, a judge. Out: a graph with plain names, free of the builder's paths, and the name of the exporter that made
-it. torch's default exporter (dynamo) has shipped wrong graphs; its result is only taken when the judge lets it pass,
-and the older TorchScript exporter is tried when it does not.
+torch's default exporter (dynamo) has shipped wrong graphs, so its result is taken only when the caller's judge accepts
+it; else the older TorchScript exporter is tried.
 """
 
 from __future__ import annotations
