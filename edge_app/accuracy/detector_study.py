@@ -70,8 +70,6 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class DetectorFigures:
-    """One contestant."""
-
     sizes: tuple[SizeFigures, ...]
     crowd_recall: Estimate
     """Over all sizes."""

@@ -56,8 +56,6 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class IdentityOptions:
-    """What to measure."""
-
     people: Path
     """A folder with a sub-folder of pictures per person."""
     half: Half = "develop"

@@ -45,8 +45,6 @@ MAX_FRAMES_TO_NAME: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class LiveBenchOptions:
-    """What to measure."""
-
     settings: Settings = field(default_factory=Settings)
     """Precision, detector and threads to measure with."""
     frames: int = 180

@@ -73,8 +73,6 @@ TARGETS: Final[Mapping[tuple[str, str], float]] = {
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """What to measure."""
-
     settings: Settings = field(default_factory=Settings)
     """Precision, detector and threads to measure with; None threads: one per core."""
     rounds: int = 30

@@ -45,8 +45,6 @@ class TrackScore:
 
 @dataclass(slots=True)
 class _Person:
-    """One appearance."""
-
     since: int
     until: int
     known: bool

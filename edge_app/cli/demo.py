@@ -92,7 +92,6 @@ class _Result:
         return self.wrong == 0 and all(self.named[name] > 0 for name in sample.people())
 
     def as_json(self) -> dict[str, Any]:
-        """For scripts."""
         return {
             "seen": self.stretches,
             "frames_named": {name: n for name, n in self.named.items() if name},

@@ -375,7 +375,6 @@ def _s(count: int) -> str:
 
 
 def run_rename(args: Arguments) -> int:
-    """Rename one person."""
     _, vault = _open(args)
     with vault:
         vault.rename(args.old, args.new)

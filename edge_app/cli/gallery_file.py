@@ -118,7 +118,6 @@ def run_salvage(args: Arguments) -> int:
 
 
 def run_export(args: Arguments) -> int:
-    """Export everybody."""
     from edge_app.gallery.archive import export_gallery
     from edge_app.gallery.keys import passphrase
 

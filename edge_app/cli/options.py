@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 
 def json_flag() -> Option:
-    """--json."""
     return Option("--json", kind=bool, help="print JSON for scripts")
 
 

@@ -228,7 +228,6 @@ _COLOURS: Final = {"recognized": "green", "unknown": "yellow", "source_lost": "r
 
 
 def _line(event: LiveEvent) -> tuple[str | options.Coloured, ...]:
-    """One event for people."""
     facts: list[Any] = [f"track {event.track}"] if event.track is not None else []
     if event.classes is not None:
         facts.append(", ".join(f"{one.label} {one.probability:.2f}" for one in event.classes[:2]))

@@ -93,12 +93,10 @@ class Face:
 
     @property
     def width_px(self) -> float:
-        """Width of the box."""
         return float(self.box[2] - self.box[0])
 
     @property
     def height_px(self) -> float:
-        """Height of the box."""
         return float(self.box[3] - self.box[1])
 
     @property
@@ -108,7 +106,6 @@ class Face:
 
     @property
     def area_px2(self) -> float:
-        """Area of the box."""
         return self.width_px * self.height_px
 
 

@@ -34,8 +34,6 @@ _SALT_BYTES: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import brought."""
-
     people: dict[str, int]
     """Number of new templates by name."""
     held: tuple[str, ...]

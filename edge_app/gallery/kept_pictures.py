@@ -28,8 +28,6 @@ _MOST_BYTES: Final = 32 * 2**20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kept:
-    """A kept picture."""
-
     pixels: Pixels
     """(H, W, 3) uint8 RGB."""
     face: Face | None

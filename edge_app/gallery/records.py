@@ -69,12 +69,10 @@ def decode_name(record: bytes) -> tuple[str, bool]:
 
 
 def encode_facts(facts: Facts) -> bytes:
-    """The facts' bytes."""
     return json.dumps({"last_seen_s": facts.last_seen_s, "consents": facts.consents}).encode()
 
 
 def decode_facts(record: bytes) -> Facts:
-    """The facts."""
     plain = json.loads(record)
     seen = plain["last_seen_s"]
     consents = tuple((valid_time(time_s), _text(words)) for time_s, words in plain["consents"])

@@ -28,8 +28,6 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """What went."""
-
     people: tuple[str, ...] = ()
     strangers: tuple[str, ...] = ()
     pictures: int = 0

@@ -33,8 +33,6 @@ _TURNED_SIDE_PX: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class DetectorOptions:
-    """What to look for."""
-
     min_face_px: float = 24.0
     """Shorter side of the smallest face to be found, pixels of the picture."""
     min_score: float = 0.6

@@ -18,12 +18,10 @@ class ClassMode(Mode):
         self._events = Events(arrivals=False, hold_s=Events.HOLD_S)
 
     def observe(self, frame: Frame) -> Seen:
-        """See `Mode.observe`."""
         seen = self._smoothing.smooth(self.session.recognizer.observe(frame, explain=self.explaining))
         self._happened += self._events.update(frame.time_s, self._smoothing.answers)
         return seen
 
     def finish(self, time_s: float) -> None:
-        """See `Mode.finish`."""
         self._smoothing.reset()
         self._happened += self._events.finish(time_s)

@@ -60,7 +60,6 @@ class Enroll:
     options: EnrollOptions = field(default_factory=EnrollOptions)
 
     def run(self, loop: Loop) -> list[Verdict]:
-        """See `Command`."""
         session = loop.mode.session if isinstance(loop.mode.session, GallerySession) else loop.people
         return session.enroll(self.name, self.looks, self.options)
 
@@ -73,7 +72,6 @@ class LookAt:
     largest: bool = False
 
     def run(self, loop: Loop) -> tuple[tuple[str, Shot | Refusal], ...]:
-        """See `Command`; an unreadable picture is a `Refusal`."""
         looks: list[tuple[str, Shot | Refusal]] = []
         for path in self.paths:
             try:
@@ -92,7 +90,6 @@ class Capture:
     active: bool
 
     def run(self, loop: Loop) -> None:
-        """See `Command`."""
         loop.capturing = self.active
 
 
@@ -103,7 +100,6 @@ class Forget:
     name: str
 
     def run(self, loop: Loop) -> Identity:
-        """See `Command`."""
         identity = loop.people.vault.identity(self.name)
         loop.people.vault.forget(self.name)
         return identity
@@ -117,7 +113,6 @@ class Rename:
     new: str
 
     def run(self, loop: Loop) -> None:
-        """See `Command`."""
         loop.people.vault.rename(self.old, self.new)
 
 
@@ -129,7 +124,6 @@ class SetRule:
     margin: float | None = None
 
     def run(self, loop: Loop) -> MatchRule:
-        """See `Command`."""
         return loop.set_rule(self.fpir, self.margin)
 
 
@@ -140,7 +134,6 @@ class Switch:
     source: str = field(repr=False)
 
     def run(self, loop: Loop) -> None:
-        """See `Command`."""
         loop.switch(self.source)
 
 
@@ -151,7 +144,6 @@ class Pause:
     paused: bool
 
     def run(self, loop: Loop) -> None:
-        """See `Command`."""
         loop.pause(self.paused)
 
 
@@ -162,7 +154,6 @@ class Run:
     action: Callable[[PeopleSession], Any]
 
     def run(self, loop: Loop) -> Any:
-        """See `Command`."""
         return self.action(loop.people)
 
 
@@ -178,7 +169,6 @@ class Look:
     """Takes the place of a classifier's own bar."""
 
     def run(self, loop: Loop) -> ModelCard | None:
-        """See `Command`."""
         return loop.look_for(self.look_for, self.unsure_below)
 
 
@@ -189,7 +179,6 @@ class Explain:
     active: bool
 
     def run(self, loop: Loop) -> None:
-        """See `Command`."""
         loop.mode.explaining = self.active
 
 
@@ -201,5 +190,4 @@ class LookArea:
     """x1, y1, x2, y2 in frame pixels; None: the whole picture."""
 
     def run(self, loop: Loop) -> None:
-        """See `Command`."""
         loop.mode.look_area(self.box)

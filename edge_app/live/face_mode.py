@@ -52,21 +52,17 @@ class FaceMode(Mode):
 
     @property
     def tracks(self) -> tuple[TrackInfo, ...]:
-        """See `Mode.tracks`."""
         return self._live.tracks
 
     @property
     def enrolled(self) -> int:
-        """See `Mode.enrolled`."""
         return len(self._live.recognizer.gallery)
 
     @property
     def rule(self) -> MatchRule:
-        """See `Mode.rule`."""
         return self._live.recognizer.rule
 
     def observe(self, frame: Frame) -> Seen:
-        """See `Mode.observe`."""
         seen = self._live.observe(frame)
         self._happened += self._events.update(frame.time_s, steady_answers(self._live.tracks))
         return seen
@@ -76,7 +72,6 @@ class FaceMode(Mode):
         return self._live.look(seen, source)
 
     def finish(self, time_s: float) -> None:
-        """See `Mode.finish`."""
         self._happened += self._events.finish(time_s)
         self._live.reset()
 

@@ -23,14 +23,12 @@ class ThingMode(ClassMode):
         return recognizer.shot(seen.frame.pixels, source, box=recognizer.area)
 
     def gallery_changed(self, session: Session | None = None) -> None:
-        """See `Mode.gallery_changed`; answers begin afresh."""
         area = self.session.recognizer.area
         fresh = session if isinstance(session, ThingSession) else self.session.refreshed()
         self.session = replace(fresh, recognizer=fresh.recognizer.looking_at(area))
         self._smoothing.reset()
 
     def look_area(self, box: Float32s | tuple[float, float, float, float] | None) -> None:
-        """See `Mode.look_area`."""
         try:
             area = None if box is None else valid_area(box)
         except ValueError as error:

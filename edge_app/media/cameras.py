@@ -46,8 +46,6 @@ class CameraFormat:
 
 @dataclass(frozen=True, slots=True)
 class CameraInfo:
-    """One camera of this machine."""
-
     spec: str
     """What to pass as a source to use it, e.g. "0"."""
     device: str

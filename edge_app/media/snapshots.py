@@ -88,7 +88,6 @@ class SnapshotSource:
         return kind_of_bytes(self._ask(1024)) == "picture"
 
     def read(self) -> Frame | None:
-        """See `Source.read`."""
         trouble_s = time.monotonic() + PATIENCE_S
         failures = 0
         while self._open:

@@ -156,7 +156,6 @@ class CaptureSource(_Closing):
         self._first: Pixels | None = None
 
     def read(self) -> Frame | None:
-        """See `Source.read`."""
         if self._capture is None:
             return None
         pixels = self._capture.read()
@@ -220,7 +219,6 @@ class IndexedSource(_Closing):
         self._next = 0
 
     def read(self) -> Frame | None:
-        """See `Source.read`."""
         if self._next >= self._size:
             return None
         self._next += 1

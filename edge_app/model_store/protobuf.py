@@ -1,7 +1,7 @@
 """Reads and writes protobuf's wire format in place; only short texts are copied, and every length is checked."""
 
 # Why not google.protobuf: it builds an object for every field before any limit can be checked. 20 MB of empty nodes
-# took 1.5 GB of memory with it and none here (measured with onnx 1.22's schema). SFace's file, of which only the
+# took 1.5 GB of memory with it and none here (measured with onnx 1.23's schema). SFace's file, of which only the
 # outline is wanted, is read and checked here in 10 ms; google.protobuf takes 20 ms to parse it.
 
 from __future__ import annotations

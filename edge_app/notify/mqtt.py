@@ -38,7 +38,6 @@ class Broker:
         self._client = self._connecting(parts)
 
     def send(self, text: str) -> None:
-        """See `Delivery.send`."""
         with self._changed:
             full = self._waiting >= self._options.most_waiting
             if full:
@@ -51,7 +50,6 @@ class Broker:
             self._client.publish(self._topic, text, qos=1)  # kept by the client until the broker confirms it
 
     def close(self, timeout_s: float) -> int:
-        """See `Delivery.close`."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting == 0, timeout_s)
             left = self._waiting + self._dropped

@@ -61,7 +61,6 @@ class Webhook:
         self._thread.start()
 
     def send(self, text: str) -> None:
-        """See `Delivery.send`."""
         with self._changed:
             if len(self._waiting) >= self._options.most_waiting:
                 self._waiting.popleft()
@@ -72,7 +71,6 @@ class Webhook:
             self._changed.notify_all()
 
     def close(self, timeout_s: float) -> int:
-        """See `Delivery.close`."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()

@@ -144,6 +144,4 @@ def _centre_in(face: Float32s, box: Float32s) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PeopleSession(GallerySession):
-    """A session that recognizes people."""
-
     recognizer: FaceRecognizer

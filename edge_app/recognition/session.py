@@ -20,8 +20,7 @@ class Recognizer(Protocol):
     """Makes something of a frame. Keeps no state between frames, so several threads may call it."""
 
     @property
-    def look_for(self) -> LookFor:
-        """What it looks for."""
+    def look_for(self) -> LookFor: ...
 
     @property
     def card(self) -> ModelCard | None:
@@ -60,7 +59,6 @@ class Session:
 
     @property
     def look_for(self) -> LookFor:
-        """What it was opened for."""
         return self.recognizer.look_for
 
     def close(self) -> None:

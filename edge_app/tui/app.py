@@ -289,7 +289,6 @@ class EdgeApp(App[None]):
         self.go(PeopleScreen(self.settings.model if self._looks_for_things else None))
 
     def action_models(self) -> None:
-        """What recognizes."""
         self.go(ModelsScreen())
 
     def action_settings(self) -> None:

@@ -1,5 +1,3 @@
-"""Exports: torch checkpoints and files of other packages become ONNX files, compared with their origin before they are
-kept.
-"""
+"""Exports torch checkpoints and networks of other packages to ONNX files that agree with their origin."""
 
 import edge_app  # noqa: F401  # switches off the telemetry of ONNX Runtime before anything loads it

@@ -86,7 +86,6 @@ class Scene:
 
     @property
     def frame_count(self) -> int:
-        """Number of frames."""
         return max(1, round(self.duration_s * self.fps))
 
 

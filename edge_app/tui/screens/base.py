@@ -34,8 +34,6 @@ _KEY_SIGNS = {
 
 
 class EdgeScreen(Screen[Result]):
-    """A screen of this app."""
-
     @property
     def edge(self) -> EdgeApp:
         """The app, by its own type."""
@@ -112,7 +110,6 @@ class Ask(ModalScreen[str | None]):
             yield Static("enter: done   esc: cancel", classes="hint")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter."""
         self.dismiss(event.value.strip() or None)
 
 

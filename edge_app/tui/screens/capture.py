@@ -49,7 +49,6 @@ class CaptureScreen(EdgeScreen[None]):
         return self.taken[number].crop
 
     def show_taken(self) -> None:
-        """Show `taken` as thumbnails."""
         self.refresh_bindings()
         self.show_captures([(words, self.thumbnail(i)) for i, words in enumerate(self.labels())])
 
@@ -139,7 +138,6 @@ class CaptureScreen(EdgeScreen[None]):
 
     @property
     def picture(self) -> Picture:
-        """The live picture."""
         return self.query_one("#picture", Picture)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:

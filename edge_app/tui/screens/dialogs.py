@@ -66,7 +66,6 @@ class ChooseRule(ModalScreen[float | None]):
         self.query_one("#meaning", Static).update(Text(rule.words))
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """Enter."""
         self.dismiss(SHARES[event.option_index])
 
 
@@ -109,7 +108,6 @@ class ChooseSource(ModalScreen[str | None]):
         looking.update(Text(words))
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """Enter in the list."""
         self.dismiss(self._specs[event.option_index])
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
@@ -155,7 +153,6 @@ class ChooseModel(ModalScreen[str | None]):
         self.query_one(OptionList).highlighted = self._ids.index(self._used) if self._used in self._ids else 0
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """Enter."""
         self.dismiss(self._ids[event.option_index])
 
 

@@ -138,7 +138,6 @@ class EnrollScreen(CaptureScreen):
             self.show_taken()
 
     async def facts(self) -> tuple[str, ...]:
-        """See `CaptureScreen`."""
         found = await self.order(Run(lambda session: gallery_queries.profile(session, self._who)))
         return (self.count(len(found.templates)), *gallery_queries.worst_facts(found), "you will be greeted by name.")
 

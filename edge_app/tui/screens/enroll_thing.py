@@ -23,8 +23,6 @@ _MOST: Final = 9
 
 
 class ThingScreen(BoxScreen, CaptureScreen):
-    """Learns one thing."""
-
     WHAT = "Enroll a thing"
     ASKS = "what is it called? then enter"
     NONE_YET = "No capture yet"
@@ -138,7 +136,6 @@ class ThingScreen(BoxScreen, CaptureScreen):
         self.advise(words, well=len(self._captures) >= self.ENOUGH)
 
     async def facts(self) -> tuple[str, ...]:
-        """See `CaptureScreen`."""
         name, model_id = self._who, self.edge.settings.model
         stored = await self.order(Run(lambda people: len(people.vault.identity(name, model_id).templates)))
         return self.count(stored), "it will be named when it is seen."

@@ -35,8 +35,6 @@ A photograph or a replayed video can pass for the person: do not open doors with
 
 
 class HelpScreen(ModalScreen[None]):
-    """What to press."""
-
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,question_mark,f1,q", "dismiss", "Close", key_display="esc"),
     ]

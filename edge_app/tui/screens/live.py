@@ -100,7 +100,6 @@ class LiveScreen(BoxScreen):
 
     @property
     def picture(self) -> Picture:
-        """The live picture."""
         return self.query_one("#picture", Picture)
 
     @property
@@ -109,7 +108,6 @@ class LiveScreen(BoxScreen):
         return self._drawn_s[-1] - self._first_drawn_s if self._first_drawn_s is not None else 0.0
 
     def show(self, update: Update) -> None:
-        """Draw an update."""
         # Textual mixes what lies under a dialog with it cell by cell, 0.1 s a picture. Even with two a second, typing
         # 16 letters took 2.2 s instead of 0.2 on a busy machine, and half the time a key was lost: it stands still.
         if self.app.screen is not self:

@@ -30,8 +30,6 @@ _MOST_LABELS: Final = 8
 
 
 class ModelsScreen(EdgeScreen[None]):
-    """The models."""
-
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("u", "use", "Use", key_display="enter"),
         Binding("a", "add", "Add a file"),
@@ -111,7 +109,6 @@ class ModelsScreen(EdgeScreen[None]):
             plot.update(operating_plot(line.points, line.threshold))
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
-        """Enter."""
         self.action_use()
 
     @work(exclusive=True, group="choose")

@@ -29,8 +29,6 @@ _ABOUT = {
 
 
 class SettingsScreen(EdgeScreen[None]):
-    """The settings."""
-
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+s", "save", "Save", priority=True),
         Binding("tab", "app.focus_next", "Next", show=True),

@@ -34,7 +34,6 @@ class Mixed:
     min_cosine: float
 
     def words(self) -> str:
-        """One line."""
         return (
             f"mixed with fp32 {100 * self.drop:.2f} points less and {self.strangers:.2f} times the false matches, "
             f"mean cosine {self.mean_cosine:.4f}"

@@ -1,4 +1,4 @@
-"""Cuts absolute paths in a card's texts down to their last name: cards are passed on, and folders tell of their owner."""
+"""Cuts absolute paths in a card's texts to their last name: cards are passed on, and folders tell of their owner."""
 
 from __future__ import annotations
 

@@ -47,8 +47,6 @@ _CHANGES: Final[Mapping[str, Mapping[str, Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is compared."""
-
     methods: tuple[str, ...]
     """Some of `METHODS`."""
     seeds: tuple[int, ...]

@@ -57,8 +57,6 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """What a search came to."""
-
     backbone: str
     ridge: float
     trials: tuple[Trial, ...]

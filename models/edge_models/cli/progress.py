@@ -23,8 +23,6 @@ _LINE_EVERY_S: Final = 15.0
 
 @dataclass(slots=True)
 class _Stage:
-    """What is going on."""
-
     name: str
     total: int
     done: int = 0

@@ -54,8 +54,6 @@ _RUN_FILE: Final = "run.json"
 
 @dataclass(frozen=True, slots=True)
 class CheckOptions:
-    """What the checks ask for."""
-
     min_side_px: int = 32
     """Pictures with a shorter side are left out."""
     min_per_class: int = 3

@@ -45,7 +45,6 @@ class SafetensorsIO(CheckpointIO):
         return load_state(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove a file."""
         Path(path).unlink(missing_ok=True)
 
 

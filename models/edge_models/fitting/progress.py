@@ -25,7 +25,7 @@ class Progress(Protocol):
 
 
 class Silence:
-    """A Progress that tells nobody."""
+    """Shows nothing."""
 
     def note(self, text: str) -> None:
         """Say nothing."""

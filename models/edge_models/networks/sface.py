@@ -47,7 +47,6 @@ class Stage(nn.Sequential):
 
     @property
     def conv(self) -> nn.Conv2d:
-        """The convolution."""
         return cast(nn.Conv2d, self[0])
 
     @property
