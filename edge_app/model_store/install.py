@@ -236,6 +236,8 @@ def changes_to_use(home: Home, model_id: str) -> dict[str, Any]:
     found = builds(home, model_id)
     if model_id.startswith("mtcnn-") and found[0] in shipped.entries():
         raise UsageError(f"{model_id} is one of three networks", remedy="use them all with `edge-app models use mtcnn`")
+    if model_id == "face-mesh" and found[0] in shipped.entries():
+        raise UsageError("face-mesh finds the surface of faces", remedy="`edge-app verify` uses it by itself")
     field = found[0].task.setting
     there = ("auto", *(entry.precision for entry in found))
     if field != "detector" and home.settings().precision not in there:

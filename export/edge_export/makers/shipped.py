@@ -34,6 +34,8 @@ Progress = Callable[[str, int, int], None]
 
 SAME_MAPS = Rule(max_abs=1e-4)
 """Detectors: scores and offsets agree to a ten-thousandth."""
+SAME_POINTS = Rule(max_abs=1e-2)
+"""The mesh: points agree to a hundredth of a pixel."""
 _PRELU_WORDS = "PReLU as relu and depthwise 1x1 convolution"
 """Of SFace, and of MTCNN's networks: O-Net takes 0.31 ms instead of 0.59 for one face (1 thread, AVX-512)."""
 _PARITY_FACES = 240
@@ -106,6 +108,7 @@ def build(options: Options, progress: Progress = lambda what, done, total: None)
 
 def _makers(options: Options) -> list[tuple[str, _Maker]]:
     makers: list[tuple[str, _Maker]] = [("SFace", _make_sface), ("YuNet", _make_yunet), ("MTCNN", _make_mtcnn)]
+    makers.append(("face mesh", _make_mesh))
     return [*makers, ("SFace INT8", _make_sface_int8)] if options.int8 else makers
 
 
@@ -185,6 +188,19 @@ def _mtcnn_batches(faces: Faces, side_px: int | None) -> list[Float32s]:
     pictures = faces.pictures[:_DETECTOR_PICTURES]
     scaled = [np.stack([resize(picture, width, height) for picture in pictures]) for width, height in sizes]
     return [batch for images in scaled for batch in batches_of((rgb(images) - 127.5) / np.float32(128.0), 8)]
+
+
+def _make_mesh(workshop: _Workshop) -> Iterator[Built]:
+    from edge_export.makers import mesh  # TensorFlow Lite is loaded to compare, and only this step needs it
+
+    content = origins.fetch(origins.MESH, workshop.options.origins, workshop.options.cache)
+    spec = InputSpec("input", mesh.SIDE_PX, mesh.SIDE_PX, std=(255.0,) * 3)
+    card = _card("face-mesh", origins.MESH, spec, outputs=("landmarks", "presence"), rewrite=_PRELU_WORDS)
+    path = workshop.options.output / "face-mesh-fp32.onnx"
+    large = np.stack([resize(crop, mesh.SIDE_PX, mesh.SIDE_PX) for crop in workshop.faces.crops[:64]])
+    batches = batches_of(rgb(large) / np.float32(255.0), 8)
+    parity = admit(Candidate(mesh.build_graph(content), card, path), mesh.original(content), batches, SAME_POINTS)
+    yield Built(path, card.id, card.precision, parity, f"agrees with TensorFlow Lite on {parity.inputs} faces")
 
 
 def _make_sface_int8(workshop: _Workshop) -> Iterator[Built]:
