@@ -16,8 +16,7 @@ from edge_app.core.suggest import did_you_mean
 from edge_app.core.task import Task
 from edge_app.inference import onnx_model
 from edge_app.inference.onnx_model import Model
-from edge_app.model_store import shipped as zoo
-from edge_app.model_store.shipped import Entry
+from edge_app.model_store.shipped import Entry, entries
 from edge_app.system.data_folder import Home
 
 LIST_NAME: Final = "installed.json"
@@ -75,8 +74,8 @@ def installed(home: Home) -> tuple[Entry, ...]:
 
 
 def catalogue(home: Home | None) -> tuple[Entry, ...]:
-    """Every model at hand, shipped ones first."""
-    return zoo.entries() + (installed(home) if home else ())
+    """Every model at hand, shipped ones first; without a data folder those alone."""
+    return entries() + (installed(home) if home else ())
 
 
 def builds(home: Home | None, model_id: str) -> tuple[Entry, ...]:
@@ -109,3 +108,8 @@ def build(home: Home | None, model_id: str, precision: Precision) -> Entry:
 def open_entry(entry: Entry, threads: int | None = None) -> Model:
     """Load one build, its hash checked. Raises ModelError when the file has changed or is gone."""
     return onnx_model.load(entry.path, threads=threads, sha256=entry.sha256)
+
+
+def open_shipped(model_id: str, precision: Precision = "fp32", *, threads: int | None = None) -> Model:
+    """Load a model that ships. Raises UsageError when there is no such one, ModelError when its file has changed."""
+    return open_entry(build(None, model_id, precision), threads)

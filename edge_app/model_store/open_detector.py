@@ -9,7 +9,7 @@ from edge_app.inference.landmarks import LandmarkFinder
 from edge_app.inference.mtcnn import MtcnnCascade
 from edge_app.inference.onnx_model import Model
 from edge_app.inference.yunet import YuNet
-from edge_app.model_store import catalogue, shipped
+from edge_app.model_store import catalogue
 from edge_app.system.data_folder import Home
 
 
@@ -27,11 +27,11 @@ def open_detector(
     Raises UsageError for another name and for a model that is none, ModelError for a file that has changed.
     """
     if name == "mtcnn":
-        nets = [shipped.load(f"mtcnn-{part}", threads=threads) for part in ("pnet", "rnet", "onet")]
+        nets = [catalogue.open_shipped(f"mtcnn-{part}", threads=threads) for part in ("pnet", "rnet", "onet")]
         cascade = MtcnnCascade(*nets)
         return Detector(name, lambda pixels, opts: cascade.find(pixels, opts.min_face_px), options)
-    network = shipped.load("yunet", threads=threads) if name == "yunet" else _installed(name, threads, home)
-    landmarks = LandmarkFinder(shipped.load("mtcnn-onet", threads=1)) if refine else None
+    network = catalogue.open_shipped("yunet", threads=threads) if name == "yunet" else _installed(name, threads, home)
+    landmarks = LandmarkFinder(catalogue.open_shipped("mtcnn-onet", threads=1)) if refine else None
     return Detector(name, YuNet(network, refined=refine).find, options, landmarks)
 
 

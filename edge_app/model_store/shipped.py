@@ -8,11 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Final, cast
 
-from edge_app.core.errors import ModelError, UsageError
+from edge_app.core.errors import ModelError
 from edge_app.core.model_card import Precision
 from edge_app.core.task import Task
-from edge_app.inference.onnx_model import Model
-from edge_app.inference.onnx_model import load as load_file
 
 FOLDER: Final = Path(__file__).resolve().parents[1] / "zoo"
 MANIFEST: Final = FOLDER / "manifest.json"
@@ -48,28 +46,3 @@ def entries() -> tuple[Entry, ...]:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"the list of shipped models cannot be read: {error}", remedy="reinstall edge-app") from error
-
-
-def builds(model_id: str) -> tuple[Entry, ...]:
-    """The shipped builds of one model. Raises UsageError when there is none."""
-    found = tuple(entry for entry in entries() if entry.id == model_id)
-    if not found:
-        known = ", ".join(sorted({entry.id for entry in entries()}))
-        raise UsageError(f"there is no model called {model_id!r}", expected=f"one of {known}")
-    return found
-
-
-def build(model_id: str, precision: Precision) -> Entry:
-    """One shipped build. Raises UsageError when that precision does not ship."""
-    found = builds(model_id)
-    for entry in found:
-        if entry.precision == precision:
-            return entry
-    have = ", ".join(entry.precision for entry in found)
-    raise UsageError(f"{model_id} does not ship as {precision}", expected=have)
-
-
-def load(model_id: str, precision: Precision = "fp32", *, threads: int | None = None) -> Model:
-    """Load a shipped model, its hash checked against the manifest."""
-    entry = build(model_id, precision)
-    return load_file(entry.path, threads=threads, sha256=entry.sha256)

@@ -24,7 +24,7 @@ from edge_app.inference.detector import Detector
 from edge_app.inference.face_quality import QualityLimits, measure
 from edge_app.media import sample
 from edge_app.media.pictures import read_picture
-from edge_app.model_store import shipped
+from edge_app.model_store import catalogue, shipped
 from edge_app.model_store.open_detector import open_detector
 from edge_app.system.files import sha256_of_file as sha256_of
 
@@ -148,13 +148,13 @@ def test_measured_figures_go_into_the_cards_and_the_manifest(
 
     home = tmp_path / "zoo"
     home.mkdir()
-    entry = shipped.build("sface", "int8")
+    entry = catalogue.build(None, "sface", "int8")
     shutil.copy(entry.path, home)
     (home / "manifest.json").write_text(
         json.dumps({"models": [{"id": "sface", "precision": "int8", "file": entry.path.name, "sha256": entry.sha256}]})
     )
     copied = shipped.Entry("sface", "int8", entry.task, home / entry.path.name, entry.sha256, entry.bytes)
-    monkeypatch.setattr("edge_export.makers.shipped_cards.builds", lambda _id: (copied,))
+    monkeypatch.setattr("edge_export.makers.shipped_cards.builds", lambda _home, _id: (copied,))
     shutil.copy(sample.stranger(), people / "Nobody")
     filled = fill_cards(people)
     card = read_card(copied.path)
@@ -165,8 +165,8 @@ def test_measured_figures_go_into_the_cards_and_the_manifest(
 
 
 def test_the_shipped_embedders_carry_points_and_figures() -> None:
-    for entry in shipped.builds("sface"):
-        card = shipped.load("sface", entry.precision, threads=1).card
+    for entry in catalogue.builds(None, "sface"):
+        card = catalogue.open_shipped("sface", entry.precision, threads=1).card
         assert {p.templates for p in card.operating_points} == {1, 2}
         assert min(p.fmr for p in card.operating_points) == 1e-5
         assert card.metrics["10-fold accuracy on pairsDevTest"] >= 0.992

@@ -18,7 +18,7 @@ from edge_app.cli.bench import markdown
 from edge_app.core.errors import EdgeError, ModelError
 from edge_app.inference import onnx_model
 from edge_app.media.pictures import read_picture
-from edge_app.model_store import shipped
+from edge_app.model_store import catalogue
 from edge_app.model_store.open_detector import open_detector
 
 FRAME = json.dumps({"frame": "unused", "box": None})
@@ -133,10 +133,10 @@ def test_the_sample_frame_has_one_face() -> None:
 
 
 def test_a_raw_session_gives_what_the_model_gives() -> None:
-    entry = shipped.build("sface", "int8")
+    entry = catalogue.build(None, "sface", "int8")
     crop = np.random.default_rng(0).uniform(0, 255, (1, 3, 112, 112)).astype(np.float32)
     assert np.array_equal(
-        onnx_model.raw_session(entry.path, 1)(crop)[0], shipped.load("sface", "int8", threads=1).run(crop)[0]
+        onnx_model.raw_session(entry.path, 1)(crop)[0], catalogue.open_shipped("sface", "int8", threads=1).run(crop)[0]
     )
 
 
@@ -175,7 +175,7 @@ def test_bench_prints_tables_and_json(
     monkeypatch.setattr(recognizer, "TEMPLATES", 300)
     weighed = {"recognize_s": 0.5, "first_s": 1.0, "peak_mb": 150.0, "help_s": 0.1}
     monkeypatch.setattr(recognizer, "_process", lambda folder: weighed)
-    original = str(shipped.build("sface", "fp32").path)
+    original = str(catalogue.build(None, "sface", "fp32").path)
     command = ["bench", "--rounds", "1", "--pictures", "10", "--precision", "fp32", "--original", original, "--json"]
     command += ["--embedder", "sface"]
     assert main([*command, "--home", str(tmp_path / "home"), "--output", str(tmp_path / "out")]) == 0

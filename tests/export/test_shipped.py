@@ -19,6 +19,7 @@ from edge_app.inference.geometry import nms
 from edge_app.inference.yunet import decode_yunet
 from edge_app.media.pictures import read_picture
 from edge_app.media.sample import __file__ as sample_file
+from edge_app.model_store import catalogue
 from edge_app.model_store import shipped as zoo
 from edge_export.check import faces
 from edge_export.graph.session import as_function, one_by_one
@@ -43,7 +44,7 @@ def portraits() -> list[np.ndarray]:
 
 
 def shipped(name: str) -> onnx_model.Model:
-    return zoo.load(name)
+    return catalogue.open_shipped(name)
 
 
 def test_a_changed_origin_is_refused_in_one_line(tmp_path: Path):
@@ -91,9 +92,9 @@ def test_shipped_sface_agrees_with_the_original_file_on_real_faces(origin_folder
     assert len(batch) == len(portraits)
     wanted = one_by_one(as_function(origins.fetch(origins.SFACE, origin_folder)))(batch)[0]
     for precision, limit in (("fp32", 0.99999), ("int8", 0.98)):
-        if all(entry.precision != precision for entry in zoo.builds("sface")):
+        if all(entry.precision != precision for entry in catalogue.builds(None, "sface")):
             continue
-        found = zoo.load("sface", precision).run(batch)[0]
+        found = catalogue.open_shipped("sface", precision).run(batch)[0]
         cosines = (wanted * found).sum(1) / np.linalg.norm(wanted, axis=1) / np.linalg.norm(found, axis=1)
         assert cosines.min() >= limit if precision == "fp32" else cosines.mean() >= limit
 

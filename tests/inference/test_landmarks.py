@@ -9,7 +9,7 @@ from edge_app.inference.geometry import cut_square
 from edge_app.inference.landmarks import LandmarkFinder, roll_of
 from edge_app.media import sample
 from edge_app.media.pictures import read_picture
-from edge_app.model_store import shipped
+from edge_app.model_store import catalogue
 from edge_app.model_store.open_detector import open_detector
 
 PEOPLE = [*(path for paths in sample.people().values() for path in paths), *sample.probes()["Barack Obama"]]
@@ -124,7 +124,7 @@ def test_faces_of_one_picture_are_refined_together_as_each_alone(detector):
     canvas = np.zeros((max(one.shape[0], other.shape[0]), one.shape[1] + other.shape[1], 3), np.uint8)
     canvas[: one.shape[0], : one.shape[1]] = one
     canvas[: other.shape[0], one.shape[1] :] = other
-    finder = LandmarkFinder(shipped.load("mtcnn-onet", threads=1))
+    finder = LandmarkFinder(catalogue.open_shipped("mtcnn-onet", threads=1))
     faces = open_detector("yunet", threads=1, refine=False).detect(canvas)
     together = finder.refine(canvas, faces)
     assert len(together) == 2
@@ -136,7 +136,7 @@ def test_faces_of_one_picture_are_refined_together_as_each_alone(detector):
 
 def test_what_is_no_face_is_doubted(detector):
     pixels, face = portrait(PEOPLE[0], 110, detector)
-    finder = LandmarkFinder(shipped.load("mtcnn-onet", threads=1))
+    finder = LandmarkFinder(catalogue.open_shipped("mtcnn-onet", threads=1))
     wall = np.full_like(pixels, 120)
     assert finder.refine(pixels, [face])[0].doubt < 0.01
     assert finder.refine(wall, [face])[0].doubt > 0.5
@@ -144,7 +144,7 @@ def test_what_is_no_face_is_doubted(detector):
 
 def test_another_network_is_refused():
     with pytest.raises(ModelError, match="mtcnn-onet"):
-        LandmarkFinder(shipped.load("mtcnn-rnet", threads=1))
+        LandmarkFinder(catalogue.open_shipped("mtcnn-rnet", threads=1))
 
 
 @pytest.mark.parametrize("roll_deg", [-150, -35, 0, 20, 90])

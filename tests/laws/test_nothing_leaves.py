@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from edge_app.model_store import shipped
+from edge_app.model_store import catalogue
 
 SESSION = "import time, onnxruntime; onnxruntime.InferenceSession({path!r}); time.sleep({wait_s})"
 
@@ -45,7 +45,7 @@ def run(code, proxy, tmp_path):
 @pytest.mark.parametrize("package", ["edge_app", "edge_models", "edge_export"])
 def test_onnx_runtime_tells_nobody(listener, tmp_path, package):
     proxy, asked = listener
-    session = SESSION.format(path=str(shipped.build("yunet", "fp32").path), wait_s=14)
+    session = SESSION.format(path=str(catalogue.build(None, "yunet", "fp32").path), wait_s=14)
     run(f"import {package}\n{session}", proxy, tmp_path)
     assert asked == [] and not list(tmp_path.rglob("*.db"))
 
@@ -53,7 +53,7 @@ def test_onnx_runtime_tells_nobody(listener, tmp_path, package):
 @pytest.mark.slow
 def test_the_listener_would_hear_it(listener, tmp_path):
     proxy, asked = listener
-    run(SESSION.format(path=str(shipped.build("yunet", "fp32").path), wait_s=14), proxy, tmp_path)
+    run(SESSION.format(path=str(catalogue.build(None, "yunet", "fp32").path), wait_s=14), proxy, tmp_path)
     if not asked:
         pytest.skip("this ONNX Runtime tells nobody anyway")
     assert "microsoft.com" in asked[0]

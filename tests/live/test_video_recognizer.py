@@ -16,7 +16,7 @@ from edge_app.live.video_recognizer import LiveRecognizer
 from edge_app.media import sample
 from edge_app.media.pictures import read_picture
 from edge_app.media.sample import Actor, Pose, Scene, mirrored
-from edge_app.model_store import shipped
+from edge_app.model_store import catalogue
 from edge_app.model_store.open_detector import open_detector
 from edge_app.recognition.faces import FaceRecognizer
 
@@ -25,7 +25,7 @@ OBAMA, BIDEN = sample.people()
 
 @pytest.fixture(scope="module")
 def recognizer() -> FaceRecognizer:
-    embedder = Embedder(shipped.load("sface", threads=1))
+    embedder = Embedder(catalogue.open_shipped("sface", threads=1))
     detector = open_detector("yunet", threads=1)
     parts = FaceRecognizer(detector, embedder, Gallery.empty(embedder.model_id), NAMES_NOBODY)
     names, vectors = [], []
@@ -155,7 +155,7 @@ def test_a_name_is_never_on_two_people_though_both_look_like_it(recognizer):
 
 def test_walls_and_textures_carry_no_box():
     """Three rooms and a field of noise, two seconds each: nothing is shown where nobody is."""
-    embedder = Embedder(shipped.load("sface", threads=1))
+    embedder = Embedder(catalogue.open_shipped("sface", threads=1))
     parts = FaceRecognizer(open_detector("yunet", threads=1), embedder, Gallery.empty(embedder.model_id), NAMES_NOBODY)
     rough = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
     rooms = [pixels_of(Scene((), 2.0, (640, 480), 10.0, seed=seed)) for seed in (1, 2, 3)]

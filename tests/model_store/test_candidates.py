@@ -13,7 +13,7 @@ import pytest
 
 from edge_app.cli import main
 from edge_app.core.errors import ModelError
-from edge_app.model_store import catalogue, install, shipped
+from edge_app.model_store import catalogue, install
 from edge_app.model_store.candidates import candidate_file, remove_abandoned
 from edge_app.model_store.install import remove
 from edge_app.model_store.onnx_inspect import inspect_bytes, with_card
@@ -147,7 +147,7 @@ def test_the_doctor_says_ill_for_a_damaged_installed_model_and_list(home, tmp_pa
 def test_an_add_killed_at_any_moment_leaves_all_or_nothing(home, tmp_path):
     old = install.add(home, write(tmp_path))
     command = [sys.executable, "-m", "edge_app", "models", "add", "--home", str(home.path)]
-    sface = shipped.build("sface", "int8").path.read_bytes()
+    sface = catalogue.build(None, "sface", "int8").path.read_bytes()
     path = tmp_path / "face.onnx"
     card = inspect_bytes(sface, "sface").card
     path.write_bytes(with_card(sface, card))
@@ -175,7 +175,7 @@ def test_an_add_killed_at_any_moment_leaves_all_or_nothing(home, tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
 def test_the_trial_of_a_killed_add_ends_with_it(home, tmp_path):
     slow = tmp_path / "x.onnx"
-    slow.write_bytes(shipped.build("sface", "fp32").path.read_bytes())
+    slow.write_bytes(catalogue.build(None, "sface", "fp32").path.read_bytes())
     command = [sys.executable, "-m", "edge_app", "models", "add", str(slow), "--id", "x", "--home", str(home.path)]
     parent = subprocess.Popen(command)
 

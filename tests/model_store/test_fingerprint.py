@@ -101,7 +101,7 @@ def test_an_edited_card_is_not_installed(exported, home, tmp_path, capsys):
 
 
 def test_a_changed_threshold_of_an_embedder_is_refused():
-    model = model_of(shipped.build(*BUILDS[0]).path)
+    model = model_of(catalogue.build(None, *BUILDS[0]).path)
     measured = fingerprint.measure(model)
     lower = OperatingPoint(0.01, 0.1, 1000)
     model.card = replace(model.card, operating_points=(lower,))
@@ -110,7 +110,7 @@ def test_a_changed_threshold_of_an_embedder_is_refused():
 
 
 def test_a_changed_cohort_of_an_embedder_is_refused():
-    model = model_of(shipped.build(*BUILDS[0]).path)
+    model = model_of(catalogue.build(None, *BUILDS[0]).path)
     size = model.card.embedding_size or 0
     centres = stored_centres(np.eye(size, dtype=np.float32)[:20])
     cohort = Cohort(centres, size, 5, 0.5, 1.0, 0.1, 0.3, None, 0.29, 60)
@@ -143,7 +143,7 @@ def test_other_weights_under_the_same_card_are_refused(exported, home, tmp_path)
 
 @pytest.mark.parametrize("build", BUILDS, ids=lambda build: build[1])
 def test_the_limit_lets_pass_what_machines_differ_by_and_no_other_reading(build):
-    model = model_of(shipped.build(*build).path)
+    model = model_of(catalogue.build(None, *build).path)
     card, crops = model.card, fingerprint._crops(model.card)
     measured = fingerprint.measure(model).outputs
 

@@ -14,7 +14,7 @@ from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.model_card import InputSpec, ModelCard
 from edge_app.inference import onnx_model
 from edge_app.media import sample
-from edge_app.model_store import catalogue, install, sandbox_check, shipped
+from edge_app.model_store import catalogue, install, sandbox_check
 from edge_app.model_store.describe import Description, preset, read_description
 from edge_app.model_store.onnx_inspect import inspect, with_card, with_metadata
 from edge_app.recognition.gallery_session import unenrolled
@@ -36,7 +36,7 @@ COLOURS = ModelCard(
     crop="centre-1.0",
     labels=("red", "green", "blue"),
 )
-SFACE = shipped.build("sface", "int8").path
+SFACE = catalogue.build(None, "sface", "int8").path
 
 
 def write(folder, card=COLOURS, content=None, name="net.onnx"):
@@ -194,7 +194,7 @@ def test_an_embedder_is_no_classifier_and_no_detector():
 
 
 def test_a_yunet_fed_in_the_wrong_range_finds_nothing_and_what_works_is_named():
-    path = shipped.build("yunet", "fp32").path
+    path = catalogue.build(None, "yunet", "fp32").path
     assert sandbox_check.judge(loaded(path)).all()
     spec = replace(onnx_model.load(path).card.input, std=(255.0,) * 3)
     with pytest.raises(ModelError, match="finds 0 of the sample's 5 faces; expected BGR mean 0 std 1"):

@@ -8,7 +8,7 @@ import pytest
 
 from edge_app.core.errors import ModelError
 from edge_app.inference import onnx_model
-from edge_app.model_store import shipped
+from edge_app.model_store import catalogue, shipped
 from edge_app.model_store.onnx_inspect import inspect, inspect_bytes, with_card
 from tests.model_store import onnx_by_hand as by_hand
 
@@ -40,7 +40,7 @@ def test_the_shipped_files_are_allowed_and_their_cards_are_read(entry):
 
 def test_it_agrees_with_the_onnx_package():
     onnx = pytest.importorskip("onnx")
-    path = shipped.build("sface", "int8").path
+    path = catalogue.build(None, "sface", "int8").path
     file, model = inspect(path), onnx.load(path)
     assert file.nodes == len(model.graph.node) and set(file.operators) == {n.op_type for n in model.graph.node}
     assert file.tensors == len(model.graph.initializer)
@@ -48,7 +48,7 @@ def test_it_agrees_with_the_onnx_package():
 
 
 def test_a_card_replaces_the_one_that_was_there(tmp_path):
-    entry = shipped.build("mtcnn-pnet", "fp32")
+    entry = catalogue.build(None, "mtcnn-pnet", "fp32")
     content = entry.path.read_bytes()
     card = replace(inspect(entry.path).card, id="another")
     twice = with_card(with_card(content, card), replace(card, id="third"))
@@ -149,7 +149,7 @@ def test_metadata_bombs_are_refused():
 
 
 def test_a_card_with_a_million_labels_or_depths_is_refused():
-    card = inspect(shipped.build("sface", "int8").path).card
+    card = inspect(catalogue.build(None, "sface", "int8").path).card
     labels = json.dumps(json.loads(card.to_json()) | {"labels": [str(i) for i in range(60_000)]})
     for text in (labels, "[" * 200_000, '{"id": 1}', "null", '{"input": []}'):
         file = inspect_bytes(by_hand.network(metadata=[("edge_app.card", text)]), "net.onnx")

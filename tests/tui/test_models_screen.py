@@ -20,7 +20,6 @@ from edge_app.gallery import calibration
 from edge_app.gallery.calibration import Calibration
 from edge_app.gallery.storage import Vault
 from edge_app.model_store import catalogue
-from edge_app.model_store import shipped as zoo
 from edge_app.model_store.onnx_inspect import inspect, with_card
 from edge_app.system.data_folder import Home
 from edge_app.system.files import sha256_of_file as sha256_of
@@ -160,7 +159,7 @@ async def test_what_is_no_model_is_refused_in_a_line_and_the_app_goes_on(stage: 
             (str(tmp_path / "notes.onnx"), "notes.onnx is not an ONNX file"),
             (str(tmp_path), "Is a directory"),
             ("one.onnx two.onnx", "names 2 files"),
-            (str(zoo.build("sface", "int8").path), "sface ships with edge-app"),
+            (str(catalogue.build(None, "sface", "int8").path), "sface ships with edge-app"),
         ):
             await add(app, pilot, path)
             await until(lambda line=line: line in told(app), line)
@@ -213,7 +212,7 @@ async def test_a_model_without_maps_says_so_when_it_is_asked_to_explain(stage: S
 
 def copy_of_sface(home: Home, model_id: str) -> catalogue.Entry:
     """The shipped embedder under another name, as if the user had brought it."""
-    shipped = zoo.build("sface", "int8").path
+    shipped = catalogue.build(None, "sface", "int8").path
     card = replace(inspect(shipped).card, id=model_id)
     path = home.models_dir / f"{model_id}-int8.onnx"
     path.parent.mkdir(parents=True)

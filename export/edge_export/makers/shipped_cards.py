@@ -29,8 +29,9 @@ from edge_app.core.model_card import FALSE_MATCHES_BESIDE_FP32, ModelCard
 from edge_app.gallery.calibration import Thresholds
 from edge_app.inference import onnx_model
 from edge_app.inference.embedder import Embedder
+from edge_app.model_store.catalogue import builds
 from edge_app.model_store.open_detector import open_detector
-from edge_app.model_store.shipped import Entry, builds
+from edge_app.model_store.shipped import Entry
 from edge_export.graph.card import read_card, rewrite_card
 
 _FMR: Final = 1e-3
@@ -67,7 +68,7 @@ def fill_cards(
     """
     if (strangers is None) != (groups is None):
         raise UsageError("one of --strangers and --groups was given", expected="both or none")
-    entries = builds(model_id)
+    entries = builds(None, model_id)
     embedders = [Embedder(onnx_model.load(e.path, threads=1, sha256=e.sha256)) for e in entries]
     detector, crop = open_detector(threads=1), embedders[0].crop
     looks = look_at(people_in(folder), detector, crop, tick)

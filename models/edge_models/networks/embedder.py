@@ -18,7 +18,7 @@ from edge_app.core.types import Float32s, Pixels
 from edge_app.inference.detector import Detector
 from edge_app.inference.geometry import CROPS, align, prepare, to_input
 from edge_app.media.pictures import read_picture
-from edge_app.model_store import shipped as zoo
+from edge_app.model_store import catalogue
 from edge_app.model_store.open_detector import open_detector
 from edge_models.data.folder import PictureFolder
 from edge_models.fitting.checkpoint import Checkpoint
@@ -73,7 +73,7 @@ def _create(name: str, weights: Path | None, pretrained: bool) -> Backbone:
         return create_backbone(name, weights=weights, pretrained=pretrained)
     if not pretrained:
         return SFaceBackbone(sface.SFace(), Source(sface.LICENCE, True, "random weights", ""))
-    path = weights or zoo.build(SFACE, "fp32").path
+    path = weights or catalogue.build(None, SFACE, "fp32").path
     source = Source(sface.LICENCE, True, "OpenCV Zoo, face_recognition_sface_2021dec", _SFACE_ORIGIN_SHA256)
     return SFaceBackbone(sface.load(path), source)
 
@@ -150,7 +150,7 @@ def _face(detector: Detector, pixels: Pixels, crop: str) -> Pixels | None:
 def check_served_alike(network: Backbone, crops: Pixels) -> None:
     """Raise ModelError unless SFace in torch and the shipped file in the runtime agree on these crops."""
     # The graph itself: the runtime's embedder clears dark and noisy crops first.
-    graph = zoo.load(SFACE)
+    graph = catalogue.open_shipped(SFACE)
     served = graph.run(to_input(crops, graph.card.input))[0].astype(np.float64)
     trained = embed(network, crops).astype(np.float64)
     cosines = (served * trained).sum(axis=1) / np.linalg.norm(served, axis=1) / np.linalg.norm(trained, axis=1)

@@ -8,7 +8,7 @@ from functools import cache
 
 from edge_app.core.model_card import OperatingPoint
 from edge_app.gallery import calibration
-from edge_app.model_store import shipped
+from edge_app.model_store import catalogue
 from edge_app.model_store.onnx_inspect import inspect
 from edge_app.system.data_folder import Home
 from tests.fuzz.harness import entry_point
@@ -22,7 +22,7 @@ def _calibrations():
 
 @cache
 def _card():
-    return replace(inspect(shipped.build("sface", "fp32").path).card, id="things")
+    return replace(inspect(catalogue.build(None, "sface", "fp32").path).card, id="things")
 
 
 @entry_point("json", _calibrations)

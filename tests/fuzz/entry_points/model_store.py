@@ -109,7 +109,7 @@ def _networks():
     return [
         with_metadata(by_hand.colour_classifier(), card_text),
         by_hand.network(tensors, [by_hand.node("Add", ["input", "w"], ["z"])]),
-        shipped.build("mtcnn-pnet", "fp32").path.read_bytes(),
+        catalogue.build(None, "mtcnn-pnet", "fp32").path.read_bytes(),
     ]
 
 
