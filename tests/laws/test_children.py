@@ -2,8 +2,6 @@
 
 import ast
 
-import pytest
-
 from tests.laws.test_layers import files
 
 
@@ -28,6 +26,6 @@ def test_the_law_tells_a_child_that_looks_around():
     assert not list(unsafe("run([sys.executable, '-P', '-c', code]); run([sys.executable, '-m', 'edge_app', 'x'])"))
 
 
-@pytest.mark.parametrize(("_room", "_inside", "text"), files())
-def test_every_child_leaves_the_current_folder_off_its_path(_room, _inside, text):
-    assert not list(unsafe(text))
+def test_every_child_leaves_the_current_folder_off_its_path():
+    found = {f"{room}/{inside}": list(unsafe(text)) for room, inside, text in files()}
+    assert {file: lines for file, lines in found.items() if lines} == {} and len(found) > 150
