@@ -28,14 +28,21 @@ class Health:
         self._frozen_after_s = frozen_after_s
         self._last: NDArray[np.uint8] | None = None
         self._same = 0
+        self._moved = False
         self._same_since_s = 0.0
         self._black_since_s: float | None = None
+
+    @property
+    def certain(self) -> bool:
+        """Whether the last picture was bright and unlike the one before: no start of a black or frozen stretch."""
+        return self._black_since_s is None and self._moved
 
     def judge(self, pixels: Pixels, time_s: float) -> Soundness:
         """Take in the next picture, (H, W, 3) uint8, that arrived at `time_s`, and say how the camera is."""
         step = max(1, min(pixels.shape[:2]) // 60)
         sample = pixels[::step, ::step].copy()
         same = self._last is not None and np.array_equal(sample, self._last)
+        self._moved = self._last is not None and not same
         self._last = sample
         self._same = self._same + 1 if same else 0
         if not same:

@@ -232,6 +232,8 @@ class LiveCamera:
             self._pace(frame, start_s)
             now_s = self._clock()
             sound = self._judge(health, frame, now_s)
+            if health.certain:  # a camera that is black again counts as sound until it had time to set its exposure
+                self._reopens = 0
             if sound == "sound":
                 unsound_since_s = None
             elif unsound_since_s is None:
@@ -266,7 +268,6 @@ class LiveCamera:
         message = f"{self.spec.name}: {_ADVICE[sound]}" if sound in _ADVICE else ""
         if state is CameraState.LIVE:
             self._failed_tries = 0
-            self._reopens = 0
         time_s = frame.time_s if self.spec.is_live else frame.time_s + self._loop_offset_s
         with self._changed:
             if self._stopping.is_set():

@@ -469,6 +469,36 @@ def test_the_back_off_starts_anew_after_sound_frames(nothing_leaks):
     assert fake.waits_s[:5] == [0.5, 1, 2, 0.5, 1]
 
 
+@pytest.mark.parametrize(
+    ("bright_in", "more_s"), [(None, [10, 20, 40, 80, 0]), (3, [10, 20, 2 - 30, 10 - 2, 20])], ids=["black", "recovers"]
+)
+def test_a_black_stream_is_opened_again_after_twice_the_time_each_time(bright_in, more_s, nothing_leaks):
+    """Up to sixteen times as long, from the start again once its pictures were sound."""
+    fake = FakeTime()
+    opened_s: list[float] = []
+    seven_times = threading.Event()
+
+    class Black(FakeSource):
+        def read(self) -> Frame | None:
+            fake.now_s += 1.0
+            self._index += 1
+            bright = len(opened_s) - 1 == bright_in and self._index < 2
+            return Frame(np.full((4, 4, 3), 90 + self._index if bright else 0, np.uint8), self._index, fake.now_s)
+
+    def opener(_: str) -> FakeSource:
+        opened_s.append(fake.now_s)
+        if len(opened_s) > 6:
+            seven_times.set()
+            return FakeSource([CameraError("that is enough")])
+        return Black([])
+
+    options = LiveOptions(reopen_after_s=10.0)
+    with LiveCamera("0", options, clock=fake.clock, wait=lambda _: time.sleep(0.01), opener=opener):
+        assert seven_times.wait(PATIENCE_S)
+    # It takes equally long to call the picture black each time; what is waited after that doubles.
+    assert np.diff(opened_s[:7], 2).tolist() == more_s
+
+
 def test_closing_while_waiting_for_a_retry_does_not_wait(nothing_leaks):
     def absent(_: str) -> IndexedSource:
         raise CameraError("camera 0 is not there")
