@@ -1,6 +1,6 @@
 """Breaks lines of the product one at a time, in a copy, and tells which breakages no test notices.
 
-Example: `python -m tests.mutants --seed 1 --lines 40`. Exit code 1 when one survives. For each mutant the quick tests
+Example: `python -m tests.mutants --seed 1 --lines 40`. Exit code 1 unless all are killed. For each mutant the quick tests
 that import its file run first, then the others of its room, until one fails.
 """
 
@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--named", action="store_true", help="the breakages of tests/mutants/named.py instead")
     parser.add_argument("--slow", action="store_true", help="run the slow tests too")
     parser.add_argument(
-        "--time-limit", type=float, default=300.0, metavar="S", help="seconds for the tests of one mutant"
+        "--time-limit", type=float, default=600.0, metavar="S", help="seconds for the tests of one mutant"
     )
     parser.add_argument("--list", action="store_true", help="only show what would be broken, and the tests for it")
     parser.add_argument("--pick", type=int, nargs="+", metavar="N", help="only these of the list, counted from 1")
@@ -62,7 +62,7 @@ def main() -> int:
                     f"{trial.by} fails on the unbroken code too: {trial.mutant.file}:{trial.mutant.line} is not judged"
                 )
         print(f"{len(trials)} mutants: " + ", ".join(f"{n} {verdict}" for verdict, n in sorted(counts.items())))
-    return 0 if args.list or counts["killed"] + counts["timed out"] == len(trials) else 1
+    return 0 if args.list or counts["killed"] == len(trials) else 1
 
 
 def _told(number: int, trial: Trial) -> list[str]:

@@ -44,7 +44,7 @@ class Copy:
     """A copy of the repository in a temporary folder."""
 
     root: Path
-    time_limit_s: float = 300.0
+    time_limit_s: float = 600.0
     slow: bool = False
     """Also the tests that `make test` leaves out."""
 
