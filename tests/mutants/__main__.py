@@ -1,6 +1,6 @@
 """Breaks lines of the product one at a time, in a copy, and tells which breakages no test notices.
 
-Example: `python -m tests.mutants --seed 1 --lines 40`. Exit code 1 unless all are killed. For each mutant the quick tests
+Example: `python -m tests.mutants --seed 1 --lines 40`. Exit code 1 unless all are killed. For each, the quick tests
 that import its file run first, then the others of its room, until one fails.
 """
 
