@@ -87,13 +87,11 @@ def run(args: Arguments) -> int:
     )
     result = recognizer.run(chosen, lambda part: options.warn(f"measuring {part}"))
     text = markdown(result)
-    files: dict[str, results.Content] = {"bench.json": json_bytes(result), "bench.md": f"{text}\n".encode()}
-    results.write_results(args.output, files | {"bench.png": lambda path: _plot(path, result)})
-    if args.json:
-        options.print_json(result)
-    else:
-        options.say_lines(text)
-    return 0
+    files: dict[str, results.Content] = {
+        "bench.md": f"{text}\n".encode(),
+        "bench.png": lambda path: _plot(path, result),
+    }
+    return results.deliver(args, "bench.json", result, lambda: options.say_lines(text), files)
 
 
 def _batches(args: Arguments) -> int:
@@ -106,18 +104,14 @@ def _batches(args: Arguments) -> int:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     rows = batchbench.measure(args.batches, args.rounds)
     result = {"machine": recognizer.machine() | {"load before": load}, "batches": rows}
-    results.write_results(args.output, {"batches.json": json_bytes(result)})
-    if args.json:
-        options.print_json(result)
-        return 0
     told: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         how = f"{row['workers']} at once, {row['threads']} thread{'s' if row['threads'] > 1 else ''} each"
         told.setdefault((row["file"], how), []).append(f"{row['ms']:.1f} ({row['cpu_ms']:.1f})")
     columns = ("network", "runs", *(f"{size} a run" for size in batchbench.SIZES))
     title = f"milliseconds for one picture (of processor time), {args.rounds} rounds, load before {load}"
-    options.show(options.table(title, columns, ((*key, *cells) for key, cells in told.items())))
-    return 0
+    table = options.table(title, columns, ((*key, *cells) for key, cells in told.items()))
+    return results.deliver(args, "batches.json", result, lambda: options.show(table))
 
 
 def _embedder_file(home: Home, named: str, settings: Settings) -> Path:
@@ -136,13 +130,7 @@ def _live(args: Arguments) -> int:
     if args.people is not None:
         return _identity(args, settings)
     result = live_loop.run(live_options(args, settings), lambda part: options.warn(f"measuring {part}"))
-    results.write_results(args.output, {"live.json": json_bytes(result)})
-    if args.json:
-        options.print_json(result)
-        return 0
-
-    options.say_lines(json_bytes(result).decode().rstrip())
-    return 0
+    return results.deliver(args, "live.json", result, lambda: options.say_lines(json_bytes(result).decode().rstrip()))
 
 
 def _identity(args: Arguments, settings: Settings) -> int:
@@ -162,13 +150,12 @@ def _identity(args: Arguments, settings: Settings) -> int:
         visits=args.visits,
     )
     result = identity.run(chosen, lambda part: options.warn(f"measuring {part}"))
-    results.write_results(args.output, {"identity.json": json_bytes(result)})
-    if args.json:
-        options.print_json(result)
-        return 0
-    for title, columns, rows in identity_tables(result):
-        options.show(options.table(title, columns, rows))
-    return 0
+
+    def tell() -> None:
+        for title, columns, rows in identity_tables(result):
+            options.show(options.table(title, columns, rows))
+
+    return results.deliver(args, "identity.json", result, tell)
 
 
 def identity_tables(result: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:

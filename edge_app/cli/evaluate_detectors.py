@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from edge_app.cli import options, results
+from edge_app.cli.evaluate_parts import open_embedder, pairs_of, settings_of, share_of
 from edge_app.cli.parameters import Arguments
 from edge_app.core.errors import UsageError
-from edge_app.system.files import json_bytes, json_ready
+from edge_app.system.files import json_ready
 
 _SMALLEST_PX = 16.0
 """Smallest face that both are asked for in crowds, unless --min-face says otherwise."""
@@ -24,28 +25,21 @@ def run(args: Arguments) -> int:
         raise UsageError("--pairs was given with --every", expected="every picture that the list names")
     results.make_folder(args.output)
     report = json_ready(_measure(args))
-    results.write_results(
-        args.output, {"detectors.json": json_bytes(report), "recall.png": lambda path: _plot(path, report)}
-    )
-    if args.json:
-        options.print_json(report)
-    else:
-        _tell(report)
-    return 0
+    plot: dict[str, results.Content] = {"recall.png": lambda path: _plot(path, report)}
+    return results.deliver(args, "detectors.json", report, lambda: _tell(report), plot)
 
 
 def _measure(args: Arguments) -> dict[str, Any]:
     from edge_app.accuracy import people_folder
     from edge_app.accuracy.detector_study import StudyOptions, study
     from edge_app.bench import recognizer
-    from edge_app.cli import evaluate
     from edge_app.inference.detector import DETECTORS, DetectorOptions
     from edge_app.media.folders import find_pictures
     from edge_app.model_store.open_detector import open_detector
     from edge_app.system.parallel import cores
 
-    home, chosen = evaluate.settings_of(args)
-    embedder, _ = evaluate.open_embedder(home, chosen)
+    home, chosen = settings_of(args)
+    embedder, _ = open_embedder(home, chosen)
     smallest = options.detector_options(args) or DetectorOptions(min_face_px=_SMALLEST_PX)
     threads = chosen.threads or cores()
     people = people_folder.people_in(args.folder)[:: args.every]
@@ -55,7 +49,7 @@ def _measure(args: Arguments) -> dict[str, Any]:
             people,
             {name: open_detector(name, smallest, threads=1) for name in DETECTORS},
             embedder,
-            pairs=evaluate.pairs_of(args),
+            pairs=pairs_of(args),
             grounds=find_pictures(args.grounds, recursive=True) if args.grounds else (),
             timed={name: open_detector(name, threads=threads) for name in DETECTORS},
             frames={"640x480, one face": recognizer.sample_frame().pixels},
@@ -90,8 +84,6 @@ def _tell(report: Mapping[str, Any]) -> None:
 
 
 def _totals(each: list[Mapping[str, Any]]) -> Any:
-    from edge_app.cli.evaluate import share_of
-
     yield "recall in crowds", *(share_of(one["crowd_recall"]) for one in each)
     yield "false alarms per crowd", *(f"{one['false_alarms']:.3f}" for one in each)
     if each[0]["empty_alarms"] is not None:

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from edge_app.cli import options, results
+from edge_app.cli.evaluate_parts import open_detector_of, open_embedder, settings_of, share_of
 from edge_app.cli.parameters import Arguments
 from edge_app.core.errors import UsageError
-from edge_app.system.files import json_bytes, json_ready
+from edge_app.system.files import json_ready
 
 
 def run(args: Arguments) -> int:
@@ -18,23 +19,17 @@ def run(args: Arguments) -> int:
         raise UsageError("--pairs was given with --tilt", expected="one of them")
     results.make_folder(args.output)
     report = json_ready(_measure(args))
-    results.write_results(args.output, {"tilt.json": json_bytes(report)})
-    if args.json:
-        options.print_json(report)
-    else:
-        _tell(report)
-    return 0
+    return results.deliver(args, "tilt.json", report, lambda: _tell(report))
 
 
 def _measure(args: Arguments) -> dict[str, Any]:
     from edge_app.accuracy import people_folder, tilt
-    from edge_app.cli import evaluate
     from edge_app.gallery.calibration import thresholds_of
 
-    home, chosen = evaluate.settings_of(args)
-    embedder, choice = evaluate.open_embedder(home, chosen)
+    home, chosen = settings_of(args)
+    embedder, choice = open_embedder(home, chosen)
     thresholds = thresholds_of(home, embedder.card, choice.entry.sha256)
-    detector = evaluate.open_detector_of(args, home, chosen.detector)
+    detector = open_detector_of(args, home, chosen.detector)
     people = people_folder.people_in(args.folder)
     if args.part != "all":
         people = tilt.part_of(people, tuned=args.part == "tuned")
@@ -55,7 +50,7 @@ def _tell(report: Mapping[str, Any]) -> None:
     rows = [
         (
             name,
-            _share(each["named"]),
+            share_of(each["named"], 1),
             f"{each['live']['value']:.1%}",
             f"{each['found']['value']:.1%}",
             f"{each['misnamed']}",
@@ -66,7 +61,3 @@ def _tell(report: Mapping[str, Any]) -> None:
     ]
     columns = ("pictures", "named", "as a live frame", "found", "wrong", "strangers named", "landmarks off")
     options.show(options.table("named by the app's rule; landmarks in eye distances, median", columns, rows))
-
-
-def _share(estimate: Mapping[str, Any]) -> str:
-    return f"{estimate['value']:.1%} ({estimate['low']:.1%} to {estimate['high']:.1%})"

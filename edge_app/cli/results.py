@@ -1,12 +1,14 @@
-"""Files that a command leaves in a folder of the user's."""
+"""Files that a command leaves in a folder of the user's, and its report."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from edge_app.cli import options
-from edge_app.system.files import make_private_folder, readable_os_errors
+from edge_app.cli.parameters import Arguments
+from edge_app.system.files import json_bytes, make_private_folder, readable_os_errors
 from edge_app.system.new_file import NewFiles, write_new
 
 Content = bytes | Callable[[Path], object]
@@ -39,6 +41,25 @@ def write_results(folder: Path | None, files: Mapping[str, Content]) -> None:
                 continue
             if got.name != name:
                 options.note(f"{folder / name} was there before: this one is {got.name}")
+
+
+def deliver(
+    args: Arguments,
+    name: str,
+    report: Mapping[str, Any],
+    tell: Callable[[], object],
+    files: Mapping[str, Content] | None = None,
+) -> int:
+    """Write a report as JSON, and the `files` beside it, into --output; print it, with --json as JSON, else `tell` it.
+
+    Gives the exit code, 0.
+    """
+    write_results(args.output, {name: json_bytes(report)} | dict(files or {}))
+    if args.json:
+        options.print_json(report)
+    else:
+        tell()
+    return 0
 
 
 def _bytes_of(content: bytes) -> Callable[[Path], object]:

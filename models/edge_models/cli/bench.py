@@ -5,7 +5,6 @@ from __future__ import annotations
 from edge_app.cli import options, results
 from edge_app.cli.parameters import Arguments
 from edge_app.core.errors import UsageError
-from edge_app.system.files import json_bytes
 from edge_models.classifier import serving_speed
 
 
@@ -27,13 +26,12 @@ def classifier(args: Arguments) -> int:
     process = [{"file": file.name} | serving_speed.process_cost(file) for file in args.classifier]
     result = {"machine": recognizer.machine() | {"threads": threads, "load before": load}, "one picture": rows}
     result |= {"process": process}
-    results.write_results(args.output, {"classifier.json": json_bytes(result)})
-    if args.json:
-        options.print_json(result)
-        return 0
-    told = [(row["who"], f"{row['ms']:.2f}", f"{row['times faster']:.2f}" if "met" in row else "") for row in rows]
-    columns = ("one picture, in turns", "median ms", "times as fast as timm (3 wanted)")
-    options.show(options.table(f"{threads} threads each, load before {load}", columns, told))
-    for each in process:
-        options.say(f"recognize one.jpg with {each['file']}: {each['recognize_s']:.2f} s, {each['peak_mb']:.0f} MB")
-    return 0
+
+    def tell() -> None:
+        told = [(row["who"], f"{row['ms']:.2f}", f"{row['times faster']:.2f}" if "met" in row else "") for row in rows]
+        columns = ("one picture, in turns", "median ms", "times as fast as timm (3 wanted)")
+        options.show(options.table(f"{threads} threads each, load before {load}", columns, told))
+        for each in process:
+            options.say(f"recognize one.jpg with {each['file']}: {each['recognize_s']:.2f} s, {each['peak_mb']:.0f} MB")
+
+    return results.deliver(args, "classifier.json", result, tell)
