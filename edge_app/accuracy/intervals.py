@@ -64,6 +64,40 @@ def wilson(successes: float, trials: int, confidence: float = CONFIDENCE) -> Est
     return Estimate(share, low, high, trials)
 
 
+def clopper_pearson(successes: int, trials: int, confidence: float = CONFIDENCE) -> Estimate:
+    """Return a proportion with its exact interval (Clopper and Pearson 1934), as ISO/IEC 30107-3 wants of attacks.
+
+    `trials` of 0 gives NaN with the interval [0, 1]. Raises ValueError unless 0 <= successes <= trials.
+    """
+    if not 0 <= successes <= trials:
+        raise ValueError(f"found {successes} successes in {trials} trials, expected 0 <= successes <= trials")
+    if trials == 0:
+        return Estimate(math.nan, 0.0, 1.0, 0)
+    tail = (1 - confidence) / 2
+    low = 0.0 if successes == 0 else _bisect(lambda p: 1 - _at_most(successes - 1, trials, p) < tail)
+    high = 1.0 if successes == trials else _bisect(lambda p: _at_most(successes, trials, p) > tail)
+    return Estimate(successes / trials, low, high, trials)
+
+
+def _at_most(successes: int, trials: int, share: float) -> float:
+    """Probability of so many successes or fewer."""
+    logs = (
+        math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
+        + k * math.log(share) + (trials - k) * math.log1p(-share)
+        for k in range(successes + 1)
+    )  # fmt: skip
+    return math.fsum(math.exp(one) for one in logs)
+
+
+def _bisect(below: Callable[[float], bool]) -> float:
+    """The share in (0, 1) up to which `below` holds."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if below(middle) else (low, middle)
+    return (low + high) / 2
+
+
 def bootstrap(
     statistic: Statistic, identities: int, *, rounds: int = 1000, seed: int = 0, confidence: float = CONFIDENCE
 ) -> Estimate:

@@ -19,7 +19,7 @@ PROGRAM: Final = "edge-app"
 COMPLETE_VARIABLE: Final = "_EDGE_APP_COMPLETE"
 """Where a shell says that it wants completions; the name that click gives it."""
 
-_MODULES: Final[Mapping[str, str]] = {"verify": "watch", "cameras": "watch"}
+_MODULES: Final[Mapping[str, str]] = {"cameras": "watch"}
 """Modules of this package that hold a command of another name."""
 TRAINING_SIDE: Final = ("train", "export")
 """Commands that models/ and export/ bring, as entry points of the group `edge_app.commands`."""

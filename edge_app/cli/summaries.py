@@ -11,7 +11,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "enroll": "learn a person or a thing from a couple of pictures, or a folder of them",
     "recognize": "say who, or what, is on pictures, in folders of pictures, in video files",
     "watch": "tell who comes and goes, without an interface: for services and scripts",
-    "verify": "wait for one person; exit code 0 when recognized, 1 when not in time, 2 when nobody has that name",
+    "verify": "wait for one person, and ask for movements that a photo cannot make; answers by exit code",
     "cameras": "list the cameras with their formats and measured frame rate, and choose one",
     "gallery": "list, show, rename, forget, re-enroll and import people and things",
     "calibrate": "find out on your own pictures how alike strangers are, and set the thresholds by it",

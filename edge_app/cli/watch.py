@@ -1,4 +1,4 @@
-"""The commands `watch`, `verify` and `cameras`."""
+"""The commands `watch` and `cameras`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edge_app.notify.outlets import OutletOptions
     from edge_app.system.settings import Settings
 
-_SOURCE_HELP = "camera number or device, picture, video, folder, http or rtsp address, or 'sample'"
+SOURCE_HELP = "camera number or device, picture, video, folder, http or rtsp address, or 'sample'"
 _FIRST = "first"
 
 
@@ -30,7 +30,7 @@ def command() -> Command:
         run_watch,
         example="edge-app watch 0 --json --on-unknown 'notify-send Stranger'",
         params=[
-            Argument("source", "SOURCE", f"{_SOURCE_HELP} (default: see `cameras --use`)", required=False),
+            Argument("source", "SOURCE", f"{SOURCE_HELP} (default: see `cameras --use`)", required=False),
             options.json_flag(),
             Option("--realtime", kind=bool, help="play a video at its own speed, not as fast as it goes"),
             *output.model_options(),
@@ -57,20 +57,6 @@ def command() -> Command:
     )  # fmt: skip
 
 
-def verify_command() -> Command:
-    return Command(
-        "verify",
-        run_verify,
-        example="edge-app verify 'Ada Lovelace' --source 0 --timeout 10",
-        params=[
-            Argument("name", "NAME", "who is waited for, as enrolled", complete=options.enrolled_names),
-            Option("--source", metavar="SOURCE", help=f"{_SOURCE_HELP} (default: see `cameras --use`)"),
-            Option("--timeout", kind=float, default=10.0, metavar="S", help="seconds to look (default 10)"),
-            *options.recognition(),
-        ],
-    )
-
-
 def cameras_command() -> Command:
     return Command(
         "cameras",
@@ -93,7 +79,7 @@ def run_watch(args: Arguments) -> int:
     with Stop() as stop, Outlets(_outlets(args), options.warn) as outlets:
         session = output.open_chosen(args)
         output.tell_of(session)
-        source = _source(args.source, session.settings)
+        source = source_of(args.source, session.settings)
         with closing(watch(session, source, stop, options.warn, realtime=args.realtime)) as events:
             for event in events:
                 outlets.take(event)
@@ -102,15 +88,6 @@ def run_watch(args: Arguments) -> int:
                 else:
                     options.say(*_line(event))
     return stop.exit_code
-
-
-def run_verify(args: Arguments) -> int:
-    """Answer by exit code alone."""
-    from edge_app.notify.watcher import is_seen
-
-    session = options.people(args)
-    source = _source(args.source, session.settings)
-    return 0 if is_seen(session, args.name, source, args.timeout, options.warn) else 1
 
 
 def run_cameras(args: Arguments) -> int:
@@ -162,7 +139,7 @@ def _outlets(args: Arguments) -> OutletOptions:
     )
 
 
-def _source(given: str | None, settings: Settings) -> str:
+def source_of(given: str | None, settings: Settings) -> str:
     """What to open: the argument, the remembered choice, or the first camera."""
     from edge_app.media.cameras import list_cameras
 

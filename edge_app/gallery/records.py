@@ -35,6 +35,9 @@ SPOILED: Final = (ValueError, TypeError, KeyError, IndexError, OverflowError, Re
 """What decoding a damaged record raises."""
 
 
+MOST_FAILURES: Final = 1_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is known of an identity besides its name."""
@@ -43,6 +46,10 @@ class Facts:
     """Unix time of the last sighting; None: never seen."""
     consents: tuple[tuple[float, str], ...] = ()
     """Unix times and words of the consents that were noted at enrollment."""
+    failures: int = 0
+    """Logins in this name that failed since the last that did not."""
+    failed_s: float = 0.0
+    """Unix time of the last of them."""
 
 
 def encode_name(name: str, *, ignored: bool = False) -> bytes:
@@ -69,14 +76,21 @@ def decode_name(record: bytes) -> tuple[str, bool]:
 
 
 def encode_facts(facts: Facts) -> bytes:
-    return json.dumps({"last_seen_s": facts.last_seen_s, "consents": facts.consents}).encode()
+    plain: dict[str, object] = {"last_seen_s": facts.last_seen_s, "consents": facts.consents}
+    if facts.failures:
+        plain |= {"failures": facts.failures, "failed_s": facts.failed_s}
+    return json.dumps(plain).encode()
 
 
 def decode_facts(record: bytes) -> Facts:
     plain = json.loads(record)
     seen = plain["last_seen_s"]
     consents = tuple((valid_time(time_s), _text(words)) for time_s, words in plain["consents"])
-    return Facts(None if seen is None else valid_time(seen), consents)
+    failures = plain.get("failures", 0)
+    if type(failures) is not int or not 0 <= failures <= MOST_FAILURES:
+        raise ValueError("a number of failures that is none")
+    failed_s = valid_time(plain.get("failed_s", 0.0))
+    return Facts(None if seen is None else valid_time(seen), consents, failures, failed_s)
 
 
 def encode_shot(template: Template) -> bytes:

@@ -317,7 +317,7 @@ class Vault:
                 held = records.decode_facts(sealer.open("identity.facts", (number,), row[2]))
                 seen = [at for at in (held.last_seen_s, person.facts.last_seen_s) if at is not None]
                 consents = held.consents + tuple(c for c in person.facts.consents if c not in held.consents)
-                facts = Facts(max(seen, default=None), consents)
+                facts = replace(held, last_seen_s=max(seen, default=None), consents=consents)
             _write_facts(db, sealer, number, facts)
             for shot in person.shots:
                 model = _model_key(db, shot.template.embedding)
@@ -411,6 +411,18 @@ class Vault:
     def last_seen(self, name: str) -> float | None:
         """Unix time of the last sighting, None for never. Raises GalleryError when the name is absent."""
         return self.person(name).facts.last_seen_s
+
+    def note_attempt(self, name: str, *, passed: bool) -> None:
+        """Count a login that failed, or forget those before one that did not."""
+        with self._file.writing() as db, self._sound():
+            sealer = self._sealer(db)
+            number, _ = _find(db, sealer, name)
+            [row] = db.execute("SELECT facts FROM identity WHERE id = ?", (number,)).fetchone()
+            held = records.decode_facts(sealer.open("identity.facts", (number,), row))
+            failures = 0 if passed else min(held.failures + 1, records.MOST_FAILURES)
+            at = 0.0 if passed else records.valid_time(self._clock())
+            if (failures, at) != (held.failures, held.failed_s):
+                _write_facts(db, sealer, number, replace(held, failures=failures, failed_s=at))
 
     def note(self, happening: Literal["export", "login"], name: str | None = None, templates: int = 0) -> None:
         """Add a line to the audit trail: an export, or a recognition that let somebody in."""

@@ -6,15 +6,12 @@ import queue
 import signal
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
-from edge_app.core.errors import EdgeError, UsageError
-from edge_app.core.names import valid_name
-from edge_app.core.suggest import did_you_mean
+from edge_app.core.errors import EdgeError
 from edge_app.core.types import Frame, Match
 from edge_app.live.events import EventName, LiveEvent
 from edge_app.live.update import Update, WorkerOptions
@@ -23,7 +20,6 @@ from edge_app.media.live_camera import CameraState, CameraStatus, LiveOptions
 from edge_app.media.pictures import read_picture
 from edge_app.media.source_spec import parse_source
 from edge_app.notify.hooks import Report
-from edge_app.recognition.faces import PeopleSession
 from edge_app.recognition.session import Session
 
 _POLL_S: Final = 0.2
@@ -92,10 +88,10 @@ def watch(
     if session.look_for.is_people and (spec := parse_source(source)).kind == "picture":
         yield from _in_a_picture(session, Path(spec.target), report)
         return
-    updates: queue.SimpleQueue[_News] = queue.SimpleQueue()
+    updates: queue.SimpleQueue[News] = queue.SimpleQueue()
     options = WorkerOptions(camera=LiveOptions(realtime=realtime), until_end=True)
-    troubles = _Troubles(report)
-    with Worker(session, source, lambda update: updates.put(_News.of(update)), options) as worker:
+    troubles = Troubles(report)
+    with Worker(session, source, lambda update: updates.put(News.of(update)), options) as worker:
         while stop.number is None and (deadline_s is None or time.monotonic() < deadline_s):
             over = worker.join(_POLL_S if troubles.is_ended else 0)
             try:
@@ -123,7 +119,7 @@ def _in_a_picture(session: Session, path: Path, report: Report) -> Iterator[Live
 
 
 @dataclass(frozen=True, slots=True)
-class _News:
+class News:
     """An `Update` without its pixels: these must not pile up behind a slow reader."""
 
     events: tuple[LiveEvent, ...]
@@ -135,7 +131,7 @@ class _News:
         return cls(update.events, update.status, update.trouble)
 
 
-class _Troubles:
+class Troubles:
     """Tells each trouble once."""
 
     def __init__(self, report: Report) -> None:
@@ -148,7 +144,7 @@ class _Troubles:
         """Whether the source is over; a last frame may still be looked at."""
         return self._status.state is CameraState.ENDED
 
-    def note(self, news: _News) -> None:
+    def note(self, news: News) -> None:
         """Report what is wrong with the source, when its state changes, or with the loop."""
         before, self._status = self._status.state, news.status
         if news.status.state is not before and news.status.state in _PROBLEMS:
@@ -163,20 +159,3 @@ class _Troubles:
             raise self._status.error
         if self._trouble:
             raise EdgeError(self._trouble)
-
-
-def is_seen(bench: PeopleSession, name: str, source: str, timeout_s: float, report: Report) -> bool:
-    """Wait until the person of that name is recognized; False when that did not happen in time, or a signal came.
-
-    Raises UsageError when nobody of that name is enrolled, or `timeout_s` is not a positive number of seconds.
-    """
-    if not 0 < timeout_s < float("inf"):
-        raise UsageError(f"the time-out is {timeout_s} s", expected="more than 0")
-    name = valid_name(name)
-    names = bench.vault.names(bench.recognizer.embedder.model_id)
-    if name not in names:
-        remedy = did_you_mean(name, names, "`edge-app gallery list` shows the names")
-        raise UsageError(f"nobody named {name!r} is enrolled", remedy=remedy)
-    deadline_s = time.monotonic() + timeout_s
-    with Stop() as stop, closing(watch(bench, source, stop, report, deadline_s=deadline_s)) as events:
-        return any(event.event == "recognized" and event.name == name for event in events)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge_app.core.errors import ModelError
 from edge_app.core.model_card import ModelCard
 from edge_app.core.task import LookFor, Task, Words
-from edge_app.core.types import Face, Finding, Float32s, Frame, Heatmap, Pixels, Seen
+from edge_app.core.types import Classification, Face, Finding, Float32s, Frame, Heatmap, Pixels, Seen
 from edge_app.inference.classifier import Classifier
 from edge_app.inference.geometry import CROPS, align, crop_named, face_area, seen_area, similarity_transform
 from edge_app.system.timing import Stopwatch
@@ -71,6 +71,10 @@ class ClassRecognizer:
         findings = tuple(self._judge(cut, explain) for cut in cuts)
         watch.lap("classify")
         return Seen(frame, findings, watch.timings_ms())
+
+    def judge(self, pixels: Pixels, face: Face) -> Classification:
+        """Judge one face that was found in (H, W, 3) uint8 RGB pixels."""
+        return self.classifier.classify([self._face(pixels, face).pixels])[0]
 
     def _cuts(self, frame: Frame, any_way_up: bool) -> list[_Cut]:
         width, height = frame.size_px

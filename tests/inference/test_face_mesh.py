@@ -12,7 +12,8 @@ from edge_app.core.errors import ModelError
 from edge_app.core.types import Face
 from edge_app.inference.face_mesh import LEFT_EYE, RIGHT_EYE, FaceMesh, turn_between, unlike_a_plane
 from edge_app.media.pictures import read_picture
-from edge_app.model_store import fingerprint, shipped
+from edge_app.model_store import fingerprint
+from edge_app.model_store.catalogue import open_shipped
 from edge_app.model_store.open_detector import open_detector
 
 NOSE, LIPS = 1, (61, 291)
@@ -27,7 +28,7 @@ def portraits() -> list[tuple[np.ndarray, Face]]:
 
 @pytest.fixture(scope="module")
 def mesh() -> FaceMesh:
-    return FaceMesh(shipped.load("face-mesh", threads=1))
+    return FaceMesh(open_shipped("face-mesh", threads=1))
 
 
 def turned(points: np.ndarray, yaw: float, pitch: float, roll: float) -> np.ndarray:
@@ -93,4 +94,4 @@ def test_a_mirrored_face_turns_the_other_way_and_a_tilted_one_rolls(portraits, m
 
 def test_another_network_is_refused():
     with pytest.raises(ModelError, match="expected face-mesh"):
-        FaceMesh(shipped.load("mtcnn-onet", threads=1))
+        FaceMesh(open_shipped("mtcnn-onet", threads=1))
