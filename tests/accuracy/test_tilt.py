@@ -7,10 +7,10 @@ import pytest
 from edge_app.accuracy import tilt
 from edge_app.accuracy.tilt import HARDSHIPS, TiltOptions, part_of, steps, study
 from edge_app.core.errors import MediaError
-from edge_app.core.model_card import OperatingPoint
 from edge_app.core.types import Embedding, Face
 from edge_app.gallery.calibration import Thresholds
 from edge_app.media.pictures import write_picture
+from tests.fakes import points
 
 MARKS = np.array([[80, 70], [120, 72], [101, 95], [85, 120], [117, 121]], np.float32)
 COLOURS = np.array([[250, 10, 10], [10, 250, 10], [10, 10, 250], [250, 250, 10], [10, 250, 250]])
@@ -96,9 +96,7 @@ def folder(tmp_path):
     return people
 
 
-THRESHOLDS = Thresholds(
-    tuple(OperatingPoint(fmr, t, 10_000, n) for n in (1, 2) for fmr, t in ((1e-2, 0.3), (1e-3, 0.4), (1e-4, 0.5))), None
-)
+THRESHOLDS = Thresholds(points((1e-2, 0.3), (1e-3, 0.4), (1e-4, 0.5), pairs=10_000), None)
 
 
 def test_planted_answers_are_counted(folder):

@@ -10,7 +10,8 @@ import pytest
 
 from edge_app.core.cohort import Cohort, stored_centres
 from edge_app.core.errors import ModelError
-from edge_app.core.model_card import InputSpec, ModelCard, OperatingPoint
+from edge_app.core.model_card import ModelCard
+from tests.fakes import embedder_card, points
 
 
 def unit(rows):
@@ -24,22 +25,8 @@ def made(**changes):
 
 
 def card(cohort, size=8):
-    return ModelCard(
-        id="m",
-        task="face-embedding",
-        family="embedding",
-        input=InputSpec("input", 112, 112),
-        outputs=("embedding",),
-        precision="fp32",
-        licence="CC0-1.0",
-        commercial_use=True,
-        origin="made up",
-        origin_sha256="0" * 64,
-        crop="arcface-112",
-        embedding_size=size,
-        operating_points=(OperatingPoint(0.01, 0.3, 1000, 1, True), OperatingPoint(0.001, 0.4, 1000, 1, True)),
-        cohort=cohort,
-    )
+    told = points((0.01, 0.3), (0.001, 0.4), templates=(1,), evened=True)
+    return embedder_card(embedding_size=size, operating_points=told, cohort=cohort)
 
 
 def test_excess_is_the_weighted_mean_and_spread_of_the_nearest_centres():

@@ -12,31 +12,24 @@ import pytest
 
 from edge_app.core.cohort import Cohort, stored_centres
 from edge_app.core.errors import EdgeError
-from edge_app.core.model_card import InputSpec, ModelCard, OperatingPoint
+from edge_app.core.model_card import InputSpec
 from edge_app.gallery import calibration
 from edge_app.system.files import write_private
+from tests.fakes import embedder_card, points
 
-CARD = ModelCard(
-    id="m",
+CARD = embedder_card(
     task="image-embedding",
-    family="embedding",
     input=InputSpec("input", 32, 32),
-    outputs=("embedding",),
-    precision="fp32",
-    licence="CC0-1.0",
-    commercial_use=True,
-    origin="made up",
-    origin_sha256="0" * 64,
     crop="centre-1",
     embedding_size=16,
-    operating_points=(OperatingPoint(0.01, 0.5, 1000),),
+    operating_points=points((0.01, 0.5), templates=(1,)),
 )
 
 
 def test_calibrated_points_take_the_place_of_the_cards_for_that_file_alone(home):
     assert calibration.points_of(home, CARD, "a" * 64) == CARD.operating_points
-    points = (OperatingPoint(0.01, 0.4, 1000), OperatingPoint(0.001, 0.5, 1000))
-    made = calibration.Calibration("m", "a" * 64, 24, 120, points)
+    measured = points((0.01, 0.4), (0.001, 0.5), templates=(1,))
+    made = calibration.Calibration("m", "a" * 64, 24, 120, measured)
     calibration.save(home, [made], 1.0)
     assert calibration.points_of(home, CARD, "a" * 64) == made.points
     assert calibration.points_of(home, CARD, "b" * 64) == CARD.operating_points
@@ -78,7 +71,7 @@ def cohort(**changes):
     return replace(whole, **changes)
 
 
-EVENED = (OperatingPoint(0.01, 0.4, 1000, 1, True), OperatingPoint(0.001, 0.5, 1000, 1, True))
+EVENED = points((0.01, 0.4), (0.001, 0.5), templates=(1,), evened=True)
 
 
 def test_thresholds_come_with_the_cohort_that_they_were_measured_with(home):

@@ -15,26 +15,14 @@ import pytest
 
 from edge_app.cli import main
 from edge_app.core.errors import EdgeError, UsageError
-from edge_app.core.model_card import InputSpec, ModelCard
+from edge_app.core.model_card import InputSpec
 from edge_app.core.types import Embedding
 from edge_app.gallery import import_encodings as importing
 from edge_app.gallery.import_encodings import import_encodings, read_encodings
 from edge_app.gallery.storage import Vault
+from tests.fakes import embedder_card
 
-CARD = ModelCard(
-    id="m",
-    task="face-embedding",
-    family="embedding",
-    input=InputSpec("input", 150, 150),
-    outputs=("embedding",),
-    precision="fp32",
-    licence="CC0-1.0",
-    commercial_use=True,
-    origin="made up",
-    origin_sha256="0" * 64,
-    crop="dlib-150",
-    embedding_size=4,
-)
+CARD = embedder_card(input=InputSpec("input", 150, 150), crop="dlib-150", embedding_size=4)
 RNG = np.random.default_rng(0)
 ROWS = RNG.normal(size=(3, 4))
 

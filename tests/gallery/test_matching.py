@@ -11,12 +11,9 @@ from edge_app.core.errors import GalleryError, UsageError
 from edge_app.core.model_card import OperatingPoint
 from edge_app.core.types import Embedding, Identity, Match, Quality, Template
 from edge_app.gallery.matching import Gallery, MatchRule, looks_like_nobody_can_tell, rule_for
+from tests.fakes import points
 
-POINTS = tuple(
-    OperatingPoint(fmr, threshold, 1_000_000, templates)
-    for templates, shift in ((1, 0.0), (2, 0.01))
-    for fmr, threshold in ((1e-2, 0.30 + shift), (1e-3, 0.36 + shift), (1e-4, 0.42 + shift), (1e-5, 0.47 + shift))
-)
+POINTS = points((1e-2, 0.30), (1e-3, 0.36), (1e-4, 0.42), (1e-5, 0.47), shift=0.01, pairs=1_000_000)
 
 
 def at(degrees, model="m"):
@@ -172,11 +169,7 @@ def unit(rows):
     return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
 
-EVENED = tuple(
-    OperatingPoint(fmr, threshold + (templates - 1) * 0.01, 10**6, templates, True)
-    for templates in (1, 2)
-    for fmr, threshold in ((1e-1, 0.2), (1e-2, 0.3), (1e-3, 0.4), (1e-4, 0.5))
-)
+EVENED = points((1e-1, 0.2), (1e-2, 0.3), (1e-3, 0.4), (1e-4, 0.5), shift=0.01, pairs=10**6, evened=True)
 
 
 def cohort(**changes):

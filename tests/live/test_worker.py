@@ -18,7 +18,6 @@ from edge_app.bench import live_loop
 from edge_app.cli.bench import live_options
 from edge_app.cli.commands import parse
 from edge_app.core.errors import EdgeError, GalleryError, MediaError, UsageError
-from edge_app.core.model_card import InputSpec, ModelCard, OperatingPoint
 from edge_app.core.task import PEOPLE, LookFor, Task
 from edge_app.core.types import Embedding, Finding, Frame, Match, Quality, Seen, Template
 from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot
@@ -59,6 +58,7 @@ from edge_app.recognition.session import Session
 from edge_app.recognition.things import ThingSession
 from edge_app.system.data_folder import Home
 from edge_app.system.settings import Settings
+from tests.fakes import embedder_card, points
 from tests.model_store.planted import install
 
 RED, GREEN, BLUE = 0, 1, 2
@@ -92,21 +92,7 @@ def find_squares(pixels: np.ndarray, _options: object):
 class ColourModel:
     """Embeds a crop as its mean colour."""
 
-    card = ModelCard(
-        id="colour",
-        task="face-embedding",
-        family="embedding",
-        input=InputSpec("x", 112, 112),
-        outputs=("y",),
-        precision="fp32",
-        licence="CC0-1.0",
-        commercial_use=True,
-        origin="made up",
-        origin_sha256="0" * 64,
-        crop="arcface-112",
-        embedding_size=3,
-        operating_points=tuple(OperatingPoint(f, t, 1000, n) for n in (1, 2) for f, t in ((1e-1, 0.5), (1e-3, 0.7))),
-    )
+    card = embedder_card(id="colour", embedding_size=3, operating_points=points((1e-1, 0.5), (1e-3, 0.7)))
 
     def run(self, batch):
         return (batch.mean(axis=(2, 3)) + 1e-3,)

@@ -21,12 +21,9 @@ from edge_app.gallery.kept_pictures import kept_picture
 from edge_app.media.pictures import write_picture
 from edge_app.recognition.open_session import open_people, open_things
 from edge_app.system.settings import Settings
+from tests.fakes import points
 
-POINTS = tuple(
-    OperatingPoint(fmr, threshold, 10_000, templates)
-    for templates in (1, 2)
-    for fmr, threshold in ((1e-1, 0.3), (1e-2, 0.5), (1e-3, 0.7))
-)
+POINTS = points((1e-1, 0.3), (1e-2, 0.5), (1e-3, 0.7), pairs=10_000)
 
 
 def blocks(path, **changes):

@@ -11,7 +11,6 @@ import pytest
 from textual.widgets import DataTable, Input, OptionList
 
 from edge_app.core.errors import ModelError
-from edge_app.core.model_card import OperatingPoint
 from edge_app.core.task import LookFor, Task
 from edge_app.core.types import Classification, ClassScore, Embedding, Finding, Frame, Heatmap, Seen
 from edge_app.gallery.enrollment import EnrollOptions, Shot
@@ -35,11 +34,12 @@ from edge_app.tui.screens.enroll_person import EnrollScreen
 from edge_app.tui.screens.enroll_thing import ThingScreen
 from edge_app.tui.screens.live import LiveScreen
 from edge_app.tui.screens.models import ModelsScreen
+from tests.fakes import points
 from tests.tui.stage import OBAMA_ALONE, HalfReader, Stage, ThingDouble, classifier_card, clip_frame, until
 
 SIZE = (100, 30)
 HALVES = classifier_card("halves", licence="research only", commercial_use=False)
-POINTS = tuple(OperatingPoint(f, t, 1000, n) for n in (1, 2) for f, t in ((1e-1, 0.5), (1e-3, 0.7)))
+POINTS = points((1e-1, 0.5), (1e-3, 0.7))
 THINGS = replace(
     classifier_card("objects", outputs=("embedding",), embedding_size=4, operating_points=POINTS),
     task="image-embedding",

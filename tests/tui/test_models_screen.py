@@ -14,7 +14,6 @@ from textual.widgets import DataTable, Input, Static
 
 from edge_app.cli.parameters import Arguments
 from edge_app.cli.tui import desk_of
-from edge_app.core.model_card import OperatingPoint
 from edge_app.core.task import LookFor, Task
 from edge_app.gallery import calibration
 from edge_app.gallery.calibration import Calibration
@@ -30,11 +29,13 @@ from edge_app.tui.screens.enroll_thing import ThingScreen
 from edge_app.tui.screens.live import LiveScreen
 from edge_app.tui.screens.models import ModelsScreen
 from edge_app.tui.screens.people import PeopleScreen
+from tests.fakes import points
 from tests.model_store.planted import colour_card, install, plain, write_colours
 from tests.recognition.test_things import blocks, on_desk, thing
 from tests.tui.stage import Stage, until
 
 SIZE = (110, 32)
+SHIPPED = len(catalogue.catalogue(None))
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
 
@@ -153,7 +154,7 @@ async def test_what_is_no_model_is_refused_in_a_line_and_the_app_goes_on(stage: 
     (tmp_path / "notes.onnx").write_text("what to buy: milk\n" * 30)
     app = real_app(stage)
     async with app.run_test(size=SIZE, notifications=True) as pilot:
-        await models_of(app, pilot, 6)
+        await models_of(app, pilot, SHIPPED)
         for path, line in (
             (str(tmp_path / "gone.onnx"), "No such file"),
             (str(tmp_path / "notes.onnx"), "notes.onnx is not an ONNX file"),
@@ -173,9 +174,11 @@ async def test_a_classifier_is_added_used_explained_and_removed_while_in_use(sta
     path = write_colours(tmp_path / "colours.onnx", colour_card())
     app = real_app(stage)
     async with app.run_test(size=SIZE, notifications=True) as pilot:
-        screen = await models_of(app, pilot, 6)
+        screen = await models_of(app, pilot, SHIPPED)
         await add(app, pilot, str(path))
-        await until(lambda: len(screen._lines) == 7 and "red, green, blue" in words(app, "#card"), "its card", 40)
+        await until(
+            lambda: len(screen._lines) == SHIPPED + 1 and "red, green, blue" in words(app, "#card"), "its card", 40
+        )
         await pilot.press("enter")
         await until(lambda: stage.home.settings().model == "colours", "it is in use, and stays so")
         await pilot.press("escape")
@@ -191,7 +194,7 @@ async def test_a_classifier_is_added_used_explained_and_removed_while_in_use(sta
         await shows(stage, plain(GREEN, 480, 640), lambda: evidence in words(app, "#notice"), "the evidence")
         await app.apply(threads=1)
         await until(lambda: stage.workers[-1].mode.explaining, "a fresh worker explains as well")
-        screen = await models_of(app, pilot, 7)
+        screen = await models_of(app, pilot, SHIPPED + 1)
         await put_cursor(app, screen, "colours")
         await confirm(app, pilot, "delete")
         await until(lambda: "colours is removed" in told(app), "it is removed")
@@ -224,14 +227,14 @@ def copy_of_sface(home: Home, model_id: str) -> catalogue.Entry:
 
 async def test_the_user_s_own_embedder_is_used_calibrated_and_removed_while_in_use(stage: Stage) -> None:
     entry = copy_of_sface(stage.home, "mine")
-    own = (OperatingPoint(1e-2, 0.71, 4321, 1), OperatingPoint(1e-3, 0.83, 4321, 1))
+    own = points((1e-2, 0.71), (1e-3, 0.83), templates=(1,), pairs=4321)
     calibration.save(stage.home, [Calibration("mine", entry.sha256, 20, 100, own)], 0.0)
     stage.settings = replace(Settings(), embedder="mine")
     stage.home.change_settings(**asdict(stage.settings))
     stage.precision = "auto"
     app = real_app(stage)
     async with app.run_test(size=SIZE, notifications=True) as pilot:
-        screen = await models_of(app, pilot, 7)
+        screen = await models_of(app, pilot, SHIPPED + 1)
         [line] = [line for line in screen._lines if line.model_id == "mine"]
         assert line.in_use and line.points == own and line.calibrated
         assert line.threshold == app.worker.people.recognizer.rule.threshold
@@ -250,18 +253,18 @@ async def test_a_damaged_model_is_told_and_can_be_removed(stage: Stage) -> None:
     (stage.home.models_dir / "blocks-fp32.onnx").write_bytes(b"\x00" * 100)
     app = real_app(stage)
     async with app.run_test(size=SIZE, notifications=True) as pilot:
-        screen = await models_of(app, pilot, 7)
+        screen = await models_of(app, pilot, SHIPPED + 1)
         row = [line.model_id for line in screen._lines].index("blocks")
         screen.query_one(DataTable).move_cursor(row=row)
         await until(lambda: "not an ONNX file" in words(app, "#card"), "what is wrong with it")
         await confirm(app, pilot, "delete")
-        await until(lambda: len(screen._lines) == 6, "it is gone")
+        await until(lambda: len(screen._lines) == SHIPPED, "it is gone")
 
 
 async def test_the_title_of_the_models_is_whole_in_a_small_terminal(stage: Stage) -> None:
     app = real_app(stage)
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
-        screen = await models_of(app, pilot, 6)
+        screen = await models_of(app, pilot, SHIPPED)
         said = words(app, "#title")
         await until(lambda: screen.query_one("#title").size.height * 80 >= len(said), "there is room for it")
 
@@ -270,7 +273,7 @@ async def test_an_embedder_that_nobody_calibrated_is_not_used_and_says_what_to_d
     blocks(stage.home.models_dir / "blocks-fp32.onnx", operating_points=())
     app = real_app(stage)
     async with app.run_test(size=SIZE, notifications=True) as pilot:
-        screen = await models_of(app, pilot, 7)
+        screen = await models_of(app, pilot, SHIPPED + 1)
         await put_cursor(app, screen, "blocks")
         assert "no operating points" in words(app, "#plot")
         await pilot.press("enter")

@@ -6,17 +6,24 @@ import json
 from dataclasses import asdict, replace
 from functools import cache
 
-from edge_app.core.model_card import OperatingPoint
 from edge_app.gallery import calibration
 from edge_app.model_store import catalogue
 from edge_app.model_store.onnx_inspect import inspect
 from edge_app.system.data_folder import Home
+from tests.fakes import points
 from tests.fuzz.harness import entry_point
 
 
 def _calibrations():
-    points = [asdict(OperatingPoint(10.0**-n, 0.2 + n / 10, 2000, t)) for t in (1, 2) for n in (1, 2, 3)]
-    entry = {"model": "things", "sha256": "ab", "created_s": 1.7e9, "identities": 20, "pictures": 60, "points": points}
+    told = [asdict(one) for one in points((1e-1, 0.3), (1e-2, 0.4), (1e-3, 0.5), pairs=2000)]
+    entry = {
+        "model": "things",
+        "sha256": "ab",
+        "created_s": 1.7e9,
+        "identities": 20,
+        "pictures": 60,
+        "points": told,
+    }
     return [json.dumps({"calibrations": [entry, entry | {"sha256": "cd"}]}).encode()]
 
 
