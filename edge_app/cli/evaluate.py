@@ -44,6 +44,8 @@ def command() -> Command:
             Option("--detectors", kind=bool, help="hold YuNet against the MTCNN cascade instead"),
             Option("--tilt", kind=bool,
                 help="count who is still named when heads are tilted, faces small, half hidden, or in the dark"),
+            Option("--liveness", kind=bool,
+                help="of a folder with live/ and one for each kind of attack: what passes, with exact intervals"),
             Option("--part", kind=("all", "tuned", "kept"), default="all",
                 help="with --tilt on lfw_dev: half of the people, that limits were tuned on or that were kept aside"),
             Option("--every", kind=int, default=1, metavar="N", help="look at every Nth picture (--detectors)"),
@@ -66,6 +68,8 @@ def run(args: Arguments) -> int:
         raise UsageError("--strangers was given without --write-cards", expected="both")
     if args.tilt and (args.detectors or args.encodings is not None or args.write_cards):
         raise UsageError("--tilt was given with --detectors, --encodings or --write-cards", expected="one of them")
+    if args.liveness and (args.tilt or args.detectors or args.encodings is not None or args.write_cards):
+        raise UsageError("--liveness was given with another kind of study", expected="one of them")
     import cv2
 
     cv2.setNumThreads(1)  # one picture per core, one thread per picture
@@ -73,6 +77,10 @@ def run(args: Arguments) -> int:
         from edge_app.cli import evaluate_detectors
 
         return evaluate_detectors.run(args)
+    if args.liveness:
+        from edge_app.cli import evaluate_liveness
+
+        return evaluate_liveness.run(args)
     if args.tilt:
         from edge_app.cli import evaluate_tilt
 

@@ -21,6 +21,7 @@ from edge_app.live.challenge_mode import ChallengeMode
 from edge_app.media.pictures import read_picture, write_picture
 from edge_app.recognition.faces import PeopleSession
 from edge_app.system.files import make_private_folder, write_json
+from edge_app.system.new_file import NewFiles
 
 FILE: Final = "challenge.json"
 _MOST_BYTES: Final = 1_000_000
@@ -69,7 +70,8 @@ class Recorder:
         if len(self._times_s) >= _MOST_FRAMES:
             return
         if self._place is None:
-            self._place = self.folder / time.strftime("challenge-%Y%m%d-%H%M%S")
+            make_private_folder(self.folder)
+            [self._place] = NewFiles().free(self.folder / time.strftime("challenge-%Y%m%d-%H%M%S"))
             make_private_folder(self._place)
         write_picture(self._place / f"{len(self._times_s):04}.jpg", frame.pixels, quality=95, replace=False)
         self._times_s.append(round(frame.time_s, 4))

@@ -26,6 +26,8 @@ class PassiveLiveness:
     """What liveness networks make of one person's face so far."""
 
     networks: Sequence[ClassRecognizer]
+    least_looks: int = _LEAST_LOOKS
+    """Frames without which nothing is said."""
     _seen: list[float] = field(default_factory=list)
 
     def see(self, pixels: Pixels, face: Face) -> None:
@@ -44,12 +46,12 @@ class PassiveLiveness:
     @property
     def verdict(self) -> bool | None:
         """True for live, False for fake, by the median over the frames; None: not checked, which is neither."""
-        return None if len(self._seen) < _LEAST_LOOKS else median(self._seen) >= 0.5
+        return None if len(self._seen) < self.least_looks else median(self._seen) >= 0.5
 
     @property
     def share(self) -> float | None:
         """The median probability of being live, [0, 1]; None before there are frames enough."""
-        return None if len(self._seen) < _LEAST_LOOKS else median(self._seen)
+        return None if len(self._seen) < self.least_looks else median(self._seen)
 
 
 def open_liveness(home: Home, threads: int | None = None) -> PassiveLiveness:

@@ -15,6 +15,8 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from edge_app.gallery.enrollment import EnrollOptions
 from edge_app.inference.face_mesh import FaceMesh
 from edge_app.live.challenge import Challenge, ChallengeOptions, Progress
 from edge_app.live.challenge_mode import ChallengeMode
+from edge_app.live.challenge_record import Recorder
 from edge_app.media.pictures import read_picture
 from edge_app.model_store.catalogue import open_shipped
 from edge_app.recognition.faces import PeopleSession
@@ -114,10 +117,16 @@ def actor_of(species: str, person: Person, other: Person, challenge: Challenge, 
 
 
 def run(
-    session: PeopleSession, mesh: FaceMesh, person: Person, actor: Actor, challenge: Challenge, fps: float
+    session: PeopleSession,
+    mesh: FaceMesh,
+    person: Person,
+    actor: Actor,
+    challenge: Challenge,
+    fps: float,
+    record: Callable[[Frame, Progress], None] | None = None,
 ) -> Progress:
     """One challenge, up to 20 s long."""
-    mode = ChallengeMode(session, person.name, mesh, challenge)
+    mode = ChallengeMode(session, person.name, mesh, challenge, record)
     for index in range(int(20 * fps)):
         time_s = index / fps
         mode.observe(Frame(actor.frame(time_s, mode.progress), index, time_s))
@@ -134,6 +143,7 @@ def main() -> None:
     parser.add_argument("--species", nargs="*", default=SPECIES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--record", type=Path, help="keep the challenges, as `evaluate --liveness` reads them")
     given = parser.parse_args()
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -151,7 +161,12 @@ def main() -> None:
                 )
                 actor = actor_of(species, person, people[(number + 1) % len(people)], challenge, draw)
                 fps = 30.0 if "30" in species else 10.0
-                found = run(session, mesh, person, actor, challenge, fps)
+                with ExitStack() as stack:
+                    kept = None
+                    if given.record:
+                        place = given.record / ("live" if species.startswith("live") else species)
+                        kept = stack.enter_context(Recorder(place))
+                    found = run(session, mesh, person, actor, challenge, fps, kept)
                 outcomes[found.outcome] += 1
                 reasons[found.reason] += 1
                 if found.outcome == "passed":
