@@ -19,19 +19,9 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from edge_app.bench.clips import SIZE_PX, Clip, Person, Present
 from edge_app.bench.identity_score import IdentityScore, Said, add_clip, named_by
-from edge_app.bench.people_clips import (
-    SIZE_PX,
-    Cast,
-    Clip,
-    Half,
-    Person,
-    Portraits,
-    Present,
-    cast_people,
-    identity_clips,
-    visit_clips,
-)
+from edge_app.bench.people_clips import Cast, Half, Portraits, cast_people, identity_clips, visit_clips
 from edge_app.core.errors import EdgeError
 from edge_app.core.types import Float32s, Frame, Seen
 from edge_app.gallery.calibration import Thresholds

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from edge_app.bench.people_clips import Clip, Present
+from edge_app.bench.clips import Clip, Present
 from edge_app.core.errors import EdgeError
 from edge_app.inference.geometry import box_iou
 

@@ -64,7 +64,7 @@ def run(options: LiveBenchOptions, progress: Progress) -> dict[str, Any]:
     "one_core": 30 fps with three faces, "tracking": a row per clip, "absent": why a peer was left out, "soak"}.
     """
     with tempfile.TemporaryDirectory(prefix="edge-app-bench-") as folder:
-        bench = sample_workbench(Path(folder), options.settings)
+        bench = sample_session(Path(folder), options.settings)
         cost, absent = _costs(bench.recognizer, options, Path(folder), progress)
         result: dict[str, Any] = {
             "precision": bench.choice.entry.precision,
@@ -80,7 +80,7 @@ def run(options: LiveBenchOptions, progress: Progress) -> dict[str, Any]:
     return result
 
 
-def sample_workbench(folder: Path, settings: Settings) -> PeopleSession:
+def sample_session(folder: Path, settings: Settings) -> PeopleSession:
     """A workbench over an empty data folder, with the sample people enrolled."""
     from edge_app.gallery.enrollment import EnrollOptions
     from edge_app.media import sample
@@ -320,7 +320,7 @@ def soak(minutes: float, settings: Settings, progress: Progress, *, every_s: flo
 
     before = _resources()
     with tempfile.TemporaryDirectory(prefix="edge-app-soak-") as folder:
-        bench = sample_workbench(Path(folder), settings)
+        bench = sample_session(Path(folder), settings)
         options = WorkerOptions(camera=LiveOptions(loop=True), touch=False)
         started_s, cpu_s = time.monotonic(), time.process_time()
         with Worker(bench, "sample", sink, options):

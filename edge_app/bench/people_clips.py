@@ -1,60 +1,30 @@
-"""Clips with known truth, composed from a folder with a sub-folder of pictures per person.
+"""Casts the people of a folder in clips with known truth: cuts, crossings, returns, successions, profiles, groups.
 
 `cast_people` splits the people into two halves, one to develop on and one that is kept aside; `identity_clips` and
-`visit_clips` describe the clips of one half, and `Clip.frames` renders them. The same folder and seed give the same
-pixels. Turned heads are rendered (the picture wrapped on a cylinder), not filmed.
+`visit_clips` describe the clips of one half. The same folder and seed give the same pixels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_app.bench.clips import Clip, Person, Portrait, Role, Take
 from edge_app.core.errors import MediaError, UsageError
-from edge_app.core.types import Face, Float32s, Frame, Pixels
-from edge_app.inference.geometry import similarity_transform
+from edge_app.core.types import Face, Pixels
+from edge_app.media.folders import named_folders
 from edge_app.media.pictures import read_picture
-from edge_app.media.sample.scene import Actor, Cutout, Pose, Scene, cut_out, pose_at, render
+from edge_app.media.sample.scene import Pose
 
 Half = Literal["develop", "kept-aside"]
 
-SIZE_PX: Final = (640, 480)
 ENROLL_WITH: Final = 2
 _PICTURES_A_PERSON: Final = 6
-_SUFFIXES: Final = {".jpg", ".jpeg", ".png", ".webp"}
-_CROSSFADE_S: Final = 0.6
-_AWAY_S: Final = 1.5
-"""Somebody out of sight for longer has left: what comes after is another visit."""
-_THERE: Final = 0.5
-"""Share of a face that is to be seen while it is in sight."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Portrait:
-    """A picture in which one face was found."""
-
-    pixels: Pixels
-    face: Face
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """Somebody of the cast."""
-
-    key: str
-    """Name of the sub-folder."""
-    known: bool
-    """Enrolled, from the first pictures; the clips show the others."""
-    enroll: tuple[Path, ...]
-    show: tuple[Path, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,111 +35,14 @@ class Cast:
     strangers: tuple[Person, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Role:
-    """What one person does in a shot."""
-
-    person: Person
-    portraits: tuple[Portrait, ...]
-    """Shown in turn, cross-fading, `change_every_s` each."""
-    poses: tuple[Pose, ...]
-    yaw: tuple[tuple[float, float], ...] = ()
-    """(time_s, degrees) of the head's turn; straight lines between; none: it looks ahead."""
-    whole: bool = False
-    """Show the whole picture, as a photograph or a broadcast does, not the person cut out of it."""
-    change_every_s: float = 5.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Shot:
-    """A piece between two cuts."""
-
-    roles: tuple[Role, ...]
-    """The farthest first."""
-    duration_s: float
-    seed: int
-    """Chooses the room."""
-
-
-@dataclass(frozen=True, slots=True)
-class Present:
-    """One face that is really in a frame."""
-
-    person: str
-    visit: int
-    """Number of the visit, from 1 in each clip: a cut or an absence of more than 1.5 s ends it."""
-    name: str | None
-    """None for a stranger."""
-    box: tuple[float, float, float, float]
-    visible: float
-    """Share of the box that is to be seen, (0, 1]."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Clip:
-    """Shots one after the other, in hard cuts."""
-
-    kind: str
-    title: str
-    fps: float
-    shots: tuple[Shot, ...]
-
-    @property
-    def cuts_s(self) -> tuple[float, ...]:
-        """When the picture is cut; not the start."""
-        ends = np.cumsum([round(shot.duration_s * self.fps) for shot in self.shots])[:-1]
-        return tuple(float(end) / self.fps for end in ends)
-
-    @property
-    def duration_s(self) -> float:
-        """Length of the clip."""
-        return sum(round(shot.duration_s * self.fps) for shot in self.shots) / self.fps
-
-    def frames(self) -> Iterator[tuple[Frame, tuple[Present, ...]]]:
-        """Render every frame with what is truly in it."""
-        index, visits = 0, 0
-        for shot in self.shots:
-            seen: dict[int, tuple[int, float]] = {}
-            backdrop = _backdrop(shot)
-            for step in range(round(shot.duration_s * self.fps)):
-                time_s = step / self.fps
-                actors = tuple(_actor(role, time_s) for role in shot.roles)
-                scene = Scene(actors, shot.duration_s, SIZE_PX, self.fps, backdrop, shot.seed)
-                frame, truths = render(scene, step)
-                present = []
-                for truth in truths:
-                    visit, last_s = seen.get(truth.actor, (0, -math.inf))
-                    if time_s - last_s > _AWAY_S:
-                        visits += 1
-                        visit = visits
-                    if truth.visible >= _THERE or truth.actor not in seen:
-                        seen[truth.actor] = (visit, time_s)
-                    person = shot.roles[truth.actor].person
-                    x1, y1, x2, y2 = (float(value) for value in truth.box)
-                    present.append(
-                        Present(
-                            person.key, visit, person.key if person.known else None, (x1, y1, x2, y2), truth.visible
-                        )
-                    )
-                yield Frame(frame.pixels, index, index / self.fps), tuple(present)
-                index += 1
-
-
 def cast_people(folder: Path, half: Half, *, most_known: int = 50, seed: int = 0) -> Cast:
     """Choose who plays in one half: every second person, in an order that `seed` shuffles.
 
     `folder` has a sub-folder per person. The first `most_known` of those with three pictures and more are enrolled,
     the others are strangers. Raises MediaError for a folder of fewer than eight such people.
     """
-    people = []
-    try:
-        entries = sorted(path for path in folder.iterdir() if path.is_dir())
-    except OSError as error:
-        raise MediaError(f"{folder} cannot be read", expected="a folder with a sub-folder per person") from error
-    for entry in entries:
-        pictures = sorted(path for path in entry.iterdir() if path.suffix.lower() in _SUFFIXES)
-        if len(pictures) >= ENROLL_WITH:
-            people.append((entry.name, pictures[:_PICTURES_A_PERSON]))
+    named = named_folders(folder, of="person", unused=[], problem=lambda line: None)
+    people = [(name, pictures[:_PICTURES_A_PERSON]) for name, pictures in named if len(pictures) >= ENROLL_WITH]
     order = np.random.default_rng(seed).permutation(len(people))
     mine = [people[i] for i in order[0 if half == "develop" else 1 :: 2]]
     able = [one for one in mine if len(one[1]) > ENROLL_WITH]
@@ -275,7 +148,7 @@ def visit_clips(cast: Cast, portraits: Portraits, *, most: int = 200, fps: float
             )
             yaw = tuple((2.0 * i, float(random.uniform(-25, 25))) for i in range(31))
             roles.append(Role(person, portraits.of(person), poses, yaw, change_every_s=5.0))
-        clips.append(Clip("visits", f"four strangers from {start + 1}", fps, (Shot(tuple(roles), 60.0, start),)))
+        clips.append(Clip("visits", f"four strangers from {start + 1}", fps, (Take(tuple(roles), 60.0, start),)))
     return clips
 
 
@@ -304,7 +177,7 @@ def _cuts(casting: _Casting) -> list[Clip]:
     clips = []
     for every_s, count in ((0.5, 18), (1.0, 14), (2.0, 10), (4.0, 6)):
         for fps in (10.0, 30.0):
-            shots = []
+            takes = []
             for number in range(count):
                 several = number % 5 == 4
                 still = 0.0 if number % 2 else 1.0
@@ -314,8 +187,8 @@ def _cuts(casting: _Casting) -> list[Clip]:
                     x = 0.5 if not several else 0.2 + 0.3 * place
                     poses = _sway(casting.random, x, 0.45, 0.3 if several else 0.45, every_s, still)
                     roles.append(Role(person, casting.picture(person), poses, whole=not several))
-                shots.append(Shot(tuple(roles), every_s, casting.seed()))
-            clips.append(Clip("cuts", f"a cut every {every_s:g} s, {fps:g} fps", fps, tuple(shots)))
+                takes.append(Take(tuple(roles), every_s, casting.seed()))
+            clips.append(Clip("cuts", f"a cut every {every_s:g} s, {fps:g} fps", fps, tuple(takes)))
     return clips
 
 
@@ -342,7 +215,7 @@ def _crossings(casting: _Casting) -> list[Clip]:
                 "crossing",
                 f"two cross in {seconds:g} s, {fps:g} fps",
                 fps,
-                (Shot(roles, 1.7 + seconds, casting.seed()),),
+                (Take(roles, 1.7 + seconds, casting.seed()),),
             )
         )
     return clips
@@ -366,7 +239,7 @@ def _returns(casting: _Casting) -> list[Clip]:
         )
         role = Role(person, casting.picture(person), poses)
         title = f"away for {away_s:g} s, {fps:g} fps"
-        clips.append(Clip("returns", title, fps, (Shot((role,), end_s, casting.seed()),)))
+        clips.append(Clip("returns", title, fps, (Take((role,), end_s, casting.seed()),)))
     return clips
 
 
@@ -387,7 +260,7 @@ def _successions(casting: _Casting) -> list[Clip]:
                 shifted = (*shifted[:-1], replace(shifted[-1], time_s=3.0 - 0.5 / fps))
             roles.append(Role(person, casting.picture(person), shifted))
         title = f"another at the same place after {gap_s:g} s, {fps:g} fps"
-        clips.append(Clip("succession", title, fps, (Shot(tuple(roles), 6.0 + gap_s, casting.seed()),)))
+        clips.append(Clip("succession", title, fps, (Take(tuple(roles), 6.0 + gap_s, casting.seed()),)))
     return clips
 
 
@@ -405,7 +278,7 @@ def _profiles(casting: _Casting) -> list[Clip]:
             poses = _sway(casting.random, x, 0.45, 0.32, 6.0, 0.5)
             roles.append(Role(person, casting.picture(person), poses, turns))
         title = f"heads turned by {abs(most_deg):g} degrees, {fps:g} fps"
-        clips.append(Clip("profiles", title, fps, (Shot(tuple(roles), 6.0, casting.seed()),)))
+        clips.append(Clip("profiles", title, fps, (Take(tuple(roles), 6.0, casting.seed()),)))
     return clips
 
 
@@ -434,98 +307,5 @@ def _groups(casting: _Casting) -> list[Clip]:
                 )
                 roles.append(Role(person, casting.picture(person), poses))
             title = f"{count} {'people' if count > 1 else 'person'}, {fps:g} fps"
-            clips.append(Clip("groups", title, fps, (Shot(tuple(roles), 6.0, casting.seed()),)))
+            clips.append(Clip("groups", title, fps, (Take(tuple(roles), 6.0, casting.seed()),)))
     return clips
-
-
-# Rendering
-
-
-def _actor(role: Role, time_s: float) -> Actor:
-    """The role at one moment, as the scene renderer takes it."""
-    name = role.person.key if role.person.known else None
-    at = min(max(time_s, role.poses[0].time_s), role.poses[-1].time_s)
-    if at != time_s or pose_at(Actor(name, _plain_cutout(role.portraits[0], role.whole), role.poses), time_s) is None:
-        return Actor(name, _plain_cutout(role.portraits[0], role.whole), role.poses)
-    step, into_s = divmod(time_s, role.change_every_s)
-    here = role.portraits[int(step) % len(role.portraits)]
-    cutout = _plain_cutout(here, role.whole)
-    if len(role.portraits) > 1 and into_s < _CROSSFADE_S and step > 0:
-        before = role.portraits[int(step - 1) % len(role.portraits)]
-        cutout = _faded(_plain_cutout(before, role.whole), cutout, before, here, into_s / _CROSSFADE_S)
-    if role.yaw:
-        times, angles = zip(*role.yaw, strict=True)
-        cutout = turned(cutout, float(np.interp(time_s, times, angles)))
-    return Actor(name, cutout, role.poses)
-
-
-@lru_cache(maxsize=256)
-def _plain_cutout(portrait: Portrait, whole: bool) -> Cutout:
-    if not whole:
-        return cut_out(portrait.pixels, portrait.face.box)
-    height, width = portrait.pixels.shape[:2]
-    # A soft edge: the picture lies on an enlarged, blurred copy of itself.
-    edge = np.zeros((height, width), np.uint8)
-    margin = max(2, width // 25)
-    edge[margin:-margin, margin:-margin] = 255
-    soft = cv2.GaussianBlur(edge, (0, 0), margin / 2)
-    levels = [np.dstack([portrait.pixels, soft])]
-    while len(levels) < 4 and min(levels[-1].shape[:2]) >= 2:
-        h, w = levels[-1].shape[:2]
-        levels.append(np.asarray(cv2.resize(levels[-1], (w // 2, h // 2), interpolation=cv2.INTER_AREA)))
-    return Cutout(tuple(levels), portrait.face.box)
-
-
-def _faded(before: Cutout, after: Cutout, old: Portrait, new: Portrait, share: float) -> Cutout:
-    """Between two pictures of one person, the first laid on the second by its landmarks."""
-    turn = similarity_transform(old.face.landmarks, new.face.landmarks)
-    height, width = after.levels[0].shape[:2]
-    laid = cv2.warpAffine(before.levels[0], turn, (width, height), flags=cv2.INTER_LINEAR)
-    mixed = cv2.addWeighted(laid, 1 - share, after.levels[0], share, 0)
-    return _with_levels(np.asarray(mixed, np.uint8), after.face)
-
-
-def turned(cutout: Cutout, yaw_deg: float) -> Cutout:
-    """The head turned to the side, as if its picture were wrapped on an upright cylinder.
-
-    What the picture does not show (the side of the head) is its last column, stretched. A rendering, not a film.
-    """
-    if abs(yaw_deg) < 0.5:
-        return cutout
-    source = cutout.levels[0]
-    height, width = source.shape[:2]
-    x1, y1, x2, y2 = (float(value) for value in cutout.face)
-    radius, middle = 0.68 * (x2 - x1), (x1 + x2) / 2
-    rows = np.arange(height, dtype=np.float32)[:, None]
-    columns = np.arange(width, dtype=np.float32)[None]
-    face_height = y2 - y1
-    above, below = (
-        (rows - (y1 - 0.5 * face_height)) / (0.2 * face_height),
-        (y2 + 0.35 * face_height - rows) / (0.35 * face_height),
-    )
-    share = np.clip(np.minimum(above, below), 0, 1)
-    across = np.clip((columns - middle) / radius, -1, 1)
-    # Beyond 78 degrees the source shows nothing any more.
-    angle = np.clip(np.arcsin(across) - share * math.radians(yaw_deg), -1.36, 1.36)
-    inside = np.abs(columns - middle) < radius
-    map_x = np.where(inside, middle + radius * np.sin(angle), np.broadcast_to(columns, (height, width)))
-    map_y = np.broadcast_to(rows, (height, width))
-    warped = cv2.remap(source, map_x.astype(np.float32), np.ascontiguousarray(map_y, np.float32), cv2.INTER_LINEAR)
-    return _with_levels(np.asarray(warped, np.uint8), cutout.face)
-
-
-def _with_levels(level: NDArray[np.uint8], face: Float32s) -> Cutout:
-    height, width = level.shape[:2]
-    half = np.asarray(cv2.resize(level, (width // 2, height // 2), interpolation=cv2.INTER_AREA))
-    return Cutout((np.asarray(level, np.uint8), half.astype(np.uint8)), face)
-
-
-def _backdrop(shot: Shot) -> Pixels | None:
-    """Behind a whole picture its own enlarged and blurred copy; else the scene's room."""
-    whole = next((role for role in shot.roles if role.whole), None)
-    if whole is None:
-        return None
-    pixels = whole.portraits[0].pixels
-    small = cv2.resize(pixels, (16, 12), interpolation=cv2.INTER_AREA)
-    large = cv2.resize(small, SIZE_PX, interpolation=cv2.INTER_CUBIC)
-    return np.asarray(large, np.uint8)

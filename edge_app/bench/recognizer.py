@@ -95,14 +95,14 @@ def run(options: BenchOptions, progress: Progress) -> dict[str, Any]:
     Returns {"machine", "stages", "contests": rows of (what, who, ms, ratio, target), "folder", "gallery", "process",
     "absent": why a peer was left out}.
     """
-    from edge_app.bench.live_loop import sample_workbench
+    from edge_app.bench.live_loop import sample_session
 
     threads = options.settings.threads or cores()
     settings = replace(options.settings, threads=threads)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     with tempfile.TemporaryDirectory(prefix="edge-app-bench-") as name:
         folder = Path(name)
-        bench = sample_workbench(folder, settings)
+        bench = sample_session(folder, settings)
         progress("stages and contestants")
         contests, absent = _contests(bench, options, threads, folder)
         result: dict[str, Any] = {

@@ -115,22 +115,9 @@ class Bar(Protocol):
 class _NoBar:
     """Where progress goes that nobody sees."""
 
-    def add_task(self, description: str, *, total: float | None) -> None:
-        """See `Bar`."""
+    def add_task(self, *_: Any, **__: Any) -> None: ...
 
-    def advance(self, task: Any, /) -> None:
-        """See `Bar`."""
-
-    def update(
-        self,
-        task: Any,
-        /,
-        *,
-        description: str | None = None,
-        total: float | None = None,
-        completed: float | None = None,
-    ) -> None:
-        """See `Bar`."""
+    advance = update = add_task
 
 
 def progress(*, shown: bool = True) -> contextlib.AbstractContextManager[Bar]:

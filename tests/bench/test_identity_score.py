@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from edge_app.bench.clips import Clip, Present, Take
 from edge_app.bench.identity_score import IdentityScore, Said, add_clip, named_by
-from edge_app.bench.people_clips import Clip, Present, Shot
 
 pytest.importorskip("motmetrics")
 
@@ -14,7 +14,7 @@ LEFT, RIGHT = (100.0, 100.0, 200.0, 200.0), (400.0, 100.0, 500.0, 200.0)
 
 
 def clip(*seconds: float) -> Clip:
-    return Clip("cuts", "made up", FPS, tuple(Shot((), duration, 0) for duration in seconds))
+    return Clip("cuts", "made up", FPS, tuple(Take((), duration, 0) for duration in seconds))
 
 
 def here(person: str, visit: int, box=LEFT, known: bool = True, visible: float = 1.0) -> Present:

@@ -16,8 +16,8 @@ from edge_app.core.errors import ModelError
 from edge_app.core.model_card import InputSpec, ModelCard, OperatingPoint
 from edge_app.inference import onnx_model
 from edge_export.check.parity import EXPORTED_LOGITS, Candidate, Rule, admit, compare
-from edge_export.graph.card import attach_card, read_card, rewrite_card
-from edge_export.graph.manifest import pinned, record, refresh_manifest
+from edge_export.graph.card import attach_card, read_card
+from edge_export.graph.manifest import pinned, record, refresh_manifest, rewrite_card
 from edge_export.graph.session import one_by_one
 
 CARD = ModelCard(

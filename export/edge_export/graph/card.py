@@ -14,7 +14,6 @@ import onnx
 from edge_app.core.errors import ModelError
 from edge_app.core.model_card import ModelCard
 from edge_app.system.files import replacing
-from edge_export.graph.manifest import MANIFEST_NAME, record
 
 
 def attach_card(model: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
@@ -46,24 +45,6 @@ def read_model(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path} cannot be read: {error.strerror}", expected="an ONNX file") from error
     except Exception as error:  # protobuf's DecodeError: its package carries no types to name it by
         raise ModelError(f"{path} is not an ONNX file", expected="an ONNX file", remedy="export it again") from error
-
-
-def rewrite_card(path: Path, card: ModelCard) -> None:
-    """Replace the card of a file and, where a manifest lies beside it, the file's entry there.
-
-    The graph stays as it is; both files are replaced atomically, the model first. Raises ModelError when the file
-    carries the card of another model.
-    """
-    model = read_model(path)
-    present = card_of(model, path.name)
-    if (present.id, present.precision) != (card.id, card.precision):
-        raise ModelError(
-            f"{path.name} is {present.id} {present.precision}, the new card is of {card.id} {card.precision}",
-            expected="a card of the same model and precision",
-        )
-    write_bytes(path, model_bytes(attach_card(model, card)))
-    if (path.parent / MANIFEST_NAME).exists():
-        record(path.parent, [path])
 
 
 def with_measurements_of(card: ModelCard, old: ModelCard) -> ModelCard:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_app.core.errors import ModelError
-from edge_app.core.model_card import PRECISIONS
+from edge_app.core.model_card import PRECISIONS, ModelCard
 from edge_app.system.files import json_bytes, sha256_of
+from edge_export.graph.card import attach_card, card_of, model_bytes, read_card, read_model, write_bytes
 
 MANIFEST_NAME = "manifest.json"
 
@@ -25,6 +26,24 @@ def record(folder: Path, changed: Iterable[Path]) -> None:
     entries = {name: entry for name, entry in entries.items() if (folder / name).is_file()}
     entries |= {file.name: _entry(file) for file in changed}
     _write(path, entries)
+
+
+def rewrite_card(path: Path, card: ModelCard) -> None:
+    """Replace the card of a file and, where a manifest lies beside it, the file's entry there.
+
+    The graph stays as it is; both files are replaced atomically, the model first. Raises ModelError when the file
+    carries the card of another model.
+    """
+    model = read_model(path)
+    present = card_of(model, path.name)
+    if (present.id, present.precision) != (card.id, card.precision):
+        raise ModelError(
+            f"{path.name} is {present.id} {present.precision}, the new card is of {card.id} {card.precision}",
+            expected="a card of the same model and precision",
+        )
+    write_bytes(path, model_bytes(attach_card(model, card)))
+    if (path.parent / MANIFEST_NAME).exists():
+        record(path.parent, [path])
 
 
 def refresh_manifest(folder: Path) -> None:
@@ -51,8 +70,6 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 def _entry(path: Path) -> dict[str, Any]:
-    from edge_export.graph.card import read_card  # card.py updates this list after it changed a file
-
     content = path.read_bytes()
     card = read_card(path)
     return {
@@ -66,7 +83,5 @@ def _entry(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, entries: dict[str, dict[str, Any]]) -> None:
-    from edge_export.graph.card import write_bytes
-
     order = sorted(entries.values(), key=lambda entry: (entry["id"], PRECISIONS.index(entry["precision"])))
     write_bytes(path, json_bytes({"models": order}))

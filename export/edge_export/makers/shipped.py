@@ -20,14 +20,11 @@ from edge_app.inference.geometry import resize
 from edge_export.check import faces as face_source
 from edge_export.check.faces import Faces, batches_of, bgr, padded, rgb
 from edge_export.check.parity import EXACT_EMBEDDING, QUANTIZED_EMBEDDING, Candidate, Parity, Rule, admit, compare
-from edge_export.graph.card import read_card, rewrite_card
-from edge_export.graph.manifest import record, refresh_manifest
+from edge_export.graph.manifest import record
 from edge_export.graph.prelu import without_prelu
 from edge_export.graph.session import Float32s, as_function, one_by_one
 from edge_export.makers import origins, sface, yunet
 from edge_export.makers.origins import Origin
-
-__all__ = ["Built", "Options", "build", "read_card", "refresh_manifest", "rewrite_card"]
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many steps are done, and how many there are."""

@@ -32,7 +32,8 @@ from edge_app.inference.embedder import Embedder
 from edge_app.model_store.catalogue import builds
 from edge_app.model_store.open_detector import open_detector
 from edge_app.model_store.shipped import Entry
-from edge_export.graph.card import read_card, rewrite_card
+from edge_export.graph.card import read_card
+from edge_export.graph.manifest import rewrite_card
 
 _FMR: Final = 1e-3
 """At the threshold for this rate builds are held against each other."""

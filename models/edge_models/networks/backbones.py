@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,7 @@ class Source:
     """Hash of the file the weights came in; empty for a network that was not pretrained."""
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A network without its classifier: `forward` turns normalized pictures (N, 3, H, W) into features (N, D).
 
     `groups` are its layers from input to output, one or more per group; unfreezing goes from the last to the first.
@@ -119,9 +120,9 @@ class Backbone(nn.Module):
         self.source = source
         self.features = 0
 
+    @abstractmethod
     def layers(self) -> tuple[nn.Module, ...]:
         """From the input to the last feature maps."""
-        raise NotImplementedError
 
     def maps(self, images: Tensor) -> Tensor:
         """The last feature maps: (N, C, h, w) for convolutional networks, whatever the network has for others."""
@@ -129,9 +130,9 @@ class Backbone(nn.Module):
             images = layer(images)
         return images
 
+    @abstractmethod
     def pool(self, maps: Tensor) -> Tensor:
         """Feature maps to features (N, D); (N, C, 1, 1) maps give what the network would see at one place."""
-        raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalized pictures (N, 3, H, W) float32 to features (N, D)."""

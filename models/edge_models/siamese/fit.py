@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch.utils.data import Dataset
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.types import Float32s, Pixels
 from edge_app.inference.geometry import CROPS
+from edge_app.system.files import sha256_of
 from edge_models.data.augment import AugmentOptions, Subject
 from edge_models.fitting.fit import BatchKey, EpochBatches, FitOptions, Loaders, Progress, fit, loader
 from edge_models.networks.backbones import Backbone, learning_rates
@@ -61,7 +61,7 @@ def lower_layers(
     augment = AugmentOptions(subject, options.augmentation, options.webcam)
     # The crop is what the network sees already: only its size is asked for, not another cut.
     plan = ViewPlan(options.views, False, options.unfreeze, augment, maps_only=True, crop="whole")
-    pictures = [(crop, hashlib.sha256(crop.tobytes()).hexdigest()) for crop in np.ascontiguousarray(crops)]
+    pictures = [(crop, sha256_of(crop.tobytes())) for crop in np.ascontiguousarray(crops)]
     cache = FeatureCache(options.output / BANK_FOLDER, progress, options.machine.accelerator)
     bank = cache.bank(network, pictures, plan)
     if bank.exact is None or bank.cuts is None:
