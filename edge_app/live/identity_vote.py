@@ -100,6 +100,11 @@ class Decision:
         """What the looks are worth together."""
         return sum(look.weight for look in self._looks)
 
+    @property
+    def contested(self) -> bool:
+        """Whether the newest looks spoke for somebody else than the name that was given."""
+        return self._against > 0
+
     def agreement(self, look: Look, rule: MatchRule) -> Agreement:
         """Whether a look is of the person seen so far.
 
@@ -185,7 +190,10 @@ class Decision:
             self.again(gallery, rule)
             return
         similarity = gallery.similarity_to(name, self.average, rule)
-        holds = similarity >= rule.threshold - self._options.band * rule.decade and found.name in (None, name)
+        # The average of many looks is slow to tell somebody alike who took the place: the newest look has a say too.
+        (newest,) = gallery.match([self._looks[-1].embedding], rule)
+        claimed = {one.name or one.ignored for one in (found, newest)}
+        holds = similarity >= rule.threshold - self._options.band * rule.decade and claimed <= {None, name}
         self._against = 0 if holds else self._against + 1
         self.match = Match(name, similarity, found.margin)
         if self._against >= self._options.strikes:

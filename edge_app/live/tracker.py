@@ -389,7 +389,7 @@ class Tracker:
         undecided.sort(key=lambda track: (len(track.decision.looks), track.number))
 
         def patience_s(track: _Track) -> float:
-            if track.vain_looks:
+            if track.vain_looks or track.decision.contested:
                 return options.doubt_again_s
             return options.recheck_s if track.decision.state == "known" else options.unknown_recheck_s
 

@@ -660,6 +660,27 @@ def test_nothing_is_told_of_a_known_stranger():
     assert {info.ignored for info in tracks} == {"Cyd", None}
 
 
+def test_an_enrolled_and_an_ignored_person_who_are_alike_are_not_taken_for_one_another():
+    """Ada, then her ignored double at the very same place, somebody halfway between them, and Ada again."""
+    double, between = direction(30, 7), direction(15, 7)
+    vectors = np.stack([*PEOPLE.values(), double])
+    listed = Gallery(MODEL, [*PEOPLE, "Ann"], vectors, np.arange(4), ignored=["Ann"])
+    person = Person(PEOPLE["Ada"], at(300), patch=1)
+    world, tracker = World([person], noise=0.02), Tracker()
+    told = []
+    for vector in (PEOPLE["Ada"], double, between, PEOPLE["Ada"]):
+        person.vector, world.is_cut = vector, vector is between
+        told.append([])
+        for _, findings, _ in world.run(tracker, 30.0, fps=10, gallery=listed):
+            world.is_cut = False
+            told[-1] += [(one.name, one.answer.ignored) for one in findings]
+    ada, ann, neither, again = told
+    assert set(ada[1:]) == {("Ada", None)}
+    assert set(ann[40:]) == {(None, "Ann")}
+    assert set(neither) == {(None, None)}
+    assert again[-1] == ("Ada", None)
+
+
 def test_events_of_frames_and_of_their_source_are_told_in_order():
     """A loss is noticed a little later than the frame before it was taken."""
     lost, left = LiveEvent("source_lost", 10.05), LiveEvent("left", 10.0, 1)
