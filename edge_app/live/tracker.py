@@ -339,6 +339,9 @@ class Tracker:
             taken[t] = f
             track, patch = self._tracks[t], patches[f]
             alike = -1.0 if track.patch is None else likeness(track.patch, patch)
+            if track.patch is not None and track.seen and alike < options.patch_likeness:
+                # The box of a turned head leaps to and fro while the picture under it stays.
+                alike = max(alike, likeness(track.patch, eyes.patches([track.face])[0]))
             just_now = time_s - track.agreed_s < options.agreed_s and alike >= options.patch_unlike
             differs = alike < options.patch_likeness
             # Somebody who was out of sight may come back as somebody else.

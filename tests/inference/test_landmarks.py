@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from edge_app.core.errors import ModelError
+from edge_app.core.types import Face
 from edge_app.inference.geometry import cut_square
 from edge_app.inference.landmarks import LandmarkFinder, roll_of
 from edge_app.media import sample
@@ -140,6 +141,36 @@ def test_what_is_no_face_is_doubted(detector):
     wall = np.full_like(pixels, 120)
     assert finder.refine(pixels, [face])[0].doubt < 0.01
     assert finder.refine(wall, [face])[0].doubt > 0.5
+
+
+class Expected:
+    """A made-up O-Net that finds the landmarks where it expects them in every square."""
+
+    def __init__(self):
+        self.card = shipped.load("mtcnn-onet", threads=1).card
+
+    def run(self, batch, _names):
+        shares = (np.array([[14.6, 14.4], [33.4, 14.4], [24, 24.9], [16, 34.1], [32, 34.1]]) + 0.5) / 48
+        return np.tile(shares.T.reshape(1, 10), (len(batch), 1)), np.zeros((len(batch), 2))
+
+
+@pytest.mark.parametrize(
+    ("roll_deg", "apart", "share"), [(0, 0.1, 0.5), (4, 0.15, 0.5), (7, 0.1, 0.25), (10, 0.1, 0), (0, 0.25, 0)]
+)
+def test_an_upright_head_has_the_mean_of_both_networks_landmarks(roll_deg, apart, share):
+    """The detector's landmarks lie `apart` eye distances to the right of O-Net's."""
+    finder = LandmarkFinder(Expected())
+    roll = np.radians(roll_deg)
+    turn = np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]])
+    upright = np.array([[-20, -20], [20, -20], [0, 0], [-17, 20], [17, 20]], np.float32) @ turn + 150
+    box = np.array([100, 90, 200, 210], np.float32)
+    blank = np.zeros((300, 300, 3), np.uint8)
+    # Where this O-Net finds them depends on the box and the roll alone, as long as both do not agree.
+    alone = finder.refine(blank, [Face(box, (upright + 1000).astype(np.float32), 0.9)])[0].face.landmarks
+    eyes = np.linalg.norm(alone[1] - alone[0])
+    own = (alone + [apart * eyes, 0]).astype(np.float32)
+    [found] = finder.refine(blank, [Face(box, own, 0.9)])
+    assert found.face.landmarks - alone == pytest.approx(np.tile([share * apart * eyes, 0], (5, 1)), abs=0.05)
 
 
 def test_another_network_is_refused():

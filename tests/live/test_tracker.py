@@ -105,10 +105,14 @@ class World:
     def patches(self, faces):
         made = []
         for face in faces:
-            person = self._of[id(face)]
+            person = self._of.get(id(face)) or self._nearest(face)
             seed = int(1e6 * abs(person.vector[1:].sum()) + person.vector[0]) if person.patch is None else person.patch
             made.append(np.random.default_rng(seed).normal(100, 30, (16, 16)).astype(np.float32))
         return made
+
+    def _nearest(self, face):
+        there = [one for one in self.people if one.path(self.time_s) is not None]
+        return min(there, key=lambda one: math.dist(one.path(self.time_s)[:2], face.landmarks[2]))
 
     def stirred(self, boxes):
         return self.stir
