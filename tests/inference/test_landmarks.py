@@ -168,7 +168,7 @@ def test_an_upright_head_has_the_mean_of_both_networks_landmarks(roll_deg, apart
     # Where this O-Net finds them depends on the box and the roll alone, as long as both do not agree.
     alone = finder.refine(blank, [Face(box, (upright + 1000).astype(np.float32), 0.9)])[0].face.landmarks
     eyes = np.linalg.norm(alone[1] - alone[0])
-    own = (alone + [apart * eyes, 0]).astype(np.float32)
+    own = (alone + np.array([apart * eyes, 0])).astype(np.float32)
     [found] = finder.refine(blank, [Face(box, own, 0.9)])
     assert found.face.landmarks - alone == pytest.approx(np.tile([share * apart * eyes, 0], (5, 1)), abs=0.05)
 
