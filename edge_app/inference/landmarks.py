@@ -45,7 +45,7 @@ doubts whichever way up, 16 of 204 were set on their side by the least doubt alo
 _LEVEL_DEG: Final = 5.0
 _TILTED_DEG: Final = 9.0
 """Up to this roll the detector's own landmarks count as much as O-Net's, from that one on nothing, for YuNet's roll is
-short. On half of lfw_dev's people (17,278 pairs of one person, each person weighted alike; 1.8 million of strangers) the
+short. On half of lfw_dev's people (17,278 pairs of one person, each person weighed alike; 1.8 million of strangers) the
 mean misses 0.8 % where 0.1 % of strangers match and 2.0 % where 0.001 % do; O-Net alone 0.9 and 2.8, YuNet 0.7 and 2.9,
 YuNet at the full size 0.9 and 3.4."""
 _ASTRAY: Final = 0.2

@@ -147,7 +147,7 @@ class Expected:
     """A made-up O-Net that finds the landmarks where it expects them in every square."""
 
     def __init__(self):
-        self.card = shipped.load("mtcnn-onet", threads=1).card
+        self.card = catalogue.open_shipped("mtcnn-onet", threads=1).card
 
     def run(self, batch, _names):
         shares = (np.array([[14.6, 14.4], [33.4, 14.4], [24, 24.9], [16, 34.1], [32, 34.1]]) + 0.5) / 48
