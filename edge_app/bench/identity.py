@@ -190,10 +190,6 @@ def _visits(clips: Sequence[Clip], contestants: dict[str, Contestant], progress:
 # The contestants
 
 
-def _said(seen: Seen) -> list[Said]:
-    return [Said(_box(one.box), one.name, one.track or 0) for one in seen.findings]
-
-
 def _box(values: Any) -> tuple[float, float, float, float]:
     x1, y1, x2, y2 = (float(value) for value in values)
     return x1, y1, x2, y2
@@ -215,7 +211,7 @@ class _Live:
         cpu_s = time.process_time()
         seen = self._live.observe(frame)
         self.cpu_ms.append((time.process_time() - cpu_s) * 1e3)
-        return _said(seen)
+        return [Said(_box(one.box), one.name, one.track or 0) for one in seen.findings]
 
 
 class _Afresh:

@@ -163,7 +163,9 @@ def _contests(
     faces = bench.recognizer.detector.detect(frame.pixels)
     if len(faces) != 1:
         raise EdgeError(f"{len(faces)} faces were found in the sample frame", expected="one")
-    embedding: dict[str, Contestant] = {_OURS: timed(lambda: _embed(bench, frame.pixels, faces[0]))}
+    embedding: dict[str, Contestant] = {
+        _OURS: timed(lambda: _embed_with(bench.recognizer.embedder, frame.pixels, faces[0]))
+    }
     whole: dict[str, Contestant] = {_OURS: timed(lambda: bench.recognizer.observe(frame))}
     network = dict(_networks(bench, options.original, threads, frame.pixels, faces[0]))
     absent: dict[str, str] = {}
@@ -196,10 +198,6 @@ def _beside(
     embedder = Embedder(onnx_model.load(options.beside, threads=threads))
     contestants = dict(embedding) | {_OURS: timed(lambda: _embed_with(embedder, pixels, face))}
     return _take_turns(f"one embedding, {embedder.model_id}", contestants, options.rounds)
-
-
-def _embed(bench: PeopleSession, pixels: Pixels, face: Face) -> None:
-    _embed_with(bench.recognizer.embedder, pixels, face)
 
 
 def _embed_with(embedder: Embedder, pixels: Pixels, face: Face) -> None:

@@ -16,7 +16,7 @@ from edge_app.core.errors import EdgeError
 from edge_app.system.new_file import NewFiles
 
 if TYPE_CHECKING:
-    from edge_app.core.types import Finding, Frame, Seen
+    from edge_app.core.types import Finding, Seen
     from edge_app.media.sample.scene import Truth
     from edge_app.recognition.faces import PeopleSession
 
@@ -121,7 +121,9 @@ def _walk(bench: PeopleSession, args: Arguments) -> _Result:
     scene = sample.clip_scene()
     with VideoWriter(result.video, scene.size_px, scene.fps, replace=False) as video, options.progress() as bar:
         task = bar.add_task("watching the clip", total=round(scene.duration_s * scene.fps))
-        for seen, truth in ordered_map(lambda pair: _observe(bench, pair), sample.clip(), cores()):
+        for seen, truth in ordered_map(
+            lambda pair: (bench.recognizer.observe(pair[0]), pair[1]), sample.clip(), cores()
+        ):
             bar.advance(task)
             timeline.add(seen)
             _judge(result, seen, truth)
@@ -145,10 +147,6 @@ def _inside_px(finding: Finding, size_px: tuple[int, int]) -> float:
     """Width of a face as far as it is inside the picture."""
     left, _, right, _ = (float(v) for v in finding.box)
     return min(right, size_px[0]) - max(left, 0.0)
-
-
-def _observe(bench: PeopleSession, pair: tuple[Frame, tuple[Truth, ...]]) -> tuple[Seen, tuple[Truth, ...]]:
-    return bench.recognizer.observe(pair[0]), pair[1]
 
 
 def _judge(result: _Result, seen: Seen, truth: tuple[Truth, ...]) -> None:

@@ -9,7 +9,7 @@ from edge_app.cli.parameters import Arguments, Option
 from edge_app.core.errors import UsageError
 from edge_app.core.model_card import ModelCard
 from edge_app.core.task import LookFor, Words
-from edge_app.core.types import Classification, ClassScore, Finding, Float32s, Match, Seen
+from edge_app.core.types import Classification, Finding, Match, Seen
 
 if TYPE_CHECKING:
     from edge_app.recognition.session import Session
@@ -91,7 +91,9 @@ def line(session: Session, seen: Seen, top: int | None = None) -> tuple[str | op
     recognizer = session.recognizer
     told: list[str | options.Coloured] = []
     for finding in seen.findings:
-        where = f" at {_corners(finding.box)}" if recognizer.finds_faces else ""
+        left, top_edge, right, bottom = finding.box
+        corners = f"{left:.0f},{top_edge:.0f}-{right:.0f},{bottom:.0f}"
+        where = f" at {corners}" if recognizer.finds_faces else ""
         if told:
             told.append("; ")
         answer = finding.answer
@@ -136,16 +138,8 @@ def _finding(finding: Finding, top: int | None) -> dict[str, Any]:
 
 
 def _class_words(answer: Classification, top: int | None) -> str:
-    told = _score_words(answer.scores[: top or _LINE_TOP])
+    told = ", ".join(f"{one.label} {one.probability:.2f}" for one in answer.scores[: top or _LINE_TOP])
     return told if answer.sure else f"not sure ({told})"
-
-
-def _score_words(scores: tuple[ClassScore, ...]) -> str:
-    return ", ".join(f"{one.label} {one.probability:.2f}" for one in scores)
-
-
-def _corners(box: Float32s) -> str:
-    return f"{box[0]:.0f},{box[1]:.0f}-{box[2]:.0f},{box[3]:.0f}"
 
 
 def _match_words(match: Match, where: str) -> tuple[str | options.Coloured, ...]:

@@ -150,13 +150,6 @@ def home_option() -> Option:
     return Option("--home", kind=Path, metavar="DIR", help="data folder (default: EDGE_APP_HOME, or the user's)")
 
 
-def _volume_options() -> list[Option]:
-    return [
-        Option("--quiet", kind=bool, help="no hints, notes and sums: results and what went wrong alone"),
-        Option("--verbose", kind=bool, help="hints too that were given before"),
-    ]
-
-
 def words_and_values(params: Sequence[click.Parameter], words: Sequence[str]) -> Iterator[tuple[str, Option | None]]:
     """Each word of a line, with the option whose value it is; click's own reading, one step earlier.
 
@@ -208,7 +201,12 @@ class Command(click.Command):
         self.run = run
         super().__init__(
             name,
-            params=[*params, home_option(), *_volume_options()],
+            params=[
+                *params,
+                home_option(),
+                Option("--quiet", kind=bool, help="no hints, notes and sums: results and what went wrong alone"),
+                Option("--verbose", kind=bool, help="hints too that were given before"),
+            ],
             help=told.help_text,
             short_help=summary,
             epilog=told.example_text,

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,7 +97,7 @@ def desk_of(args: Arguments) -> Desk:
         changes_to_use=lambda model_id: _changes_to_use(home, model_id),
         measure=_measure,
         recall=lambda: home.recall(_REMEMBERED) or {},
-        remember=lambda looks: home.remember(_REMEMBERED, _plain(looks)),
+        remember=lambda looks: home.remember(_REMEMBERED, dict(looks)),
         now_s=time.time,
         notices=(notice,) if notice else (),
     )
@@ -262,10 +262,6 @@ def _measure(bench: PeopleSession, model_id: str, precision: str) -> float:
     shape = (1, 3, spec.height_px or 240, spec.width_px or 320)
     picture = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
     return median_ms(lambda: model.run(picture), _MEASURE_ROUNDS, warm_up=0)
-
-
-def _plain(looks: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(looks)
 
 
 def _print_stats(app: EdgeApp, seconds: float, cpu_s: float) -> None:

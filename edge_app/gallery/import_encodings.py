@@ -109,7 +109,9 @@ def import_encodings(
     with vault.transaction():
         known = set(vault.names(model_id))
         for name, rows in encodings.items():
-            templates = [Template(Embedding(_floats(row), model_id), NOT_MEASURED, source, now_s) for row in rows]
+            templates = [
+                Template(Embedding(row.astype(np.float32), model_id), NOT_MEASURED, source, now_s) for row in rows
+            ]
             if name in known:
                 held = {t.embedding.vector.tobytes() for t in vault.identity(name, model_id).templates}
                 if any(t.embedding.vector.tobytes() in held for t in templates):
@@ -121,10 +123,6 @@ def import_encodings(
             vault.add(name, templates)
             added[name] = len(templates)
     return added
-
-
-def _floats(row: NDArray[np.float64]) -> NDArray[np.float32]:
-    return row.astype(np.float32)
 
 
 def _from_npz(path: Path) -> tuple[list[tuple[str, Any]], str | None]:

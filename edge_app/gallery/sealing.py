@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
@@ -141,8 +141,4 @@ def _cipher(key: bytes) -> AESGCM:
 
 
 def _mac(key: bytes, *parts: bytes) -> bytes:
-    return hmac.new(key, b"|".join(_lengthed(parts)), hashlib.sha256).digest()
-
-
-def _lengthed(parts: Iterable[bytes]) -> Iterable[bytes]:
-    return (struct.pack(">I", len(part)) + part for part in parts)
+    return hmac.new(key, b"|".join(struct.pack(">I", len(part)) + part for part in parts), hashlib.sha256).digest()

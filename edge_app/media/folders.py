@@ -46,7 +46,7 @@ class FolderListing:
 
     def left(self) -> Unused:
         """What a command that takes pictures alone does not use."""
-        return self.unused + Counter(_video_key(path) for path in self.videos)
+        return self.unused + Counter(("video", path.suffix.lower()) for path in self.videos)
 
 
 def list_folder(folder: Path, *, recursive: bool = False) -> FolderListing:
@@ -143,10 +143,6 @@ def unused_line(counts: Iterable[Unused]) -> str:
     """One line for the end of a command: what of its folders was not used; "" when all was."""
     words = unused_words(sum(counts, Counter()))
     return f"not used: {words}" if words else ""
-
-
-def _video_key(path: Path) -> tuple[Kind, str]:
-    return "video", path.suffix.lower()
 
 
 def is_picture(path: Path) -> bool:

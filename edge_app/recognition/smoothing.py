@@ -79,7 +79,7 @@ class Smoothing:
 
     def _smoothed(self, now: Finding, before: list[_Area]) -> Finding:
         area = self._follow(now.box, before)
-        fade = self._fade(area)
+        fade = float(np.exp((area.seen_s - self._time_s) / self.TIME_S))
         answer: Answer
         if isinstance(now.answer, Classification):
             area.mix({score.label: score.probability for score in now.answer.scores}, fade)
@@ -93,10 +93,6 @@ class Smoothing:
             answer = area.matches[max(area.weights, key=lambda one: area.weights[one])]
             area.tell(self._time_s, answer.name, answer.similarity, None)
         return replace(now, answer=answer, track=area.number)
-
-    def _fade(self, area: _Area) -> float:
-        """How much of what was stays after the time since the area was last seen."""
-        return float(np.exp((area.seen_s - self._time_s) / self.TIME_S))
 
     def _follow(self, box: Float32s, before: list[_Area]) -> _Area:
         """The area of the last frames that this one goes on from, each used once; a fresh one when there is none."""

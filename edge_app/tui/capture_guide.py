@@ -157,12 +157,12 @@ class Guide:
         refusal = judge_quality(look.quality, self._enroll.limits)
         if refusal is not None:
             return _HINTS.get(refusal.reason, refusal.message)
-        if self._shots and self._likeness(look) < self._enroll.same_person_floor:
+        if (
+            self._shots
+            and max(look.embedding.similarity(shot.embedding) for shot in self._shots) < self._enroll.same_person_floor
+        ):
             return "This looks like somebody else: one person at a time, please"
         return "" if self._is_steady(look, time_s) else "Hold still"
-
-    def _likeness(self, look: Shot) -> float:
-        return max(look.embedding.similarity(shot.embedding) for shot in self._shots)
 
     def _is_steady(self, look: Shot, time_s: float) -> bool:
         """Whether the face is where it was a moment ago; the first look is never steady."""

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.accuracy.pair_scores import PairScores, label_numbers, pair_scores, unit_rows
+from edge_app.accuracy.pair_scores import label_numbers, pair_scores, unit_rows
 from edge_app.core.types import Float32s
 
 _BLOCK: Final = 512
@@ -52,12 +52,11 @@ def mixed(before: Float32s, after: Float32s, labels: NDArray[np.intp], rate: flo
     accepted, strangers = _shares(ours, theirs, label_numbers(labels, len(ours)), max(thresholds), min(thresholds))
     cosines = np.einsum("nd,nd->n", ours, theirs, dtype=np.float64)
     return Mixed(
-        _tar(alone[0], thresholds[0]) - accepted, strangers / rate, float(cosines.mean()), float(cosines.min())
+        float((alone[0].genuine >= thresholds[0]).mean()) - accepted,
+        strangers / rate,
+        float(cosines.mean()),
+        float(cosines.min()),
     )
-
-
-def _tar(scores: PairScores, threshold: float) -> float:
-    return float((scores.genuine >= threshold).mean())
 
 
 def _shares(

@@ -129,7 +129,9 @@ def pretrained_material(network: nn.Module, base: Base, request: Request) -> Mat
         calibration=to_input(enough(seen.crops[spread(learned, CALIBRATION)]), base.input),
         held_out=to_input(seen.crops[kept], base.input) if len(kept) else no_inputs(base.input),
         held_out_labels=np.unique(_at(seen.labels, kept), return_inverse=True)[1].astype(np.intp),
-        held_out_names=tuple(_name(seen.paths[i], request.data) for i in kept),
+        held_out_names=tuple(
+            seen.paths[i].relative_to(request.data).as_posix() if request.data else seen.paths[i].name for i in kept
+        ),
         pictures=lambda i: read_picture(seen.paths[int(kept[i])]),
     )
 
@@ -186,7 +188,3 @@ def _parts(labels: tuple[str, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]
 
 def _at(labels: tuple[str, ...], rows: NDArray[np.intp]) -> list[str]:
     return [labels[i] for i in rows]
-
-
-def _name(path: Path, folder: Path | None) -> str:
-    return path.relative_to(folder).as_posix() if folder else path.name

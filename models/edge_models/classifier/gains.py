@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.accuracy.intervals import CONFIDENCE, Estimate, over_repeats, paired, wider
+from edge_app.accuracy.intervals import CONFIDENCE, over_repeats, paired, wider
 from edge_models.data.folder import PictureFolder, Split
 
 PLAIN: Final = "plain"
@@ -116,7 +116,7 @@ def _figures(
         "gain": gain.value,
         "low": max(-1.0, gain.low),  # two seeds let Student's interval leave what shares can differ by
         "high": min(1.0, gain.high),
-        "verdict": _verdict(gain),
+        "verdict": "better" if gain.above_zero else "worse" if gain.below_zero else "not shown",
         "by_seed": means,
     }
 
@@ -127,10 +127,6 @@ def _units(gained: Float32s, weights: Float32s, groups: NDArray[np.intp]) -> tup
     count = int(group.max()) + 1
     units: Float32s = count * np.bincount(group, weights=weights * gained).astype(np.float64)
     return units, count * float(np.bincount(group, weights=weights).max())
-
-
-def _verdict(gain: Estimate) -> str:
-    return "better" if gain.above_zero else "worse" if gain.below_zero else "not shown"
 
 
 def _sentences(rows: Sequence[Mapping[str, Any]], judged: int) -> Iterator[str]:

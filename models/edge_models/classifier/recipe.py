@@ -189,7 +189,7 @@ def fit_head(
     """
     options, bank = work.options, work.bank
     torch.manual_seed(options.seed)
-    head = Head(bank.features.shape[2], work.classes, _loss(options), options.dropout)
+    head = Head(bank.features.shape[2], work.classes, cast(LossName, options.loss), options.dropout)
     head.scale.fill_(feature_scale(bank.plain))
     how = Learning(
         options.learning_rate,
@@ -378,10 +378,6 @@ def _weights(work: Workshop, at: Sequence[int], views: int) -> Float32s | None:
     labels = work.targets[list(at)].argmax(1).numpy()
     counts = np.bincount(labels, minlength=work.classes)
     return np.tile(1.0 / counts[labels], views)
-
-
-def _loss(options: ClassifierOptions) -> LossName:
-    return cast(LossName, options.loss)
 
 
 def _fit_options(options: ClassifierOptions, stage: str, epochs: int) -> FitOptions:

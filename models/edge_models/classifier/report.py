@@ -145,7 +145,7 @@ def write(folder: Path, report: Report, work: Workshop, trained: Trained) -> tup
     }
     pictures = {
         "mistakes": [_mistake_pictures(work, trained.judged, mistake) for mistake in report["mistakes"]],
-        "suspects": [_inline(_thumbnail(work.folder.root / s["file"])) for s in report["suspects"]],
+        "suspects": [_inline(read_picture(work.folder.root / s["file"], max_px=160)) for s in report["suspects"]],
     }
     page = render(Path(__file__).with_name("report.html.j2"), r=report, charts=charts, pictures=pictures)
     html, data = folder / HTML_NAME, folder / JSON_NAME
@@ -224,10 +224,6 @@ def _overlay(seen: Pixels, evidence: NDArray[np.floating]) -> Pixels:
     heat = cv2.resize((255 * positive).astype(np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
     colours = cv2.applyColorMap(heat, cv2.COLORMAP_INFERNO)[..., ::-1]
     return np.asarray(np.rint(0.5 * seen + 0.5 * colours), np.uint8)
-
-
-def _thumbnail(path: Path, side_px: int = 160) -> Pixels:
-    return read_picture(path, max_px=side_px)
 
 
 def _inline(pixels: Pixels) -> str:

@@ -338,7 +338,10 @@ def _timm(name: str, weights: Path | None, pretrained: bool) -> Backbone:
     crop = f"centre-{float(cfg.get('crop_pct') or 1.0):g}"
     licence = str(cfg.get("license") or "unknown")
     source = Source(
-        licence, _commercial(licence), _timm_origin(cfg, plain, weights, pretrained), _hash_or_none(weights)
+        licence,
+        _commercial(licence),
+        _timm_origin(cfg, plain, weights, pretrained),
+        sha256_of_file(weights) if weights else "",
     )
     return TimmBackbone(f"timm:{plain}", body, spec, crop, source)
 
@@ -347,10 +350,6 @@ def _timm_origin(cfg: Mapping[str, Any], plain: str, weights: Path | None, pretr
     if not pretrained:
         return "random weights"
     return str(weights) if weights else f"timm {plain}, {cfg.get('hf_hub_id') or cfg.get('url') or 'its hub'}"
-
-
-def _hash_or_none(weights: Path | None) -> str:
-    return sha256_of_file(weights) if weights else ""
 
 
 def _commercial(licence: str) -> bool:

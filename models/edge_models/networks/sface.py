@@ -8,7 +8,7 @@ running statistics.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -80,7 +80,7 @@ def load(path: Path) -> SFace:
     """
     layers, network = _layers(_Chain.of(path), path.name), SFace()
     targets: list[tuple[nn.Conv2d | nn.Linear, Tensor | None]] = [
-        *((stage.conv, stage.slopes) for stage in _stages(network)),
+        *((stage.conv, stage.slopes) for stage in cast(Iterable[Stage], network.stages)),
         (network.head, None),
     ]
     if len(layers) != len(targets):
@@ -95,10 +95,6 @@ def load(path: Path) -> SFace:
         if slopes is not None:
             _copy(layer.slopes, slopes)
     return network.eval()
-
-
-def _stages(network: SFace) -> list[Stage]:
-    return [cast(Stage, stage) for stage in network.stages]
 
 
 def _copy(values: Array, target: Tensor) -> None:
