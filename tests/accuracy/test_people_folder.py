@@ -165,7 +165,9 @@ def test_measured_figures_go_into_the_cards_and_the_manifest(
 
 
 def test_the_shipped_embedders_carry_points_and_figures() -> None:
-    for entry in catalogue.builds(None, "sface"):
+    builds = catalogue.builds(None, "sface")
+    assert {entry.precision for entry in builds} == {"fp32", "int8"}
+    for entry in builds:
         card = catalogue.open_shipped("sface", entry.precision, threads=1).card
         assert {p.templates for p in card.operating_points} == {1, 2}
         assert min(p.fmr for p in card.operating_points) == 1e-5

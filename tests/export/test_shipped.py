@@ -37,7 +37,9 @@ def origin_folder() -> Path:
 
 @pytest.fixture(scope="module")
 def portraits() -> list[np.ndarray]:
-    return [read_picture(path, max_px=640) for path in sorted(SAMPLE.glob("*.jpg"))]
+    pictures = [read_picture(path, max_px=640) for path in sorted(SAMPLE.glob("*.jpg"))]
+    assert len(pictures) > 4
+    return pictures
 
 
 def shipped(name: str) -> onnx_model.Model:

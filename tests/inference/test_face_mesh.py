@@ -23,6 +23,7 @@ NOSE, LIPS = 1, (61, 291)
 def portraits() -> list[tuple[np.ndarray, Face]]:
     detector = open_detector("yunet", threads=1)
     pictures = [read_picture(path) for path in fingerprint.files()]
+    assert len(pictures) > 4
     return [(picture, detector.detect(picture)[0]) for picture in pictures]
 
 

@@ -121,7 +121,8 @@ def test_the_shipped_file_on_aligned_faces(shared_data: Path) -> None:
 def test_gradients_reach_every_weight() -> None:
     network = sface.SFace()
     network(torch.from_numpy(random_pictures(2).transpose(0, 3, 1, 2).astype(np.float32))).square().sum().backward()
-    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in network.parameters())
+    reached = [weight.grad is not None and bool(weight.grad.abs().sum() > 0) for weight in network.parameters()]
+    assert len(reached) > 50 and all(reached)
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:

@@ -426,7 +426,8 @@ def test_other_pictures_do_not_go_on_with_a_run(
 def test_the_same_seed_gives_the_same_weights(small: Callable[..., SiameseOptions], tmp_path: Path) -> None:
     runs = [siamese.train(small(tmp_path / name, choosing=2, held_out=2), Silence()) for name in "ab"]
     first, second = (checkpoint.load(run.checkpoint).tensors for run in runs)
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert len(first) > 10 and first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
 def test_a_run_goes_on_where_it_was_left(
@@ -465,7 +466,8 @@ def test_a_run_that_was_cut_off_while_its_report_was_written_tells_the_same(
     assert not (tmp_path / "run" / siamese.PAGE_NAME).exists()
     again = siamese.train(small(tmp_path / "run", resume=True), Silence())
     first, second = (checkpoint.load(run.checkpoint).tensors for run in (whole, again))
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert len(first) > 10 and first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
     told = [json.loads(run.report.read_text()) for run in (whole, again)]
     assert told[0]["figures"] == told[1]["figures"] and told[0]["verdict"] == told[1]["verdict"]
 

@@ -67,6 +67,7 @@ def test_each_cell_shows_two_pixels_one_above_the_other() -> None:
 def test_segments_say_the_same_as_the_escape_sequences() -> None:
     pixels = np.random.default_rng(2).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     mosaic = painted(pixels, Mark((1, 2, 6, 7), "Zoë", "known"))
+    assert len(mosaic.strips) == 4
     for strip in mosaic.strips:
         told = [
             (segment.text, tuple(segment.style.color.triplet), tuple(segment.style.bgcolor.triplet))
@@ -127,6 +128,7 @@ def test_a_mirror_flips_the_picture_and_the_box_but_not_the_words() -> None:
 @pytest.mark.parametrize("name", ["Ada", "山田太郎", "Ñandú", "นภา", "e\u0301le\u0300ve", "👩 Eileen", "x" * 80])
 def test_labels_of_any_script_keep_the_line_as_wide_as_it_is(name: str) -> None:
     mosaic = painted(plain(40, 40, RED), Mark((4, 10, 30, 30), name, "known"), cells=(40, 20))
+    assert len(mosaic.strips) == 20
     for strip in mosaic.strips:
         assert cell_len("".join(character for character, _, _ in replayed(strip._render_cache))) == 40
         assert sum(cell_len(segment.text) for segment in strip) == 40
