@@ -160,6 +160,7 @@ def test_pictures_without_a_face_enroll_nobody(say, tmp_path):
     assert not (tmp_path / "home" / "gallery.db").exists()
 
 
+@pytest.mark.slow
 def test_a_huge_picture_is_read_small(say, tmp_path):
     Image.new("RGB", (12_000, 9_000), (90, 90, 90)).save(tmp_path / "huge.jpg", quality=30)
     code, out, told = say("recognize", tmp_path / "huge.jpg", "--json")

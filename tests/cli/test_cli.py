@@ -205,6 +205,7 @@ def test_the_doctor_is_content_and_notices_open_doors(capsys, copied):
     assert code == 1 and "chmod" in out
 
 
+@pytest.mark.slow
 def test_the_demo_recognizes_the_sample_people_and_not_the_stranger(capsys, tmp_path):
     code, out, _ = call(capsys, "demo", "--output", tmp_path / "demo", "--json")
     seen = json.loads(out)

@@ -144,6 +144,7 @@ def graph(through):
     return through[1]
 
 
+@pytest.mark.slow
 def test_the_file_gives_torch_s_logits_and_class_maps_at_any_batch(exported, material, classifier):
     model = onnx_model.load(exported.path)
     trained, _ = load_classifier(classifier)
@@ -158,6 +159,7 @@ def test_the_file_gives_torch_s_logits_and_class_maps_at_any_batch(exported, mat
     assert exported.parity.inputs >= 32
 
 
+@pytest.mark.slow
 def test_the_card_tells_all(exported, classifier):
     card = onnx_model.load(exported.path).card
     checkpoint = load(classifier)
@@ -181,11 +183,13 @@ def held_to_its_proof(path):
     return measured
 
 
+@pytest.mark.slow
 def test_the_file_carries_what_it_gives_on_the_sample(exported):
     assert held_to_its_proof(exported.path).outputs.shape == (5, 3)
     assert exported.size_bytes == exported.path.stat().st_size
 
 
+@pytest.mark.slow
 def test_what_the_bar_does_is_told(exported):
     measured = replace(
         exported, card=replace(exported.card, metrics={"accuracy": 0.9, "answered_share": 0.8, "answered_right": 0.75})
@@ -197,6 +201,7 @@ def test_what_the_bar_does_is_told(exported):
     assert words.told(measured, [], [])[2].endswith(" %")
 
 
+@pytest.mark.slow
 def test_held_out_pictures_are_the_split_s_own_and_none_calibrates(material, things):
     rows = {row.tobytes() for row in material.held_out}
     assert len(rows) == len(material.held_out_names) == len(material.held_out_labels)
@@ -256,6 +261,7 @@ def test_paths_in_a_card_s_commands_are_cut_to_their_last_name(line, left):
     assert dict(without_paths(card).provenance) == {"command": left, "trained_by": left}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["logits", "class_maps"])
 def test_a_broken_graph_gets_no_name_and_what_was_there_stays(material, graph, monkeypatch, tmp_path, output):
     path = tmp_path / "flowers.onnx"
@@ -268,12 +274,14 @@ def test_a_broken_graph_gets_no_name_and_what_was_there_stays(material, graph, m
     assert [p.name for p in tmp_path.iterdir()] == ["flowers.onnx"]
 
 
+@pytest.mark.slow
 def test_the_other_exporter_is_tried_and_the_card_says_so(material, graph, monkeypatch, tmp_path):
     monkeypatch.setattr(torch_export, "_dynamo", lambda *args: spoiled(graph, "logits"))
     made = publish(material, tmp_path / "flowers.onnx")
     assert onnx_model.load(made.path).card.provenance["exporter"] == torch_export.TORCHSCRIPT
 
 
+@pytest.mark.slow
 def test_an_embedder_carries_its_own_input_and_thresholds_of_held_out_identities(embedder, monkeypatch, tmp_path):
     monkeypatch.setattr(torch_export, "_dynamo", torch_export._torchscript)  # the quicker one; both pass the gate
     material = embedder_material(embedder, Request("mugs", "edge-app export it"), Silence())
@@ -288,6 +296,7 @@ def test_an_embedder_carries_its_own_input_and_thresholds_of_held_out_identities
     assert not calibration & {row.tobytes() for row in material.held_out}
 
 
+@pytest.mark.slow
 def test_identities_that_divide_otherwise_are_refused(embedder, tmp_path):
     other = tmp_path / "embedder-best.safetensors"
     save(other, replace(load(embedder), classes=("class0", "class1")))
@@ -295,6 +304,7 @@ def test_identities_that_divide_otherwise_are_refused(embedder, tmp_path):
         embedder_material(other, Request("mugs", ""), Silence())
 
 
+@pytest.mark.slow
 def test_the_command_exports_and_tells_what_is_next(classifier, graph, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch_export, "_dynamo", lambda *args: copy.deepcopy(graph))
     monkeypatch.setattr(timing, "_ROUNDS", 2)
@@ -311,6 +321,7 @@ def test_the_command_exports_and_tells_what_is_next(classifier, graph, tmp_path,
     onnx.checker.check_model(onnx.load(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -332,6 +343,7 @@ def test_a_bad_checkpoint_is_one_line(classifier, tmp_path, capsys, spoil, said)
     assert said in line and not list(tmp_path.glob("*.onnx"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "said"),
     [("folder", "is a folder"), ("x.pt", "does not end in .onnx"), ("a.jpg/x.onnx", "is not a folder")],
@@ -344,6 +356,7 @@ def test_a_bad_output_is_one_line(classifier, tmp_path, capsys, name, said):
     assert said in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -392,6 +405,7 @@ def test_a_line_without_sense_is_told_in_one_line_with_the_command_s_name(line, 
     assert told.startswith(f"edge-app export{' dlib' if 'dlib' in line else ''}: ") and told.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_an_int8_build_that_cannot_be_made_is_told_and_the_fp32_build_stays(material, exported, monkeypatch, tmp_path):
     from edge_export.cli import export as command
 
@@ -404,6 +418,7 @@ def test_an_int8_build_that_cannot_be_made_is_told_and_the_fp32_build_stays(mate
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing(material, graph, tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
@@ -415,6 +430,7 @@ def test_a_full_disk_leaves_nothing(material, graph, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_pictures_that_moved_or_changed_are_told(classifier, things, tmp_path):
     lost = tmp_path / "best.safetensors"
     checkpoint = load(classifier)
@@ -482,6 +498,7 @@ def test_a_pretrained_network_has_thresholds_only_with_names(things, tmp_path):
     assert not rows & {row.tobytes() for row in told.calibration}
 
 
+@pytest.mark.slow
 def test_dlib_s_layers_agree_after_export(monkeypatch, tmp_path):
     torch.manual_seed(0)
     weights = tmp_path / "face.dat"
@@ -508,6 +525,7 @@ def test_absent_weights_say_where_to_get_them(monkeypatch, tmp_path, capsys):
         dlib_material(None, Request("a", ""))
 
 
+@pytest.mark.slow
 def test_facenet_reads_a_file_of_the_right_shape_only(tmp_path):
     from facenet_pytorch import InceptionResnetV1
 

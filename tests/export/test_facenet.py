@@ -89,6 +89,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_from_the_weight_file_to_a_name(
     published: Path,
     people: Path,
@@ -141,6 +142,7 @@ def test_offline_it_says_which_file_belongs_where(
     assert not (tmp_path / "a.onnx").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_above_the_people_is_told_apart_from_one_person(
     published: Path, people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

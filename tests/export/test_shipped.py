@@ -168,6 +168,7 @@ def test_shipped_files_fit_into_the_wheel():
     assert sum(entry.bytes for entry in zoo.entries()) < 60e6
 
 
+@pytest.mark.slow
 def test_building_twice_gives_the_same_bytes_and_a_broken_builder_replaces_nothing(
     origin_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -59,6 +59,7 @@ def test_the_other_exporter_is_tried_when_the_default_one_lies(monkeypatch: pyte
     judge_for(module)(model)
 
 
+@pytest.mark.slow
 def test_both_reasons_are_told_when_neither_agrees():
     module = small_net()
 
