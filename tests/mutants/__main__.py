@@ -1,7 +1,8 @@
 """Breaks lines of the product one at a time, in a copy, and tells which breakages no test notices.
 
-Example: `python -m tests.mutants --seed 1 --lines 40`. Exit code 1 unless all are killed. For each, the quick tests
-that import its file run first, then the others of its room, until one fails.
+Example: `python -m tests.mutants --seed 1 --lines 40`. Exit code 1 unless all are killed. The quick tests
+that import a broken file, and the others of its room, run once on the unbroken code, to see which come past the line;
+those run on the broken code until one fails. Where none does (a constant that is read once), all of them run.
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ def main() -> int:
     trials = []
     with copy_of(REPOSITORY) as copy:
         copy.slow, copy.time_limit_s = args.slow, args.time_limit
+        if not args.list and not args.named:
+            print(
+                f"running the tests of {len(picked)} files once, to see which reach what", file=sys.stderr, flush=True
+            )
+            copy.find_reaching_tests([mutant for _, mutant in picked])
         for number, mutant in picked:
             if args.list:
                 trial = Trial(mutant, "", "", tuple(covering_tests(copy.root, mutant.file)), 0.0)

@@ -61,6 +61,25 @@ class Mutant:
         return text[: self.start] + self.mutant + text[self.end :]
 
 
+def probed(text: str, numbered: Sequence[tuple[int, Mutant]]) -> str:
+    """The text of a file with a call of `hit_mutant(number)` where each of these mutants would act; else as before.
+
+    The function is a builtin that the process under test brings (`trial.PLUGIN`); without it nothing happens.
+    """
+    insertions = []
+    for number, mutant in numbered:
+        call = f"getattr(__import__('builtins'), 'hit_mutant', int)({number})"
+        size = mutant.end - mutant.start
+        if mutant.kind == "removed":
+            insertions.append((mutant.start, 1, -size, f"{call}; "))
+        else:
+            # Whoever begins at the same place is the outer one if it is longer, and ends later.
+            insertions += [(mutant.start, 1, -size, f"({call}, "), (mutant.end, 0, size, ")[1]")]
+    for place, _, _, words in sorted(insertions, reverse=True):
+        text = text[:place] + words + text[place:]
+    return text
+
+
 def mutants_of(file: str, text: str) -> list[Mutant]:
     """Every breakage that `text` offers: words, annotations and decorators are left alone."""
     tree = ast.parse(text)

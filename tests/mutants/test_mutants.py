@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.mutants import __main__ as command
-from tests.mutants.mutate import ROOMS, Mutant, mutants_of, sample
+from tests.mutants.mutate import ROOMS, Mutant, mutants_of, probed, sample
 from tests.mutants.named import named
 from tests.mutants.trial import covering_tests
 
@@ -136,3 +136,19 @@ def test_a_test_that_fails_anyway_has_noticed_nothing(planted, monkeypatch, caps
     assert command.main() == 1
     told = capsys.readouterr().out
     assert "fails on the unbroken code too" in told and "1 unsure" in told
+
+
+def test_a_probe_tells_that_its_line_ran_and_changes_nothing(monkeypatch):
+    text = "def f(a, b=2):\n    if a < 1 + b:\n        raise KeyError(a)\n    return a and not (b * 2 > 3)\n"
+    hit = []
+    monkeypatch.setattr("builtins.hit_mutant", hit.append, raising=False)
+    numbered = list(enumerate(mutants_of("f.py", text)))
+    names: dict = {}
+    exec(compile(probed(text, numbered), "f.py", "exec"), names)
+    assert [numbered[n][1].original for n in hit] == ["2"]  # the default is read once, as it is defined
+    hit.clear()
+    assert names["f"](9) is False
+    assert "raise KeyError(a)" not in {numbered[n][1].original for n in hit} and len(set(hit)) > 6
+    with pytest.raises(KeyError):
+        names["f"](0)
+    assert "raise KeyError(a)" in {numbered[n][1].original for n in hit}
