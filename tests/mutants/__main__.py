@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -40,6 +41,7 @@ def main() -> int:
     if not mutants:
         parser.error("there is nothing to break")
     picked = [(n, mutant) for n, mutant in enumerate(mutants, 1) if not args.pick or n in args.pick]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the copy is deleted then too
     trials = []
     with copy_of(REPOSITORY) as copy:
         copy.slow, copy.time_limit_s = args.slow, args.time_limit
