@@ -177,14 +177,17 @@ def _end(child: subprocess.Popen[str]) -> None:
     child.wait()
 
 
+def _not_copied(folder: str, names: list[str]) -> list[str]:
+    built = ("build", "dist") if (Path(folder) / "pyproject.toml").is_file() else ()
+    return [name for name in names if name.startswith(".") or name == "__pycache__" or name in built]
+
+
 @contextmanager
 def copy_of(repository: Path) -> Iterator[Copy]:
     """A copy without caches and environments, which is deleted at the end; `../shared` is where it was."""
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         root = Path(folder) / "checkout"
-        shutil.copytree(
-            repository, root, ignore=shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info")
-        )
+        shutil.copytree(repository, root, ignore=_not_copied)
         shared = repository.parent / "shared"
         if shared.is_dir():
             (root.parent / "shared").symlink_to(shared)

@@ -146,13 +146,14 @@ def test_the_waits_between_tries_double_to_the_longest(monkeypatch: pytest.Monke
     assert waits_s == [0.5, 1, 2, 3, 3]
 
 
-def test_a_server_that_asks_to_wait_is_waited_for_but_not_for_ever() -> None:
+def test_a_server_that_asks_to_wait_is_waited_for_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     with Server([429], answers={"Retry-After": "3600"}) as server:
         hook = Webhook(f"http://127.0.0.1:{server.port}/", pytest.fail, DeliveryOptions(retry_first_s=0, retry_max_s=1))
-        start = time.monotonic()
+        waits_s: list[float] = []
+        monkeypatch.setattr(hook._given_up, "wait", lambda wait_s: waits_s.append(wait_s) and False)
         hook.send("{}")
         assert hook.close(20) == 0
-    assert time.monotonic() - start >= 1
+    assert waits_s == [1]
     assert len(server.requests) == 2
 
 
@@ -178,9 +179,8 @@ def test_closing_gives_up_in_time_and_counts_what_is_lost() -> None:
         for number in range(3):
             hook.send(str(number))
         wait_for(lambda: server.requests)
-        start = time.monotonic()
         assert hook.close(0.2) == 3
-        assert time.monotonic() - start < 5  # not the server's 20 s
+        assert len(server.requests) == 1  # the first is still without an answer: nobody waited until it was tried again
 
 
 def test_nobody_listening_is_told_in_words() -> None:
@@ -422,8 +422,6 @@ def test_a_wrong_password_is_told_once_and_not_shown(mosquitto: Mosquitto) -> No
     broker = Broker(f"mqtt://door:wrong@127.0.0.1:{mosquitto.port}/home/x", told.append, QUICK)
     broker.send("{}")
     wait_for(lambda: told)
-    start = time.monotonic()
     assert close_all((broker,), 1.5) == 1  # long enough for a second try
-    assert time.monotonic() - start < 10
     assert len(told) == 1
     assert "Not authorized" in told[0] and "wrong" not in told[0]
