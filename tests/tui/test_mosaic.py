@@ -220,3 +220,42 @@ def test_a_terminal_without_utf_8_is_told_so() -> None:
     assert "UTF-8" in terminal.lacks[0]
     mosaic = painted(plain(8, 8, WHITE), Mark((2, 2, 6, 6), "A", "known"), terminal=terminal)
     assert "".join(lines(mosaic)).isascii()
+
+
+def words_of(mosaic: Mosaic) -> str:
+    """What stands on label grounds, line by line; the picture and the frames as blanks."""
+    grounds = {(0, 125, 92), (230, 159, 0), (70, 90, 110), (60, 60, 60)}
+    return "\n".join(
+        "".join(character if paper in grounds else "\t" for character, _, paper in replayed(line))
+        for line in lines(mosaic)
+    )
+
+
+def test_labels_of_faces_that_are_close_make_room_for_one_another() -> None:
+    """Each is whole and stands alone, whichever way the boxes lie over each other."""
+    names = ("Alejandra 0.81", "Andrew 0.75", "? unknown", "Bo 0.90")
+    kinds = ("known", "known", "unknown", "known")
+    rng = np.random.default_rng(5)
+    for _ in range(40):
+        x, y = rng.integers(10, 60, 4), rng.integers(4, 30, 4)
+        boxes = [(float(a), float(b), float(a + 24), float(b + 24)) for a, b in zip(x, y, strict=True)]
+        marks = [Mark(box, name, kind) for box, name, kind in zip(boxes, names, kinds, strict=True)]
+        shown = words_of(painted(plain(100, 60, (90, 90, 90)), *marks, cells=(100, 30)))
+        for name in names:
+            assert shown.count(f" {name} ") == 1, (name, boxes)
+
+
+def test_where_there_is_no_room_a_label_is_cut_and_says_so_or_is_left_out() -> None:
+    rng = np.random.default_rng(6)
+    whole, cut = 0, 0
+    for _ in range(60):
+        names = ("Alejandra 0.81", "Andrew 0.75", "Wilhelmina 0.70", "Bartholomew 0.66", "Chen 0.91")
+        boxes = [(float(x), float(y), float(x + 5), float(y + 6)) for x, y in rng.integers(0, 8, (5, 2))]
+        marks = [Mark(box, name, "known") for box, name in zip(boxes, names, strict=True)]
+        shown = words_of(painted(plain(16, 12, (90, 90, 90)), *marks, cells=(16, 6)))
+        for piece in re.findall(r"[^\t\n]+", shown):
+            for label in re.findall(r" (\S.*?) (?= |$)", piece):
+                whole += label in names
+                cut += label.endswith("…")
+                assert label in names or any(label[:-1] and name.startswith(label[:-1]) for name in names), shown
+    assert whole > 60 and cut > 10

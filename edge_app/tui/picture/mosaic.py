@@ -1,4 +1,4 @@
-"""Draws RGB pixels and marks as character cells: one Textual `Strip` for each line, and which lines changed.
+"""Draws RGB pixels, with boxes and words over them, as lines of terminal cells.
 
 Each cell is an upper half block, so it shows two pixels, one above the other. What changed by less than can be seen is
 not sent.
@@ -13,7 +13,7 @@ from typing import Final, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.color import Color
 from rich.segment import Segment
 from rich.style import Style
@@ -27,7 +27,7 @@ Bytes = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Glyphs = NDArray[np.bytes_]
 
-MarkKind = Literal["known", "unknown", "new"]
+MarkKind = Literal["known", "unknown", "new", "ignored"]
 
 HALF: Final = "▀".encode()
 _SLOT: Final = 12
@@ -40,11 +40,12 @@ INKS: Final[dict[MarkKind, tuple[tuple[int, int, int], tuple[int, int, int]]]] =
     "known": ((255, 255, 255), (0, 125, 92)),
     "unknown": ((0, 0, 0), (230, 159, 0)),
     "new": ((255, 255, 255), (70, 90, 110)),
+    "ignored": ((200, 200, 200), (60, 60, 60)),
 }
 """Letters and ground of a label by kind: Okabe and Ito's palette, which colour-blind people tell apart."""
 
-_LINES: Final[dict[MarkKind, str]] = {"known": "┌─┐│└┘", "unknown": "┌╌┐╎└┘", "new": "┌ ┐ └┘"}
-_ASCII_LINES: Final[dict[MarkKind, str]] = {"known": "+-+|++", "unknown": "+.+:++", "new": "+ + ++"}
+_LINES: Final[dict[MarkKind, str]] = {"known": "┌─┐│└┘", "unknown": "┌╌┐╎└┘", "new": "┌ ┐ └┘", "ignored": "┌ ┐ └┘"}
+_ASCII_LINES: Final[dict[MarkKind, str]] = {"known": "+-+|++", "unknown": "+.+:++", "new": "+ + ++", "ignored": "+ + ++"}
 """Corner, top, corner, side, corners: whole, dashed, and corners only, so that kinds differ without colour."""
 
 _SHADES: Final = {True: " ░▒▓█", False: " `,;cxoOX#@"}
@@ -97,8 +98,13 @@ class Mosaic:
         shades = (self._shown & np.uint8(0xF8)) | np.uint8(4) if self._terminal.remote else self._shown
         cells = _picture_cells(shades, self._terminal)
         if pixels is not None:
-            for mark in marks:
-                _draw(cells, _placed(mark, self._place, pixels.shape[1], mirror), self._terminal)
+            placed = [_placed(mark, self._place, pixels.shape[1], mirror) for mark in marks]
+            for mark in placed:
+                _draw_frame(cells, mark, self._terminal)
+            taken = np.zeros(cells.glyph.shape, np.bool_)
+            # The last is the largest: its label gets the best place, the others make room.
+            for mark in reversed(placed):
+                _write_label(cells, mark, taken, self._terminal)
         return self._take_over(cells)
 
     def pixel_at(self, column: float, row: float) -> tuple[float, float]:
@@ -241,11 +247,10 @@ def _placed(mark: Mark, place: tuple[float, int, int], width_px: int, mirror: bo
     return Mark(box, mark.text, mark.kind)
 
 
-def _draw(cells: _Cells, mark: Mark, terminal: Terminal) -> None:
-    """Draw a frame and its label; what lies outside the area is left out."""
+def _draw_frame(cells: _Cells, mark: Mark, terminal: Terminal) -> None:
+    """Draw a frame; what lies outside the area is left out."""
     rows, columns = cells.glyph.shape
-    x1, y1, x2, y2 = (round(value) for value in mark.box)
-    x2, y2 = max(x2, x1 + 2), max(y2, y1 + 2)
+    x1, y1, x2, y2 = _corners(mark)
     if x2 < 0 or y2 < 0 or x1 >= columns or y1 >= rows:
         return
     lines = _LINES if terminal.unicode else _ASCII_LINES
@@ -258,7 +263,12 @@ def _draw(cells: _Cells, mark: Mark, terminal: Terminal) -> None:
         _put(cells, x2, y, down, mark.kind)
     for x, y, corner in ((x1, y1, corner1), (x2, y1, corner2), (x1, y2, corner3), (x2, y2, corner4)):
         _put(cells, x, y, corner, mark.kind)
-    _write(cells, mark, x1, y1, y2)
+
+
+def _corners(mark: Mark) -> tuple[int, int, int, int]:
+    """A frame's cells, at least three by three."""
+    x1, y1, x2, y2 = (round(value) for value in mark.box)
+    return x1, y1, max(x2, x1 + 2), max(y2, y1 + 2)
 
 
 def _put(cells: _Cells, x: int, y: int, character: str, kind: MarkKind) -> None:
@@ -276,30 +286,66 @@ _FRAME_INKS: Final[dict[MarkKind, tuple[int, int, int]]] = {
     "known": (60, 235, 170),
     "unknown": (255, 190, 40),
     "new": (220, 230, 240),
+    "ignored": (150, 150, 150),
 }
 
+_LEAST_LABEL: Final = 6
+"""Cells of the shortest label that still says something: a letter or three between blanks, and the sign of a cut."""
 
-def _write(cells: _Cells, mark: Mark, left: int, above: int, below: int) -> None:
-    """The label above the frame, below it where there is no room, always inside the area."""
-    if not mark.text:
-        return
+
+def _write_label(cells: _Cells, mark: Mark, taken: Mask, terminal: Terminal) -> None:
+    """Write a mark's words where no other label is, near its frame; shortened, or left out, where there is no room."""
     rows, columns = cells.glyph.shape
-    text = f" {mark.text} "
-    left = max(0, min(left, columns - cell_len(text)))
-    y = above - 1 if above >= 1 else min(below + 1, rows - 1)
-    if not 0 <= y < rows:
+    x1, y1, x2, y2 = _corners(mark)
+    if not mark.text or x2 < 0 or y2 < 0 or x1 >= columns or y1 >= rows:
         return
-    ink, paper = INKS[mark.kind]
+    text = f" {mark.text} "
+    # Above the frame, below it, and then in it, from its edges inwards: never on another's frame first.
+    inside = [y for pair in zip(range(y1, y2 + 1), range(y2, y1 - 1, -1), strict=True) for y in pair]
+    lines = [y for y in dict.fromkeys((y1 - 1, y2 + 1, *inside)) if 0 <= y < rows]
+    fits = cell_len(text) <= columns
+    places = [(y, left) for y in lines for left in _lefts(x1, x2, cell_len(text), columns)] if fits else []
+    for y, left in places:
+        if not taken[y, max(0, left - 1) : left + cell_len(text) + 1].any():
+            return _write(cells, mark.kind, text, left, y, taken)
+    # Nowhere is room for all of it: as much as the freest of these lines has, from the frame's own left side on.
+    start = max(0, min(x1, columns - _LEAST_LABEL))
+    room = {y: _free(taken[y], start) for y in lines}
+    best = max(room, key=lambda y: room[y], default=None)
+    if best is None or room[best] < _LEAST_LABEL:
+        return None
+    cut = set_cell_size(mark.text, room[best] - 3).rstrip() + ("…" if terminal.unicode else "~")
+    return _write(cells, mark.kind, f" {cut} ", start, best, taken)
+
+
+def _lefts(x1: int, x2: int, width: int, columns: int) -> list[int]:
+    """Where a label of so many cells may begin: at the frame's left side, in its middle, ending at its right side."""
+    wanted = (x1, (x1 + x2 + 1 - width) // 2, x2 + 1 - width)
+    return list(dict.fromkeys(max(0, min(left, columns - width)) for left in wanted))
+
+
+def _free(line: Mask, start: int) -> int:
+    """Cells from `start` on that no label has, one apart from the next label."""
+    if line[max(0, start - 1) : start + 1].any():
+        return 0
+    others = np.flatnonzero(line[start:])
+    return int(others[0]) - 1 if len(others) else len(line) - start
+
+
+def _write(cells: _Cells, kind: MarkKind, text: str, left: int, y: int, taken: Mask) -> None:
+    ink, paper = INKS[kind]
+    columns = cells.glyph.shape[1]
     x = left
     for cluster in _clusters(text):
         width = cell_len(cluster)
         if x + width > columns:
-            return
+            break
         encoded = cluster.encode()
         cells.glyph[y, x] = encoded if len(encoded) <= _SLOT else b"?" * width
         cells.glyph[y, x + 1 : x + width] = b""
         cells.ink[y, x : x + width], cells.paper[y, x : x + width] = ink, paper
         x += width
+    taken[y, left:x] = True
 
 
 def _clusters(text: str) -> Iterator[str]:
