@@ -441,11 +441,16 @@ class Collection:
         if self.source == "camera":
             if isinstance(look, Refusal):
                 return Added(taken=False, discarded=0)  # the next frame is a moment away
-            others = [*self._own, *(shot.embedding for shot in self.shots)]
-            if others and max(map(look.embedding.similarity, others)) < self._options.same_person_floor:
+            if self.is_other(look):
                 return Added(taken=False, discarded=self.discard())
         self._looks.append((source, look))
         return Added(taken=True, discarded=0)
+
+    def is_other(self, shot: Shot) -> bool:
+        """Whether a face looks like none of the shots of this name, those enrolled among them; False where there are
+        none."""
+        others = [*self._own, *(one.embedding for one in self.shots)]
+        return bool(others) and max(map(shot.embedding.similarity, others)) < self._options.same_person_floor
 
     def drop(self, index: int) -> None:
         """Take back the look at `index`."""

@@ -16,10 +16,12 @@ from textual.screen import ModalScreen, Screen
 from edge_app.core.errors import EdgeError
 from edge_app.core.model_card import ModelCard
 from edge_app.core.task import LookFor, Task
+from edge_app.gallery.storage import Person
 from edge_app.system.settings import Settings
-from edge_app.tui.gallery_queries import Forgotten, missing_words
+from edge_app.tui.gallery_queries import missing_words
 from edge_app.tui.inbox import Explain, Inbox, Look, LookArea, Run, SetRule, Update
 from edge_app.tui.picture.area import Area
+from edge_app.tui.picture.terminal import ROOMY
 from edge_app.tui.screens.base import EdgeScreen
 from edge_app.tui.screens.enroll_person import EnrollScreen
 from edge_app.tui.screens.enroll_thing import ThingScreen
@@ -63,8 +65,8 @@ class EdgeApp(App[None]):
 
     TITLE = "edge-app"
     CSS_PATH = "app.tcss"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - an instance variable to Textual
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (30, "-high")]  # noqa: RUF012
+    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (ROOMY[0], "-narrow"), (100, "-wide"), (160, "-huge")]  # noqa: RUF012 - Textual's own way
+    VERTICAL_BREAKPOINTS = [(0, "-flat"), (ROOMY[1], "-high")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+q", "quit", "Quit", show=False, priority=True),
         Binding("f1", "help", "Help", show=False),
@@ -79,7 +81,7 @@ class EdgeApp(App[None]):
         self.inbox = Inbox(self.post_message)
         self.settings = desk.settings
         self.source = desk.source
-        self.forgotten: list[Forgotten] = []
+        self.forgotten: list[Person] = []
         """Who can be brought back until the app closes, the last one last."""
         self.latest: Update | None = None
         self.drawing: Drawing | None = None
@@ -304,6 +306,8 @@ class EdgeApp(App[None]):
         """Show a screen over the live one, in place of another; not over an open question."""
         if isinstance(self.screen, ModalScreen):
             return
+        # What was told on the last screen would lie over this one.
+        self.clear_notifications()
         if isinstance(self.screen, LiveScreen):
             self.push_screen(screen)
         else:

@@ -1,7 +1,4 @@
-"""Guided capture: what the person before the camera should do next, and when a shot is taken.
-
-Knows no screen, thread or file: looks (`Shot` or `Refusal`) with their time in, `Advice` and the shots taken out.
-"""
+"""Guided capture: what the person before the camera should do next, and when a shot is taken."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import Final, Literal
 import numpy as np
 
 from edge_app.core.types import Embedding, Quality
-from edge_app.gallery.enrollment import EnrollOptions, Reason, Refusal, Shot, judge_quality
+from edge_app.gallery.enrollment import Collection, EnrollOptions, Reason, Refusal, Shot, judge_quality
 
 View = Literal["front", "left", "right"]
 VIEWS: Final[tuple[View, ...]] = ("front", "left", "right")
@@ -25,6 +22,8 @@ _ASKS: Final[dict[View, str]] = {
     "left": "Turn your head a little to your left",
     "right": "Turn your head a little to your right",
 }
+
+_ENOUGH: Final = "That is enough: press enter to see what is kept"
 
 _HINTS: Final[dict[Reason, str]] = {
     "no-face": "Step into the picture",
@@ -53,6 +52,8 @@ class GuideOptions:
     """After asking this long for an angle in vain, another steady look is taken: some people cannot turn."""
     same_view: int = 2
     """Looks of one view that are taken without a new angle."""
+    other_looks: int = 2
+    """So many good looks in a row at somebody else are a change of person; one alone may be a bad look."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +68,8 @@ class Advice:
     """The shot that was just taken."""
     warning: str = ""
     """That the face looks like somebody already enrolled; empty when it does not."""
+    discarded: int = 0
+    """How many shots were discarded because somebody else came before the camera."""
 
 
 def view_of(quality: Quality) -> View:
@@ -87,82 +90,84 @@ class Guide:
 
     def __init__(
         self,
+        collection: Collection,
         enroll: EnrollOptions,
         *,
         resembles: Callable[[Embedding], str] = lambda _: "",
         earlier: Sequence[Quality] = (),
         options: GuideOptions | None = None,
     ) -> None:
-        """Start with no shots.
+        """Shots go into `collection`, whose source must have been chosen.
 
         `resembles` gives a warning when an embedding is near somebody else, else nothing. `earlier` are the
         qualities of the shots already enrolled under this name: their views need not be taken again.
-        `enroll.same_person_floor` is the least similarity between two shots of one person.
         """
+        self._collection = collection
         self._enroll = enroll
         self._resembles = resembles
         self._earlier = tuple(earlier)
         self._options = options or GuideOptions()
-        self._shots: list[Shot] = []
         self._last_look: tuple[Shot, float] | None = None
         self._last_taken_s: float | None = None
         self._waiting_since_s: float | None = None
+        self._others = 0
 
     @property
     def shots(self) -> tuple[Shot, ...]:
         """The shots taken, oldest first."""
-        return tuple(self._shots)
+        return self._collection.shots
 
     @property
     def missing(self) -> tuple[View, ...]:
         """The views still wanted."""
-        return missing_views([*self._earlier, *(shot.quality for shot in self._shots)])
+        return missing_views([*self._earlier, *(shot.quality for shot in self.shots)])
 
     @property
     def enough(self) -> bool:
         """Whether nothing more is wanted."""
-        return (bool(self._shots) and not self.missing) or len(self._shots) >= self._options.most_shots
-
-    def drop(self, index: int) -> None:
-        """Take one shot back. Raises IndexError when there is none at that place."""
-        del self._shots[index]
-
-    def add(self, shot: Shot) -> None:
-        """Take a shot that came from a file, as it is."""
-        self._shots.append(shot)
+        return (bool(self.shots) and not self.missing) or len(self.shots) >= self._options.most_shots
 
     def consider(self, look: Shot | Refusal | None, time_s: float) -> Advice:
         """Judge one look at `time_s`, take it if it is good, and say what comes next."""
         if self.enough:
-            return Advice("That is enough: press Enter to save", well=True)
+            return Advice(_ENOUGH, well=True)
         if look is None:
             return Advice("Waiting for a picture", well=False)
-        problem = self._problem(look, time_s)
-        self._last_look = (look, time_s) if isinstance(look, Shot) else None
-        if problem or isinstance(look, Refusal):
+        if isinstance(look, Refusal):
+            self._last_look = self._waiting_since_s = None
+            return Advice(_HINTS.get(look.reason, look.message), well=False)
+        steady = self._is_steady(look, time_s)
+        self._last_look = (look, time_s)
+        refusal = judge_quality(look.quality, self._enroll.limits)
+        if refusal is not None or not steady:
             self._waiting_since_s = None
-            return Advice(problem, well=False)
+            return Advice("Hold still" if refusal is None else _HINTS.get(refusal.reason, refusal.message), well=False)
+        if self._collection.is_other(look):
+            return self._other(look)
+        self._others = 0
         warning = self._resembles(look.embedding)
         if not self._is_wanted(look, time_s):
             return Advice(self._ask(), well=True, warning=warning)
-        self._shots.append(look)
+        self._collection.add(look.source, look)
         self._last_taken_s, self._waiting_since_s = time_s, None
-        after = "That is enough: press Enter to save" if self.enough else f"Taken. {self._ask()}"
-        return Advice(after, well=True, taken=look, warning=warning)
+        return Advice(_ENOUGH if self.enough else f"Taken. {self._ask()}", well=True, taken=look, warning=warning)
 
-    def _problem(self, look: Shot | Refusal, time_s: float) -> str:
-        """What is wrong with a look, in a few words; empty when it is well."""
-        if isinstance(look, Refusal):
-            return _HINTS.get(look.reason, look.message)
-        refusal = judge_quality(look.quality, self._enroll.limits)
-        if refusal is not None:
-            return _HINTS.get(refusal.reason, refusal.message)
-        if (
-            self._shots
-            and max(look.embedding.similarity(shot.embedding) for shot in self._shots) < self._enroll.same_person_floor
-        ):
-            return "This looks like somebody else: one person at a time, please"
-        return "" if self._is_steady(look, time_s) else "Hold still"
+    def _other(self, look: Shot) -> Advice:
+        """Somebody else is before the camera: the shots so far are discarded, for nobody knows who was meant."""
+        self._waiting_since_s = None
+        name, shots = self._collection.name, self.shots
+        if not shots:
+            return Advice(f"This does not look like {name}: one person at a time, please", well=False)
+        self._others += 1
+        if self._others < self._options.other_looks:
+            return Advice("This looks like somebody else: one person at a time, please", well=False)
+        discarded = self._collection.add(look.source, look).discarded
+        what = "the shot" if discarded == 1 else f"the {discarded} shots"
+        return Advice(
+            f"Somebody else came: {what} of {name} {'was' if discarded == 1 else 'were'} discarded",
+            well=False,
+            discarded=discarded,
+        )
 
     def _is_steady(self, look: Shot, time_s: float) -> bool:
         """Whether the face is where it was a moment ago; the first look is never steady."""
@@ -184,7 +189,7 @@ class Guide:
             return True
         if self._waiting_since_s is None:
             self._waiting_since_s = time_s
-        alike = sum(view_of(shot.quality) == view for shot in self._shots)
+        alike = sum(view_of(shot.quality) == view for shot in self.shots)
         return time_s - self._waiting_since_s >= self._options.patience_s and alike < self._options.same_view
 
     def _ask(self) -> str:

@@ -1,9 +1,10 @@
-"""People, events and figures of the live loop as short lines, and as marks over the picture."""
+"""What the screens say of the live loop's updates and events: short lines, and the marks over the picture."""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Final
 
@@ -24,16 +25,23 @@ STATES: Final[Mapping[CameraState, str]] = {
     CameraState.ENDED: "at its end",
 }
 
-SYMBOLS: Final[Mapping[MarkKind, str]] = {"known": "●", "unknown": "?", "new": "…"}
+SYMBOLS: Final[Mapping[MarkKind, str]] = {"known": "●", "unknown": "?", "new": "…", "ignored": "-"}
 """Kinds differ by sign as well as by colour."""
 
-STYLES: Final[Mapping[MarkKind, str]] = {"known": "bold green", "unknown": "bold yellow", "new": "dim"}
+STYLES: Final[Mapping[MarkKind, str]] = {
+    "known": "bold green",
+    "unknown": "bold yellow",
+    "new": "dim",
+    "ignored": "dim",
+}
 
 
 def kind_of(track: TrackInfo) -> MarkKind:
     """How a track is marked; one that is out of sight for a moment stays what it was."""
     if track.name is not None:
         return "known"
+    if track.ignored is not None:
+        return "ignored"
     return "unknown" if track.decided_s is not None else "new"
 
 
@@ -42,6 +50,8 @@ def label_of(track: TrackInfo) -> str:
     kind = kind_of(track)
     if kind == "known":
         return f"{track.name} {track.similarity:.2f}"
+    if kind == "ignored":
+        return f"- {track.ignored}"
     return "? unknown" if kind == "unknown" else "…"
 
 
@@ -62,9 +72,14 @@ def here_now(tracks: Iterable[TrackInfo]) -> Text:
     text = Text(no_wrap=True, overflow="ellipsis")
     for track in sorted(tracks, key=lambda one: one.first_seen_s):
         kind = kind_of(track)
-        name = {"known": track.name or "", "unknown": "unknown", "new": "looking…"}[kind]
+        name = {
+            "known": track.name or "",
+            "unknown": "unknown",
+            "new": "looking…",
+            "ignored": f"{track.ignored} (ignored)",
+        }[kind]
         # Below zero there was nobody to compare with.
-        similarity = f" {track.similarity:.2f}" if kind != "new" and track.similarity >= 0 else ""
+        similarity = f" {track.similarity:.2f}" if kind in ("known", "unknown") and track.similarity >= 0 else ""
         text.append(f"{SYMBOLS[kind]} {name}{similarity}", STYLES[kind])
         text.append(f"  {duration_words(track.duration_s)}\n", "dim")
     if not text:
@@ -73,20 +88,40 @@ def here_now(tracks: Iterable[TrackInfo]) -> Text:
     return text
 
 
-def event_words(event: LiveEvent) -> tuple[str, str]:
-    """An event as one short line, and its style."""
+@dataclass(frozen=True, slots=True)
+class EventWords:
+    """An event as one short line."""
+
+    words: str
+    """What happened, first the sign, then who."""
+    style: str
+    detail: str = ""
+    """Left out where there is no room for it."""
+
+
+def event_words(event: LiveEvent) -> EventWords:
+    """An event about a person or the source, in words."""
     took = duration_words(event.duration_s or 0.0)
     if event.event == "recognized":
-        return f"● Hello, {event.name}! ({event.similarity or 0:.2f})", STYLES["known"]
+        return EventWords(f"● {event.name}", STYLES["known"], f" {event.similarity or 0:.2f}")
     if event.event == "unknown":
-        return "? somebody unknown", STYLES["unknown"]
+        return EventWords("? unknown", STYLES["unknown"])
     if event.event == "left":
-        return f"← {event.name or 'unknown'} left after {took}", "dim"
+        return EventWords(f"← {event.name or 'unknown'}", "dim", f" left, {took}")
     if event.event == "appeared":
-        return "… somebody came", "dim"
+        return EventWords("… came", "dim")
     if event.event == "source_lost":
-        return "! the source is lost", "bold red"
-    return f"✓ the source is back after {took}", "green"
+        return EventWords("! source lost", "bold red")
+    return EventWords("✓ source back", "green", f" after {took}")
+
+
+def event_line(clock: str, event: EventWords, width: int) -> Text:
+    """The event after the time, in at most `width` cells: without its detail, or cut, where there is no more room."""
+    line = Text.assemble((f"{clock} ", "dim"), (event.words, event.style), (event.detail, "dim"), no_wrap=True)
+    if line.cell_len > width:
+        line = Text.assemble((f"{clock} ", "dim"), (event.words, event.style), no_wrap=True)
+    line.truncate(width, overflow="ellipsis")
+    return line
 
 
 def duration_words(seconds: float) -> str:
@@ -114,16 +149,19 @@ def clock_words(time_s: float) -> str:
 
 
 def figures(update: Update, drawn_fps: float, timings_ms: Mapping[str, float]) -> Text:
-    """Rates, and the milliseconds of each stage, two in a line; always as many lines."""
+    """Rates, the milliseconds of each stage, two in a line, and how many pictures were not looked at.
+
+    A graph of the last 60 pictures' milliseconds belongs under it.
+    """
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(f"{update.status.fps:.0f} fps, {update.fps:.0f} seen, {drawn_fps:.0f} drawn\n")
     stages = [f"{name:<6}{ms:6.1f}" for name, ms in timings_ms.items() if name != "total"]
     for left, right in zip_longest(stages[0::2], stages[1::2], fillvalue=""):
         text.append(f"{left}  {right}\n", "dim")
-    text.append(f"{timings_ms.get('total', 0.0):.1f} ms a picture", "bold")
     if update.status.dropped:
-        text.append(f", {update.status.dropped:,} lost", "dim")
-    return text
+        text.append(f"{update.status.dropped:,} skipped for newer ones\n", "dim")
+    text.append(f"{timings_ms.get('total', 0.0):.1f} ms a picture", "bold")
+    return text.append(", last 60:", "dim")
 
 
 def title_of(update: Update, greeting: str = "", licence: str = "") -> Text:

@@ -1,4 +1,4 @@
-"""What the screens ask of the gallery, as functions that run on the worker's thread (`inbox.Run`)."""
+"""What the screens ask of the gallery: functions that run on the worker's thread, by `inbox.Run`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Final
 
 import numpy as np
 
+from edge_app.core.names import same_but_for_case
 from edge_app.core.types import Embedding, Identity, Quality, Template
 from edge_app.gallery.calibration import Thresholds, thresholds_of
-from edge_app.gallery.matching import Gallery
+from edge_app.gallery.matching import Gallery, looks_like_nobody_can_tell
+from edge_app.gallery.storage import Person as GalleryPerson
 from edge_app.model_store.catalogue import builds
 from edge_app.model_store.onnx_inspect import inspect
 from edge_app.recognition.faces import PeopleSession
@@ -47,6 +49,8 @@ class Person:
     """Unix time."""
     nearest: tuple[str, float] | None
     """The nearest other person and the similarity of the two; None when there is none, or too many to compare."""
+    ignored: bool = False
+    """A known stranger, of whom nothing is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,10 @@ class Profile:
     nearest: tuple[str, float] | None
     threshold: float
     """Similarity from which two are taken for one."""
+    hard_to_tell: bool = False
+    """The network can hardly tell this face from others of its kind, such as toddlers'."""
+    ignored: bool = False
+    """A known stranger."""
     stranger_to: str = ""
     """The model in use, when there is no template of it: nobody is recognized by the ones there are."""
 
@@ -67,20 +75,6 @@ class Profile:
     def missing(self) -> tuple[View, ...]:
         """Views that no shot shows."""
         return missing_views([template.quality for template in self.templates])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Forgotten:
-    """Somebody who was deleted, kept in memory so that it can be undone until the app closes."""
-
-    parts: tuple[tuple[Identity, tuple[bytes | None, ...]], ...]
-    """An identity and its pictures for each model it had templates of."""
-    last_seen_s: float | None
-
-    @property
-    def name(self) -> str:
-        """Who it was."""
-        return self.parts[0][0].name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,6 +130,7 @@ def roster(bench: PeopleSession, things: str | None = None) -> tuple[Person, ...
             grade(bench.vault.identity(one.name, model_id)) if few and model_id in one.templates else None,
             one.last_seen_s,
             near.get(one.name),
+            one.ignored,
         )
         for one in bench.vault.roster()
         if model_id in one.templates or one.name in wanted
@@ -170,39 +165,63 @@ def profile(bench: PeopleSession, name: str, things: str | None = None) -> Profi
         bench.vault.pictures(name, model_id),
         shelf.gallery.nearest(mean, other_than=identity.name),
         shelf.threshold,
+        hard_to_tell=things is None and looks_like_nobody_can_tell(mean, bench.recognizer.rule.cohort),
+        ignored=identity.name in shelf.gallery.ignored,
     )
 
 
-def qualities(bench: PeopleSession, name: str) -> tuple[Quality, ...]:
-    """What was measured on the shots that somebody has already; nothing for a new name."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """What is enrolled under a name already."""
+
+    name: str
+    qualities: tuple[Quality, ...]
+    """What was measured on the shots of the model in use; nothing for a new name."""
+    embeddings: tuple[Embedding, ...]
+    """Those shots' embeddings."""
+    ignored: bool
+    """It is a known stranger's name."""
+    twin: str | None
+    """Somebody enrolled whose name differs by capital letters only, where nobody has this very name."""
+
+
+def known(bench: PeopleSession, name: str) -> Known:
+    """Look a name up."""
     model_id = bench.recognizer.embedder.model_id
-    if name not in bench.vault.names(model_id):
-        return ()
-    return tuple(template.quality for template in bench.vault.identity(name, model_id).templates)
+    everybody = bench.vault.roster()
+    line = next((one for one in everybody if one.name == name), None)
+    twin = None if line else same_but_for_case(name, [one.name for one in everybody])
+    templates = bench.vault.identity(name, model_id).templates if line and model_id in line.templates else ()
+    return Known(
+        name,
+        tuple(template.quality for template in templates),
+        tuple(template.embedding for template in templates),
+        line is not None and line.ignored,
+        twin,
+    )
 
 
-def forget(bench: PeopleSession, name: str) -> Forgotten:
+def forget(bench: PeopleSession, name: str) -> GalleryPerson:
     """Delete somebody for good, but for what is returned. Raises GalleryError when there is none of that name."""
     with bench.vault.transaction():
-        line = next((one for one in bench.vault.roster() if one.name == name), None)
-        models = tuple(line.templates) if line else (bench.recognizer.embedder.model_id,)
-        parts = tuple((bench.vault.identity(name, model), bench.vault.pictures(name, model)) for model in models)
+        person = bench.vault.person(name, pictures=True)
         bench.vault.forget(name)
-    return Forgotten(parts, line.last_seen_s if line else None)
+    return person
 
 
-def restore(bench: PeopleSession, forgotten: Forgotten) -> None:
-    """Undo `forget`."""
-    with bench.vault.transaction():
-        for identity, pictures in forgotten.parts:
-            bench.vault.add(identity.name, identity.templates, pictures)
-        if forgotten.last_seen_s is not None:
-            bench.vault.touch(forgotten.name, forgotten.last_seen_s)
+def restore(bench: PeopleSession, forgotten: GalleryPerson) -> None:
+    """Undo `forget`: all templates, pictures and facts, and whether it is a known stranger."""
+    bench.vault.restore(forgotten)
 
 
 def worst_facts(found: Profile) -> tuple[str, str]:
     """The two worst facts about an enrollment: who is nearest, and which view is missing."""
     return nearest_words(found), views_words(found)
+
+
+HARD_TO_TELL: Final = (
+    "The network can hardly tell this face from others of its kind, as with small children: it will seldom be named."
+)
 
 
 def nearest_words(found: Profile, noun: str = "person") -> str:

@@ -10,7 +10,7 @@ from rich.text import Text
 from edge_app.core.model_card import ModelCard
 from edge_app.core.types import Classification, Float32s, Seen
 from edge_app.live.events import LiveEvent
-from edge_app.tui.face_text import STYLES, SYMBOLS, event_words
+from edge_app.tui.face_text import STYLES, SYMBOLS, EventWords, event_words
 from edge_app.tui.picture.mosaic import Mark, MarkKind
 
 MOST_SHOWN: Final = 5
@@ -101,12 +101,12 @@ def heat_words(seen: Seen | None) -> str:
     return f"colours: where the network sees {named}, from dark to bright (class activation map); x hides them"
 
 
-def answer_event_words(event: LiveEvent) -> tuple[str, str]:
-    """An event as one short line, and its style, where it is about no person."""
+def answer_event_words(event: LiveEvent) -> EventWords:
+    """An event as one short line, where it is about no person."""
     if event.event == "recognized":
-        return f"{SYMBOLS['known']} {event.name}", STYLES["known"]
+        return EventWords(f"{SYMBOLS['known']} {event.name}", STYLES["known"])
     if event.event == "unknown":
         # Not asked of the card: the first events come before it. Only a classifier's events bring classes.
         none = "unknown" if event.classes is None else "not sure"
-        return f"{SYMBOLS['unknown']} {none}", STYLES["unknown"]
+        return EventWords(f"{SYMBOLS['unknown']} {none}", STYLES["unknown"])
     return event_words(event)

@@ -10,7 +10,7 @@ import pytest
 
 from edge_app.core.model_card import OperatingPoint
 from edge_app.core.types import Embedding, Face, Frame, Quality, Seen, Template
-from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot
+from edge_app.gallery.enrollment import Collection, EnrollOptions, Refusal, Shot
 from edge_app.gallery.matching import MatchRule
 from edge_app.live.events import LiveEvent
 from edge_app.live.worker import Update
@@ -32,8 +32,11 @@ def look(angle_deg: float = 0.0, *, x: float = 0.0, **quality: float) -> Shot:
     return Shot("reel", face, np.zeros((112, 112, 3), np.uint8), replace(GOOD, **quality), embedding)
 
 
-def guide(**more) -> Guide:
-    return Guide(EnrollOptions(same_person_floor=0.5), **more)
+def guide(own: tuple[Embedding, ...] = (), **more) -> Guide:
+    enroll = EnrollOptions(same_person_floor=0.5)
+    collection = Collection("Ada", enroll, own)
+    collection.choose("camera")
+    return Guide(collection, enroll, **more)
 
 
 def shown(one: Guide, what: Shot | Refusal | None, start_s: float, count: int = 2) -> str:
@@ -109,6 +112,34 @@ def test_somebody_else_who_steps_in_is_not_taken() -> None:
     assert len(one.shots) == 2
 
 
+def test_a_change_of_person_discards_all_shots_and_says_so() -> None:
+    one = guide()
+    shown(one, look(0), 0.0)
+    shown(one, look(10, yaw=0.4), 2.0)
+    assert len(one.shots) == 2
+    advices = [one.consider(look(80, yaw=0.4), 4.0 + step / 10) for step in range(4)]
+    [told] = [advice for advice in advices if advice.discarded]
+    assert told.discarded == 2 and "Somebody else came: the 2 shots of Ada were discarded" in told.text
+    assert all(shot.embedding.similarity(look(80).embedding) > 0.9 for shot in one.shots)
+
+
+def test_one_odd_look_is_no_change_of_person() -> None:
+    one = guide()
+    shown(one, look(0), 0.0)
+    for start_s in (2.0, 3.0, 4.0):
+        advice = [one.consider(what, start_s + step / 10) for step, what in enumerate((look(0), look(80), look(0)))]
+        assert not any(each.discarded for each in advice)
+    assert len(one.shots) >= 1
+
+
+def test_whoever_is_not_the_one_enrolled_is_not_taken_for_more_shots() -> None:
+    one = guide(own=(look(0).embedding,))
+    assert "does not look like Ada" in shown(one, look(80), 0.0, 5)
+    assert one.shots == ()
+    shown(one, look(20), 2.0)
+    assert len(one.shots) == 1
+
+
 def test_a_lookalike_is_told_with_every_good_look() -> None:
     one = guide(resembles=lambda embedding: "like Eve" if embedding.vector[0] > 0.9 else "")
     one.consider(look(), 0.0)
@@ -120,7 +151,7 @@ def test_a_dropped_view_is_asked_for_again() -> None:
     one = guide()
     shown(one, look(), 0.0)
     shown(one, look(yaw=0.4), 2.0)
-    one.drop(0)
+    one._collection.drop(0)
     assert one.missing == ("front", "right")
     shown(one, look(), 4.0)
     assert len(one.shots) == 2

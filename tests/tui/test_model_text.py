@@ -351,7 +351,7 @@ async def test_the_bar_and_the_facts_of_a_thing_agree_on_enter(stage: Stage) -> 
     ("classes", "told"), [(None, "? unknown"), ((ClassScore("cat", 0.4), ClassScore("dog", 0.3)), "? not sure")]
 )
 def test_no_name_is_told_as_over_the_picture(classes: tuple[ClassScore, ...] | None, told: str) -> None:
-    assert answer_event_words(LiveEvent("unknown", 1.0, classes=classes))[0] == told
+    assert answer_event_words(LiveEvent("unknown", 1.0, classes=classes)).words == told
 
 
 async def test_captures_that_are_refused_are_told(stage: Stage) -> None:
@@ -387,9 +387,11 @@ async def test_a_classifier_gives_way_while_a_person_is_enrolled(stage: Stage) -
         await pilot.press("e")
         await until(lambda: isinstance(app.screen, EnrollScreen), "the screen of people")
         await pilot.press(*"Ada", "enter")
-        await until(lambda: app.screen.guide is not None and app.latest.look_for == LookFor("faces"), "faces")
+        await until(lambda: app.screen.stage == "source", "the choice")
+        await pilot.press("c")
+        await until(lambda: app.screen.stage == "camera" and app.latest.look_for == LookFor("faces"), "faces")
         stage.reel.feed(clip_frame(index) for index in OBAMA_ALONE)
-        await until(lambda: app.screen.guide.shots, "a shot")
+        await until(lambda: app.screen.taken, "a shot")
         await pilot.press("escape")
         await until(lambda: app.latest.look_for == LookFor("halves"), "the classifier is back")
 
@@ -404,9 +406,9 @@ async def test_models_are_added_used_shown_and_removed(stage: Stage, tmp_path: P
         await until(lambda: app.screen.query("Ask Input"), "the question")
         app.screen.query_one(Input).value = str(tmp_path / "notes.txt")
         await pilot.press("enter")
-        await until(lambda: "notes.txt is no ONNX file" in told(app), "the reason")
-        await pilot.press("a")
-        await until(lambda: app.screen.query("Ask Input"), "the question")
+        await until(lambda: "notes.txt is no ONNX file" in words(app, ".problem"), "the reason")
+        # What was typed is still there to be corrected.
+        assert app.screen.query_one(Input).value == str(tmp_path / "notes.txt")
         app.screen.query_one(Input).value = str(tmp_path / "mugs.onnx")
         await pilot.press("enter")
         await until(lambda: isinstance(app.screen, ModelsScreen) and app.screen.query_one(DataTable).row_count == 5, "")

@@ -163,7 +163,9 @@ async def test_what_is_no_model_is_refused_in_a_line_and_the_app_goes_on(stage: 
             (str(catalogue.build(None, "sface", "int8").path), "sface ships with edge-app"),
         ):
             await add(app, pilot, path)
-            await until(lambda line=line: line in told(app), line)
+            await until(lambda line=line: line in words(app, ".problem"), line)
+            assert app.screen.query_one(Input).value == path
+            await pilot.press("escape")
             await until(lambda: isinstance(app.screen, ModelsScreen), "the screen again")
         await confirm(app, pilot, "delete")
         await until(lambda: "ships with edge-app; expected a model that was added" in told(app), "a shipped one stays")

@@ -45,7 +45,12 @@ INKS: Final[dict[MarkKind, tuple[tuple[int, int, int], tuple[int, int, int]]]] =
 """Letters and ground of a label by kind: Okabe and Ito's palette, which colour-blind people tell apart."""
 
 _LINES: Final[dict[MarkKind, str]] = {"known": "┌─┐│└┘", "unknown": "┌╌┐╎└┘", "new": "┌ ┐ └┘", "ignored": "┌ ┐ └┘"}
-_ASCII_LINES: Final[dict[MarkKind, str]] = {"known": "+-+|++", "unknown": "+.+:++", "new": "+ + ++", "ignored": "+ + ++"}
+_ASCII_LINES: Final[dict[MarkKind, str]] = {
+    "known": "+-+|++",
+    "unknown": "+.+:++",
+    "new": "+ + ++",
+    "ignored": "+ + ++",
+}
 """Corner, top, corner, side, corners: whole, dashed, and corners only, so that kinds differ without colour."""
 
 _SHADES: Final = {True: " ░▒▓█", False: " `,;cxoOX#@"}
@@ -298,7 +303,7 @@ def _write_label(cells: _Cells, mark: Mark, taken: Mask, terminal: Terminal) -> 
     rows, columns = cells.glyph.shape
     x1, y1, x2, y2 = _corners(mark)
     if not mark.text or x2 < 0 or y2 < 0 or x1 >= columns or y1 >= rows:
-        return
+        return None
     text = f" {mark.text} "
     # Above the frame, below it, and then in it, from its edges inwards: never on another's frame first.
     inside = [y for pair in zip(range(y1, y2 + 1), range(y2, y1 - 1, -1), strict=True) for y in pair]

@@ -1,4 +1,4 @@
-"""What the terminal can show, by its environment variables and encoding, and what it lacks, in words."""
+"""What this terminal can show, told from the environment and the encoding of its stream, and what it lacks in words."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ Ink = Literal["truecolor", "256", "mono"]
 
 SMALLEST: Final = (80, 24)
 """Columns and rows that every screen fits in."""
+ROOMY: Final = (60, 16)
+"""With fewer columns or rows there is room for the picture or the table alone: what stands beside it is left out."""
 
 # TERM says nothing of 24-bit colour, so terminals that have it are also known by their own variables.
 _TRUE_PROGRAMS: Final = {"iTerm.app", "WezTerm", "vscode", "ghostty", "Hyper", "rio", "Tabby"}

@@ -11,12 +11,16 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, ItemGrid, Vertical, VerticalScroll
 from textual.widgets import Input, Label, Static
 
+from edge_app.core.errors import EdgeError
 from edge_app.core.names import valid_name
 from edge_app.core.types import Pixels
-from edge_app.gallery.enrollment import EnrollOptions, Shot, Verdict
+from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot, Verdict
 from edge_app.tui.inbox import Capture, Enroll
 from edge_app.tui.picture.widget import Picture, Thumbnail
 from edge_app.tui.screens.base import EdgeScreen, KeyBar, put
+
+Looks = tuple[tuple[str, Shot | Refusal], ...]
+"""Where each picture came from, and what it gave."""
 
 
 class CaptureScreen(EdgeScreen[None]):
@@ -25,6 +29,7 @@ class CaptureScreen(EdgeScreen[None]):
     WHAT = "Enroll"
     ASKS = "name, then enter"
     NONE_YET = "Nothing yet"
+    FIRST = "Type a name and press enter"
     ONE, MANY = "shot", "shots"
     ENOUGH = 1
     """So many are needed before they can be saved."""
@@ -33,7 +38,7 @@ class CaptureScreen(EdgeScreen[None]):
         """Ask for a name first, unless one is given: then captures are added to what is known by it."""
         super().__init__()
         self._who = name
-        self._saving = self._saved = self._lookalike = False
+        self._saving = self._saved = False
 
     @property
     def taken(self) -> Sequence[Shot]:
@@ -56,54 +61,37 @@ class CaptureScreen(EdgeScreen[None]):
         """So many shots, in words."""
         return f"1 {self.ONE}" if number == 1 else f"{number} {self.MANY}"
 
-    def action_save(self) -> None:
-        """Store what was taken; after that, leave."""
-        if len(self.taken) < self.ENOUGH:
-            what = f"{len(self.taken)} of {self.ENOUGH} {self.MANY}: one more side is needed"
-            self.caution(what if self.ENOUGH > 1 else f"there is no {self.ONE} to save yet")
-        elif not self._saving:
-            self.store(allow_lookalike=False)
+    async def store(self, name: str, looks: Looks, options: EnrollOptions) -> list[Verdict]:
+        """Enroll looks under a name; when anything was stored, say what came of it.
 
-    def action_insist(self) -> None:
-        """Store it although it looks like somebody else, or something else."""
-        if self._lookalike and not self._saved:
-            self.store(allow_lookalike=True)
-
-    @work
-    async def store(self, *, allow_lookalike: bool) -> None:
-        """Enroll what was taken; say what was refused, and what came of it when anything was stored."""
-        self._saving = True
+        Returns what became of each. Raises EdgeError when nothing was stored. What was stored is told as stored,
+        whatever fails after it.
+        """
+        verdicts: list[Verdict] = await self.order(Enroll(name, looks, options))
+        refusals = [verdict.refusal for verdict in verdicts if verdict.refusal is not None]
+        stored = len(verdicts) - len(refusals)
+        if not stored:
+            return verdicts
+        self._who, self._saved = name, True
+        self.edge.worker.send(Capture(False))
         try:
-            with self.telling():
-                looks = tuple((shot.source, shot) for shot in self.taken)
-                options = EnrollOptions(allow_lookalike=allow_lookalike)
-                verdicts: list[Verdict] = await self.order(Enroll(self._who, looks, options))
-                refusals = [verdict.refusal for verdict in verdicts if verdict.refusal is not None]
-                if len(refusals) == len(verdicts):
-                    self._lookalike = any(refusal.reason == "looks-like-somebody-else" for refusal in refusals)
-                    insist = " Press i if it is another one all the same." if self._lookalike else ""
-                    self.refresh_bindings()
-                    self.caution(f"Nothing was stored: {refusals[0].message.split(', or insist')[0]}.{insist}")
-                    return
-                advice = await self.facts()
-                await self.order(Capture(False))
-                self._saved = True
-                text = Text()
-                stored = len(verdicts) - len(refusals)
-                text.append(f"● {self._who} is enrolled with {advice[0]}", "bold green")
-                text.append(f" ({stored} of them new)\n\n" if self.count(stored) != advice[0] else "\n\n")
-                for refusal in refusals:
-                    text.append(f"not taken: {refusal.message}\n\n", "yellow")
-                if advice[1:-1]:
-                    text.append("What could be better\n", "bold")
-                for fact in advice[1:-1]:
-                    text.append(f"  • {fact}\n")
-                text.append(f"\nPress enter for the live picture: {advice[-1]}", "dim")
-                self.show_facts(text)
-        finally:
-            self._saving = False
+            total, better, after = await self.facts()
+        except EdgeError as error:
+            total, better, after = self.count(stored), (), f"its figures cannot be read now: {error}"
+        text = Text()
+        text.append(f"● {name} is enrolled with {total}", "bold green")
+        text.append(f" ({stored} of them new)\n\n" if self.count(stored) != total else "\n\n")
+        for refusal in refusals:
+            text.append(f"not taken: {refusal.message}\n\n", "yellow")
+        if better:
+            text.append("What could be better\n", "bold")
+        for fact in better:
+            text.append(f"  • {fact}\n")
+        text.append(f"\nPress enter for the live picture: {after}", "dim")
+        self.show_facts(text)
+        return verdicts
 
-    async def facts(self) -> tuple[str, ...]:
+    async def facts(self) -> tuple[str, tuple[str, ...], str]:
         """How much is enrolled under the name now, what could be better, and what will happen when it is seen."""
         raise NotImplementedError
 
@@ -115,7 +103,8 @@ class CaptureScreen(EdgeScreen[None]):
         with Horizontal():
             with Vertical(id="stage"):
                 yield Picture(self.edge.desk.terminal, id="picture")
-                yield Static("Type a name and press enter", id="advice")
+                yield VerticalScroll(id="review")
+                yield Static(self.FIRST, id="advice")
                 yield Static(id="caution")
                 yield Static(id="facts")
             with VerticalScroll(id="shots"):
@@ -170,13 +159,17 @@ class CaptureScreen(EdgeScreen[None]):
         put(line, Text(words))
 
     @work(exclusive=True, group="shots")
-    async def show_captures(self, captures: Sequence[tuple[str, Pixels]]) -> None:
-        """Show the captures as thumbnails, each over a few words."""
+    async def show_captures(self, captures: Sequence[tuple[str, Pixels | None]]) -> None:
+        """Show the captures as thumbnails, each over a few words; None: there is nothing to be seen of it."""
         self.query_one("#none").display = not captures
         grid = self.query_one(ItemGrid)
         terminal = self.edge.desk.terminal
         boxes = [
-            Vertical(Thumbnail(terminal, pixels), Label(words, markup=False), classes="shot")
+            Vertical(
+                Static() if pixels is None else Thumbnail(terminal, pixels),
+                Label(words, markup=False),
+                classes="shot",
+            )
             for words, pixels in captures
         ]
         async with self.batch():
@@ -185,7 +178,7 @@ class CaptureScreen(EdgeScreen[None]):
 
     def show_facts(self, text: Text) -> None:
         """What came of it, in place of the picture."""
-        for hidden_part in ("#picture", "#advice", "#caution"):
+        for hidden_part in ("#picture", "#review", "#advice", "#caution"):
             self.query_one(hidden_part).display = False
         facts = self.query_one("#facts", Static)
         facts.display = True

@@ -1,9 +1,9 @@
-"""Dialogs over the live picture: threshold, source, model, and a question before something is lost."""
+"""The choices that lie over the live picture: threshold, source and model; and questions with a few answers."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import ClassVar, Final
 
 from rich.text import Text
@@ -20,6 +20,7 @@ from edge_app.core.task import PEOPLE, LookFor, Task
 from edge_app.gallery.matching import share_words
 from edge_app.media.cameras import CameraInfo
 from edge_app.recognition.faces import PeopleSession
+from edge_app.tui.screens.base import used
 from edge_app.tui.services import ModelLine
 
 SHARES: Final = (0.1, 1 / 30, 0.01, 1 / 300, 0.001, 0.0001)
@@ -70,13 +71,16 @@ class ChooseRule(ModalScreen[float | None]):
 
 
 class ChooseSource(ModalScreen[str | None]):
-    """Chooses what to watch; the cameras are looked for while it is open."""
+    """Chooses what to watch, and opens it; the cameras are looked for while it is open."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel")]
 
-    def __init__(self, cameras: Callable[[], Sequence[CameraInfo]]) -> None:
+    def __init__(
+        self, cameras: Callable[[], Sequence[CameraInfo]], open_source: Callable[[str], Awaitable[str]]
+    ) -> None:
+        """`open_source` goes on with a source and gives it back; it raises EdgeError for one that makes no sense."""
         super().__init__()
-        self._cameras = cameras
+        self._cameras, self._open = cameras, open_source
         self._specs: list[str] = ["sample"]
 
     def compose(self) -> ComposeResult:
@@ -86,6 +90,7 @@ class ChooseSource(ModalScreen[str | None]):
             yield OptionList(Option("the sample clip"))
             yield Static("looking for cameras…", id="looking", classes="hint")
             yield Input(placeholder="or a file, folder, http:// or rtsp:// address", compact=True)
+            yield Static(classes="problem")
             yield Static("tab: type a path   enter: choose   esc: leave as it is", classes="hint")
 
     def on_mount(self) -> None:
@@ -108,12 +113,19 @@ class ChooseSource(ModalScreen[str | None]):
         looking.update(Text(words))
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        self.dismiss(self._specs[event.option_index])
+        """Enter in the list."""
+        self._choose(self._specs[event.option_index])
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Enter in the line."""
         if event.value.strip():
-            self.dismiss(event.value.strip())
+            self._choose(event.value.strip())
+
+    @work(exclusive=True, group="use")
+    async def _choose(self, source: str) -> None:
+        done, found = await used(self, self._open(source))
+        if done:
+            self.dismiss(found)
 
 
 LIVE_TASKS: Final[Mapping[Task, str]] = {
@@ -173,6 +185,28 @@ class Confirm(ModalScreen[bool]):
         with Vertical(classes="dialog"):
             yield Label(self._question, markup=False)
             yield Static("y: yes   esc: no", classes="hint")
+
+
+class Choose(ModalScreen[str | None]):
+    """Asks a question that has a few answers; gives the word of one of them, or None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel")]
+
+    def __init__(self, question: str, answers: Mapping[str, str]) -> None:
+        """`answers` are words for the program, each with the sentence that is shown."""
+        super().__init__()
+        self._question, self._answers = question, dict(answers)
+
+    def compose(self) -> ComposeResult:
+        """The question over the answers."""
+        with Vertical(classes="dialog"):
+            yield Label(Text(self._question))
+            yield OptionList(*(Option(Text(words)) for words in self._answers.values()))
+            yield Static("enter: choose   esc: back", classes="hint")
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """Enter."""
+        self.dismiss(list(self._answers)[event.option_index])
 
 
 def camera_line(camera: CameraInfo) -> str:

@@ -1,4 +1,4 @@
-"""Enrolling a thing: captures of the box that is looked at."""
+"""The screen that enrolls a thing: captures of the box that is looked at."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from textual import work
 from textual.binding import Binding, BindingType
 
 from edge_app.core.types import Pixels, Seen
-from edge_app.gallery.enrollment import Refusal, Shot
+from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot
 from edge_app.tui.inbox import Capture, Pause, Run, Update
 from edge_app.tui.model_text import marks_of_findings
 from edge_app.tui.picture.area import Area
@@ -44,7 +44,7 @@ class ThingScreen(BoxScreen, CaptureScreen):
     def __init__(self, name: str = "") -> None:
         """Things are enrolled for the image embedder that looks at the picture."""
         super().__init__(name)
-        self._begun = False
+        self._begun = self._lookalike = False
         self._captures: list[tuple[Shot, Pixels]] = []
         """Each with the pixels of its box."""
         self._look: Shot | Refusal | None = None
@@ -135,10 +135,39 @@ class ThingScreen(BoxScreen, CaptureScreen):
         }.get(len(self._captures), "Enter saves; another side makes it surer")
         self.advise(words, well=len(self._captures) >= self.ENOUGH)
 
-    async def facts(self) -> tuple[str, ...]:
+    def action_save(self) -> None:
+        """Store what was taken; after that, leave."""
+        if len(self.taken) < self.ENOUGH:
+            self.caution(f"{len(self.taken)} of {self.ENOUGH} {self.MANY}: one more side is needed")
+        elif not self._saving:
+            self._store(allow_lookalike=False)
+
+    def action_insist(self) -> None:
+        """Store it although it looks like something else."""
+        if self._lookalike and not self._saved:
+            self._store(allow_lookalike=True)
+
+    @work
+    async def _store(self, *, allow_lookalike: bool) -> None:
+        self._saving = True
+        try:
+            with self.telling():
+                looks = tuple((shot.source, shot) for shot in self.taken)
+                verdicts = await self.store(self._who, looks, EnrollOptions(allow_lookalike=allow_lookalike))
+                refusals = [verdict.refusal for verdict in verdicts if verdict.refusal is not None]
+                if len(refusals) == len(verdicts):
+                    self._lookalike = any(refusal.reason == "looks-like-somebody-else" for refusal in refusals)
+                    insist = " Press i if it is another one all the same." if self._lookalike else ""
+                    self.refresh_bindings()
+                    self.caution(f"Nothing was stored: {refusals[0].message.split(', or insist')[0]}.{insist}")
+        finally:
+            self._saving = False
+
+    async def facts(self) -> tuple[str, tuple[str, ...], str]:
+        """See `CaptureScreen`."""
         name, model_id = self._who, self.edge.settings.model
         stored = await self.order(Run(lambda people: len(people.vault.identity(name, model_id).templates)))
-        return self.count(stored), "it will be named when it is seen."
+        return self.count(stored), (), "it will be named when it is seen."
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer only the keys that do something now."""

@@ -1,4 +1,4 @@
-"""The help screen: every key of the screen below, and what this terminal lacks."""
+"""The Help screen: every key of the screen below, what its signs and figures mean, and what this terminal lacks."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ _INKS = {
     "mono": "shades of characters, no colour",
 }
 
-_WORDS = """\
-A whole frame and a name: somebody enrolled; the number is the similarity.
-A dashed frame and a question mark: somebody unknown. Corners: still looking.
-
-Enrolling: press e, type a name, and do what the line under the picture says.
-Shots are taken by themselves. Two are enough; three are better, two of them
-turned to the sides.
-
-Press l to look for a classifier's classes or for things instead of faces. Things:
-draw a box with the mouse, or press b and the arrows; then e enrolls what is in it.
-
-A photograph or a replayed video can pass for the person: do not open doors with this.
-"""
+_WORDS: Final = (
+    "A whole frame and a name: somebody enrolled; the number is the similarity. A dashed frame and a question mark: "
+    "somebody unknown. Corners: still looking, or with a name in grey a known stranger, who is ignored.",
+    "Speed: pictures a second that the source gave, that were looked at, that were drawn; milliseconds of each stage. "
+    "Skipped: pictures that came while an older one was looked at; nothing is wrong, this machine looks at fewer than "
+    "the source gives. The graph shows what each of the last 60 pictures took, in its highest bar the longest.",
+    "Enrolling: press e, type a name, and choose the camera (c) or picture files (f). With the camera do what the line "
+    "under the picture says: shots are taken by themselves. Two are enough; three are better, two of them turned to "
+    "the sides. What is kept and what is not is shown before it is stored.",
+    "Press i to ignore an unknown face: it is learned as a known stranger, of whom nothing is told.",
+    "Press l to look for a classifier's classes or for things instead of faces. Things: draw a box with the mouse, or "
+    "press b and the arrows; then e enrolls what is in it.",
+    "A photograph or a replayed video can pass for the person: do not open doors with this.",
+)
 
 
 class HelpScreen(ModalScreen[None]):
@@ -55,10 +56,12 @@ class HelpScreen(ModalScreen[None]):
 
     def _text(self) -> Text:
         text = Text.assemble(("Keys of this screen\n", "bold"))
-        for key, words in _keys(self._below):
-            text.append(f"  {key:<10}", "bold cyan")
+        keys = _keys(self._below)
+        width = max(len(key) for key, _ in keys) + 2
+        for key, words in keys:
+            text.append(f"  {key:<{width}}", "bold cyan")
             text.append(f"{words}\n")
-        text.append(f"\n{_WORDS}\n")
+        text.append("\n" + "\n\n".join(_WORDS) + "\n\n")
         text.append("This terminal\n", "bold")
         size = self.app.size
         text.append(f"  {size.width} columns by {size.height} lines; {_INKS[self._terminal.ink]}.\n")

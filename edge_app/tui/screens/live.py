@@ -7,7 +7,7 @@ from functools import partial
 from typing import ClassVar
 
 from rich.text import Text
-from textual import work
+from textual import events, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -19,7 +19,16 @@ from edge_app.core.types import Seen
 from edge_app.inference.classifier import MAPS
 from edge_app.media.drawing import warmed
 from edge_app.media.live_camera import CameraState
-from edge_app.tui.face_text import clock_words, event_words, figures, here_now, marks_of, title_of
+from edge_app.tui.face_text import (
+    EventWords,
+    clock_words,
+    event_line,
+    event_words,
+    figures,
+    here_now,
+    marks_of,
+    title_of,
+)
 from edge_app.tui.inbox import Pause, Run, SetRule, Switch, Update
 from edge_app.tui.model_text import (
     answer_event_words,
@@ -40,6 +49,30 @@ GREETING_S = 4.0
 
 _NEW_SHARE = 0.07
 """Share of the newest picture in the averages."""
+
+
+MOST_LINES = 300
+"""Events in the list; older ones are let go."""
+
+
+class EventLog(RichLog, can_focus=False):
+    """What happened, a line each, however wide it is: a list that wraps shows half as much, and cannot be skimmed."""
+
+    def __init__(self, *, id: str, max_lines: int, min_width: int) -> None:
+        super().__init__(id=id, max_lines=max_lines, min_width=min_width, wrap=False)
+        self._events: deque[tuple[str, EventWords]] = deque(maxlen=max_lines)
+
+    def note(self, clock: str, event: EventWords) -> None:
+        """Add an event."""
+        self._events.append((clock, event))
+        if self.scrollable_content_region.width:
+            self.write(event_line(clock, event, self.scrollable_content_region.width))
+
+    def on_resize(self, _: events.Resize) -> None:
+        """Write all lines again for the new width."""
+        self.clear()
+        for clock, event in self._events:
+            self.write(event_line(clock, event, self.scrollable_content_region.width))
 
 
 class LiveScreen(BoxScreen):
@@ -83,18 +116,18 @@ class LiveScreen(BoxScreen):
             yield Picture(self.edge.desk.terminal, id="picture")
             with Vertical(id="side"):
                 yield Static(id="here")
-                yield RichLog(id="log", max_lines=300, wrap=True, min_width=10)
-                yield Static(id="figures")
-                yield Sparkline(id="spark")
+                yield EventLog(id="log", max_lines=MOST_LINES, min_width=1)
+                with Vertical(id="speed"):
+                    yield Static(id="figures")
+                    yield Sparkline(id="spark")
         yield Static(id="notice")
         yield KeyBar()
 
     def on_mount(self) -> None:
         """Focus the picture: every key is a command here."""
         self.query_one("#here", Static).border_title = "Here now"
-        self.query_one("#log", RichLog).border_title = "Events"
-        self.query_one("#figures", Static).border_title = "Speed"
-        self.query_one("#log", RichLog).can_focus = False
+        self.query_one("#log", EventLog).border_title = "Events"
+        self.query_one("#speed").border_title = "Speed"
         self.picture.mirror = self.edge.mirror
         self.picture.focus()
 
@@ -132,11 +165,11 @@ class LiveScreen(BoxScreen):
 
     def note(self, update: Update) -> None:
         """Log the events of an update; also called while another screen lies over this one."""
-        log = self.query_one("#log", RichLog)
+        log = self.query_one("#log", EventLog)
         now_s = self.edge.desk.now_s()
         for event in update.events:
-            words, style = event_words(event) if update.look_for.is_people else answer_event_words(event)
-            log.write(Text.assemble((clock_words(now_s) + " ", "dim"), (words, style)))
+            words = event_words(event) if update.look_for.is_people else answer_event_words(event)
+            log.note(clock_words(now_s), words)
             if event.event == "recognized" and update.look_for.is_people:
                 self._greeting, self._greeting_until_s = f"Hello, {event.name}!", now_s + GREETING_S
 
@@ -247,13 +280,15 @@ class LiveScreen(BoxScreen):
     @work
     async def action_source(self) -> None:
         """Choose a camera, a file, an address or the sample clip."""
-        chosen = await self.app.push_screen_wait(ChooseSource(self.edge.desk.cameras))
-        if chosen is None:
-            return
-        with self.telling():
-            await self.order(Switch(chosen))
-            self.edge.source = chosen
-            self.edge.keep_settings(source=chosen)
+        chosen = await self.app.push_screen_wait(ChooseSource(self.edge.desk.cameras, self._switch))
+        if chosen is not None:
+            with self.telling():
+                self.edge.keep_settings(source=chosen)
+
+    async def _switch(self, source: str) -> str:
+        await self.order(Switch(source))
+        self.edge.source = source
+        return source
 
     @work
     async def action_look_for(self) -> None:

@@ -1,4 +1,4 @@
-"""The screen of models: which are installed and run, their licences, and what was measured on this machine."""
+"""The Models screen: the installed models, their licences, what was measured, and which of them run."""
 
 from __future__ import annotations
 
@@ -128,13 +128,13 @@ class ModelsScreen(EdgeScreen[None]):
     @work
     async def action_add(self) -> None:
         """Validate a file and install it."""
-        typed = await self.app.push_screen_wait(Ask("Which model file?", hint="path of an .onnx file"))
-        if typed is None:
-            return
-        with self.telling():
+
+        async def add(typed: str) -> str:
             path = _path(typed)
-            self.edge.tell(f"looking at {path.name}")
-            model_id = cast(str, await self.edge.beside(lambda: self.edge.desk.add_model(path)))
+            return cast(str, await self.edge.beside(lambda: self.edge.desk.add_model(path)))
+
+        model_id = await self.app.push_screen_wait(Ask("Which model file?", add, hint="path of an .onnx file"))
+        if model_id is not None:
             self.edge.tell(f"{model_id} is installed; enter uses it")
             self._read(model_id)
 
@@ -158,9 +158,15 @@ class ModelsScreen(EdgeScreen[None]):
 
     @work(exclusive=True, group="choose")
     async def action_precision(self) -> None:
-        """Load the embedder in the next precision."""
+        """Load the embedder in the next precision that it has."""
+        used = self.edge.worker.people.choice.entry.id
+        has = {line.precision for line in self._lines if line.model_id == used and not line.problem}
         with self.telling():
-            await self.edge.apply(precision=_next(PRECISIONS, self.edge.settings.precision))
+            await self.edge.apply(
+                precision=_next(
+                    [one for one in PRECISIONS if one == "auto" or one in has], self.edge.settings.precision
+                )
+            )
             self.edge.tell(f"the embedder runs as {self.edge.worker.people.choice.entry.precision}")
             self._read()
 
@@ -193,8 +199,8 @@ def detectors(current: str) -> tuple[str, ...]:
     return DETECTORS if current in DETECTORS else (*DETECTORS, current)
 
 
-def _next(choices: tuple[str, ...], current: str) -> str:
-    return choices[(choices.index(current) + 1) % len(choices)]
+def _next(choices: Sequence[str], current: str) -> str:
+    return choices[(choices.index(current) + 1) % len(choices)] if current in choices else choices[0]
 
 
 def _path(typed: str) -> Path:

@@ -1,8 +1,9 @@
-"""The screen of everyone enrolled, or every thing: how well they are known, and whom they could be taken for."""
+"""The People screen: everyone enrolled, or every thing, how well they are known, and whom they could be taken for."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final
 
 from rich.text import Text
 from textual import work
@@ -45,6 +46,8 @@ class PeopleScreen(EdgeScreen[None]):
         super().__init__()
         self._things = things
         self._missing = 0
+        self._people: tuple[gallery_queries.Person, ...] = ()
+        self._threshold = 0.0
 
     def compose(self) -> ComposeResult:
         """The table, and the chosen one beside it."""
@@ -59,11 +62,13 @@ class PeopleScreen(EdgeScreen[None]):
     def on_mount(self) -> None:
         """Ask for the rows."""
         self.query_one("#detail").can_focus = False
-        table = self.table
-        for label in ("name", "shots", "quality", "last seen", "model", "nearest other"):
-            table.add_column(label, key=label)
-        table.focus()
+        self.table.focus()
         self.refresh_rows()
+
+    def on_resize(self) -> None:
+        """Another width has room for other columns."""
+        if self._people:
+            self.call_after_refresh(self._fill)
 
     @property
     def table(self) -> DataTable[Text]:
@@ -85,20 +90,39 @@ class PeopleScreen(EdgeScreen[None]):
             people: tuple[gallery_queries.Person, ...] = await self.order(
                 Run(lambda bench: gallery_queries.roster(bench, self._things))
             )
-            table = self.table
-            where = table.cursor_row
-            table.clear()
             shelf = await self.order(Run(lambda bench: gallery_queries.shelf_of(bench, self._things)))
-            for person in people:
-                table.add_row(*_cells(person, shelf.threshold, self.edge.desk.now_s()), key=person.name)
-            names = [person.name for person in people]
-            table.move_cursor(row=names.index(then) if then in names else min(where, max(0, len(names) - 1)))
+            self._people, self._threshold = people, shelf.threshold
+            self._fill(then)
             self._missing = sum(person.shots == 0 for person in people)
             self.refresh_bindings()
             self._write_title(len(people), shelf.model_id)
             if not people:
                 none = "Nobody" if self._things is None else "No thing"
                 await self._describe(Text(f"{none} is enrolled yet: press e.", "dim"), [])
+
+    def _fill(self, then: str | None = None) -> None:
+        """Write the rows, and put the cursor on `then`, or leave it where it was.
+
+        Widths are decided here: left to itself the table takes them from whichever rows it has drawn so far, and cuts
+        what does not fit in the middle of a word.
+        """
+        table = self.table
+        if not table.size.width:  # not laid out yet
+            self.call_after_refresh(self._fill, then)
+            return
+        where = table.cursor_row
+        rows = [_cells(person, self._threshold, self.edge.desk.now_s()) for person in self._people]
+        widths = _widths(rows, table.size.width)
+        table.clear(columns=True)
+        for label, width in widths.items():
+            table.add_column(label, key=label, width=width)
+        for person, row in zip(self._people, rows, strict=True):
+            cells = {label: row[label].copy() for label in widths}
+            for label, cell in cells.items():
+                cell.truncate(widths[label], overflow="ellipsis")
+            table.add_row(*cells.values(), key=person.name)
+        names = [person.name for person in self._people]
+        table.move_cursor(row=names.index(then) if then in names else min(where, max(0, len(names) - 1)))
 
     def _write_title(self, count: int, model_id: str) -> None:
         of_things = self._things is not None
@@ -141,12 +165,15 @@ class PeopleScreen(EdgeScreen[None]):
         old = self.chosen
         if old is None:
             return
-        new = await self.app.push_screen_wait(Ask(f"What is {old} called from now on?", value=old))
-        if new is None or new == old:
-            return
-        with self.telling():
-            new = valid_name(new)
-            await self.order(Rename(old, new))
+
+        async def rename(typed: str) -> str:
+            new = valid_name(typed)
+            if new != old:
+                await self.order(Rename(old, new))
+            return new
+
+        new = await self.app.push_screen_wait(Ask(f"What is {old} called from now on?", rename, value=old))
+        if new is not None:
             self.refresh_rows(new)
 
     def action_add(self) -> None:
@@ -205,17 +232,59 @@ class PeopleScreen(EdgeScreen[None]):
         self.dismiss()
 
 
-def _cells(person: gallery_queries.Person, threshold: float, now_s: float) -> tuple[Text, ...]:
+_COLUMNS: Final = ("name", "shots", "quality", "last seen", "nearest other", "model")
+"""As they stand."""
+_WEIGHTIEST_FIRST: Final = ("name", "shots", "nearest other", "last seen", "quality", "model")
+"""Where there is no room for all, the last of these go."""
+_LEAST_NAME: Final = 16
+_LEAST_NEAREST: Final = 12
+"""Cells: a similarity, and enough of a name to know whose."""
+
+
+def _cells(person: gallery_queries.Person, threshold: float, now_s: float) -> dict[str, Text]:
+    """What stands in each column."""
     near = Text("nobody", "dim")
     if person.nearest is not None:
         name, similarity = person.nearest
         near = Text(f"{similarity:.2f} {name}", "bold red" if similarity >= threshold else "")
-    quality = Text("" if person.quality is None else f"{person.quality:.0%}", justify="right")
-    shots = Text(str(person.shots), "yellow" if person.shots == 1 else "", justify="right")
     if not person.shots:
         near = Text("enroll again", "yellow")
-    models = Text(", ".join(person.models), "" if person.shots else "yellow")
-    return Text(person.name), shots, quality, Text(ago_words(person.last_seen_s, now_s)), models, near
+    who = Text.assemble(person.name, (" (ignored)", "dim")) if person.ignored else Text(person.name)
+    return {
+        "name": who,
+        "shots": Text(str(person.shots), "yellow" if person.shots == 1 else "", justify="right"),
+        "quality": Text("" if person.quality is None else f"{person.quality:.0%}", justify="right"),
+        "last seen": Text(ago_words(person.last_seen_s, now_s)),
+        "model": Text(", ".join(person.models), "" if person.shots else "yellow"),
+        "nearest other": near,
+    }
+
+
+def _widths(rows: Sequence[Mapping[str, Text]], room: int) -> dict[str, int]:
+    """The columns that fit into `room` cells, in the order in which they stand, with their widths."""
+    wanted = {label: max(len(label), *(row[label].cell_len for row in rows), 1) for label in _COLUMNS}
+    least = wanted | {
+        "name": min(wanted["name"], _LEAST_NAME),
+        "nearest other": min(wanted["nearest other"], max(len("nearest other"), _LEAST_NEAREST)),
+    }
+    used = 0
+    chosen: list[str] = []
+    for label in _WEIGHTIEST_FIRST:
+        if chosen and used + least[label] + _PADDING > room:
+            break
+        chosen.append(label)
+        used += least[label] + _PADDING
+    widths: dict[str, int] = {label: least[label] for label in _COLUMNS if label in chosen}
+    for label in ("name", "nearest other"):
+        if label in widths:
+            more = min(wanted[label] - widths[label], room - used)
+            widths[label] += max(0, more)
+            used += max(0, more)
+    return widths
+
+
+_PADDING: Final = 2
+"""Blank cells that the table puts around each column."""
 
 
 def _about(found: gallery_queries.Profile, noun: str) -> Text:
