@@ -12,7 +12,7 @@ help:
 	@echo "make demo     set up the laptop side and see people recognized (no camera, no torch, no download of models)"
 	@echo "make test     add the training side to the same environment and prove the installation (the quick tests)"
 	@echo "make test-all every test, trainings and kills too; what .ci/run calls"
-	@echo "make test-webcam  live commands on a machine with a real camera: make test-webcam WEBCAM_VM=program"
+	@echo "make test-webcam  live commands on a machine with a real camera: make test-webcam WEBCAM_VM=program [PART=cameras|recognize|unplug]"
 	@echo "make fuzz     mutated inputs at every place where files of strangers come in: make fuzz SEED=0 INPUTS=50000"
 	@echo "make mutants  breaks lines of the product, one at a time, in a copy: make mutants SEED=1 LINES=40, or NAMED=1"
 	@echo "make check    formatting, lint, strict types"
@@ -43,7 +43,7 @@ test-all: $(VENV)/.extras
 
 test-webcam: $(VENV)/.extras
 	@test -n '$(WEBCAM_VM)' || { echo "make test-webcam WEBCAM_VM=program that runs a script on a machine with a camera; see tests/webcam/run"; exit 2; }
-	tests/webcam/run '$(WEBCAM_VM)' $(BIN)/python
+	tests/webcam/run '$(WEBCAM_VM)' $(BIN)/python $(PART)
 
 fuzz: $(VENV)/.extras
 	$(BIN)/python -m tests.fuzz --seed $(or $(SEED),0) --inputs $(or $(INPUTS),50000)

@@ -26,15 +26,19 @@ def main() -> int:
         entry = load_entry_points()[names[0]]
         sys.stdout.buffer.write(input_of(entry, entry.valid(), args.seed, args.show))
         return 0
-    each = -(-args.inputs // len(names))
+    registry = load_entry_points()
+    shares = sum(registry[name].share for name in names)
+    each = {name: -int(-args.inputs * registry[name].share // shares) for name in names}
     started_s = time.monotonic()
+    print(f"{'entry point':34} {'inputs':>7} {'refused':>8} exceptions codes >10s >1GB crashes", flush=True)
+    tallies = []
     with ThreadPoolExecutor(args.jobs) as pool:
-        tallies = list(pool.map(lambda name: fuzz(name, args.seed, each), names))
-    print(f"{'entry point':34} {'inputs':>7} {'refused':>8} exceptions codes >10s >1GB crashes")
-    for tally in tallies:
-        counts = [len(kind) for kind in (tally.exceptions, tally.control_codes, tally.slow, tally.large, tally.crashes)]
-        share = tally.refused / max(1, tally.inputs)
-        print(f"{tally.name:34} {tally.inputs:7} {share:8.0%} " + "{:10} {:5} {:4} {:4} {:7}".format(*counts))
+        for tally in pool.map(lambda name: fuzz(name, args.seed, each[name]), names):
+            kinds = (tally.exceptions, tally.control_codes, tally.slow, tally.large, tally.crashes)
+            share = tally.refused / max(1, tally.inputs)
+            counts = "{:10} {:5} {:4} {:4} {:7}".format(*map(len, kinds))
+            print(f"{tally.name:34} {tally.inputs:7} {share:8.0%} {counts}", flush=True)
+            tallies.append(tally)
     for tally in tallies:
         for fault in tally.faults[:10]:
             print(f"{tally.name} {fault}")

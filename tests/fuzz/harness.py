@@ -56,6 +56,8 @@ class EntryPoint:
     seeds: Seeds
     """Valid inputs, or a function that makes them, once a process."""
     run: Run
+    share: float = 1.0
+    """How many inputs it gets beside the others: what takes long gets fewer."""
 
     def valid(self) -> tuple[bytes, ...]:
         """The valid inputs."""
@@ -83,12 +85,12 @@ class Tally:
         return [*self.exceptions, *self.control_codes, *self.slow, *self.large, *self.crashes]
 
 
-def entry_point(kind: str, seeds: Seeds) -> Callable[[Run], Run]:
-    """Register a function as an entry point under its module's and its own name."""
+def entry_point(kind: str, seeds: Seeds, share: float = 1.0) -> Callable[[Run], Run]:
+    """Register a function as an entry point under its module's and its own name; see `EntryPoint.share`."""
 
     def register(run: Run) -> Run:
         name = f"{run.__module__.rpartition('.')[2]}.{run.__name__}"
-        REGISTRY[name] = EntryPoint(name, kind, seeds, run)
+        REGISTRY[name] = EntryPoint(name, kind, seeds, run, share)
         return run
 
     return register

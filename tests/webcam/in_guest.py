@@ -1,24 +1,29 @@
 """Runs on a machine with a real Video4Linux driver, as root: the live commands against a camera and against vivid.
 
+    in_guest.py FOLDER_OF_PREPARE cameras|recognize|unplug
+
 Prints a line for everything that was tried; exits with 1 when something was not as it should be. No speed that is seen
-on an emulated machine means anything: all limits are minutes.
+on an emulated machine means anything: all limits are minutes, and the camera gives one small picture a second.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import queue
+import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 WORK = Path(sys.argv[1])
 NAME = "Barack Obama"
 VIVID = ["/guest_modules/vivid.ko", "n_devs=1", "node_types=0x1", "vid_cap_nr=7"]
-PATIENCE_S = 400
+PATIENCE_S = 900
 failed = 0
 
 
@@ -80,60 +85,85 @@ def is_event(event: str, name: str | None = None) -> Callable[[str], bool]:
     return matches
 
 
-def main() -> None:
-    if not Path("/sys/class/video4linux").exists():
-        subprocess.run(["mount", "-t", "sysfs", "sysfs", "/sys"], check=True)
-    shown = ["-re", "-stream_loop", "-1", "-i", str(WORK / "clip.mp4"), "-r", "5", "-pix_fmt", "yuyv422"]
-    feed = subprocess.Popen(["ffmpeg", "-nostdin", "-loglevel", "error", *shown, "-f", "v4l2", "/dev/video0"])
-    time.sleep(15)
-
+def cameras() -> None:
+    """What the commands that only look at cameras say of the two."""
     listed = run("cameras", "--no-measure", "--json")
-    cameras = {camera["spec"]: camera for camera in json.loads(listed.stdout)["cameras"]}
-    check("both cameras are listed", set(cameras) == {"0", "7"}, listed)
-    check("by their drivers' names", cameras["0"]["name"] == "FaceCam" and "vivid" in cameras["7"]["name"], cameras)
-    check("vivid offers dozens of formats", len(cameras["7"]["formats"]) > 100, len(cameras["7"]["formats"]))
-    names = {one["encoding"] for one in cameras["7"]["formats"]}
-    check("all of them with a printable name", all(name.isprintable() and "�" not in name for name in names), names)
+    found = {camera["spec"]: camera for camera in json.loads(listed.stdout)["cameras"]}
+    check("both cameras are listed", set(found) == {"0", "7"}, listed)
+    check("by their drivers' names", found["0"]["name"] == "FaceCam" and "vivid" in found["7"]["name"], found)
+    check("vivid offers dozens of formats", len(found["7"]["formats"]) > 100, len(found["7"]["formats"]))
+    names = {one["encoding"] for one in found["7"]["formats"]}
+    check(
+        "all of them with a printable name", all(name.isprintable() and "\ufffd" not in name for name in names), names
+    )
     table = run("cameras", "--no-measure").stdout
     check("the table is a readable one", len(table) < 3000 and "more encodings" in " ".join(table.split()), table)
-
+    os.mknod("/dev/video9", 0o600 | stat.S_IFCHR, os.makedev(81, 200))  # a node whose device is gone
     doctor = run("doctor")
     lines = [line for line in doctor.stdout.splitlines() if " camera: " in line]
-    check("the doctor opened both", [line[:4] for line in lines] == ["ok  ", "ok  "], doctor.stdout)
+    check("the doctor opened both", [line[:4] for line in lines[:2]] == ["ok  ", "ok  "], doctor.stdout)
+    check("and says ill for a node without a camera", doctor.returncode == 1 and lines[2].startswith("ILL"), lines)
 
-    found = subprocess.run(edge_app("verify", NAME, "--source", "0", "--timeout", "300"), check=False).returncode
+
+def recognize() -> None:
+    """A man in front of a camera, for the command that waits for him and the one that tells who comes."""
+    found = subprocess.run(edge_app("verify", NAME, "--source", "0", "--timeout", "600"), check=False).returncode
     check("verify sees the man", found == 0, found)
-    found = subprocess.run(edge_app("verify", NAME, "--source", "7", "--timeout", "30"), check=False).returncode
-    check("and not on a test picture", found == 1, found)
-
     watching = Watching("/dev/video0")
     check("watch names him", watching.sees(is_event("recognized", NAME)), watching.said)
     check("it ends when it is asked to", watching.ends() == 0)
 
+
+def unplug() -> None:
+    """A camera that is unplugged while it is watched, and comes back."""
     watching = Watching("7")
-    time.sleep(60)  # until it is open: an unplugged camera that was never opened is another case
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not is_open("/dev/video7") and time.monotonic() < deadline_s:
+        time.sleep(2)
+    check("watch opens the camera", is_open("/dev/video7"), watching.said)
+    time.sleep(30)  # until pictures came: a camera that never gave one is another case
     subprocess.run(["rmmod", "-f", "vivid"], check=False)
     if Path("/dev/video7").exists():  # in use: the driver lets go when the device is unbound
         for device in Path("/sys/bus/platform/drivers/vivid").glob("vivid.*"):
             Path("/sys/bus/platform/drivers/vivid/unbind").write_text(device.name)
     check("the camera is unplugged", not Path("/dev/video7").exists())
     check("an unplugged camera is lost", watching.sees(is_event("source_lost")), watching.said)
-    doctor = run("doctor")
     subprocess.run(["rmmod", "vivid"], check=False)
     time.sleep(2)
-    subprocess.run(["insmod", *VIVID], check=True)
+    subprocess.run(["insmod", *VIVID], check=False)
     check("the camera is plugged in again", Path("/dev/video7").exists())
     check("and comes back", watching.sees(is_event("source_back")), watching.said)
-    lost = sum(is_event("source_lost")(line) for line in watching.said)
-    check("lost once", lost == 1, watching.said)
+    told = [event for event in ("source_lost", "source_back") for line in watching.said if is_event(event)(line)]
+    check("lost once, back once", told == ["source_lost", "source_back"], watching.said)
     check("it ends when it is asked to", watching.ends() == 0)
 
-    Path("/dev/video9").touch()
-    doctor = run("doctor")
-    told = [line for line in doctor.stdout.splitlines() if " camera: 9" in line]
-    check("the doctor says ill for a node without a camera", doctor.returncode == 1 and told[0].startswith("ILL"), told)
-    Path("/dev/video9").unlink()
+
+def is_open(device: str) -> bool:
+    """Whether any process has it open."""
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if str(link.readlink()) == device:
+                return True
+    return False
+
+
+@contextlib.contextmanager
+def fed() -> Iterator[None]:
+    """The clip on /dev/video0."""
+    shown = ["-re", "-stream_loop", "-1", "-i", str(WORK / "clip.mp4"), "-r", "1", "-pix_fmt", "yuyv422"]
+    feed = subprocess.Popen(["ffmpeg", "-nostdin", "-loglevel", "error", *shown, "-f", "v4l2", "/dev/video0"])
+    time.sleep(15)
+    check("the camera is fed", feed.poll() is None)
+    yield
     feed.terminate()
+
+
+def main() -> None:
+    if not Path("/sys/class/video4linux").exists():
+        subprocess.run(["mount", "-t", "sysfs", "sysfs", "/sys"], check=True)
+    part = {one.__name__: one for one in (cameras, recognize, unplug)}[sys.argv[2]]
+    with contextlib.nullcontext() if part is unplug else fed():
+        part()
     sys.exit(1 if failed else 0)
 
 

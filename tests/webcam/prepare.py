@@ -19,8 +19,8 @@ picture = read_picture(probe)
 scale = 180 / picture.shape[0]
 small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 noise = np.random.default_rng(1)
-with VideoWriter(work / "clip.mp4", (320, 180), 5) as writer:
-    for index in range(25):
+with VideoWriter(work / "clip.mp4", (320, 180), 1) as writer:
+    for index in range(10):
         frame = np.full((180, 320, 3), 110, np.uint8)
         at = 60 + index % 5
         frame[:, at : at + small.shape[1]] = small[:, : 320 - at]
