@@ -191,18 +191,24 @@ def _encoded(person: Person) -> bytes:
     return json.dumps({"name": person.name, "ignored": person.ignored, "facts": facts, "shots": shots}).encode()
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a record that is no text")
+    return value
+
+
 def _decoded(chunk: bytes) -> Person:
     plain = json.loads(chunk)
     name = plain["name"]
     if not isinstance(name, str) or valid_name(name) != name or type(plain["ignored"]) is not bool:
         raise ValueError("a name that is none")
-    facts: Facts = records.decode_facts(plain["facts"].encode())
+    facts: Facts = records.decode_facts(_text(plain["facts"]).encode())
     shots = []
     for one in plain["shots"]:
         vector = base64.b64decode(one["vector"], validate=True)
         model_id, size = records.valid_model(one["model"], len(vector) // records.LITTLE.itemsize)
         [unit] = records.unit_rows(vector, (1, size))
-        source, created_s, quality = records.decode_shot(one["shot"].encode())
+        source, created_s, quality = records.decode_shot(_text(one["shot"]).encode())
         picture = None if one["picture"] is None else base64.b64decode(one["picture"], validate=True)
         shots.append(KeptShot(Template(Embedding(unit, model_id), quality, source, created_s), picture))
     if not shots:

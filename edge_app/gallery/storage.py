@@ -566,7 +566,8 @@ class Vault:
         sealed = sealer.seal("event.record", (number,), record)
         db.execute("INSERT INTO event VALUES (?, ?, ?)", (number, sealed, link))
         db.execute("UPDATE gallery SET chain = ?", (sealer.link(link, number, CHAIN_END),))
-        self._file.changed(leaves_nothing=happening in _LEAVES_NOTHING)
+        if happening not in ("login", "export"):  # nobody has to read the templates again
+            self._file.changed(leaves_nothing=happening in _LEAVES_NOTHING)
 
     def _sealer(self, db: sqlite3.Connection) -> Sealer:
         """What opens and seals the records as the file is protected now; another process may have changed that."""

@@ -37,6 +37,9 @@ from edge_app.core.errors import EdgeError
 from tests.fuzz.mutate import mutated
 
 TIME_LIMIT_S = 10.0
+"""Of processor time; see `_PATIENCE`."""
+_PATIENCE = 6
+"""So many times the limit by the clock on the wall, for what waits and takes no processor time."""
 MEMORY_LIMIT_BYTES = 1 << 30
 """Beyond what the process held when it began: libraries alone may take half as much."""
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -122,6 +125,20 @@ def say(*words: object) -> str:
     return shown
 
 
+def parsed(data: bytes) -> Any:
+    """The JSON document of an input; None where a mutation left none: then there is nothing to build from it."""
+    try:
+        return json.loads(data.decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def parsed_texts(data: bytes, most: int = 12) -> list[str]:
+    """The texts of a JSON list, so many at most."""
+    found = parsed(data)
+    return [one for one in found if isinstance(one, str)][:most] if isinstance(found, list) else []
+
+
 def controls(shown: str) -> list[str]:
     """Characters of an output that could steer a terminal, as escapes; line breaks and tabs may be ours."""
     from edge_app.core.plain_text import plain
@@ -199,11 +216,11 @@ def _run_worker(
         assert child.stdout is not None
         selector = selectors.DefaultSelector()
         selector.register(child.stdout, selectors.EVENT_READ)
-        current, begun_s, held, buffer = first, 0.0, 0, b""
+        current, begun_s, begun_cpu_s, held, buffer = first, 0.0, 0.0, 0, b""
         ready, why = False, ""
         while not why:
             if not selector.select(0.2):
-                if ready and time.monotonic() - begun_s > time_limit_s:
+                if ready and _is_slow(child.pid, time.monotonic() - begun_s, begun_cpu_s, time_limit_s):
                     why = "slow"
                 elif ready and _memory(child.pid) - held > MEMORY_LIMIT_BYTES:
                     why = "large"
@@ -220,7 +237,7 @@ def _run_worker(
                 if "ready" in told:
                     ready, held = True, told["ready"]
                 elif "begun" in told:
-                    current, begun_s = told["begun"], time.monotonic()
+                    current, begun_s, begun_cpu_s = told["begun"], time.monotonic(), _processor_s(child.pid)
                 else:
                     tally.inputs += 1
                     tally.refused += told.get("refused", False)
@@ -247,6 +264,20 @@ def _run_worker(
         tally.crashes.append(f"{current}: the process died with {code_}: {last_words[-300:]!r}")
         current += 1
     return current
+
+
+def _is_slow(pid: int, wall_s: float, begun_cpu_s: float, limit_s: float) -> bool:
+    """Whether an input took its time itself: beside other work an idle second may last ten."""
+    return wall_s > limit_s and (_processor_s(pid) - begun_cpu_s > limit_s or wall_s > _PATIENCE * limit_s)
+
+
+def _processor_s(pid: int) -> float:
+    """Seconds of processor time that a process took so far; 0 where the system does not tell."""
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _memory(pid: int) -> int:

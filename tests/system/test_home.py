@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import stat
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -204,3 +206,14 @@ def test_a_read_only_folder_is_one_line(tmp_path, monkeypatch):
         home.path.parent.mkdir(mode=0o500)
     with pytest.raises(EdgeError, match="make it writable, or choose another folder with --home"):
         home.remember("speed", {})
+
+
+def test_processes_that_change_different_settings_at_once_undo_nothing_of_each_other(home):
+    code = "from pathlib import Path; import sys; from edge_app.system.data_folder import Home; "
+    code += "home, field, unit = Home(Path(sys.argv[1])), sys.argv[2], eval(sys.argv[3]); "
+    code += "[home.change_settings(**{field: n * unit}) and home.remember(field, {'n': n}) for n in range(1, 41)]"
+    fields = (("threads", "1"), ("fpir", "1 / 64"))
+    running = [subprocess.Popen([sys.executable, "-c", code, str(home.path), *field]) for field in fields]
+    assert [process.wait(60) for process in running] == [0, 0]
+    assert (home.settings().threads, home.settings().fpir) == (40, 0.625)
+    assert [home.recall(field) for field, _ in fields] == [{"n": 40}, {"n": 40}]

@@ -29,7 +29,7 @@ from edge_app.model_store import catalogue
 from edge_app.model_store.onnx_inspect import inspect
 from edge_app.system.data_folder import Home
 from tests.fakes import points
-from tests.fuzz.harness import entry_point, say
+from tests.fuzz.harness import entry_point, parsed, parsed_texts, say
 from tests.gallery.test_salvage import READING, WRITING, make
 
 
@@ -90,7 +90,7 @@ def _read_encodings(path):
         return " ".join(vault.names())
 
 
-@entry_point("bytes", _npz, share=1.5)
+@entry_point("bytes", _npz)
 def encodings_npz(data, folder):
     """`gallery import FILE.npz`."""
     (folder / "x.npz").write_bytes(data)
@@ -108,7 +108,7 @@ def encodings_json(data, folder):
     return _read_encodings(folder / "x.json")
 
 
-@entry_point("json", [json.dumps(_JSON).encode()], share=0.3)
+@entry_point("json", [json.dumps(_JSON).encode()], share=0.1)
 def import_command(data, folder):
     """The command, and what it says of the names in a file."""
     (folder / "x.json").write_bytes(data.replace(b'"dlib"', b'"sface"'))
@@ -137,7 +137,7 @@ def _enrolled():
         return clear, made.read_bytes(), (folder / "out").read_bytes(), (key.name, key.read_bytes())
 
 
-@entry_point("bytes", lambda: [_enrolled()[2]])
+@entry_point("bytes", lambda: [_enrolled()[2]], share=0.7)
 def archive_file(data, folder):
     """An exported gallery that was damaged on its way."""
     (folder / "x").write_bytes(data)
@@ -152,13 +152,13 @@ def _exported_people():
     return [json.dumps([{"people": len(people)}, *people]).encode()]
 
 
-@entry_point("json", _exported_people, share=1.5)
+@entry_point("json", _exported_people, share=0.8)
 def archive_of_a_stranger(data, folder):
     """An exported gallery whose maker, who knows the passphrase, wrote what he liked."""
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     _enrolled()
-    chunks = json.loads(data.decode("utf-8", "surrogatepass"))
+    chunks = parsed(data)
     chunks = chunks if isinstance(chunks, list) and chunks else [chunks]
     salt = bytes(archive._SALT_BYTES)
     with (folder / "x").open("wb") as file:
@@ -196,7 +196,7 @@ def _everything(path):
     return "\n".join(map(plain, told))
 
 
-@entry_point("bytes", lambda: [_enrolled()[0], _enrolled()[1]], share=2)
+@entry_point("bytes", lambda: [_enrolled()[0], _enrolled()[1]], share=0.25)
 def gallery_file(data, folder):
     """gallery.db with damaged bytes."""
     path = folder / "gallery.db"
@@ -217,12 +217,12 @@ _ROWS_OF = [
 ]  # fmt: skip
 
 
-@entry_point("json", [json.dumps([one]).encode() for one in _ROWS_OF], share=2)
+@entry_point("json", [json.dumps([one]).encode() for one in _ROWS_OF], share=0.25)
 def gallery_rows(data, folder):
     """A valid SQLite file with values that we never write."""
     path = folder / "gallery.db"
     path.write_bytes(_enrolled()[0])
-    changes = json.loads(data.decode("utf-8", "surrogatepass"))
+    changes = parsed(data)
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA ignore_check_constraints = ON")
     for change in changes if isinstance(changes, list) else []:
@@ -254,14 +254,14 @@ def _records():
     return [json.dumps(records_ | {"event": json.loads(found[3][0])}).encode()]
 
 
-@entry_point("json", _records, share=1.5)
+@entry_point("json", _records, share=0.25)
 def sealed_records(data, folder):
     """Records that were sealed with the right key and mean nothing."""
     path = folder / "gallery.db"
     path.write_bytes(_enrolled()[1])
     name, key = _enrolled()[3]
     (folder / name).write_bytes(key)
-    plain_records = json.loads(data.decode("utf-8", "surrogatepass"))
+    plain_records = parsed(data)
     if not isinstance(plain_records, dict):
         return ""
     with Vault(path) as vault, vault.transaction(), vault._file.writing() as db:
@@ -283,7 +283,7 @@ def _kept():
     return [keep(pixels, face), keep(pixels, None), encode_png(pixels)]
 
 
-@entry_point("bytes", _kept)
+@entry_point("bytes", _kept, share=2)
 def kept(data, folder):
     """A picture that the gallery keeps."""
     read = kept_picture(data)
@@ -294,7 +294,7 @@ def kept(data, folder):
 _FACTS = {"box": [1, 2, 30, 40], "landmarks": [[5, 5], [10, 5], [8, 8], [6, 12], [10, 12]], "score": 0.9, "scale": 0.5}
 
 
-@entry_point("json", [json.dumps(_FACTS).encode()])
+@entry_point("json", [json.dumps(_FACTS).encode()], share=3)
 def kept_facts(data, folder):
     """What stands in a kept picture beside its pixels."""
     file = io.BytesIO()
@@ -303,14 +303,13 @@ def kept_facts(data, folder):
     return "" if read.face is None else str(read.face.score)
 
 
-@entry_point("json", [json.dumps(["30 days", "1 y", "6h", "never", "12"]).encode()], share=0.3)
+@entry_point("json", [json.dumps(["30 days", "1 y", "6h", "never", "12"]).encode()], share=3)
 def ages(data, folder):
     """Ages for `gallery retention`."""
     told = []
-    for text in json.loads(data.decode("utf-8", "surrogatepass")):
-        if isinstance(text, str):
-            try:
-                told.append(f"{parse_age(text):g}")
-            except EdgeError as error:
-                told.append(str(error))
+    for text in parsed_texts(data):
+        try:
+            told.append(f"{parse_age(text):g}")
+        except EdgeError as error:
+            told.append(str(error))
     return "\n".join(told)

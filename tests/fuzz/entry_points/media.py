@@ -20,7 +20,7 @@ from edge_app.media.folders import list_folder, named_folders, unused_line, unus
 from edge_app.media.pictures import can_read_heic, comment_of, open_picture
 from edge_app.media.source_spec import parse_source, without_secrets
 from edge_app.media.sources import frames
-from tests.fuzz.harness import entry_point, say
+from tests.fuzz.harness import entry_point, parsed_texts, say
 from tests.media.clips import CODECS, clip
 from tests.media.heic import HEIC
 
@@ -46,7 +46,7 @@ def _pictures():
     return made
 
 
-@entry_point("bytes", _pictures, share=4)
+@entry_point("bytes", _pictures, share=3)
 def picture(data, folder):
     """A picture under a suffix that need not be its own."""
     path = folder / f"x{('.jpg', '.png', '', '.webp', '.tif')[len(data) % 5]}"
@@ -77,7 +77,7 @@ def _clips():
     return tuple(made)
 
 
-@entry_point("bytes", _clips, share=1.5)
+@entry_point("bytes", _clips, share=0.4)
 def video(data, folder):
     """A video, of every container, read to its end; what is told of its wholeness and sound."""
     path = folder / "x.bin"
@@ -101,7 +101,7 @@ _PLAYLISTS = [
 ]
 
 
-@entry_point("bytes", _PLAYLISTS, share=0.5)
+@entry_point("bytes", _PLAYLISTS)
 def playlist(data, folder):
     """A playlist under a video's name opens nothing else."""
     path = folder / "x.mp4"
@@ -115,13 +115,11 @@ _SOURCES = [
 ]  # fmt: skip
 
 
-@entry_point("json", [json.dumps(_SOURCES).encode()])
+@entry_point("json", [json.dumps(_SOURCES).encode()], share=3)
 def source_name(data, folder):
     """What a source is called: never opened when it is an address."""
     told = []
-    for text in json.loads(data.decode("utf-8", "surrogatepass")):
-        if not isinstance(text, str):
-            continue
+    for text in parsed_texts(data):
         try:
             spec = parse_source(text)
             told.append(spec.name)
@@ -134,15 +132,13 @@ def source_name(data, folder):
 _NAMES = ["a.jpg", " lead.jpg", "~temp.jpg", "-x.jpg", "10:30.png", "caf\udce9.jpg", "نیم\u200cفاصله.jpg", "@eaDir"]
 
 
-@entry_point("json", [json.dumps(_NAMES).encode()], share=2)
+@entry_point("json", [json.dumps(_NAMES).encode()], share=0.6)
 def folder_of_names(data, folder):
     """Files and folders of any names in a folder that is listed, and taken for people."""
-    for number, text in enumerate(json.loads(data.decode("utf-8", "surrogatepass"))[:12]):
-        if not isinstance(text, str):
-            continue
+    for number, text in enumerate(parsed_texts(data)):
         with contextlib.suppress(OSError, ValueError):  # no file can be called so
             path = folder / "pictures" / text
-            if folder / "pictures" not in path.parents:
+            if folder / "pictures" not in path.parents or ".." in path.parts:
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(HEIC if number % 3 else b"\xff\xd8\xff\xe0no picture")
@@ -162,7 +158,7 @@ def folder_of_names(data, folder):
     return "\n".join(map(plain, told))
 
 
-@entry_point("json", [json.dumps(_NAMES).encode()], share=0.1)
+@entry_point("json", [json.dumps(_NAMES).encode()], share=0.02)
 def recognize_names(data, folder):
     """`recognize` and `enroll --folder` of files and folders of any names."""
     folder_of_names(data, folder)

@@ -24,7 +24,7 @@ def _text(data):
     return data.decode("utf-8", "replace")
 
 
-@entry_point("json", _cards)
+@entry_point("json", _cards, share=0.5)
 def card(data, folder):
     """`models show FILE.onnx` of a file whose card was edited; what is shown in full, and as JSON."""
     text = _text(data)
@@ -37,7 +37,7 @@ def card(data, folder):
     return read.to_json() + say("models", "show", path, "--home", folder) + say("models", "show", path, "--json")
 
 
-@entry_point("json", _cards)
+@entry_point("json", _cards, share=3)
 def card_as_read(data, folder):
     """A card as the runtime reads it, without the graph that it would have to fit."""
     read = ModelCard.from_json(_text(data))
@@ -50,7 +50,7 @@ def _proofs():
     return [json.dumps({"sample": "ab", "claims": fingerprint.claims_of(COLOURS), "outputs": outputs}).encode()]
 
 
-@entry_point("json", _proofs)
+@entry_point("json", _proofs, share=3)
 def proof(data, folder):
     """What the maker of a model measured, inside the file."""
     text = _text(data)
@@ -64,7 +64,7 @@ def _lists():
     return [json.dumps({"models": [entry, entry | {"precision": "int8"}]}).encode(), b'{"models": []}']
 
 
-@entry_point("json", _lists)
+@entry_point("json", _lists, share=0.5)
 def installed_list(data, folder):
     """`installed.json`, and the commands that read it."""
     home = Home(folder / "home")
@@ -92,7 +92,7 @@ operating_points = [
 """
 
 
-@entry_point("toml", [_TOML, b'preset = "arcface"\nid = "mine"\nembedding_size = 128\n'])
+@entry_point("toml", [_TOML, b'preset = "arcface"\nid = "mine"\nembedding_size = 128\n'], share=3)
 def description(data, folder):
     """`models add --describe FILE.toml`, up to the card."""
     (folder / "net.toml").write_bytes(data)

@@ -14,7 +14,7 @@ from edge_app.notify.address import Address
 from edge_app.notify.delivery import DeliveryOptions
 from edge_app.notify.hooks import Command
 from edge_app.notify.webhook import Webhook
-from tests.fuzz.harness import entry_point
+from tests.fuzz.harness import entry_point, parsed_texts
 from tests.media.heic import HEIC
 
 
@@ -53,7 +53,7 @@ _ANSWERS = [
 ]
 
 
-@entry_point("bytes", _ANSWERS)
+@entry_point("bytes", _ANSWERS, share=0.5)
 def webhook_reply(data, folder):
     """What a server answers to an event."""
     told = []
@@ -71,7 +71,7 @@ def _snapshots():
     return heads + _ANSWERS
 
 
-@entry_point("bytes", _snapshots, share=0.5)
+@entry_point("bytes", _snapshots, share=0.4)
 def snapshot_reply(data, folder):
     """What a camera answers to a request for a picture."""
     with _server(data) as port:
@@ -89,28 +89,26 @@ _ADDRESSES = [
 ]
 
 
-@entry_point("json", [json.dumps(_ADDRESSES).encode()])
+@entry_point("json", [json.dumps(_ADDRESSES).encode()], share=3)
 def address(data, folder):
     """Addresses for `--webhook` and `--mqtt`."""
     told = []
-    for text in json.loads(data.decode("utf-8", "surrogatepass")):
-        if isinstance(text, str):
-            try:
-                told.append(Address.parse(text, ("https", "http", "mqtt", "mqtts")).host)
-            except EdgeError as error:
-                told.append(str(error))
-                assert "secret" not in told[-1]
+    for text in parsed_texts(data):
+        try:
+            told.append(Address.parse(text, ("https", "http", "mqtt", "mqtts")).host)
+        except EdgeError as error:
+            told.append(str(error))
+            assert "secret" not in told[-1]
     return "\n".join(told)
 
 
-@entry_point("json", [json.dumps(["notify-send 'a b'", "true", 'sh -c "echo $EDGE_APP_NAME"']).encode()])
+@entry_point("json", [json.dumps(["notify-send 'a b'", "true", 'sh -c "echo $EDGE_APP_NAME"']).encode()], share=3)
 def hook(data, folder):
     """Words for `--on-known`."""
     told = []
-    for text in json.loads(data.decode("utf-8", "surrogatepass")):
-        if isinstance(text, str):
-            try:
-                Command.parse(text)
-            except EdgeError as error:
-                told.append(str(error))
+    for text in parsed_texts(data):
+        try:
+            Command.parse(text)
+        except EdgeError as error:
+            told.append(str(error))
     return "\n".join(told)

@@ -9,7 +9,7 @@ from edge_app.core.names import ID, same_but_for_case, slug, valid_name
 from edge_app.core.plain_text import json_line, plain
 from edge_app.gallery.storage import Vault
 from edge_app.model_store.describe import read_labels
-from tests.fuzz.harness import entry_point, say
+from tests.fuzz.harness import entry_point, parsed_texts, say
 from tests.gallery.test_storage import shots
 
 _NAMES = [
@@ -25,20 +25,15 @@ _NAMES = [
 ]
 
 
-def _texts(data):
-    found = json.loads(data.decode("utf-8", "surrogatepass"))
-    return [one for one in found if isinstance(one, str)] if isinstance(found, list) else [str(found)]
-
-
-@entry_point("json", [json.dumps(_NAMES).encode()], share=2)
+@entry_point("json", [json.dumps(_NAMES).encode()], share=4)
 def name(data, folder):
     """Names of people, as they are taken and printed."""
     told = []
-    for text in _texts(data):
+    for text in parsed_texts(data):
         try:
             accepted = valid_name(text)
             assert valid_name(accepted) == accepted and len(plain(accepted, longest=20)) <= 20
-            told += [accepted, same_but_for_case(accepted, told) or ""]
+            told += [plain(accepted), plain(same_but_for_case(accepted, told) or "")]
         except EdgeError as error:
             told.append(str(error))
         assert ID.fullmatch(slug(text)) and json.loads(json_line(text)) == text
@@ -46,11 +41,11 @@ def name(data, folder):
     return "\n".join(told)
 
 
-@entry_point("json", [json.dumps(_NAMES).encode()], share=0.7)
+@entry_point("json", [json.dumps(_NAMES).encode()], share=0.1)
 def enrolled_name(data, folder):
     """A name that got into the gallery, in the commands that show it."""
     with Vault(folder / "gallery.db") as vault:
-        for number, text in enumerate(_texts(data)):
+        for number, text in enumerate(parsed_texts(data)):
             try:
                 vault.add(text, shots(1, seed=number, model="sface", size=128))
             except EdgeError as error:
@@ -61,10 +56,10 @@ def enrolled_name(data, folder):
     if names:
         shown += say("gallery", "show", names[0], *home) + say("gallery", "rename", names[0], "New", *home)
     shown += say("gallery", "audit", *home)
-    return shown + say("gallery", "forget", *_texts(data)[:1], "--yes", *home)
+    return shown + say("gallery", "forget", *parsed_texts(data)[:1], "--yes", *home)
 
 
-@entry_point("bytes", [b"red\ngreen\nblue\n", "\ufeffrot\r\ngrün\r\n".encode()])
+@entry_point("bytes", [b"red\ngreen\nblue\n", "\ufeffrot\r\ngrün\r\n".encode()], share=3)
 def labels(data, folder):
     """A file of labels, one a line."""
     (folder / "labels.txt").write_bytes(data)

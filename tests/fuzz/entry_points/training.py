@@ -16,7 +16,7 @@ from edge_app.accuracy.groups import groups_of
 from edge_app.accuracy.lfw_pairs import lfw_pairs
 from edge_app.core.errors import EdgeError
 from edge_app.core.plain_text import plain
-from tests.fuzz.harness import entry_point
+from tests.fuzz.harness import entry_point, parsed, parsed_texts
 
 
 @cache
@@ -41,7 +41,7 @@ def _checkpoints():
 
     with tempfile.TemporaryDirectory() as name:
         base = Base("resnet18", 4, "CC0-1.0", True, "made here", "")
-        spec = InputSpec(8, 8, "rgb", (127.5,) * 3, (127.5,) * 3)
+        spec = InputSpec("input", 8, 8)
         save(
             Path(name, "a.safetensors"),
             Checkpoint(
@@ -67,7 +67,7 @@ def _load(path):
     return "\n".join(told)
 
 
-@entry_point("bytes", _checkpoints)
+@entry_point("bytes", _checkpoints, share=2)
 def checkpoint_file(data, folder):
     """A checkpoint or training state with damaged bytes."""
     (folder / "x.safetensors").write_bytes(data)
@@ -84,10 +84,10 @@ def _headers():
     return found
 
 
-@entry_point("json", _headers, share=2)
+@entry_point("json", _headers, share=3)
 def checkpoint_header(data, folder):
     """A checkpoint whose header was edited; our part of it is JSON inside a text."""
-    header = json.loads(data.decode("utf-8", "replace"))
+    header = parsed(data)
     if isinstance(header, dict) and isinstance(header.get("__metadata__"), dict):
         header["__metadata__"] = {key: json.dumps(text) for key, text in header["__metadata__"].items()}
     text = json.dumps(header).encode()
@@ -96,7 +96,7 @@ def checkpoint_header(data, folder):
 
 
 @entry_point(
-    "bytes", [b"file,group\nants/0.jpg,a\nants/1.jpg,a\nbees/0.jpg,b\n", b"\xef\xbb\xbffile,driver\n0.jpg,x\n"]
+    "bytes", [b"file,group\nants/0.jpg,a\nants/1.jpg,a\nbees/0.jpg,b\n", b"\xef\xbb\xbffile,driver\n0.jpg,x\n"], share=3
 )
 def table_of_groups(data, folder):
     """`train classifier --groups FILE.csv`."""
@@ -108,7 +108,7 @@ def table_of_groups(data, folder):
     return plain(" ".join(groups))
 
 
-@entry_point("bytes", [b"picture,group\nants/0.jpg,a\nbees/0.jpg,b\n", b"person,group\nants,a\nbees,b\n"])
+@entry_point("bytes", [b"picture,group\nants/0.jpg,a\nbees/0.jpg,b\n", b"person,group\nants,a\nbees,b\n"], share=3)
 def groups_of_people(data, folder):
     """`evaluate --groups FILE.csv`."""
     (folder / "x.csv").write_bytes(data)
@@ -120,7 +120,7 @@ def groups_of_people(data, folder):
     )
 
 
-@entry_point("bytes", [b"2\t1\nants\t1\t2\nants\t1\tbees\t2\nbees\t1\t2\nbees\t1\tants\t2\n"])
+@entry_point("bytes", [b"2\t1\nants\t1\t2\nants\t1\tbees\t2\nbees\t1\t2\nbees\t1\tants\t2\n"], share=2)
 def pairs(data, folder):
     """`evaluate --pairs FILE`."""
     (folder / "pairs.txt").write_bytes(data)
@@ -130,15 +130,15 @@ def pairs(data, folder):
 _LAYOUT = ["train/ants", "train/bees", "val/ants", "val/bees", "test/ants", "README.md", "ants", "bees", "runs/x"]
 
 
-@entry_point("json", [json.dumps(_LAYOUT[:4]).encode(), json.dumps(_LAYOUT).encode(), b'["ants", "bees"]'])
+@entry_point("json", [json.dumps(_LAYOUT[:4]).encode(), json.dumps(_LAYOUT).encode(), b'["ants", "bees"]'], share=0.1)
 def layout(data, folder):
     """Folders of any names that are to be classes."""
     from edge_models.data.checks import scan
 
     pictures = sorted(_folder().root.rglob("*.jpg"))
-    for number, text in enumerate(json.loads(data.decode("utf-8", "surrogatepass"))[:20]):
+    for number, text in enumerate(parsed_texts(data, most=20)):
         path = folder / "data" / str(text)
-        if not isinstance(text, str) or folder / "data" not in path.parents or ".." in path.parts:
+        if folder / "data" not in path.parents or ".." in path.parts:
             continue
         with contextlib.suppress(OSError, ValueError):
             path.mkdir(parents=True, exist_ok=True)
