@@ -69,6 +69,11 @@ def run(args: Arguments) -> int:
     embedders = [Embedder(open_entry(entry, settings.threads)) for entry in entries]
     embed = _embedder(args, home, settings, embedders)
     vectors, names, left_out = _vectors(args.folder, embed, len(entries), unused)
+    if not args.json:  # before they turn out to be too few: then this is why
+        for source, why in left_out:
+            options.warn(f"left out {source}: {why}")
+        if line := unused_line(unused):
+            options.warn(line)
     made = [
         calibrate(
             rows,
@@ -86,10 +91,6 @@ def run(args: Arguments) -> int:
     if args.json:
         options.print_json({"model": model_id, "builds": reports, "left_out": left_out})
         return 0
-    for source, why in left_out:
-        options.warn(f"left out {source}: {why}")
-    if line := unused_line(unused):
-        options.warn(line)
     for one, entry in zip(made, entries, strict=True):
         _tell(one, entry, settings.fpir)
         if warning := _warning(one, entry):

@@ -87,3 +87,12 @@ def test_calibrate_says_what_it_did_not_use(say, tmp_path):
         (tmp_path / "people" / str(number) / "b.HEIC").write_bytes(HEIC)
     _, _, err = say("calibrate", tmp_path / "people")
     assert err.count("it holds 1 HEIC picture (to read them: pip install 'edge-app[heic]')") == 2
+
+
+def test_calibrate_says_why_nothing_could_be_used(say, tmp_path):
+    for number in range(2):
+        (tmp_path / "people" / str(number)).mkdir(parents=True)
+        (tmp_path / "people" / str(number) / "b.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+    code, _, err = say("calibrate", tmp_path / "people")
+    assert code == 2 and err.count("b.jpg is damaged or cut short") == 2
+    assert err.splitlines()[-1].startswith("edge-app: 0 of 0 sub-folders have 3 or more usable pictures")
