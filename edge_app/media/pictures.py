@@ -274,9 +274,8 @@ def _white_level(image: Image.Image) -> float:
         return 65535.0
     if image.mode not in ("I", "F"):
         return 255.0
-    extrema = image.getextrema()
-    top = extrema[1] if isinstance(extrema, tuple) else 0.0
-    top = float(top) if isinstance(top, int | float) else 0.0
+    values = np.asarray(image)
+    top = float(values.max(where=np.isfinite(values), initial=0))  # maps of depth say "nothing" by infinity, or NaN
     return next((level for level in (1.0, 255.0, 65535.0) if top <= level and (level > 1 or image.mode == "F")), top)
 
 
@@ -284,7 +283,8 @@ def _band_to_rgb(image: Image.Image, white: float) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith(("I", "F")):
-        values = np.asarray(image, dtype=np.float32) * np.float32(255.0 / white)
+        known = np.nan_to_num(np.asarray(image, dtype=np.float32), nan=0.0, posinf=white, neginf=0.0)
+        values = known * np.float32(255.0 / white)
         return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         above = image.convert("RGBA")

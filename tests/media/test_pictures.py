@@ -8,6 +8,7 @@ import stat
 import struct
 import subprocess
 import sys
+import warnings
 import zlib
 from pathlib import Path
 
@@ -412,3 +413,14 @@ def test_writing_elsewhere_is_refused_in_one_line(tmp_path):
         write_picture(tmp_path / "a.txt", known())
     with pytest.raises(MediaError, match="No such file or directory"):
         write_picture(tmp_path / "no" / "a.png", known())
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_none_in_a_picture_of_floats_do_not_spoil_the_others(tmp_path, odd):
+    values = np.full((8, 8), 0.5, np.float32)
+    values[0, 0] = odd
+    Image.fromarray(values).save(tmp_path / "x.tif")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        pixels = read_picture(tmp_path / "x.tif")
+    assert pixels[0, 0].tolist() == [255 if odd == np.inf else 0] * 3 and pixels[1, 1].tolist() == [128] * 3
