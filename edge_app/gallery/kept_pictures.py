@@ -16,6 +16,7 @@ from PIL import Image
 
 from edge_app.core.errors import MediaError
 from edge_app.core.types import Face, Float32s, Pixels
+from edge_app.gallery.records import SPOILED
 from edge_app.inference.geometry import resize
 
 GROWN: Final = 2.0
@@ -79,13 +80,14 @@ def kept_picture(data: bytes) -> Kept:
         face = None
         if "landmarks" in facts:
             face = Face(_floats(facts["box"]), _floats(facts["landmarks"]), float(facts["score"]))
-    except (OSError, SyntaxError, ValueError, KeyError, TypeError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, *SPOILED, Image.DecompressionBombError) as error:
         raise MediaError(f"a kept picture is damaged: {error}", remedy="enroll from another picture") from error
     return Kept(pixels, face, scale, upright_crop=False)
 
 
 def _floats(values: object) -> Float32s:
-    return np.asarray(values, np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, which `Face` refuses
+        return np.asarray(values, np.float32)
 
 
 def _fitted(pixels: Pixels) -> tuple[Pixels, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from tests.fuzz.harness import fuzz, input_of, load_entry_points
@@ -33,7 +33,8 @@ def main() -> int:
     print(f"{'entry point':34} {'inputs':>7} {'refused':>8} exceptions codes >10s >1GB crashes", flush=True)
     tallies = []
     with ThreadPoolExecutor(args.jobs) as pool:
-        for tally in pool.map(lambda name: fuzz(name, args.seed, each[name]), names):
+        for done in as_completed([pool.submit(fuzz, name, args.seed, each[name]) for name in names]):
+            tally = done.result()
             kinds = (tally.exceptions, tally.control_codes, tally.slow, tally.large, tally.crashes)
             share = tally.refused / max(1, tally.inputs)
             counts = "{:10} {:5} {:4} {:4} {:7}".format(*map(len, kinds))

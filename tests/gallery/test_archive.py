@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import stat
 
@@ -147,3 +148,21 @@ def test_a_person_written_by_somebody_who_knows_the_passphrase_is_checked_too(
         import_gallery(other, tmp_path / "x", PHRASE)
     assert len(str(refused.value).splitlines()) == 1
     assert other.names() == ()
+
+
+@pytest.mark.parametrize("field", ["facts", "shot", "vector", "model", "picture", "name", "ignored", "shots"])
+@pytest.mark.parametrize("odd", [7, {}, [[]], True], ids=repr)
+def test_a_record_that_is_no_text_is_one_line(tmp_path, monkeypatch, field, odd):
+    monkeypatch.setattr(archive, "SCRYPT_N", 2**4)
+    with Vault(tmp_path / "gallery.db") as vault:
+        vault.add("Ada", shots(1))
+        plain = json.loads(archive._encoded(vault.person("Ada")))
+    (plain if field in plain else plain["shots"][0])[field] = odd
+    monkeypatch.setattr(archive, "_encoded", lambda _: json.dumps(plain).encode())
+    with Vault(tmp_path / "gallery.db") as vault:
+        archive.export_gallery(vault, tmp_path / "out", "correct horse")
+    if field == "ignored" and odd is True:
+        assert [one.ignored for one in archive.read_archive(tmp_path / "out", "correct horse")] == [True]
+        return
+    with pytest.raises(MediaError, match="holds somebody who cannot be read"):
+        list(archive.read_archive(tmp_path / "out", "correct horse"))

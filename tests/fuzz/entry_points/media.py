@@ -158,7 +158,7 @@ def folder_of_names(data, folder):
     return "\n".join(map(plain, told))
 
 
-@entry_point("json", [json.dumps(_NAMES).encode()], share=0.02)
+@entry_point("json", [json.dumps(_NAMES).encode()], share=0.01)
 def recognize_names(data, folder):
     """`recognize` and `enroll --folder` of files and folders of any names."""
     folder_of_names(data, folder)
