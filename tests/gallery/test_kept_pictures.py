@@ -29,7 +29,7 @@ def test_what_we_write_is_read():
     + [json.dumps(FACTS | odd).encode() for odd in ({"score": 10**400}, {"box": [1e300, 2, 3, 4]}, {"scale": "x"})],
 )
 def test_facts_that_are_none_are_one_line(comment):
-    with warnings.catch_warnings(), pytest.raises(MediaError, match="^a kept picture is damaged") as told:
+    with warnings.catch_warnings(), pytest.raises(MediaError, match=r"^a kept picture is damaged") as told:
         warnings.simplefilter("error")
         kept_picture(picture(comment))
     assert "\n" not in str(told.value)
