@@ -30,7 +30,8 @@ from edge_models.data.augment import AugmentOptions, mix, view_maker
 from edge_models.data.checks import scan
 from edge_models.data.folder import split_pictures
 from edge_models.fitting.fit import Silence
-from edge_models.networks.backbones import create_backbone, learning_rates, normalize
+from edge_models.networks.backbone import learning_rates, normalize
+from edge_models.networks.backbones import create_backbone
 from edge_models.networks.feature_cache import FeatureBank
 
 

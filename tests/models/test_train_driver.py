@@ -41,7 +41,7 @@ from edge_models.fitting.fit import (
     open_run,
 )
 from edge_models.fitting.options import absolute, chosen, own_name, passed_on
-from edge_models.networks.backbones import read_state
+from edge_models.networks.weights import read_state
 from edge_models.siamese.options import SiameseOptions
 
 CPU = Machine(device="cpu")

@@ -27,7 +27,7 @@ from edge_export.makers.classifier import data_facts, found_split, training_fold
 from edge_models.data.folder import PictureFolder
 from edge_models.fitting.checkpoint import Checkpoint, load
 from edge_models.fitting.progress import Progress
-from edge_models.networks.backbones import Backbone, Source
+from edge_models.networks.backbone import Backbone, Source
 from edge_models.networks.embedder import Crops, crops_of, load_embedder
 from edge_models.siamese.options import SiameseOptions
 from edge_models.siamese.run import MIN_IDENTITIES, Division, divide

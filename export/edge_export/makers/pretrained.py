@@ -28,7 +28,8 @@ from edge_export.build.publish import Request
 from edge_export.check.samples import CALIBRATION, ENOUGH, enough, most_rows, no_inputs, sample_crops, spread
 from edge_export.makers.embedder import Base, backbone_of, embed, embedder_card, embedder_signature, gate_inputs
 from edge_models.networks import dlib_resnet
-from edge_models.networks.backbones import DEFAULT, FACENET_FILES, Source, create_backbone
+from edge_models.networks.backbone import Source
+from edge_models.networks.backbones import DEFAULT, FACENET_FILES, create_backbone
 
 FACENET: Final[dict[str, Literal["vggface2", "casia-webface"]]] = {"vggface2": "vggface2", "casia": "casia-webface"}
 DLIB_FILE: Final = "dlib_face_recognition_resnet_model_v1.dat"

@@ -23,7 +23,8 @@ from edge_models.data.augment import Mixing, View, mix
 from edge_models.fitting.checkpoint import Checkpoint, load
 from edge_models.fitting.fit import BatchKey
 from edge_models.fitting.seeds import seed_of
-from edge_models.networks.backbones import Backbone, create_backbone, learning_rates, normalize
+from edge_models.networks.backbone import Backbone, learning_rates, normalize
+from edge_models.networks.backbones import create_backbone
 
 _SHARPNESS: Final = 10.0
 """What cosines are multiplied by to become logits; the temperature corrects it afterwards."""

@@ -40,7 +40,7 @@ from edge_models.fitting.fit import (
     fit,
     loader,
 )
-from edge_models.networks.backbones import Backbone, normalize
+from edge_models.networks.backbone import Backbone, normalize
 from edge_models.networks.feature_cache import FeatureBank
 
 _TEMPERATURE_PRIOR: Final = 0.5

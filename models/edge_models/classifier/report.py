@@ -40,7 +40,7 @@ from edge_models.classifier.recipe import Trained, Workshop
 from edge_models.data.folder import Split
 from edge_models.fitting.checkpoint import package_versions, write_atomic
 from edge_models.fitting.report_parts import figure_of, render, svg
-from edge_models.networks.backbones import normalize
+from edge_models.networks.backbone import normalize
 
 MISTAKES: Final = 6
 SUSPECTS: Final = 12

@@ -35,7 +35,8 @@ from edge_models.fitting.fit import Progress, finish_run, open_run, refuse_folde
 from edge_models.fitting.options import absolute, passed_on
 from edge_models.fitting.report_parts import read_report
 from edge_models.fitting.run_folder import Hold, begun_with
-from edge_models.networks.backbones import DEFAULT, Backbone, base_of, check_name, create_backbone
+from edge_models.networks.backbone import Backbone, base_of
+from edge_models.networks.backbones import DEFAULT, check_name, create_backbone
 from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPlan, default_threads
 
 _SHEET_PICTURES: Final = 6

@@ -24,7 +24,8 @@ from edge_models.classifier.recipe import hard_targets, logits_of, solve_head
 from edge_models.data.folder import PictureFolder, Split, folds
 from edge_models.fitting.checkpoint import write_atomic
 from edge_models.fitting.progress import Progress
-from edge_models.networks.backbones import DEFAULT, LITES, Backbone, create_backbone
+from edge_models.networks.backbone import Backbone
+from edge_models.networks.backbones import DEFAULT, LITES, create_backbone
 from edge_models.networks.feature_cache import FeatureCache, ViewPlan
 
 FILE: Final = "search.json"

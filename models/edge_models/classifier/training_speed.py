@@ -30,7 +30,8 @@ from edge_models.classifier.run import compute_bank
 from edge_models.data.checks import scan
 from edge_models.data.folder import PictureFolder, split_pictures
 from edge_models.fitting.fit import Progress, Silence, make_scratch
-from edge_models.networks.backbones import DEFAULT, Backbone, create_backbone
+from edge_models.networks.backbone import Backbone
+from edge_models.networks.backbones import DEFAULT, create_backbone
 from edge_models.networks.feature_cache import FeatureBank, default_threads
 
 TARGETS: Final = {"extract": 1.0, "cached": 5.0, "tune": 1.0, "whole": 5.0}

@@ -24,7 +24,8 @@ from edge_models.data.folder import PictureFolder
 from edge_models.fitting.checkpoint import Checkpoint
 from edge_models.fitting.fit import Progress
 from edge_models.networks import sface
-from edge_models.networks.backbones import NAMES, Backbone, Source, check_name, create_backbone, normalize
+from edge_models.networks.backbone import Backbone, Source, normalize
+from edge_models.networks.backbones import NAMES, check_name, create_backbone
 
 SFACE: Final = "sface"
 _SFACE_ORIGIN_SHA256: Final = "0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79"

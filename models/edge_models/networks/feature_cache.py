@@ -27,7 +27,7 @@ from edge_models.data.augment import AugmentOptions, view_maker
 from edge_models.fitting.checkpoint import load_state, make_folder, save_state
 from edge_models.fitting.progress import Progress
 from edge_models.fitting.seeds import seed_of
-from edge_models.networks.backbones import Backbone, normalize
+from edge_models.networks.backbone import Backbone, normalize
 
 BATCH: Final = 16
 """Views through the network at a time on a CPU: larger batches leave its cache, measured 20 % slower at 64."""

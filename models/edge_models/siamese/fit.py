@@ -22,7 +22,7 @@ from edge_app.inference.geometry import CROPS
 from edge_app.system.files import sha256_of
 from edge_models.data.augment import AugmentOptions, Subject
 from edge_models.fitting.fit import BatchKey, EpochBatches, FitOptions, Loaders, Progress, fit, loader
-from edge_models.networks.backbones import Backbone, learning_rates
+from edge_models.networks.backbone import Backbone, learning_rates
 from edge_models.networks.feature_cache import FeatureCache, ViewPlan
 from edge_models.siamese.judge import separation
 from edge_models.siamese.losses import MetricLoss, metric_loss, start_at_means

@@ -25,7 +25,7 @@ from edge_models.fitting.fit import FitOptions, Progress, finish_run, open_run, 
 from edge_models.fitting.options import LARGEST, absolute, passed_on
 from edge_models.fitting.report_parts import read_report
 from edge_models.fitting.run_folder import Hold
-from edge_models.networks.backbones import Backbone, base_of
+from edge_models.networks.backbone import Backbone, base_of
 from edge_models.networks.embedder import SFACE, Crops, check_base, check_served_alike, create_embedder, crops_of
 from edge_models.siamese.fit import BANK_FOLDER, MONITOR, Maps, Tuned, embed_cached, is_whole, lower_layers, tune
 from edge_models.siamese.judge import (
