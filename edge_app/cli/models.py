@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edge_app.model_store.describe import Description
+    from edge_app.model_store.download import Known
     from edge_app.model_store.onnx_inspect import OnnxFile
     from edge_app.model_store.shipped import Entry
     from edge_app.system.data_folder import Home
@@ -443,25 +444,31 @@ def _card_in_use(home: Home, model_id: str) -> ModelCard | None:
 
 def run_pull(args: Arguments) -> int:
     """Fetch one known file; a model is installed at once."""
-    from edge_app.model_store.download import known, pull
-    from edge_app.model_store.install import add
+    from edge_app.model_store.download import known
 
     if args.name is None:
         return _list_known(args)
+    for wanted in known(args.name):
+        _pull(args, wanted)
+    return 0
+
+
+def _pull(args: Arguments, wanted: Known) -> None:
+    from edge_app.model_store.download import pull
+    from edge_app.model_store.install import add
+
     home = _home(args)
-    wanted = known(args.name)
     if not wanted.commercial_use:
         options.warn(f"{wanted.name}: NO COMMERCIAL USE; licence: {wanted.licence}")
     with options.progress() as bar:
         task = bar.add_task(wanted.file, total=None)
         path = pull(home, wanted, args.sha256, lambda have, total: bar.update(task, completed=have, total=total))
     if wanted.kind == "model":
-        return _told_added(args, add(home, path, wanted.description), f"{wanted.name} is fetched and installed")
-    if args.json:
+        _told_added(args, add(home, path, wanted.description), f"{wanted.name} is fetched and installed")
+    elif args.json:
         options.print_json({"id": wanted.name, "path": str(path), "licence": wanted.licence})
     else:
         options.say(f"{wanted.name} lies at {path}. Next: {wanted.next_step.format(path=path)}")
-    return 0
 
 
 def _list_known(args: Arguments) -> int:

@@ -12,6 +12,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "recognize": "say who, or what, is on pictures, in folders of pictures, in video files",
     "watch": "tell who comes and goes, without an interface: for services and scripts",
     "verify": "wait for one person, and ask for movements that a photo cannot make; answers by exit code",
+    "pam": "files for a login by face beside the password",
     "cameras": "list the cameras with their formats and measured frame rate, and choose one",
     "gallery": "list, show, rename, forget, re-enroll and import people and things",
     "calibrate": "find out on your own pictures how alike strangers are, and set the thresholds by it",

@@ -38,6 +38,9 @@ _LIMIT_BYTES: Final = 1 << 30
 
 _FACENET: Final = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/"
 _OPENCV: Final = "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models/"
+_MINIFASNET: Final = (
+    "https://github.com/QingHeYang/Silent-Face-Anti-Spoofing-onnx/raw/584d4421d7ac42c59e640796f46e886b0095367a/onnx/"
+)
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there and the bytes expected, None when the server did not say."""
@@ -77,6 +80,20 @@ def _facenet(name: str, file: str, sha256: str | None) -> Known:
     )
 
 
+def _minifasnet(scale: str, file: str, sha256: str) -> Known:
+    return Known(
+        f"minifasnet-{scale}",
+        _MINIFASNET + file,
+        sha256,
+        "Apache-2.0",
+        True,
+        "model",
+        replace(
+            preset(f"minifasnet-{scale}"), id=f"minifasnet-{scale}", origin="minivision-ai, Silent-Face-Anti-Spoofing"
+        ),
+    )
+
+
 REGISTRY: Mapping[str, Known] = {
     known.name: known
     for known in (
@@ -107,6 +124,17 @@ REGISTRY: Mapping[str, Known] = {
             "weights",
             next_step="edge-app export zoo makes the shipped YuNet of it: {path}",
         ),
+        # Hashes as seven public projects pin them for the files of that commit; never fetched here.
+        _minifasnet(
+            "2.7",
+            "2.7_80x80_MiniFASNetV2.onnx",
+            "0cbe5caec95c31de9d2ef845cb85407d76aecd1b6a2c0e343f7d35306bfbccb8",
+        ),
+        _minifasnet(
+            "4.0",
+            "4_0_0_80x80_MiniFASNetV1SE.onnx",
+            "a25886a85cdcfa2c4ea23edb71de35f250c17827b4cadd253a972b28c80fdf1e",
+        ),
         # The release states no hash. This is the one (111,898,327 bytes) that independent public projects check the
         # release's file against before they use it; for the other file none was found, so its user has to say it.
         _facenet(
@@ -120,11 +148,13 @@ REGISTRY: Mapping[str, Known] = {
 """What `models pull` knows, by name."""
 
 
-def known(name: str) -> Known:
-    """One entry of the registry. Raises UsageError for another name."""
-    if name not in REGISTRY:
+def known(name: str) -> tuple[Known, ...]:
+    """The entry of that name, or all models of a family, such as "minifasnet". Raises UsageError for another name."""
+    family = tuple(one for key, one in REGISTRY.items() if key.startswith(f"{name}-") and one.kind == "model")
+    found = (REGISTRY[name],) if name in REGISTRY else family
+    if not found:
         raise UsageError(f"there is no known address for {name!r}", expected=f"one of {', '.join(REGISTRY)}")
-    return REGISTRY[name]
+    return found
 
 
 def pull(home: Home, wanted: Known, sha256: str | None = None, progress: Progress | None = None) -> Path:

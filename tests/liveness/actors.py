@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from edge_app.core.types import Pixels
-from edge_app.live.challenge import Movement, Progress
+from edge_app.live.challenge import FARTHER, Movement, Progress
 from tests.liveness.heads import Head, Pose, Sheet, sheet_seen
 
 LIMBER = {Movement.LEFT: Pose(yaw_deg=1), Movement.RIGHT: Pose(yaw_deg=-1), Movement.UP: Pose(pitch_deg=-1),
@@ -41,10 +41,12 @@ class Body:
     """How somebody answers: when, how far and how fast. Movements have a smooth beginning and end."""
 
     draw: random.Random
+    at_once: bool = False
+    """A recording knows no reaction: it moves when it moves."""
     yaw_deg: float = field(init=False)
     pitch_deg: float = field(init=False)
     closer: float = field(init=False)
-    _asked: Movement | None = field(default=None, init=False)
+    _told: tuple[Movement | None, bool] = field(default=(None, False), init=False)
     _from: Pose = field(default_factory=Pose, init=False)
     _to: Pose = field(default_factory=Pose, init=False)
     _begins_s: float = field(default=0.0, init=False)
@@ -56,12 +58,12 @@ class Body:
         self.closer = self.draw.uniform(1.3, 1.6)
         self._sway = [self.draw.uniform(0, 2 * math.pi) for _ in range(4)]
 
-    def pose(self, time_s: float, asked: Movement | None) -> Pose:
-        """The head's pose now."""
-        if asked is not self._asked:
-            self._from, self._asked = self._at(time_s), asked
-            self._to = pose_towards(asked, self.yaw_deg, self.pitch_deg, self.closer, 1.0)
-            self._begins_s = time_s + self.draw.uniform(0.3, 0.8)
+    def pose(self, time_s: float, asked: Movement | None, *, farther: bool = False) -> Pose:
+        """The head's pose now; `farther` is told once to somebody who has not moved far enough."""
+        if (asked, farther) != self._told:
+            self._from, self._told = self._at(time_s), (asked, farther)
+            self._to = pose_towards(asked, self.yaw_deg, self.pitch_deg, self.closer, 1.4 if farther else 1.0)
+            self._begins_s = time_s + (0.0 if self.at_once else self.draw.uniform(0.3, 0.8))
             self._takes_s = self.draw.uniform(0.35, 0.8)
         pose, sway = self._at(time_s), self._sway
         return replace(
@@ -105,7 +107,9 @@ class Living:
     camera: Camera
 
     def frame(self, time_s: float, progress: Progress) -> Pixels:
-        return self.camera.take(self.head.seen(self.body.pose(time_s, progress.asked)))
+        return self.camera.take(
+            self.head.seen(self.body.pose(time_s, progress.asked, farther=progress.prompt.startswith(FARTHER)))
+        )
 
 
 @dataclass
@@ -120,7 +124,7 @@ class Print:
     """How much farther than a head a print is turned."""
 
     def frame(self, time_s: float, progress: Progress) -> Pixels:
-        pose = self.body.pose(time_s, progress.asked)
+        pose = self.body.pose(time_s, progress.asked, farther=progress.prompt.startswith(FARTHER))
         tremor = 0.02 * math.sin(9 * time_s), 0.02 * math.sin(7.3 * time_s + 1)
         moved = replace(
             pose,
@@ -175,17 +179,29 @@ def wrong_answers(draw: random.Random) -> Callable[[float, Progress], Movement |
 
 
 def early(movements: Sequence[Movement], lead_s: float) -> Callable[[float, Progress], Movement | None]:
-    """A recording in the right order that moves while the prompt is still awaited."""
+    """A recording in the right order that is a little ahead: it moves while the prompt is still awaited."""
     begun: dict[int, float] = {}
 
     def at(time_s: float, progress: Progress) -> Movement | None:
         number = len([one for one in progress.steps if one.answered_s is not None])
         if progress.began_s is None or number >= len(movements):
             return None
-        if progress.prompt.startswith("look at the camera, and") or progress.asked is not None:
-            begun.setdefault(number, time_s)
-            return movements[number] if time_s - begun[number] > lead_s else None
+        if "hold still" in progress.prompt or progress.asked is not None:
+            settled_s = 0.4 if number == 0 else 0.0
+            begun.setdefault(number, time_s + settled_s + lead_s)
+            return movements[number] if time_s >= begun[number] else None
         return None
+
+    return at
+
+
+def right_order(movements: Sequence[Movement], draw: random.Random) -> Callable[[float, Progress], Movement | None]:
+    """A recording in the right order, by luck, that moves at times of its own: it does not know when it is asked."""
+    every_s, start_s = draw.uniform(1.8, 3.0), draw.uniform(1.0, 3.0)
+
+    def at(time_s: float, progress: Progress) -> Movement | None:
+        number, rest = divmod(time_s - start_s, every_s)
+        return movements[int(number)] if 0 <= number < len(movements) and rest < 1.2 else None
 
     return at
 
@@ -243,7 +259,7 @@ class Behind:
     camera: Camera
 
     def frame(self, time_s: float, progress: Progress) -> Pixels:
-        pose = self.body.pose(time_s, progress.asked)
+        pose = self.body.pose(time_s, progress.asked, farther=progress.prompt.startswith(FARTHER))
         return self.camera.take(sheet_seen(self.sheet, pose, self.head.seen(pose)))
 
 

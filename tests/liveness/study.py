@@ -43,7 +43,7 @@ from tests.liveness.heads import Head, Sheet
 SPECIES = (
     "live 10 fps", "live 30 fps", "flat print", "bent print", "folded print", "phone", "print with holes",
     "recording, other order", "recording, wrong answers", "recording, early", "recording, late",
-    "cut to a print", "cut from a print", "two people",
+    "recording, right order, own time", "cut to a print", "cut from a print", "two people",
 )  # fmt: skip
 
 
@@ -110,10 +110,11 @@ def actor_of(species: str, person: Person, other: Person, challenge: Challenge, 
     order = {
         "recording, other order": lambda: actors.other_order(draw),
         "recording, wrong answers": lambda: actors.wrong_answers(draw),
-        "recording, early": lambda: actors.early(movements, draw.uniform(0.0, 0.2)),
+        "recording, early": lambda: actors.early(movements, draw.uniform(-0.1, 0.15)),
+        "recording, right order, own time": lambda: actors.right_order(movements, draw),
         "recording, late": lambda: actors.late(draw.uniform(3.2, 5.0)),
     }[species]()
-    return Recording(person.head, body, camera, order)
+    return Recording(person.head, Body(draw, at_once=True), camera, order)
 
 
 def run(

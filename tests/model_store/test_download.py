@@ -320,3 +320,12 @@ def test_the_registry_states_licences_and_whole_hashes():
     places = download.REGISTRY["facenet-vggface2"]
     backbones = pytest.importorskip("edge_models.networks.backbones")
     assert places.url == backbones._FACENET_URL + backbones.FACENET_FILES["vggface2"]
+
+
+def test_a_family_of_models_is_known_by_its_name_and_files_for_other_programs_are_not():
+    known = download.known
+    assert [one.name for one in known("minifasnet")] == ["minifasnet-2.7", "minifasnet-4.0"]
+    assert [one.name for one in known("minifasnet-4.0")] == ["minifasnet-4.0"]
+    assert all(one.description is not None and one.description.task == "liveness" for one in known("minifasnet"))
+    with pytest.raises(UsageError, match="no known address"):
+        known("facenet")

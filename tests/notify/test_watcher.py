@@ -492,7 +492,7 @@ RECIPES = Path(__file__).resolve().parents[2] / "docs" / "recipes.md"
 
 def test_every_command_in_the_recipes_parses() -> None:
     commands = re.findall(
-        r"(?:^|\s)(?:/opt/edge-app/bin/)?edge-app ((?:watch|verify|cameras|enroll) .*)$", code(), re.M
+        r"(?:^|\s)(?:/opt/edge-app/bin/)?edge-app ((?:watch|verify|cameras|enroll|pam) .*)$", code(), re.M
     )
     assert len(commands) >= 8
     for command in commands:
@@ -501,7 +501,7 @@ def test_every_command_in_the_recipes_parses() -> None:
 
 def test_the_recipes_warn_of_photos_before_anything_else() -> None:
     text = RECIPES.read_text()
-    assert text.index("photo or a replayed video can pass") < text.index("```")
+    assert text.index("never as the only lock") < text.index("```")
 
 
 def code() -> str:
