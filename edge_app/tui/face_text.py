@@ -160,7 +160,7 @@ def figures(update: Update, drawn_fps: float, timings_ms: Mapping[str, float]) -
         text.append(f"{left}  {right}\n", "dim")
     if update.status.dropped:
         text.append(f"{update.status.dropped:,} skipped for newer ones\n", "dim")
-    text.append(f"{timings_ms.get('total', 0.0):.1f} ms a picture", "bold")
+    text.append(f"{timings_ms.get('total', 0.0):.1f} ms each", "bold")
     return text.append(", last 60:", "dim")
 
 

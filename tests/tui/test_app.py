@@ -611,3 +611,36 @@ async def test_a_reel_is_only_looked_at_once_and_in_order(stage: Stage) -> None:
     reel = Reel()
     reel.feed([clip_frame(50), clip_frame(51)])
     assert [reel.take(0.1).index, reel.take(0.1).index, reel.take(0.01)] == [0, 1, None]
+
+
+async def test_an_unknown_face_is_ignored_by_a_key_and_shown_as_such(stage: Stage) -> None:
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await started(stage)
+        await pilot.press("i")
+        await until(lambda: "no unknown face" in seen(app), "there is nobody yet")
+        stage.reel.feed(clip_frame(index) for index in OBAMA_ALONE)
+        await until(lambda: "unknown" in words(app, "#here"), "somebody unknown")
+        await pilot.press("i")
+        await until(lambda: app.screen.query("Ask Input"), "the question")
+        assert app.screen.query_one(Input).value == "stranger 1" and len(app.screen.query(Thumbnail)) == 1
+        app.screen.query_one(Input).value = "postman"
+        await pilot.press("enter")
+        await until(lambda: isinstance(app.screen, LiveScreen), "it is done")
+        stage.reel.feed(clip_frame(index) for index in OBAMA_ALONE)
+        await until(lambda: "postman (ignored)" in words(app, "#here"), "he is shown as ignored")
+        lines = len(app.screen.query_one("#log", RichLog).lines)
+        stage.reel.feed(clip_frame(index) for index in OBAMA_ALONE)
+        await until(lambda: stage.reel._frames.empty(), "more of him")
+        assert not any("postman" in line.text for line in app.screen.query_one("#log", RichLog).lines[lines:])
+        assert "Hello" not in words(app, "#title")
+        await pilot.press("p")
+        await until(lambda: "postman (ignored)" in seen(app), "and in the roster")
+        await until(lambda: "A known stranger" in words(app, "#about"), "and in the details")
+        await pilot.press("x")
+        await until(lambda: app.screen.table.row_count == 0, "forgotten")
+        await pilot.press("u")
+        await until(lambda: "postman (ignored)" in seen(app), "back, as a known stranger still")
+    with Vault(stage.home.gallery_path) as vault:
+        [one] = vault.roster()
+        assert one.name == "postman" and one.ignored

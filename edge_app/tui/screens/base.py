@@ -15,8 +15,10 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import Input, Label, Static
 
 from edge_app.core.errors import EdgeError
+from edge_app.core.types import Pixels
 from edge_app.tui.inbox import Update
 from edge_app.tui.picture.terminal import ROOMY, SMALLEST
+from edge_app.tui.picture.widget import Thumbnail
 
 if TYPE_CHECKING:
     from textual.binding import ActiveBinding
@@ -126,16 +128,28 @@ class Ask(ModalScreen[Result | None]):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel")]
 
     def __init__(
-        self, question: str, use: Callable[[str], Awaitable[Result]], *, value: str = "", hint: str = ""
+        self,
+        question: str,
+        use: Callable[[str], Awaitable[Result]],
+        *,
+        value: str = "",
+        hint: str = "",
+        picture: Pixels | None = None,
     ) -> None:
-        """`use` gets the line without blanks around it, never an empty one, and raises EdgeError to refuse it."""
+        """`picture` (H, W, 3) shows what the question is about.
+
+        `use` gets the line without blanks around it, never an empty one, and raises EdgeError to refuse it.
+        """
         super().__init__()
         self._question, self._use, self._value, self._hint = question, use, value, hint
+        self._picture = picture
 
     def compose(self) -> ComposeResult:
         """The question over an input."""
         with Vertical(classes="dialog"):
             yield Label(self._question, markup=False)
+            if self._picture is not None:
+                yield Thumbnail(cast("EdgeApp", self.app).desk.terminal, self._picture)
             yield Input(self._value, placeholder=self._hint, compact=True)
             yield Static(classes="problem")
             yield Static("enter: done   esc: cancel", classes="hint")

@@ -112,7 +112,7 @@ class EnrollScreen(CaptureScreen):
         """Come to a stage, and say what can be done there."""
         self._stage = stage
         self.query_one("#review").display = stage == "review"
-        self.picture.display = stage != "review"
+        self.picture.display = self.query_one("#shots").display = stage != "review"
         # What is under the cursor of a dialog must not be taken: the worker hears of it before anything else.
         self.edge.worker.send(Capture(stage == "camera"))
         self.advise(words, well=False)

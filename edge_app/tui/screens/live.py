@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from functools import partial
-from typing import ClassVar
+from itertools import count
+from typing import ClassVar, cast
 
+import numpy as np
 from rich.text import Text
 from textual import events, work
 from textual.app import ComposeResult
@@ -13,12 +16,17 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import RichLog, Sparkline, Static
 
+from edge_app.core.errors import EdgeError
 from edge_app.core.model_card import ModelCard
+from edge_app.core.names import valid_name
 from edge_app.core.task import PEOPLE, LookFor, Task
-from edge_app.core.types import Seen
+from edge_app.core.types import Finding, Pixels, Seen
+from edge_app.gallery.enrollment import EnrollOptions, Shot
 from edge_app.inference.classifier import MAPS
+from edge_app.live.tracker import TrackInfo
 from edge_app.media.drawing import warmed
 from edge_app.media.live_camera import CameraState
+from edge_app.recognition.faces import PeopleSession
 from edge_app.tui.face_text import (
     EventWords,
     clock_words,
@@ -26,10 +34,11 @@ from edge_app.tui.face_text import (
     event_words,
     figures,
     here_now,
+    kind_of,
     marks_of,
     title_of,
 )
-from edge_app.tui.inbox import Pause, Run, SetRule, Switch, Update
+from edge_app.tui.inbox import Enroll, Pause, Run, SetRule, Switch, Update
 from edge_app.tui.model_text import (
     answer_event_words,
     heat_words,
@@ -40,7 +49,7 @@ from edge_app.tui.model_text import (
 from edge_app.tui.picture.area import Area
 from edge_app.tui.picture.mosaic import Mark
 from edge_app.tui.picture.widget import Picture
-from edge_app.tui.screens.base import KeyBar, put
+from edge_app.tui.screens.base import Ask, KeyBar, put
 from edge_app.tui.screens.box_keys import BOX_ACTIONS, BOX_KEYS, BoxScreen
 from edge_app.tui.screens.dialogs import ChooseModel, ChooseRule, ChooseSource
 
@@ -89,6 +98,7 @@ class LiveScreen(BoxScreen):
         *BOX_KEYS,
         Binding("escape", "whole", "Whole picture"),
         Binding("e", "app.enroll", "Enroll"),
+        Binding("i", "ignore", "Ignore"),
         Binding("p", "app.people", "People"),
         Binding("o", "app.models", "Models"),
         Binding("comma", "app.settings", "Settings"),
@@ -108,6 +118,8 @@ class LiveScreen(BoxScreen):
         self._told_card: ModelCard | None = None
         self._shown_explained = False
         self._paused = False
+        self._newest: tuple[Seen, tuple[TrackInfo, ...]] | None = None
+        """The newest picture with everybody on it, drawn or not."""
 
     def compose(self) -> ComposeResult:
         """Picture on the left, the rest beside it."""
@@ -165,6 +177,8 @@ class LiveScreen(BoxScreen):
 
     def note(self, update: Update) -> None:
         """Log the events of an update; also called while another screen lies over this one."""
+        if update.seen is not None and update.look_for.is_people:
+            self._newest = update.seen, update.tracks
         log = self.query_one("#log", EventLog)
         now_s = self.edge.desk.now_s()
         for event in update.events:
@@ -291,6 +305,56 @@ class LiveScreen(BoxScreen):
         return source
 
     @work
+    async def action_ignore(self) -> None:
+        """Learn the largest unknown face as a known stranger: of whom nothing is told, and who gets nobody's name."""
+        stranger = self._unknown_face()
+        if stranger is None:
+            self.edge.tell("no unknown face is in the picture: the largest one would be ignored", severity="warning")
+            return
+        seen, finding = stranger
+        first = _cut_out(seen, finding)
+
+        async def ignore(typed: str) -> str:
+            name = valid_name(typed)
+            shots = [await first_shot]
+            # The same face as it is by now: two shots are better than one.
+            later = self._unknown_face(finding.track)
+            if later is not None and later[0].frame.index != seen.frame.index:
+                shots.append(await self._shot(*later))
+            options = EnrollOptions(allow_lookalike=True, ignored=True)
+            verdicts = await self.order(Enroll(name, tuple((shot.source, shot) for shot in shots), options))
+            refusals = [verdict.refusal for verdict in verdicts if verdict.refusal is not None]
+            if len(refusals) == len(verdicts):
+                raise EdgeError(f"nothing was stored: {refusals[0].message}", remedy="come closer, and try again")
+            return name
+
+        with self.telling():
+            first_shot = asyncio.ensure_future(self._shot(seen, finding))
+            names = await self.order(Run(lambda bench: bench.vault.names()))
+            free = next(f"stranger {n}" for n in count(1) if f"stranger {n}" not in names)
+            question = "Ignore this face from now on? What it is called here:"
+            name = await self.app.push_screen_wait(Ask(question, ignore, value=free, picture=first))
+            if name is not None:
+                self.edge.tell(f"{name} is ignored from now on; People (p) lists and forgets known strangers")
+
+    def _unknown_face(self, number: int | None = None) -> tuple[Seen, Finding] | None:
+        """The largest unknown face of the newest picture, or that of one track, with its picture."""
+        if self._newest is None or not self._look_for.is_people:
+            return None
+        seen, tracks = self._newest
+        unknown = {one.number for one in tracks if kind_of(one) == "unknown" and number in (None, one.number)}
+        found = [one for one in seen.findings if one.track in unknown and one.face is not None]
+        return (seen, max(found, key=lambda one: one.face.area_px2 if one.face else 0.0)) if found else None
+
+    async def _shot(self, seen: Seen, finding: Finding) -> Shot:
+        def measured(bench: PeopleSession) -> Shot:
+            assert finding.face is not None
+            [checked] = bench.recognizer.detector.check(seen.frame.pixels, [finding.face])
+            return bench.recognizer.shot_of(seen.frame.pixels, checked.face, "live picture")
+
+        return cast(Shot, await self.order(Run(measured)))
+
+    @work
     async def action_look_for(self) -> None:
         """Choose what the picture is looked at for: faces, classes or things."""
         with self.telling():
@@ -341,10 +405,16 @@ class LiveScreen(BoxScreen):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer only the keys that do something now."""
-        if action == "threshold":
+        if action in {"threshold", "ignore"}:
             return self._look_for.is_people
         if action == "explain":
             return self.looks_for(Task.CLASSIFICATION, Task.LIVENESS)
         if action in BOX_ACTIONS:
             return self.looks_for(Task.IMAGE_EMBEDDING) and self.offers(action)
         return True
+
+
+def _cut_out(seen: Seen, finding: Finding) -> Pixels:
+    """The pixels of a box, as far as it lies in the picture."""
+    x1, y1, x2, y2 = (max(0, round(float(value))) for value in finding.box)
+    return np.ascontiguousarray(seen.frame.pixels[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)])

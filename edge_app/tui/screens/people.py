@@ -10,6 +10,7 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, ItemGrid, VerticalScroll
+from textual.message import Message
 from textual.widgets import DataTable, Static
 
 from edge_app.core.errors import EdgeError
@@ -24,6 +25,17 @@ from edge_app.tui.picture.widget import Thumbnail
 from edge_app.tui.screens.base import Ask, EdgeScreen, KeyBar, back, hidden
 from edge_app.tui.screens.enroll_person import EnrollScreen
 from edge_app.tui.screens.enroll_thing import ThingScreen
+
+
+class Roster(DataTable[Text]):
+    """The table of people; tells when there is another width to fill."""
+
+    class Resized(Message):
+        """The table has another width."""
+
+    def on_resize(self) -> None:
+        """Another size."""
+        self.post_message(self.Resized())
 
 
 class PeopleScreen(EdgeScreen[None]):
@@ -48,12 +60,13 @@ class PeopleScreen(EdgeScreen[None]):
         self._missing = 0
         self._people: tuple[gallery_queries.Person, ...] = ()
         self._threshold = 0.0
+        self._filled_width = 0
 
     def compose(self) -> ComposeResult:
         """The table, and the chosen one beside it."""
         yield Static(id="title")
         with Horizontal():
-            yield DataTable(cursor_type="row", zebra_stripes=True)
+            yield Roster(cursor_type="row", zebra_stripes=True)
             with VerticalScroll(id="detail"):
                 yield Static(id="about")
                 yield ItemGrid()
@@ -65,10 +78,10 @@ class PeopleScreen(EdgeScreen[None]):
         self.table.focus()
         self.refresh_rows()
 
-    def on_resize(self) -> None:
+    def on_roster_resized(self) -> None:
         """Another width has room for other columns."""
-        if self._people:
-            self.call_after_refresh(self._fill)
+        if self._people and self.is_attached and self.table.size.width != self._filled_width:
+            self._fill()
 
     @property
     def table(self) -> DataTable[Text]:
@@ -110,6 +123,7 @@ class PeopleScreen(EdgeScreen[None]):
         if not table.size.width:  # not laid out yet
             self.call_after_refresh(self._fill, then)
             return
+        self._filled_width = table.size.width
         where = table.cursor_row
         rows = [_cells(person, self._threshold, self.edge.desk.now_s()) for person in self._people]
         widths = _widths(rows, table.size.width)
@@ -290,6 +304,12 @@ _PADDING: Final = 2
 def _about(found: gallery_queries.Profile, noun: str) -> Text:
     """One person, or one thing, in words."""
     text = Text.assemble((found.name + "\n", "bold"))
+    if found.ignored:
+        text.append(
+            "A known stranger: nothing is told of this face, and nobody else's name is given to it.\n", "yellow"
+        )
+    if found.hard_to_tell:
+        text.append(f"{gallery_queries.HARD_TO_TELL}\n", "yellow")
     kept = any(found.pictures)
     if found.stranger_to:
         known = found.templates[-1].embedding.model_id
