@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import codecs
+import io
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_app.cli import options, results
+from edge_app.cli import options, process, results
 from edge_app.cli.parameters import Arguments, Command, Option
 from edge_app.core.errors import EdgeError, MediaError, ModelError, UsageError
 from edge_app.core.task import Task
@@ -63,7 +68,9 @@ def run(args: Arguments) -> int:
     # 0.4 s of imports, so that no other command pays for them.
     from edge_app.tui.app import compose_app
 
+    _write_in_this_encoding()
     app = compose_app(desk_of(args))
+    app.call_later(_end_on_signals, app)
     if args.seconds is not None:
         app.call_later(app.set_timer, args.seconds, app.action_quit)
     started_s, cpu_s = time.monotonic(), time.process_time()
@@ -71,6 +78,24 @@ def run(args: Arguments) -> int:
     if args.stats:
         _print_stats(app, time.monotonic() - started_s, time.process_time() - cpu_s)
     return app.return_code or 0
+
+
+def _write_in_this_encoding() -> None:
+    """Let the app draw in a locale that is not UTF-8 with what that has: it draws on standard error."""
+    from edge_app.tui.picture.terminal import in_plain_characters
+
+    codecs.register_error("edge-app-plain", in_plain_characters)
+    if isinstance(sys.__stderr__, io.TextIOWrapper):
+        sys.__stderr__.reconfigure(errors="edge-app-plain")
+
+
+def _end_on_signals(app: EdgeApp) -> None:
+    """Let SIGTERM and SIGHUP close the app as `q` does: the terminal is given back, the camera let go."""
+    loop = asyncio.get_running_loop()
+    for name in process.ENDING:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, partial(app.exit, return_code=128 + number))
 
 
 def desk_of(args: Arguments) -> Desk:
@@ -84,7 +109,7 @@ def desk_of(args: Arguments) -> Desk:
     return Desk(
         settings=settings,
         source=source,
-        terminal=Terminal.detect(os.environ, sys.stdout.encoding or ""),
+        terminal=Terminal.detect(os.environ, (sys.__stderr__ or sys.stdout).encoding or ""),
         open_worker=lambda chosen, spec, sink: _open_worker(home, chosen, spec, sink, smallest),
         save_settings=home.change_settings,
         cameras=_cameras,

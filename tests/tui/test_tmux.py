@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from edge_app.cli.parameters import Arguments
 from edge_app.cli.tui import desk_of, pictures_named
@@ -18,6 +22,7 @@ from edge_app.cli.tui import run as run_tui
 from edge_app.core.errors import MediaError, UsageError
 from edge_app.gallery.storage import Vault
 from edge_app.system.data_folder import Home
+from edge_app.tui.picture.terminal import in_plain_characters
 
 PATIENCE_S = 90
 
@@ -35,11 +40,11 @@ class Session:
         )
         return done.stdout
 
-    def open(self, command: str) -> None:
+    def open(self, command: str, environment: str = "LANG=C.UTF-8") -> None:
         width, height = self._size
         self.tmux("new-session", "-d", "-x", str(width), "-y", str(height), "sh")
         # The shell of the test may echo anything: what counts begins after the screen is cleared.
-        self.type(f"export COLORTERM=truecolor LANG=C.UTF-8; clear; {command}; echo left with $?")
+        self.type(f"export COLORTERM=truecolor {environment}; clear; {command}; echo left with $?")
 
     def type(self, text: str) -> None:
         self.tmux("send-keys", "-l", text)
@@ -97,6 +102,83 @@ def test_somebody_is_enrolled_and_greeted_in_a_real_terminal(session: Session, h
     with Vault(home.gallery_path) as vault:
         assert vault.names() == ("Tess",)
     assert home.exposed() == ()
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def app_of(home: Home) -> str:
+    return f"cd {ROOT} && {sys.executable} -m edge_app tui --source sample --home {home.path}"
+
+
+def process_of(home: Home) -> int:
+    """Number of the app's process."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"edge_app" in words and str(home.path).encode() in words:
+            return int(folder.name)
+    raise AssertionError("the app does not run")
+
+
+def ended(number: int) -> bool:
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{number}/status").read_text()
+    except OSError:
+        return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_it_as_quitting_does_and_gives_the_terminal_back(
+    session: Session, home: Home, number: int, code: int
+) -> None:
+    session.open(app_of(home))
+    session.until(lambda screen: "sample clip: live" in screen, "the live picture")
+    assert session.tmux("display", "-p", "#{alternate_on}").strip() == "1"
+    os.kill(process_of(home), number)
+    after = session.until(lambda screen: f"left with {code}" in screen, "it ends")
+    assert "Traceback" not in after
+    assert session.tmux("display", "-p", "#{alternate_on} #{cursor_flag} #{mouse_any_flag}").split() == ["0", "1", "0"]
+    session.type("echo typed $((40 + 2))")
+    session.until(lambda screen: "typed 42" in screen, "the shell is as before")
+
+
+@pytest.mark.slow
+def test_it_ends_when_its_terminal_is_closed(session: Session, home: Home) -> None:
+    session.open(app_of(home))
+    session.until(lambda screen: "sample clip: live" in screen, "the live picture")
+    number = process_of(home)
+    session.tmux("kill-server")
+    end_s = time.monotonic() + PATIENCE_S
+    while not ended(number) and time.monotonic() < end_s:
+        time.sleep(0.1)
+    assert ended(number)
+    logged = home.log_path.read_text() if home.log_path.exists() else ""
+    assert "Traceback" not in logged and "Error" not in logged
+
+
+@pytest.mark.slow
+def test_without_utf_8_it_draws_with_what_the_encoding_has(session: Session, home: Home) -> None:
+    session.open(app_of(home), "LC_ALL=C PYTHONIOENCODING=ascii PYTHONUTF8=0 PYTHONCOERCECLOCALE=0")
+    screen = session.until(lambda screen: "sample clip: live" in screen and "unknown" in screen, "the live picture")
+    assert "\\u" not in screen and "\\x" not in screen and screen.isascii()
+    # The side panel's right border stands in one column: nothing was shifted.
+    borders = [line.rstrip() for line in screen.splitlines() if line.rstrip().endswith("|")]
+    assert len(borders) > 10 and len({len(line) for line in borders}) == 1
+    session.key("q")
+    session.until(lambda screen: "left with 0" in screen, "it quits")
+
+
+def test_what_an_encoding_lacks_is_as_wide_in_plain_characters() -> None:
+    codecs.register_error("plain-test", in_plain_characters)
+    for text in ("╭─ Here now ─╮", "● Zoë … 5 s", "▀▄█ │ ← ✓", "名前 ok", "e\u0301"):
+        for encoding in ("ascii", "latin-1", "koi8-r"):
+            written = text.encode(encoding, "plain-test").decode(encoding)
+            assert cell_len(written) == cell_len(text), (text, encoding, written)
+    assert "●".encode("ascii", "plain-test") == b"*" and "Zoë".encode("latin-1", "plain-test") == b"Zo\xeb"
 
 
 def test_what_is_no_terminal_is_refused_with_a_way_out(capsys: pytest.CaptureFixture[str]) -> None:

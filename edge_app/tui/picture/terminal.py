@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from rich.cells import cell_len
+
 Ink = Literal["truecolor", "256", "mono"]
 """How cells are coloured: 16 million colours, the 256 of xterm, or none (shades made of characters)."""
 
@@ -43,6 +45,38 @@ class Terminal:
             )
         remote = any(environment.get(name) for name in ("SSH_CONNECTION", "SSH_TTY", "MOSH_CONNECTION"))
         return cls(ink, unicode, remote, tuple(lacks))
+
+
+_STAND_INS: Final = {
+    one: plain
+    for plain, many in {
+        "-": "─━═╌┄┈╴╶·\u2013\u2014\u2010",
+        "|": "│┃║╎┆┊",
+        "+": "┌┐└┘├┤┬┴┼╭╮╰╯┏┓┗┛╔╗╚╝",
+        "*": "●•◉",
+        "o": "○◯",
+        ".": "…",
+        "<": "←\u2039«◀",
+        ">": "→\u203a»▶",
+        "^": "↑▲",
+        "v": "↓▼✓✔",
+        "_": "▁▂▃▔",
+        "#": "▀▄█▌▐▅▆▇░▒▓▏▎▍▋▊▉▝▘▖▗▚▞▛▜▙▟",
+        " ": "\u00a0\u2002\u2003\u2009",
+    }.items()
+    for one in many
+}
+
+
+def in_plain_characters(error: UnicodeError) -> tuple[str, int]:
+    """An error handler for `codecs.register_error`: what the terminal's encoding lacks is written in ASCII, as wide.
+
+    An escape in its place would be six characters in one cell, and shift everything after it.
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_STAND_INS.get(one, "?" * cell_len(one)) for one in lacking), error.end
 
 
 def _ink(environment: Mapping[str, str]) -> tuple[Ink, str]:

@@ -305,9 +305,7 @@ def _about(found: gallery_queries.Profile, noun: str) -> Text:
     """One person, or one thing, in words."""
     text = Text.assemble((found.name + "\n", "bold"))
     if found.ignored:
-        text.append(
-            "A known stranger: nothing is told of this face, and nobody else's name is given to it.\n", "yellow"
-        )
+        text.append("A known stranger: nothing is told of this face, and it gets nobody's name.\n", "yellow")
     if found.hard_to_tell:
         text.append(f"{gallery_queries.HARD_TO_TELL}\n", "yellow")
     kept = any(found.pictures)
