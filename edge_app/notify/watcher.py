@@ -6,16 +6,17 @@ import queue
 import signal
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
-from edge_app.core.errors import EdgeError
+from edge_app.core.errors import EdgeError, MediaError
 from edge_app.core.types import Frame, Match
 from edge_app.live.events import EventName, LiveEvent
 from edge_app.live.update import Update, WorkerOptions
 from edge_app.live.worker import Worker
+from edge_app.media.folders import find_pictures
 from edge_app.media.live_camera import CameraState, CameraStatus, LiveOptions
 from edge_app.media.pictures import read_picture
 from edge_app.media.source_spec import parse_source
@@ -82,11 +83,24 @@ def watch(
     Files are read as fast as they can be, every frame of them, or with `realtime` at their own speed; `deadline_s`
     is on time.monotonic. Who is there when it is stopped has not left: "left" at the end comes for files only.
     `report` is told of troubles. Raises MediaError when the source makes no sense or the file was damaged, and
-    EdgeError when the loop failed. Close the generator, or exhaust it. Of a single picture it tells who is on it, at
-    once: tracks want two frames before they are believed.
+    EdgeError when the loop failed. Close the generator, or exhaust it. Of a picture, and of each in a folder, it tells
+    who is on it, at once: tracks want two frames before they are believed.
     """
-    if session.look_for.is_people and (spec := parse_source(source)).kind == "picture":
-        yield from _in_a_picture(session, Path(spec.target), report)
+    spec = parse_source(source)
+    if session.look_for.is_people and (spec.kind == "picture" or (spec.kind == "folder" and not realtime)):
+        told = 0
+        paths = [Path(spec.target)] if spec.kind == "picture" else find_pictures(Path(spec.target))
+        for number, path in enumerate(paths):
+            if stop.number is not None or (deadline_s is not None and time.monotonic() >= deadline_s):
+                return
+            try:
+                for event in _in_a_picture(session, path, report):
+                    told += 1
+                    yield replace(event, time_s=float(number), track=told)
+            except MediaError as error:
+                if spec.kind == "picture":
+                    raise
+                report(str(error))  # one bad picture of a folder does not stop the others
         return
     updates: queue.SimpleQueue[News] = queue.SimpleQueue()
     options = WorkerOptions(camera=LiveOptions(realtime=realtime), until_end=True)
