@@ -147,7 +147,8 @@ class Copy:
         """Exit code (None: it took too long) and what was printed. Ends what it started."""
         temporary = self.root.parent / "t"
         temporary.mkdir(exist_ok=True)
-        paths = os.pathsep.join(str(self.root / folder) for folder in ("", "models", "export"))
+        inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        paths = os.pathsep.join([*(str(self.root / folder) for folder in ("", "models", "export")), *inherited])
         command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rfE", "-p", "no:cacheprovider"]
         child = subprocess.Popen(
             [*command, *options, *([] if self.slow else ["-m", "not slow"]), *tests],
