@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
+from edge_app.bench import identity
 from edge_app.bench.clips import Clip, Present, Take
 from edge_app.bench.identity_score import IdentityScore, Said, add_clip, named_by
+from edge_app.core.errors import EdgeError
 
 pytest.importorskip("motmetrics")
 
@@ -129,3 +133,9 @@ def test_what_the_table_tells_is_measured():
     assert told["seconds to the name, 50 / 90 / 95 %"] == "0 / 0 / 0"
     assert told["processor time a frame, ms"] == "1.5"
     assert (lengths, visits) == (("", "1 s"), [("edge-app, live", "1 of 7")])
+
+
+def test_without_the_other_library_it_is_told_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(EdgeError, match="supervision is not installed; expected the extra `bench`"):
+        identity._Voted(identity._Afresh.__new__(identity._Afresh))

@@ -128,6 +128,13 @@ def test_a_value_with_two_readers_is_not_folded_away():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+def test_a_graph_that_fails_is_one_line_with_the_shape_it_failed_on():
+    run = as_function(Graph.of(random_net(np.random.default_rng(6), SLOPES)).to_model())
+    with pytest.raises(ModelError, match=r"the graph fails on \(1, 5, 8, 8\): ") as caught:
+        run(np.zeros((1, 5, 8, 8), np.float32))
+    assert "\n" not in str(caught.value)
+
+
 def test_building_twice_gives_the_same_bytes():
     def build() -> bytes:
         graph = clean(Graph.of(random_net(np.random.default_rng(6), SLOPES)))

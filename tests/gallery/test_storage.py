@@ -187,10 +187,12 @@ def test_renaming_keeps_the_templates_and_refuses_a_taken_name(vault):
 def test_the_audit_trail_tells_what_happened_and_to_nobody(vault):
     vault.add("Ada", shots(2))
     vault.rename("Ada", "Eve")
+    vault.note("login", "Eve")
     vault.forget("Eve")
     assert [(e.time_s, e.happening, e.templates) for e in vault.events()] == [
         (5.0, "enroll", 2),
         (5.0, "rename", 2),
+        (5.0, "login", 0),
         (5.0, "forget", 2),
     ]
 

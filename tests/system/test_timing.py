@@ -58,9 +58,13 @@ def test_the_ratio_is_that_of_the_rounds():
     assert median_ratio([3.0, 10.0], [1.0, 10.0]) == 2.0
 
 
-def test_a_timed_step_runs_once_a_turn():
+def test_a_timed_step_runs_once_a_turn_and_tells_milliseconds(monkeypatch):
     runs = []
     assert timed(lambda: runs.append(1))() >= 0.0 and runs == [1]
+    clock = Clock()
+    with monkeypatch.context() as patched:
+        patched.setattr("edge_app.system.timing.Stopwatch", lambda: Stopwatch(clock))
+        assert timed(lambda: setattr(clock, "now_s", clock.now_s + 0.25))() == 250.0
     assert median_ms(lambda: runs.append(1), rounds=4, warm_up=1) >= 0.0 and len(runs) == 6
 
 
