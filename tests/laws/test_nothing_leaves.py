@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from edge_app.model_store import catalogue
+from edge_app.system.data_folder import platform_folder
 
 SESSION = "import time, onnxruntime; onnxruntime.InferenceSession({path!r}); time.sleep({wait_s})"
 
@@ -39,6 +40,11 @@ def run(code, proxy, tmp_path):
     environment |= {"https_proxy": proxy, "HTTPS_PROXY": proxy, "http_proxy": proxy, "HOME": str(tmp_path)}
     environment.pop("ORT_DISABLE_TELEMETRY", None)
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no variable for it")
+def test_tests_keep_off_the_data_folder_of_whoever_runs_them(tmp_path_factory):
+    assert platform_folder().is_relative_to(tmp_path_factory.getbasetemp())
 
 
 @pytest.mark.slow
