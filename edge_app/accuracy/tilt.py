@@ -153,7 +153,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class TiltStudy:
-    """How hardships tell."""
+    """What became of the pictures, by the way they were spoiled."""
 
     enrolled: int
     probes: int

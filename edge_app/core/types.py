@@ -111,7 +111,7 @@ class Face:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedding:
-    """A point on the unit sphere of one model's space."""
+    """The unit vector of one face or thing, in one model's space."""
 
     vector: Float32s
     """(D,) float32, unit length by construction."""
@@ -142,7 +142,7 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What was measured on one face before it was trusted."""
+    """Measurements of one picture of a face or thing, by which the enrollment gate judges it."""
 
     face_px: float
     """Shorter side of the face box, pixels."""

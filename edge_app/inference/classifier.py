@@ -25,7 +25,7 @@ TASKS: Final = (Task.CLASSIFICATION, Task.LIVENESS)
 
 
 class Classifier:
-    """Tells what a picture shows, and how sure it is."""
+    """Classifies cut pictures, with calibrated probabilities."""
 
     def __init__(self, model: Model, unsure_below: float | None = None) -> None:
         """`unsure_below` takes the place of the card's bar.

@@ -64,7 +64,7 @@ class ModelLine:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """Everything outside."""
+    """Files, cameras, models and clocks, as the app is given them."""
 
     settings: Settings
     source: str

@@ -85,7 +85,7 @@ class EventLog(RichLog, can_focus=False):
 
 
 class LiveScreen(BoxScreen):
-    """What the camera sees."""
+    """The live picture, who is here, and what happened."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "pause", "Pause"),

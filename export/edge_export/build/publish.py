@@ -52,7 +52,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exported:
-    """A file that passed the gate."""
+    """A written file that agreed with its origin."""
 
     path: Path
     card: ModelCard

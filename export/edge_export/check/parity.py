@@ -138,7 +138,7 @@ def _enforce(parity: Parity, rule: Rule, what: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A graph that wants a name."""
+    """A graph that is compared with its origin before it gets its name."""
 
     model: onnx.ModelProto
     card: ModelCard
