@@ -40,8 +40,6 @@ class Movement(StrEnum):
         }[self]
 
 
-FARTHER: Final = "farther: "
-"""Begins a prompt that is given once more."""
 TURNS: Final = (Movement.LEFT, Movement.RIGHT, Movement.UP, Movement.DOWN)
 
 Outcome = Literal["waiting", "passed", "not live", "no answer"]
@@ -62,8 +60,6 @@ class ChallengeOptions:
     """A time drawn at random between being still and the next prompt."""
     answer_s: float = 3.5
     """A prompt must be answered within this time."""
-    farther_s: float = 1.3
-    """After this time somebody who has not moved far enough is told so."""
     return_s: float = 3.0
     """The head must be back within this time."""
     reaction_s: float = 0.3
@@ -280,13 +276,9 @@ class Challenge:
             if self._flat >= 3:
                 self._end("not live", "moved as a flat picture does", sight.time_s)
                 return
-        shares = self._shares(turn)
-        step = self._note_farthest(step, shares[step.movement], depth)
+        step = self._note_farthest(step, self._shares(turn)[step.movement], depth)
         answer = self._answers(turn)
         if answer is None:
-            slow = sight.time_s - step.asked_s > self.options.farther_s
-            if slow and 0.4 < shares[step.movement] < 1 and not self.progress.prompt.startswith(FARTHER):
-                self._tell(f"{FARTHER}{step.movement.words}", step.movement)
             return
         if answer is not step.movement:
             hint = "; does the camera mirror?" if {answer, step.movement} == {Movement.LEFT, Movement.RIGHT} else ""

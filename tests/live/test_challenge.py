@@ -5,12 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 
-from edge_app.live.challenge import FARTHER, Challenge, ChallengeOptions, Movement, Progress, Sight
+from edge_app.live.challenge import Challenge, ChallengeOptions, Movement, Progress, Sight
 from tests.liveness.heads import Pose, rotation
 
 FPS = 10.0
@@ -176,15 +175,13 @@ def test_nothing_is_asked_of_somebody_without_the_name_or_who_does_not_hold_stil
     assert progress.outcome == "waiting" and not progress.steps
 
 
-def test_somebody_who_does_not_turn_far_enough_is_told_once_and_may_still_answer():
-    def turns(time_s: float, progress: Progress, *, obeys: bool) -> Pose:
-        if progress.asked is None or time_s < progress.steps[-1].asked_s + 0.5:
-            return Pose()
-        return towards(progress.asked, 1.0 if obeys and progress.prompt.startswith(FARTHER) else 0.5)
+def test_somebody_who_does_not_turn_far_enough_gives_no_answer_and_it_says_how_far():
+    def shy(time_s: float, progress: Progress) -> Pose:
+        late = progress.asked is not None and time_s > progress.steps[-1].asked_s + 0.5
+        return towards(progress.asked, 0.5) if late and progress.asked else Pose()
 
-    assert run(partial(turns, obeys=True))[1].outcome == "passed"
-    stubborn = run(partial(turns, obeys=False))[1]
-    assert stubborn.outcome == "no answer" and 0.4 < stubborn.steps[-1].reached < 1
+    _, progress = run(shy)
+    assert progress.outcome == "no answer" and 0.4 < progress.steps[-1].reached < 1
 
 
 def test_an_outcome_stays():

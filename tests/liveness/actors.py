@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from edge_app.core.types import Pixels
-from edge_app.live.challenge import FARTHER, Movement, Progress
+from edge_app.live.challenge import Movement, Progress
 from tests.liveness.heads import Head, Pose, Sheet, sheet_seen
 
 LIMBER = {Movement.LEFT: Pose(yaw_deg=1), Movement.RIGHT: Pose(yaw_deg=-1), Movement.UP: Pose(pitch_deg=-1),
@@ -46,7 +46,7 @@ class Body:
     yaw_deg: float = field(init=False)
     pitch_deg: float = field(init=False)
     closer: float = field(init=False)
-    _told: tuple[Movement | None, bool] = field(default=(None, False), init=False)
+    _asked: Movement | None = field(default=None, init=False)
     _from: Pose = field(default_factory=Pose, init=False)
     _to: Pose = field(default_factory=Pose, init=False)
     _begins_s: float = field(default=0.0, init=False)
@@ -58,11 +58,11 @@ class Body:
         self.closer = self.draw.uniform(1.3, 1.6)
         self._sway = [self.draw.uniform(0, 2 * math.pi) for _ in range(4)]
 
-    def pose(self, time_s: float, asked: Movement | None, *, farther: bool = False) -> Pose:
-        """The head's pose now; `farther` is told once to somebody who has not moved far enough."""
-        if (asked, farther) != self._told:
-            self._from, self._told = self._at(time_s), (asked, farther)
-            self._to = pose_towards(asked, self.yaw_deg, self.pitch_deg, self.closer, 1.4 if farther else 1.0)
+    def pose(self, time_s: float, asked: Movement | None) -> Pose:
+        """The head's pose now."""
+        if asked is not self._asked:
+            self._from, self._asked = self._at(time_s), asked
+            self._to = pose_towards(asked, self.yaw_deg, self.pitch_deg, self.closer, 1.0)
             self._begins_s = time_s + (0.0 if self.at_once else self.draw.uniform(0.3, 0.8))
             self._takes_s = self.draw.uniform(0.35, 0.8)
         pose, sway = self._at(time_s), self._sway
@@ -107,9 +107,7 @@ class Living:
     camera: Camera
 
     def frame(self, time_s: float, progress: Progress) -> Pixels:
-        return self.camera.take(
-            self.head.seen(self.body.pose(time_s, progress.asked, farther=progress.prompt.startswith(FARTHER)))
-        )
+        return self.camera.take(self.head.seen(self.body.pose(time_s, progress.asked)))
 
 
 @dataclass
@@ -124,7 +122,7 @@ class Print:
     """How much farther than a head a print is turned."""
 
     def frame(self, time_s: float, progress: Progress) -> Pixels:
-        pose = self.body.pose(time_s, progress.asked, farther=progress.prompt.startswith(FARTHER))
+        pose = self.body.pose(time_s, progress.asked)
         tremor = 0.02 * math.sin(9 * time_s), 0.02 * math.sin(7.3 * time_s + 1)
         moved = replace(
             pose,
@@ -259,7 +257,7 @@ class Behind:
     camera: Camera
 
     def frame(self, time_s: float, progress: Progress) -> Pixels:
-        pose = self.body.pose(time_s, progress.asked, farther=progress.prompt.startswith(FARTHER))
+        pose = self.body.pose(time_s, progress.asked)
         return self.camera.take(sheet_seen(self.sheet, pose, self.head.seen(pose)))
 
 
