@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,8 @@ from edge_app.system.files import json_ready
 
 if TYPE_CHECKING:
     from edge_app.accuracy.attacks import Answer, Case
+    from edge_app.recognition.classes import ClassRecognizer
     from edge_app.recognition.faces import PeopleSession
-    from edge_app.recognition.liveness import PassiveLiveness
 
 
 def run(args: Arguments) -> int:
@@ -65,7 +65,7 @@ def _judged(args: Arguments) -> Iterator[Case]:
     recorded = any((case / FILE).is_file() for cases in found.values() for case in cases)
     files = any(case.is_file() for cases in found.values() for case in cases)
     judge = _Challenges(session) if recorded else None
-    passive = open_liveness(home, 1) if files else None
+    networks = open_liveness(home, 1) if files else []
     with options.progress() as bar:
         task = bar.add_task("judging", total=sum(map(len, found.values())))
         for species, cases in found.items():
@@ -73,7 +73,7 @@ def _judged(args: Arguments) -> Iterator[Case]:
                 if case.is_dir() and judge is not None:
                     answer, reason = judge.answer(case)
                 else:
-                    answer, reason = _shown(case, session, passive)
+                    answer, reason = _shown(case, session, networks)
                 bar.advance(task)
                 yield Case(species, case.name, answer, reason, groups.get(f"{species}/{case.name}", ""))
 
@@ -122,14 +122,12 @@ class _Challenges:
         return "no answer", progress.reason or "the recording ended before the challenge did"
 
 
-def _shown(file: Path, session: PeopleSession, passive: PassiveLiveness | None) -> tuple[Answer, str]:
+def _shown(file: Path, session: PeopleSession, networks: Sequence[ClassRecognizer]) -> tuple[Answer, str]:
     """What liveness networks make of a picture or a clip, by the median over its frames."""
     from edge_app.media.sources import frames
     from edge_app.recognition.liveness import PassiveLiveness
 
-    if passive is None:
-        return "not checked", "no liveness network is installed"
-    fresh = PassiveLiveness(passive.networks, least_looks=1)
+    fresh = PassiveLiveness(networks, least_looks=1)
     for frame in frames(str(file)):
         if faces := session.recognizer.detector.detect(frame.pixels):
             fresh.see(frame.pixels, faces[0])

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edge_app.cli import options, output
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
-from edge_app.core.errors import CameraError
+from edge_app.core.errors import CameraError, UsageError
 
 if TYPE_CHECKING:
     from edge_app.live.events import LiveEvent
+    from edge_app.live.mode import Mode
     from edge_app.media.cameras import CameraInfo
     from edge_app.notify.outlets import OutletOptions
+    from edge_app.recognition.session import Session
     from edge_app.system.settings import Settings
 
 SOURCE_HELP = "camera number or device, picture, video, folder, http or rtsp address, or 'sample'"
@@ -32,6 +34,9 @@ def command() -> Command:
         params=[
             Argument("source", "SOURCE", f"{SOURCE_HELP} (default: see `cameras --use`)", required=False),
             options.json_flag(),
+            Option("--liveness", kind=("off", "passive"), default="off",
+                help="passive: installed liveness networks judge who is recognized; events and hooks say live yes, no "
+                "or unchecked (off)"),
             Option("--realtime", kind=bool, help="play a video at its own speed, not as fast as it goes"),
             *output.model_options(),
             *(
@@ -80,7 +85,8 @@ def run_watch(args: Arguments) -> int:
         session = output.open_chosen(args)
         output.tell_of(session)
         source = source_of(args.source, session.settings)
-        with closing(watch(session, source, stop, options.warn, realtime=args.realtime)) as events:
+        mode = _mode(args, session)
+        with closing(watch(session, source, stop, options.warn, realtime=args.realtime, mode=mode)) as events:
             for event in events:
                 outlets.take(event)
                 if args.json:
@@ -88,6 +94,19 @@ def run_watch(args: Arguments) -> int:
                 else:
                     options.say(*_line(event))
     return stop.exit_code
+
+
+def _mode(args: Arguments, session: Session) -> Mode | None:
+    """What looks at the frames, where that is not the session's own mode."""
+    from edge_app.live.passive_mode import PassiveMode
+    from edge_app.recognition.faces import PeopleSession
+    from edge_app.recognition.liveness import open_liveness
+
+    if args.liveness == "off":
+        return None
+    if not isinstance(session, PeopleSession):
+        raise UsageError(f"--liveness was given with {session.look_for}", expected="people to look for")
+    return PassiveMode(session, open_liveness(session.home, session.settings.threads))
 
 
 def run_cameras(args: Arguments) -> int:
@@ -210,6 +229,8 @@ def _line(event: LiveEvent) -> tuple[str | options.Coloured, ...]:
         facts.append(", ".join(f"{one.label} {one.probability:.2f}" for one in event.classes[:2]))
     if event.similarity is not None:
         facts.append(f"similarity {event.similarity:.2f}")
+    if event.live is not None:
+        facts.append(f"live: {event.live}")
     if event.duration_s is not None:
         facts.append(f"{event.duration_s:.1f} s")
     who = f"  {event.name}" if event.name else ""

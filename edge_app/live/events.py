@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 EventName = Literal["appeared", "recognized", "unknown", "left", "source_lost", "source_back"]
 
+LiveWord = Literal["yes", "no", "unchecked"]
+
 _SKEW_S: Final = 2.0
 """How far a frame's clock may be behind the moment in which it is noticed that a source is lost."""
 
@@ -36,11 +38,15 @@ class LiveEvent:
 
     classes: tuple[ClassScore, ...] | None = None
     """What a classifier says, best first; None for faces and things."""
+    live: LiveWord | None = None
+    """What liveness networks make of who was recognized; None where none was asked."""
 
     def as_dict(self) -> dict[str, object]:
-        """The fields, in order, for JSON; "classes" only of a classifier."""
+        """The fields, in order, for JSON; "classes" only of a classifier, "live" only where liveness is asked for."""
         plain = asdict(self)
         classes = plain.pop("classes")
+        if self.live is None:
+            plain.pop("live")
         if classes is None:
             return plain
         return plain | {"classes": [one | {"probability": round(one["probability"], 4)} for one in classes]}

@@ -13,12 +13,12 @@ from typing import Final, Literal
 from edge_app.core.errors import UsageError
 from edge_app.core.names import valid_name
 from edge_app.core.suggest import did_you_mean
-from edge_app.core.types import Frame, Seen
+from edge_app.core.types import Frame
 from edge_app.gallery.storage import Vault
 from edge_app.inference.face_mesh import FaceMesh
 from edge_app.live.challenge import Challenge, ChallengeOptions, Progress, Step
 from edge_app.live.challenge_mode import ChallengeMode
-from edge_app.live.face_mode import FaceMode
+from edge_app.live.passive_mode import PassiveMode
 from edge_app.live.update import Update, WorkerOptions
 from edge_app.live.worker import Worker
 from edge_app.media.live_camera import LiveOptions
@@ -136,34 +136,17 @@ def _recognize(session: PeopleSession, name: str, source: str, report: Report, d
     return Login(Outcome.NOT_RECOGNIZED, f"{name} was not recognized in time"), somebody
 
 
-def _mode(session: PeopleSession, name: str, options: LoginOptions) -> ChallengeMode | _PassiveMode:
+def _mode(session: PeopleSession, name: str, options: LoginOptions) -> ChallengeMode | PassiveMode:
     if options.liveness == "passive":
-        return _PassiveMode(session, name, open_liveness(session.home, session.settings.threads))
+        return PassiveMode(session, open_liveness(session.home, session.settings.threads))
     mesh = FaceMesh(open_shipped("face-mesh", threads=1))
     challenge = Challenge(options.challenge, similar_from=session.recognizer.rule.same_person or -1.0)
     return ChallengeMode(session, name, mesh, challenge, options.record)
 
 
-class _PassiveMode(FaceMode):
-    """Everybody in front of the source; the face with the name is shown to liveness networks."""
-
-    def __init__(self, session: PeopleSession, name: str, liveness: PassiveLiveness) -> None:
-        super().__init__(session)
-        self._name = name
-        self.liveness = liveness
-
-    def observe(self, frame: Frame) -> Seen:
-        """See `Mode.observe`."""
-        seen = super().observe(frame)
-        for finding in seen.findings:
-            if finding.name == self._name and finding.face is not None:
-                self.liveness.see(frame.pixels, finding.face)
-        return seen
-
-
 def _wait(
     session: PeopleSession,
-    mode: ChallengeMode | _PassiveMode,
+    mode: ChallengeMode | PassiveMode,
     name: str,
     source: str,
     report: Report,
@@ -202,8 +185,8 @@ def _wait(
                     prompt(told)
                 if progress.outcome != "waiting":
                     return _of(progress), somebody
-            elif recognized and mode.liveness.verdict is not None:
-                return _judged(mode.liveness), somebody
+            elif recognized and (liveness := mode.liveness_of(name)) is not None and liveness.verdict is not None:
+                return _judged(liveness), somebody
             if news is None and over:
                 break
     return _at_the_end(mode, name, recognized), somebody
@@ -225,7 +208,7 @@ def _judged(liveness: PassiveLiveness) -> Login:
     return Login(Outcome.NOT_LIVE, f"liveness networks give it {share:.2f}, 0.50 is needed")
 
 
-def _at_the_end(mode: ChallengeMode | _PassiveMode, name: str, recognized: bool) -> Login:
+def _at_the_end(mode: ChallengeMode | PassiveMode, name: str, recognized: bool) -> Login:
     """Time is up, or the source is over."""
     if isinstance(mode, ChallengeMode):
         progress = mode.progress

@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 from edge_app.core.errors import EdgeError, MediaError
 from edge_app.core.types import Frame, Match
 from edge_app.live.events import EventName, LiveEvent
+from edge_app.live.mode import Mode
 from edge_app.live.update import Update, WorkerOptions
 from edge_app.live.worker import Worker
 from edge_app.media.folders import find_pictures
@@ -76,15 +77,16 @@ def watch(
     *,
     realtime: bool = False,
     deadline_s: float | None = None,
+    mode: Mode | None = None,
 ) -> Generator[LiveEvent, None, None]:
     """Yield what happens in front of a source until it is over, `stop` was asked, or `deadline_s` has passed.
 
     Of a classifier or of things the events are their answers: "recognized" for a label, "unknown" for not sure.
     Files are read as fast as they can be, every frame of them, or with `realtime` at their own speed; `deadline_s`
     is on time.monotonic. Who is there when it is stopped has not left: "left" at the end comes for files only.
-    `report` is told of troubles. Raises MediaError when the source makes no sense or the file was damaged, and
-    EdgeError when the loop failed. Close the generator, or exhaust it. Of a picture, and of each in a folder, it tells
-    who is on it, at once: tracks want two frames before they are believed.
+    `mode` stands for the session's own. `report` is told of troubles. Raises MediaError when the source makes no sense
+    or the file was damaged, and EdgeError when the loop failed. Close the generator, or exhaust it. Of a picture, and
+    of each in a folder, it tells who is on it, at once: tracks want two frames before they are believed.
     """
     spec = parse_source(source)
     if session.look_for.is_people and (spec.kind == "picture" or (spec.kind == "folder" and not realtime)):
@@ -105,7 +107,7 @@ def watch(
     updates: queue.SimpleQueue[News] = queue.SimpleQueue()
     options = WorkerOptions(camera=LiveOptions(realtime=realtime), until_end=True)
     troubles = Troubles(report)
-    with Worker(session, source, lambda update: updates.put(News.of(update)), options) as worker:
+    with Worker(session, source, lambda update: updates.put(News.of(update)), options, mode=mode) as worker:
         while stop.number is None and (deadline_s is None or time.monotonic() < deadline_s):
             over = worker.join(_POLL_S if troubles.is_ended else 0)
             try:

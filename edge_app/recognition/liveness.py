@@ -54,7 +54,7 @@ class PassiveLiveness:
         return None if len(self._seen) < self.least_looks else median(self._seen)
 
 
-def open_liveness(home: Home, threads: int | None = None) -> PassiveLiveness:
+def open_liveness(home: Home, threads: int | None = None) -> list[ClassRecognizer]:
     """Open every liveness network that the user has installed. Raises UsageError when there is none."""
     from edge_app.model_store.open_detector import open_detector
 
@@ -64,8 +64,7 @@ def open_liveness(home: Home, threads: int | None = None) -> PassiveLiveness:
             "no liveness network is installed", remedy="edge-app models pull minifasnet-2.7, or models add FILE"
         )
     detector = open_detector("yunet", threads=threads)
-    networks = [ClassRecognizer(Classifier(catalogue.open_entry(entry, threads)), detector) for entry in found.values()]
-    return PassiveLiveness(networks)
+    return [ClassRecognizer(Classifier(catalogue.open_entry(entry, threads)), detector) for entry in found.values()]
 
 
 def _fits(face: Face, scale: float, width: int, height: int) -> bool:
