@@ -229,6 +229,7 @@ def _report(name: str, verdicts: Sequence[Verdict], session: GallerySession) -> 
         "accepted": accepted,
         "templates": total,
         "warning": _warning(name, accepted, total),
+        "hard_to_tell": bool(accepted) and _is_hard_to_tell(name, session),
         "resembles": [
             {"name": found.name, "similarity": round(found.similarity, 3), "strangers_under": round(found.threshold, 3)}
             for found in _resembled(verdicts)
@@ -236,6 +237,20 @@ def _report(name: str, verdicts: Sequence[Verdict], session: GallerySession) -> 
         "shots": [_shot_report(verdict) for verdict in verdicts],
     }
     return report, bool(verdicts) and accepted == len(verdicts)
+
+
+def _is_hard_to_tell(name: str, session: GallerySession) -> bool:
+    """Whether the network can hardly tell this face from others of its kind, such as toddlers'."""
+    import numpy as np
+
+    from edge_app.core.types import Embedding
+    from edge_app.gallery.matching import looks_like_nobody_can_tell
+    from edge_app.recognition.gallery_session import own_embeddings
+
+    cohort = session.recognizer.rule.cohort
+    model_id = session.recognizer.embedder.model_id
+    own = own_embeddings(session.vault, name, model_id)
+    return looks_like_nobody_can_tell(Embedding(np.sum([one.vector for one in own], axis=0), model_id), cohort)
 
 
 def _resembled(verdicts: Sequence[Verdict]) -> list[Resemblance]:
@@ -284,6 +299,11 @@ def _tell(report: dict[str, Any]) -> None:
         options.say(f"{report['name']}: enrolled with {count} picture{'s' if count != 1 else ''}")
     if report["warning"]:
         options.warn(report["warning"])
+    if report["hard_to_tell"]:
+        options.warn(
+            f"{report['name']}: the network can hardly tell this face from others of its kind, as with small children: "
+            "it will seldom be named"
+        )
     for found in report["resembles"]:
         options.warn(
             f"for review: {report['name']} looks like {found['name']} (similarity {found['similarity']:.2f}, strangers "

@@ -13,6 +13,7 @@ from edge_app.cli.parameters import Argument, Arguments, Command, Group, Option
 from edge_app.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from edge_app.core.types import Float32s
     from edge_app.gallery.storage import Enrolled, Vault
     from edge_app.recognition.gallery_session import GallerySession
     from edge_app.recognition.reenroll import Reenrolled
@@ -58,8 +59,13 @@ def command() -> Group:
                     json(),
                 ]),
             Command("review", run_review, help="say what each shot does for a person and against it", more=_REVIEW,
-                example="edge-app gallery review Ada",
-                params=[Argument("name", "NAME", "who (default: everybody)", required=False), json()]),
+                example="edge-app gallery review Ada --strangers strangers/",
+                params=[
+                    Argument("name", "NAME", "who (default: everybody)", required=False),
+                    Option("--strangers", kind=Path, metavar="DIR",
+                        help="pictures of people who are nobody here (default: what the model's card brings)"),
+                    json(),
+                ]),
             Command("ignore", run_ignore, help="learn a known stranger, who is not told of and gets nobody's name",
                 example="edge-app gallery ignore postman post1.jpg post2.jpg",
                 params=[
@@ -76,8 +82,12 @@ def command() -> Group:
 
 _REVIEW = """\
 Every shot is left out once: "agrees" is its similarity to the others of the
-person, "next" how high the nearest other person comes with it and without it.
-A shot does harm when it brings somebody else nearer, or is of somebody else."""
+person, "next" how high the nearest other person comes with it and without it,
+"strangers" how high the nearest stranger comes: of those under --strangers, or
+of the means of strangers in the model's card (- where there are neither). All
+are plain cosines; lower is better but for "agrees". A shot does harm when it brings somebody else nearer, or is of
+somebody else. In --json: other_with, other_without, strangers_with and
+strangers_without, null for a person's only shot."""
 _LAST_SEEN = """\
 "Last seen" is when the live picture, or `edge-app watch`, last recognized a
 person or a thing; `edge-app recognize` does not count."""
@@ -240,7 +250,8 @@ def run_review(args: Arguments) -> int:
     home, vault = _open(args)
     settings = home.settings()
     entry = builds(home, settings.embedder)[0]
-    floor = same_person_floor(thresholds_of(home, open_entry(entry, 1).card, entry.sha256), 0.3)
+    thresholds = thresholds_of(home, open_entry(entry, 1).card, entry.sha256)
+    floor = same_person_floor(thresholds, 0.3)
     with vault:
         stored = vault.read(entry.id)
         if args.name is not None:
@@ -251,6 +262,10 @@ def run_review(args: Arguments) -> int:
             means.append((name, np.asarray(mean / max(1e-6, float(np.linalg.norm(mean))), np.float32)))
         wanted = stored.names if args.name is None else (args.name,)
         strangers = np.zeros((0, stored.vectors.shape[1]), np.float32)
+        if args.strangers is not None:
+            strangers = _strangers(args)
+        elif thresholds.cohort is not None:
+            strangers = thresholds.cohort.units
         found = [
             review(vault.identity(name, entry.id), [one for one in means if one[0] != name], strangers, floor)
             for name in wanted
@@ -267,17 +282,43 @@ def run_review(args: Arguments) -> int:
                 s.nearest_other or "-",
                 _figure(s.other_with),
                 _figure(s.other_without),
+                _figure(s.strangers_with),
+                _figure(s.strangers_without),
                 s.harm,
             )
             for s in one.shots
         ]
-        columns = ("source", "agrees", "next", "with it", "without it", "does harm")
+        columns = ("source", "agrees", "next", "with it", "without", "strangers with", "without", "does harm")
         options.show(options.table(one.name, columns, rows))
         for line in one.missing:
             options.say(f"  {one.name}: {line}")
     if not found:
         options.say(f"nobody is enrolled for {entry.id}")
     return 1 if harmful else 0
+
+
+def _strangers(args: Arguments) -> Float32s:
+    """(N, D) unit vectors of the most prominent face of each picture under --strangers, sub-folders included."""
+    import numpy as np
+
+    from edge_app.core.errors import MediaError
+    from edge_app.gallery.enrollment import Shot
+    from edge_app.media.folders import find_pictures
+    from edge_app.media.pictures import read_picture
+
+    recognizer = options.people(args, tell_missing=False).recognizer
+    vectors = []
+    for path in find_pictures(args.strangers, recursive=True):
+        try:
+            shot = recognizer.shot(read_picture(path), path.name, largest=True)
+        except MediaError as error:
+            options.warn(str(error))
+            continue
+        if isinstance(shot, Shot):
+            vectors.append(shot.embedding.vector)
+    if not vectors:
+        raise UsageError(f"no face was found on the pictures under {args.strangers}", expected="pictures of strangers")
+    return np.stack(vectors)
 
 
 def _shown(one: Enrolled) -> str:

@@ -35,8 +35,9 @@ class ShotReview:
     other_without: float | None
     """The highest cosine of anybody else when the shot is left out; None for the only shot."""
     strangers_with: float | None
-    """The highest cosine of a stranger; None where none are at hand."""
+    """The highest cosine of a stranger, or a mean of strangers, to the person's mean; None where none are at hand."""
     strangers_without: float | None
+    """The same when the shot is left out; None for the only shot."""
     harm: str
     """Why the shot does harm; empty when it does not."""
 
@@ -59,7 +60,8 @@ def review(
     """Review one identity.
 
     `others` are the means (D,) of everybody else by name, `strangers` (N, D) unit vectors of people who are nobody
-    here, N may be 0; `same_person_floor` is the least cosine between two shots of one person.
+    here, such as the centres of a model's cohort, N may be 0; `same_person_floor` is the least cosine between two shots
+    of one person.
     """
     vectors = np.stack([template.embedding.vector for template in identity.templates])
     mean = _mean(vectors)

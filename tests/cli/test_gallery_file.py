@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,9 @@ from edge_app.cli import main
 from edge_app.gallery import archive, keys
 from edge_app.gallery.storage import Vault
 from edge_app.media import sample
+from edge_app.media.pictures import read_picture
+from edge_app.recognition.open_session import open_people
+from edge_app.system.settings import Settings
 from tests.gallery.test_storage import files_hold, shots
 
 
@@ -146,6 +150,37 @@ def test_at_a_terminal_a_resemblance_is_a_question(edge, home, monkeypatch, answ
     assert len(asked) == 1 and "Barry looks like Barack Obama" in asked[0] and "(similarity 0." in asked[0]
     with Vault(home.gallery_path) as vault:
         assert ("Barry" in vault.names()) == answer
+
+
+def test_a_review_says_how_high_others_and_strangers_come_with_each_shot_and_without(edge, home, tmp_path):
+    edge("enroll", "Barack Obama", *OBAMA)
+    edge("enroll", "Joe Biden", BIDEN[0])
+    folder = tmp_path / "strangers"
+    folder.mkdir()
+    (folder / "one.jpg").write_bytes(Path(sample.stranger()).read_bytes())
+    given = ("--strangers", str(folder))
+    people = {one["name"]: one for one in json.loads(edge("gallery", "review", *given, "--json").out)["people"]}
+    for shot in people["Barack Obama"]["shots"]:
+        assert all(-1 < shot[f"{who}_{how}"] < 1 for who in ("other", "strangers") for how in ("with", "without"))
+        assert shot["strangers_with"] != shot["strangers_without"]
+    [only] = people["Joe Biden"]["shots"]
+    assert only["strangers_with"] is not None and only["strangers_without"] is None
+    # The stranger is one picture: the cosine to a person's mean can be counted again.
+    bench = open_people(home, Settings(precision="fp32"))
+    stranger = bench.recognizer.shot(read_picture(sample.stranger()), "x").embedding
+    mean = bench.recognizer.gallery.similarity_to("Barack Obama", stranger)
+    assert people["Barack Obama"]["shots"][0]["strangers_with"] == pytest.approx(mean, abs=0.02)
+    told = " ".join(edge("gallery", "review", "Barack Obama", *given).out.split())
+    assert "strangers" in told and f"{people['Barack Obama']['shots'][0]['strangers_with']:.2f}" in told
+
+
+def test_a_face_of_a_kind_that_nobody_can_tell_is_told_when_it_is_enrolled(edge, monkeypatch):
+    assert "hardly tell" not in edge("enroll", "Barack Obama", OBAMA[0]).err
+    monkeypatch.setattr("edge_app.gallery.matching.looks_like_nobody_can_tell", lambda template, cohort: True)
+    told = edge("enroll", "Joe Biden", BIDEN[0]).err
+    assert "can hardly tell this face from others of its kind" in told
+    [report] = json.loads(edge("enroll", "Jill", OBAMA[1], "--json").out)["enrolled"]
+    assert report["hard_to_tell"] is True
 
 
 def test_a_review_names_the_shot_of_somebody_else(edge, home):

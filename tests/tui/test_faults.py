@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from textual.widgets import DataTable, RichLog, Static
 from textual.widgets._toast import Toast
 
 from edge_app.cli.tui import desk_of
+from edge_app.core.cohort import Cohort
 from edge_app.core.types import Embedding, Quality, Template
 from edge_app.gallery import keys
 from edge_app.gallery.storage import Vault
@@ -245,6 +247,34 @@ def test_live_tells_who_is_on_a_photo(home: Home) -> None:
                 break
             worker.join(0.1)
     assert [event.event for event in happened][:2] == ["appeared", "unknown"]
+
+
+async def test_a_face_that_the_network_cannot_tell_from_its_kind_is_told_of(stage: Stage) -> None:
+    """A face amid strangers who are all alike stands for a toddler's, one far from all strangers for an adult's."""
+    quality = Quality(120.0, 0.4, 120.0, 0.0, 0.0, 0.0, 0.0, 0.9)
+    crowd = np.random.default_rng(1).normal(size=(64, 128))
+    crowd[:32] = crowd[0] + 0.1 * crowd[:32]
+    crowd /= np.linalg.norm(crowd, axis=1, keepdims=True)
+    with Vault(stage.home.gallery_path) as vault:
+        for name, vector in (("Tom", crowd[0]), ("Ada", np.random.default_rng(7).normal(size=128))):
+            vault.add(name, [Template(Embedding(vector.astype(np.float32), "sface"), quality, "made.jpg", 1.0)])
+    centres = base64.b64encode((crowd * 127).round().astype(np.int8).tobytes()).decode()
+    cohort = Cohort(centres, 128, 16, 1.0, 0.0, 0.2, 0.3, None, 0.3, 64)
+    app = stage.app()
+    recognizer = app.worker.people.recognizer
+    recognizer.rule = replace(recognizer.rule, cohort=cohort)
+
+    def about() -> str:
+        return str(app.screen.query_one("#about", Static).render())
+
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await until(lambda: stage.reels, "the camera is opened")
+        await pilot.press("p")
+        await until(lambda: isinstance(app.screen, PeopleScreen) and about().startswith("Ada"), "Ada")
+        assert "can hardly tell" not in about()
+        await pilot.press("down")
+        await until(lambda: about().startswith("Tom"), "Tom")
+        assert "can hardly tell this face" in about()
 
 
 def test_a_locked_gallery_is_one_line_where_nobody_can_be_asked(
