@@ -70,6 +70,7 @@ def test_a_folder_without_cases_and_one_that_no_network_can_judge(tmp_path: Path
     assert main(["evaluate", str(folder), "--liveness", "--tilt", *at]) == 2
 
 
+@pytest.mark.slow
 def test_recorded_challenges_are_judged(tmp_path: Path, capsys):
     """A still picture under prompts: an attack, and as a living person one that does not answer."""
     picture = sample.probes()["Barack Obama"][0].read_bytes()

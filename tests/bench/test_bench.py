@@ -169,6 +169,7 @@ def test_a_child_that_fails_is_told_with_its_last_line() -> None:
 # The command
 
 
+@pytest.mark.slow
 def test_bench_prints_tables_and_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

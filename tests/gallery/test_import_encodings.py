@@ -206,6 +206,7 @@ def test_whatever_is_wrong_is_one_line(tmp_path, capsys, what):
     assert "a pickle was run" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_bomb_is_refused_before_it_unfolds(tmp_path):
     for make in (bomb, hidden_bomb):
         tracemalloc.start()

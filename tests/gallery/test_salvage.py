@@ -231,6 +231,7 @@ def mutated(path: Path, rng: random.Random) -> None:
     db.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [False, True])
 def test_any_value_in_any_column_is_one_line_or_a_sound_answer(home, tmp_path, first):
     rng = random.Random(11)

@@ -338,6 +338,7 @@ def child(path: Path, name: str, count: int, kind: str) -> subprocess.Popen[byte
     return subprocess.Popen([sys.executable, "-c", CHILD, *arguments], stdout=subprocess.PIPE)
 
 
+@pytest.mark.slow
 @posix
 def test_a_process_killed_at_any_moment_leaves_every_identity_whole_or_absent(home):
     rng = random.Random(7)
@@ -511,6 +512,7 @@ def test_a_read_only_gallery_can_be_read_and_says_why_it_cannot_be_written(vault
     assert vault.names() == ("Ada",)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_templates_come_back(vault):
     vectors = np.random.default_rng(1).normal(size=(100_000, 128)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

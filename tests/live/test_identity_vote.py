@@ -199,6 +199,7 @@ def test_a_good_look_is_worth_more():
         assert 0 < weight_of(poor) < 0.7
 
 
+@pytest.mark.slow
 def test_strangers_who_stay_are_named_no_more_often_than_was_asked():
     """A space in which the answer is known: 32 dimensions, people spread evenly, one look in four its own way.
 

@@ -110,6 +110,7 @@ def test_a_rendered_head_turns_as_it_is_told(session, mesh, people):
     assert turns[Pose(scale=1.3)].scale == pytest.approx(1.3, abs=0.08)
 
 
+@pytest.mark.slow
 def test_a_recorded_challenge_ends_as_it_did(session, mesh, people, tmp_path):
     challenge, draw = challenge_of(session, "live 10 fps")
     actor = actor_of("live 10 fps", *people, challenge, draw)

@@ -219,6 +219,7 @@ print(peak_kib() - before, *picture.pixels.shape, picture.scale)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/status is Linux")
 @pytest.mark.parametrize(("name", "mode", "bound_mib"), [("a.jpg", "RGB", 300), ("a.png", "L", 350)])
 def test_a_picture_of_108_megapixels_is_read_within_its_memory(tmp_path, name, mode, bound_mib):

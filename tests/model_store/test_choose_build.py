@@ -8,7 +8,8 @@ import pytest
 
 from edge_app.core.errors import UsageError
 from edge_app.model_store import choose_build
-from edge_app.model_store.choose_build import choose
+from edge_app.model_store.catalogue import builds as builds_of
+from edge_app.model_store.choose_build import _measure, choose
 from edge_app.model_store.shipped import Entry
 
 FP32 = Entry("m", "fp32", "face-embedding", Path("m-fp32.onnx"), "a" * 64, 10)
@@ -66,3 +67,8 @@ def test_what_version_0_1_0_remembered_is_kept_and_completed(builds, home):
     assert builds["measured"] == 0
     builds["ratios"]["int8"] = 9.0
     assert "errs" not in choose("m", "auto", home).why
+
+
+def test_all_builds_of_a_model_are_measured_in_turn():
+    found = _measure(builds_of(None, "sface"), 1)
+    assert set(found) == {"fp32", "int8"} and min(found.values()) > 0 and found["fp32"] != found["int8"]

@@ -103,6 +103,7 @@ def options(tmp_path: Path) -> ClassifierOptions:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_search_prefers_the_features_that_tell_apart_keeps_its_trials_and_is_not_run_again(
     options: ClassifierOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

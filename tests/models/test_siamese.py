@@ -423,6 +423,7 @@ def test_other_pictures_do_not_go_on_with_a_run(
         siamese.train(small(tmp_path / "run", directory=folder, epochs=1, views=0, resume=True), Silence())
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(small: Callable[..., SiameseOptions], tmp_path: Path) -> None:
     runs = [siamese.train(small(tmp_path / name, choosing=2, held_out=2), Silence()) for name in "ab"]
     first, second = (checkpoint.load(run.checkpoint).tensors for run in runs)
@@ -430,6 +431,7 @@ def test_the_same_seed_gives_the_same_weights(small: Callable[..., SiameseOption
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_was_left(
     small: Callable[..., SiameseOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -452,6 +454,7 @@ def test_a_run_goes_on_where_it_was_left(
         siamese.train(small(tmp_path / "run", resume=True, loss="contrastive"), Silence())
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_while_its_report_was_written_tells_the_same(
     small: Callable[..., SiameseOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

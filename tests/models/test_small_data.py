@@ -243,6 +243,7 @@ def test_a_stopped_comparison_goes_on_and_ends_as_if_it_had_not_been_stopped(opt
     assert more["rows"][:-1] == whole["rows"]
 
 
+@pytest.mark.slow
 def test_what_is_named_twice_is_measured_once_and_trials_that_cannot_be_read_are_one_line(options, tmp_path):
     keep = tmp_path / "kept"
     twice = compare(options, Plan(("smoothing", "smoothing"), (0, 1, 0)), Silence(), keep)

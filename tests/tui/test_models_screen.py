@@ -172,6 +172,7 @@ async def test_what_is_no_model_is_refused_in_a_line_and_the_app_goes_on(stage: 
     assert catalogue.installed(stage.home) == ()
 
 
+@pytest.mark.slow
 async def test_a_classifier_is_added_used_explained_and_removed_while_in_use(stage: Stage, tmp_path: Path) -> None:
     path = write_colours(tmp_path / "colours.onnx", colour_card())
     app = real_app(stage)
