@@ -72,18 +72,28 @@ def timed(work: Callable[[], object]) -> Callable[[], float]:
 
 
 def times_in_turns(
-    turns: Mapping[str, Callable[[], float]], rounds: int, warm_up: int = WARM_UP_ROUNDS
+    turns: Mapping[str, Callable[[], float]],
+    rounds: int,
+    warm_up: int = WARM_UP_ROUNDS,
+    *,
+    most_s: float = float("inf"),
+    clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, list[float]]:
     """Milliseconds of every turn by contestant.
 
-    Each takes one turn in each round: what disturbs the machine for a moment disturbs all.
+    Each takes one turn in each round: what disturbs the machine for a moment disturbs all. No round begins after
+    `most_s` once each has a time, even of warming up: a machine on which a turn takes seconds needs no more of them.
     """
     times: dict[str, list[float]] = {name: [] for name in turns}
+    end_s = clock() + most_s
     for number in range(warm_up + rounds):
-        for name, turn in turns.items():
-            ms = turn()
-            if number >= warm_up:
+        told = {name: turn() for name, turn in turns.items()}
+        is_late = clock() >= end_s
+        if number >= warm_up or is_late:
+            for name, ms in told.items():
                 times[name].append(ms)
+        if is_late:
+            break
     return times
 
 
