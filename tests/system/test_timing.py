@@ -71,3 +71,17 @@ def test_a_timed_step_runs_once_a_turn_and_tells_milliseconds(monkeypatch):
 def test_waits_double_up_to_the_longest():
     assert [back_off_s(failures, 0.5, 8.0) for failures in range(1, 8)] == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
     assert back_off_s(10**9, 0.5, 8.0) == 8.0
+
+
+@pytest.mark.parametrize(
+    ("turn_s", "most_s", "warm_up", "kept"), [(1, 100, 2, 3), (1, 7, 2, 2), (30, 10, 2, 1), (1, 0, 0, 1)]
+)
+def test_a_slow_machine_takes_no_more_rounds_than_its_time_and_one_at_least(turn_s, most_s, warm_up, kept):
+    now_s = [0.0]
+
+    def turn() -> float:
+        now_s[0] += turn_s
+        return 1e3 * turn_s
+
+    found = times_in_turns({"a": turn, "b": turn}, 3, warm_up, most_s=most_s, clock=lambda: now_s[0])
+    assert found == {name: [1e3 * turn_s] * kept for name in ("a", "b")}

@@ -81,17 +81,8 @@ def scan(
     text or differs from another's only by case.
     """
     root = Path(root)
-    if not root.is_dir():
-        what = "is not a folder" if root.exists() else "does not exist"
-        raise UsageError(f"{root} {what}", expected=f"a folder with a sub-folder per {options.noun}")
-    try:
-        listing, findings = _list(root)
-    except OSError as error:
-        raise UsageError(
-            f"{error.filename or root} cannot be listed ({error.strerror})", remedy="check its permissions"
-        ) from error
+    listing, findings = look(root, options)
     names = sorted({name for name, _, _ in listing})
-    _refuse_odd_names(names)
     pictures, unreadable = _read_all(root, listing, names, tell)
     findings += unreadable
     pictures, found = _drop_small_pictures(pictures, options.min_side_px)
@@ -107,6 +98,29 @@ def scan(
         raise _too_few_classes(root, folder.classes, findings, options)
     findings += _placeholders(folder.pictures) + _imbalance(folder, options.imbalance)
     return replace(folder, findings=tuple(findings))
+
+
+def look(
+    root: Path, options: CheckOptions = CheckOptions()
+) -> tuple[list[tuple[str, Path, Part | None]], list[Finding]]:
+    """(class name, file, part) of every picture file below `root`, none of them read, and what is odd in the folders.
+
+    Quick, and without torch. Raises UsageError for what makes reading pointless: see `scan`.
+    """
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise UsageError(f"{root} {what}", expected=f"a folder with a sub-folder per {options.noun}")
+    try:
+        listing, findings = _list(root)
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename or root} cannot be listed ({error.strerror})", remedy="check its permissions"
+        ) from error
+    names = sorted({name for name, _, _ in listing})
+    _refuse_odd_names(names)
+    if len(names) < options.min_classes:
+        raise _too_few_classes(root, names, findings, options)
+    return listing, findings
 
 
 # --- listing ---------------------------------------------------------------------------------------------------------
