@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import struct
 import warnings
@@ -39,6 +40,9 @@ MAX_SIDE_PX: Final = 65_500
 # Named one by one because Pillow would otherwise also try EPS, which starts a PostScript interpreter.
 _FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 _HEIC_REMEDY: Final = "install what reads it: pip install 'edge-app[heic]'; or export it as JPEG"
+
+_ITEM: Final = re.compile(rb"\0[\0\1]..infe", re.DOTALL)
+"""The head of an entry, with a length below 131,072: by chance one in a million megabytes of pixels looks so."""
 
 # What Pillow's decoders raise on damaged data, as seen by feeding them cut and altered files.
 _DAMAGE: Final = (
@@ -115,6 +119,9 @@ def open_picture(path: Path, *, max_px: int = WORKING_PX) -> Picture:
         file.seek(0)
         if kind == "heic" and not can_read_heic():
             raise MediaError(f"{path} is a HEIC picture", remedy=_HEIC_REMEDY)
+        if kind == "heic" and _has_nameless_items(file.read()):
+            raise _damaged(path, "its index makes no sense")
+        file.seek(0)
         if kind == "raw":
             raise MediaError(f"{path} is a camera's raw photo", expected="a picture", remedy="export it as JPEG")
         try:
@@ -197,6 +204,20 @@ def can_read_heic() -> bool:
         return False
     pi_heif.register_heif_opener(thumbnails=False)
     return True
+
+
+def _has_nameless_items(data: bytes) -> bool:
+    """Whether an entry of a HEIC file's list of items is no text: a segmentation fault in pi-heif 1.4.0."""
+    for found in _ITEM.finditer(data):
+        at = found.start()
+        entry = data[at + 8 : at + int.from_bytes(data[at : at + 4], "big")]
+        # Version and flags, the item's number and protection; then its type of four letters, its name, and more texts.
+        texts = entry[{3: 10}.get(entry[0], 8) if entry else 0 :]
+        try:
+            texts.decode()
+        except UnicodeDecodeError:
+            return True
+    return False
 
 
 def _open_file(path: Path) -> IO[bytes]:

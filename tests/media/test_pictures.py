@@ -425,3 +425,14 @@ def test_numbers_that_are_none_in_a_picture_of_floats_do_not_spoil_the_others(tm
         warnings.simplefilter("error", RuntimeWarning)
         pixels = read_picture(tmp_path / "x.tif")
     assert pixels[0, 0].tolist() == [255 if odd == np.inf else 0] * 3 and pixels[1, 1].tolist() == [128] * 3
+
+
+@pytest.mark.skipif(not can_read_heic(), reason="needs the extra heic")
+@pytest.mark.parametrize("at", range(4))
+def test_a_heic_item_whose_type_is_no_text_is_refused_and_not_handed_to_a_decoder_that_dies(tmp_path, at):
+    start = HEIC.index(b"Exif") + at
+    (tmp_path / "x.heic").write_bytes(HEIC[:start] + b"\xe9" + HEIC[start + 1 :])
+    code = "import sys; from pathlib import Path; from edge_app.media import pictures; "
+    command = [sys.executable, "-c", code + "pictures.read_picture(Path(sys.argv[1]))", str(tmp_path / "x.heic")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "is damaged or cut short (its index makes no sense)" in done.stderr
