@@ -196,3 +196,23 @@ def test_the_trial_of_a_killed_add_ends_with_it(home, tmp_path):
     while trial() and time.monotonic() < until:
         time.sleep(0.05)
     assert not trial()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.6, 0.8])
+def test_a_models_add_that_is_asked_to_end_leaves_nothing_itself(home, tmp_path, share):
+    path = write(tmp_path)
+    words = [sys.executable, "-m", "edge_app", "models", "add", str(path), "--home"]
+    began_s = time.monotonic()
+    assert subprocess.run([*words, str(tmp_path / "other")], capture_output=True, check=False).returncode == 0
+    took_s = time.monotonic() - began_s
+    process = subprocess.Popen([*words, str(home.path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(share * took_s)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) in (
+        (143, b"edge-app: stopped\n"),
+        (-signal.SIGTERM, b""),
+    ) or not process.returncode
+    assert not home.models_dir.exists() or len(left(home)) == 0
