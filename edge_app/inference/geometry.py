@@ -106,27 +106,23 @@ def cut_square(pixels: Pixels, centre: Matrix, side_px: float, roll_deg: float, 
 
 def _warped(pixels: Pixels, matrix: Matrix, size: int, scale: float) -> Pixels:
     if scale < 0.5:
-        pixels, matrix = _shrunk_region(pixels, matrix, size, scale)
+        # The part of the picture that the crop needs, averaged down by an integer factor, and its matrix.
+        corners = np.array([[0, 0], [size, 0], [0, size], [size, size]], dtype=np.float64)
+        inverse = np.linalg.inv(matrix[:, :2])
+        reach = (corners - matrix[:, 2]) @ inverse.T
+        height, width = pixels.shape[:2]
+        factor = max(2, int(1.0 / scale))
+        x1, y1 = np.clip(np.floor(reach.min(axis=0)).astype(int) - factor, 0, (width - 1, height - 1))
+        x2, y2 = np.clip(np.ceil(reach.max(axis=0)).astype(int) + factor, (x1 + 1, y1 + 1), (width, height))
+        region = pixels[y1:y2, x1:x2]
+        new_width, new_height = max(1, (x2 - x1) // factor), max(1, (y2 - y1) // factor)
+        ratio = np.array([(x2 - x1) / new_width, (y2 - y1) / new_height])
+        small = cv2.resize(region, (int(new_width), int(new_height)), interpolation=cv2.INTER_AREA)
+        # Pixel centres: a small pixel p covers region pixels around (p + 0.5) * ratio - 0.5.
+        linear = matrix[:, :2] * ratio
+        shift = matrix[:, 2] + matrix[:, :2] @ ((ratio - 1) / 2 + np.array([x1, y1]))
+        pixels, matrix = cast(Pixels, small), np.column_stack([linear, shift])
     return cast(Pixels, cv2.warpAffine(pixels, matrix, (size, size), flags=cv2.INTER_LINEAR))
-
-
-def _shrunk_region(pixels: Pixels, matrix: Matrix, size: int, scale: float) -> tuple[Pixels, Matrix]:
-    """The part of the picture that the crop needs, averaged down by an integer factor, and its matrix."""
-    corners = np.array([[0, 0], [size, 0], [0, size], [size, size]], dtype=np.float64)
-    inverse = np.linalg.inv(matrix[:, :2])
-    reach = (corners - matrix[:, 2]) @ inverse.T
-    height, width = pixels.shape[:2]
-    factor = max(2, int(1.0 / scale))
-    x1, y1 = np.clip(np.floor(reach.min(axis=0)).astype(int) - factor, 0, (width - 1, height - 1))
-    x2, y2 = np.clip(np.ceil(reach.max(axis=0)).astype(int) + factor, (x1 + 1, y1 + 1), (width, height))
-    region = pixels[y1:y2, x1:x2]
-    new_width, new_height = max(1, (x2 - x1) // factor), max(1, (y2 - y1) // factor)
-    ratio = np.array([(x2 - x1) / new_width, (y2 - y1) / new_height])
-    small = cv2.resize(region, (int(new_width), int(new_height)), interpolation=cv2.INTER_AREA)
-    # Pixel centres: a small pixel p covers region pixels around (p + 0.5) * ratio - 0.5.
-    linear = matrix[:, :2] * ratio
-    shift = matrix[:, 2] + matrix[:, :2] @ ((ratio - 1) / 2 + np.array([x1, y1]))
-    return cast(Pixels, small), np.column_stack([linear, shift])
 
 
 def to_input(images: Pixels, spec: InputSpec) -> Float32s:

@@ -138,7 +138,9 @@ class LandmarkFinder:
         for square, (_, back), inside, score in zip(squares, cuts, shares, scores, strict=True):
             landmarks = inside @ back[:, :2].T + back[:, 2]
             fitting = _square_of(landmarks)
-            missed = _far_apart(square, fitting)
+            turn = (fitting.roll_deg - square.roll_deg + 180) % 360 - 180
+            shift = math.hypot(*(fitting.centre - square.centre)) / square.side_px
+            missed = abs(turn) > _AGAIN_DEG or max(shift, abs(fitting.side_px / square.side_px - 1)) > _AGAIN_SHARE
             looks.append(_Look(landmarks.astype(np.float32), float(score[0]), fitting, missed))
         return looks
 
@@ -152,12 +154,6 @@ def _mean_of_both(own: Float32s, look: _Look) -> Float32s:
     level = (_TILTED_DEG - abs(look.fitting.roll_deg)) / (_TILTED_DEG - _LEVEL_DEG)
     share = 0.5 * min(1.0, max(0.0, level))
     return np.asarray(share * own + (1 - share) * found, np.float32)
-
-
-def _far_apart(square: _Square, fitting: _Square) -> bool:
-    turn = (fitting.roll_deg - square.roll_deg + 180) % 360 - 180
-    shift = math.hypot(*(fitting.centre - square.centre)) / square.side_px
-    return abs(turn) > _AGAIN_DEG or max(shift, abs(fitting.side_px / square.side_px - 1)) > _AGAIN_SHARE
 
 
 def roll_of(landmarks: Float32s) -> float:

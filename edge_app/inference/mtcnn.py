@@ -41,16 +41,13 @@ class MtcnnCascade:
     def find(self, pixels: Pixels, min_face_px: float) -> Found:
         """All faces of (H, W, 3) uint8 RGB pixels whose shorter side is at least about `min_face_px`."""
         area = _AreaSampler(pixels)
-        boxes = self._propose(area, min_face_px)
-        boxes = self._refine(area, boxes)
-        return self._output(area, boxes)
-
-    def _propose(self, area: _AreaSampler, min_face_px: float) -> Float32s:
         levels = [self._propose_at(area, scale) for scale in _pyramid(area.height, area.width, min_face_px)]
         found = np.concatenate(levels) if levels else np.zeros((0, 9), np.float32)
         found = found[nms(found[:, :4], found[:, 4], 0.7)]
         sides = np.tile(found[:, 2:4] - found[:, :2], 2)
-        return _squared(found[:, :4] + found[:, 5:9] * sides)
+        boxes = _squared(found[:, :4] + found[:, 5:9] * sides)
+        boxes = self._refine(area, boxes)
+        return self._output(area, boxes)
 
     def _propose_at(self, area: _AreaSampler, scale: float) -> Float32s:
         height, width = int(area.height * scale + 1), int(area.width * scale + 1)

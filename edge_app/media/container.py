@@ -36,7 +36,9 @@ def missing_bytes(path: Path) -> int:
         size = os.fstat(file.fileno()).st_size
         head = file.read(_HEAD_BYTES)
         if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"moof", b"styp"):
-            return _missing_boxes(file, size)
+            # MP4, MOV, 3GP: boxes, one after the other; what phones write behind the last is let be.
+            needed = (end for name, _, end in _boxes(file, 0, size) if name in (b"mdat", b"moov", b"moof"))
+            return max(0, max(needed, default=0) - size)
         if head[:4] == _EBML:
             return _missing_elements(file, size)
         if head[:4] == b"RIFF":
@@ -140,12 +142,6 @@ def _boxes(file: IO[bytes], at: int, end: int) -> Iterator[tuple[bytes, int, int
             return
         yield head[4:8], start, at + length
         at += length
-
-
-def _missing_boxes(file: IO[bytes], size: int) -> int:
-    """MP4, MOV, 3GP: boxes, one after the other; what phones write behind the last is let be."""
-    needed = (end for name, _, end in _boxes(file, 0, size) if name in (b"mdat", b"moov", b"moof"))
-    return max(0, max(needed, default=0) - size)
 
 
 def _missing_elements(file: IO[bytes], size: int) -> int:

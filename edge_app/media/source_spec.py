@@ -51,7 +51,11 @@ def parse_source(spec: str) -> SourceSpec:
         if number := re.fullmatch(r"(?:camera:)?(\d{1,3})", text):
             return SourceSpec("webcam", number[1], f"camera {int(number[1])}")
         if "://" in text:
-            return _parse_address(text)
+            scheme = text.partition("://")[0].lower()
+            name = without_secrets(text)
+            if scheme not in _SCHEMES:
+                raise MediaError(f"{name} is no address of a camera", expected=f"one of {', '.join(_SCHEMES)}")
+            return SourceSpec("stream", text, name)
         path = typed_path(text)
         if path.as_posix().startswith("/dev/") and not _is_there(path):
             return SourceSpec("webcam", str(path), f"camera {path}")
@@ -102,11 +106,3 @@ def without_secrets(address: str) -> str:
 def _field(field: str) -> str:
     key, equals, _ = field.partition("=")
     return f"{key}=***" if equals and _SECRET_WORDS.search(key) else field
-
-
-def _parse_address(text: str) -> SourceSpec:
-    scheme = text.partition("://")[0].lower()
-    name = without_secrets(text)
-    if scheme not in _SCHEMES:
-        raise MediaError(f"{name} is no address of a camera", expected=f"one of {', '.join(_SCHEMES)}")
-    return SourceSpec("stream", text, name)

@@ -87,7 +87,16 @@ class VideoWriter:
         if not self._temporary.exists():
             return
         try:
-            self._check()
+            # OpenCV does not tell that writing failed; the file does.
+            written = len(self._times_s)
+            if not written:
+                raise self._failed("no picture was given")
+            capture = Capture.of_file(self._temporary)
+            found = capture.frame_count if capture else None
+            if capture:
+                capture.close()
+            if found is None or found < written:
+                raise self._failed(f"{found or 0} of {written} pictures arrived in the file")
             if self.path.suffix.lower() == ".mp4":
                 set_times(self._temporary, self._times_s, 1 / self._fps)
             if self._sound_of is not None:
@@ -113,18 +122,6 @@ class VideoWriter:
             self.close()
         else:
             self.abandon()
-
-    def _check(self) -> None:
-        """OpenCV does not tell that writing failed; the file does."""
-        written = len(self._times_s)
-        if not written:
-            raise self._failed("no picture was given")
-        capture = Capture.of_file(self._temporary)
-        found = capture.frame_count if capture else None
-        if capture:
-            capture.close()
-        if found is None or found < written:
-            raise self._failed(f"{found or 0} of {written} pictures arrived in the file")
 
     def _failed(self, reason: str) -> MediaError:
         return MediaError(

@@ -74,7 +74,13 @@ class Description:
 
     def card(self, file: OnnxFile, sha256: str) -> ModelCard:
         """The card of that file. Raises ModelError when graph and description cannot both be right."""
-        task = self._task()
+        if self.task not in TASKS:
+            raise UsageError(
+                f"the description names the task {self.task!r}" if self.task else "the description names no task",
+                expected=f"one of {', '.join(TASKS)}",
+                remedy="say it with --task, or use a --preset",
+            )
+        task = Task(self.task)
         spec = self._input(file)
         embeds = task.embeds
         return ModelCard(
@@ -96,15 +102,6 @@ class Description:
             operating_points=self.operating_points or (),
             provenance={"card": "written from the user's description", "opset": str(file.opsets.get("", ""))},
         )
-
-    def _task(self) -> Task:
-        if self.task not in TASKS:
-            raise UsageError(
-                f"the description names the task {self.task!r}" if self.task else "the description names no task",
-                expected=f"one of {', '.join(TASKS)}",
-                remedy="say it with --task, or use a --preset",
-            )
-        return Task(self.task)
 
     def _precision(self, file: OnnxFile) -> Precision:
         if self.precision is None:

@@ -60,7 +60,20 @@ def add(home: Home, path: Path, description: Description | None = None, replace:
         content = with_metadata(content, {ModelCard.KEY: card.to_json(), **proof})
     with candidate_file(home, content) as candidate:
         outputs = _tried(candidate, path.name)
-        _check_siblings(home, card, outputs)
+        # Another build of the same id must be the same model: one embedding space, the same answers.
+        for entry in installed(home):
+            if entry.id != card.id or entry.precision == card.precision:
+                continue
+            other = onnx_model.load(entry.path, threads=1, sha256=entry.sha256)
+            if other.card.labels != card.labels or other.card.embedding_size != card.embedding_size:
+                raise ModelError(f"{card.id} as {card.precision} has other labels or sizes than as {entry.precision}")
+            theirs = sandbox_check.run_apart(entry.path)
+            if theirs.shape != outputs.shape or not _agree(card, outputs, theirs):
+                raise ModelError(
+                    f"{card.id} as {card.precision} does not agree with the installed {entry.precision} build",
+                    expected="one model in two precisions",
+                    remedy="give it an --id of its own",
+                )
         return _admit(home, candidate, content, card, old)
 
 
@@ -124,23 +137,6 @@ def _tried(candidate: Path, name: str) -> Float32s:
 
 def _remedy(remedy: str) -> str:
     return "" if "reinstall" in remedy or "models verify" in remedy else remedy
-
-
-def _check_siblings(home: Home, card: ModelCard, outputs: Float32s) -> None:
-    """Another build of the same id must be the same model: one embedding space, the same answers."""
-    for entry in installed(home):
-        if entry.id != card.id or entry.precision == card.precision:
-            continue
-        other = onnx_model.load(entry.path, threads=1, sha256=entry.sha256)
-        if other.card.labels != card.labels or other.card.embedding_size != card.embedding_size:
-            raise ModelError(f"{card.id} as {card.precision} has other labels or sizes than as {entry.precision}")
-        theirs = sandbox_check.run_apart(entry.path)
-        if theirs.shape != outputs.shape or not _agree(card, outputs, theirs):
-            raise ModelError(
-                f"{card.id} as {card.precision} does not agree with the installed {entry.precision} build",
-                expected="one model in two precisions",
-                remedy="give it an --id of its own",
-            )
 
 
 def _agree(card: ModelCard, ours: Float32s, theirs: Float32s) -> bool:

@@ -78,19 +78,15 @@ def settle(scratch: Path, path: Path, mode: int = FILE_MODE, replace: bool = Tru
     if replace:
         scratch.replace(path)
     else:
-        _move_to_new(scratch, path)
+        # Rename, but fail with FileExistsError where the name is taken, by a link that leads nowhere too.
+        try:
+            os.link(scratch, path)
+        except FileExistsError:
+            raise
+        except OSError:  # FAT and some network folders have no hard links: claim the name, then replace what claims it
+            path.open("xb").close()
+            scratch.replace(path)
     sync_folder(path.parent)
-
-
-def _move_to_new(scratch: Path, path: Path) -> None:
-    """Rename, but fail with FileExistsError where the name is taken, by a link that leads nowhere too."""
-    try:
-        os.link(scratch, path)
-    except FileExistsError:
-        raise
-    except OSError:  # FAT and some network folders have no hard links: claim the name, then replace what claims it
-        path.open("xb").close()
-        scratch.replace(path)
 
 
 def write_private(path: Path, data: bytes | str) -> None:

@@ -65,7 +65,15 @@ def score(card: ModelCard, outputs: Float32s, labels: Labels) -> Score:
     if len(outputs) == 0:
         raise ModelError("there are no held-out pictures", expected="some", remedy="name a folder of them")
     if card.task.embeds:
-        return _embedder_score(outputs, labels)
+        vectors = unit_rows(outputs)
+        scores = pair_scores(vectors, labels)
+        rate = _rate(scores)
+        (measured,) = tar_at_far(scores, (rate,))
+        told = f"{measured.genuine_pairs} genuine and {measured.impostor_pairs} impostor pairs of {len(scores.sizes)}"
+        points = points_of(vectors, [str(label) for label in labels])
+        return Score(
+            f"tar_at_fmr_{rate:g}", measured.tar.value, points, 0.0, 1.0, measured.tar, f"{told} held-out identities"
+        )
     if card.family == "logits":
         return _classifier_score(card, outputs, labels)
     raise ModelError(f"a model of the task {card.task} has no metric here", expected="a classifier or an embedder")
@@ -109,18 +117,6 @@ def _classifier_score(card: ModelCard, logits: Float32s, labels: Labels) -> Scor
     right = wilson(int((logits.argmax(axis=1) == labels).sum()), len(labels))
     bar, judged = unsure_below(chances, labels), answers(chances, labels)
     return Score("accuracy", right.value, (), bar, card.temperature, right, f"{len(labels)} pictures", judged)
-
-
-def _embedder_score(embeddings: Float32s, labels: Labels) -> Score:
-    vectors = unit_rows(embeddings)
-    scores = pair_scores(vectors, labels)
-    rate = _rate(scores)
-    (measured,) = tar_at_far(scores, (rate,))
-    told = f"{measured.genuine_pairs} genuine and {measured.impostor_pairs} impostor pairs of {len(scores.sizes)}"
-    points = points_of(vectors, [str(label) for label in labels])
-    return Score(
-        f"tar_at_fmr_{rate:g}", measured.tar.value, points, 0.0, 1.0, measured.tar, f"{told} held-out identities"
-    )
 
 
 def _rate(scores: PairScores) -> float:

@@ -44,7 +44,10 @@ def rewrite_prelu(graph: Graph) -> int:
         if slope is None:
             continue
         if np.abs(1.0 - slope).min() > _SAFE_DISTANCE and scale_inputs(graph, node.output[0], 1.0 - slope):
-            _two_passes(graph, node, slope)
+            x, y = node.input[0], node.output[0]
+            relu = helper.make_node("Relu", [x], [f"{y}/relu"], name=f"{y}/relu")
+            scaled = per_channel(graph, x, slope / (1.0 - slope), f"{y}/linear")
+            graph.replace([node], [relu, scaled, _add(f"{y}/linear", f"{y}/relu", y)])
         else:
             _three_passes(graph, node, slope)
         replaced += 1
@@ -122,13 +125,6 @@ def _slope(graph: Graph, node: onnx.NodeProto) -> Array | None:
     if slopes is None or slopes.size == 1 or slopes.shape[-3:] != (slopes.size, 1, 1):
         return None
     return slopes.reshape(-1).astype(np.float64)
-
-
-def _two_passes(graph: Graph, node: onnx.NodeProto, slope: Array) -> None:
-    x, y = node.input[0], node.output[0]
-    relu = helper.make_node("Relu", [x], [f"{y}/relu"], name=f"{y}/relu")
-    scaled = per_channel(graph, x, slope / (1.0 - slope), f"{y}/linear")
-    graph.replace([node], [relu, scaled, _add(f"{y}/linear", f"{y}/relu", y)])
 
 
 def _three_passes(graph: Graph, node: onnx.NodeProto, slope: Array) -> None:

@@ -164,22 +164,18 @@ def mix(inputs: Tensor, targets: Tensor, mixing: Mixing, alpha: float | None = N
     alpha = _ALPHA[mixing] if alpha is None else alpha
     share = float(torch.distributions.Beta(alpha, alpha).sample())
     if mixing == "cutmix":
-        inputs, share = _cutmix(inputs, share)
+        if inputs.ndim != 4:
+            raise UsageError(f"CutMix was asked for on inputs of shape {tuple(inputs.shape)}", expected="(N, C, h, w)")
+        height, width = inputs.shape[2:]
+        h, w = round(height * (1 - share) ** 0.5), round(width * (1 - share) ** 0.5)
+        top = int(torch.randint(0, height - h + 1, ()))
+        left = int(torch.randint(0, width - w + 1, ()))
+        mixed = inputs.clone()
+        mixed[:, :, top : top + h, left : left + w] = inputs.roll(1, 0)[:, :, top : top + h, left : left + w]
+        inputs, share = mixed, 1 - h * w / (height * width)
     else:
         inputs = share * inputs + (1 - share) * inputs.roll(1, 0)
     return inputs, share * targets + (1 - share) * targets.roll(1, 0)
-
-
-def _cutmix(inputs: Tensor, share: float) -> tuple[Tensor, float]:
-    if inputs.ndim != 4:
-        raise UsageError(f"CutMix was asked for on inputs of shape {tuple(inputs.shape)}", expected="(N, C, h, w)")
-    height, width = inputs.shape[2:]
-    h, w = round(height * (1 - share) ** 0.5), round(width * (1 - share) ** 0.5)
-    top = int(torch.randint(0, height - h + 1, ()))
-    left = int(torch.randint(0, width - w + 1, ()))
-    mixed = inputs.clone()
-    mixed[:, :, top : top + h, left : left + w] = inputs.roll(1, 0)[:, :, top : top + h, left : left + w]
-    return mixed, 1 - h * w / (height * width)
 
 
 def contact_sheet(pictures: Sequence[Pixels], plain: View, view: View, *, views: int = 8, seed: int = 0) -> Pixels:

@@ -160,7 +160,16 @@ def fit(module: pl.LightningModule, make: MakeLoaders, options: FitOptions, prog
         size = _fit_within_memory(module, make, options, progress)
         write_atomic(done, json.dumps({"batch_size": size}))
     with _reading_state(options):
-        return _collect(module, state, options, done)
+        # Read the result back from disk: with several processes the training one was another.
+        batch_size = int(json.loads(done.read_text())["batch_size"])
+        best = load_state(state / f"{options.stage}-best.safetensors")
+        last = load_state(state / f"{options.stage}-last.safetensors")
+        history = _curve_of(last)
+        module.to("cpu")
+        module.load_state_dict(best["state_dict"])
+        epoch = int(best["epoch"])
+        reached = next((entry.get(options.monitor, math.nan) for entry in history if entry["epoch"] == epoch), math.nan)
+        return FitResult(dict(best["state_dict"]), reached, epoch, history, batch_size)
 
 
 def find_learning_rate(module: pl.LightningModule, make: MakeLoaders, options: FitOptions) -> float:
@@ -379,19 +388,6 @@ def _logger(options: FitOptions) -> Logger | bool:
     if options.log != "tensorboard":
         return False
     return TensorBoardLogger(save_dir=options.folder, name=_LOG_FOLDER, version=options.stage)
-
-
-def _collect(module: pl.LightningModule, state: Path, options: FitOptions, done: Path) -> FitResult:
-    """Read the result back from disk: with several processes the training one was another."""
-    batch_size = int(json.loads(done.read_text())["batch_size"])
-    best = load_state(state / f"{options.stage}-best.safetensors")
-    last = load_state(state / f"{options.stage}-last.safetensors")
-    history = _curve_of(last)
-    module.to("cpu")
-    module.load_state_dict(best["state_dict"])
-    epoch = int(best["epoch"])
-    reached = next((entry.get(options.monitor, math.nan) for entry in history if entry["epoch"] == epoch), math.nan)
-    return FitResult(dict(best["state_dict"]), reached, epoch, history, batch_size)
 
 
 def _curve_of(state: Mapping[str, Any]) -> tuple[Mapping[str, float], ...]:

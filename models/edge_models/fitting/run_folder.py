@@ -98,7 +98,10 @@ def refuse_folder(folder: Path, *, resume: bool) -> None:
     if os.path.isfile(folder):  # noqa: PTH113 (a folder above that may not be entered is told when it is made)
         raise UsageError(f"{folder} is a file", expected="a folder to write to", remedy="name another")
     if folder.is_dir():
-        _sweep(folder)
+        # Remove what a kill -9 left: half-written files under their temporary names, the range test's own copy.
+        for pattern in (".*.part", ".lr_find_*.ckpt"):
+            for left in folder.rglob(pattern):
+                left.unlink(missing_ok=True)
     if resume:
         begun_with(folder)
     elif folder.is_dir() and any(folder.iterdir()):
@@ -117,13 +120,6 @@ def begun_with(folder: Path) -> dict[str, Any]:
     if not isinstance(begun, dict):
         raise UsageError(f"{path} holds no run's options", remedy="train into another folder")
     return begun
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a kill -9 left: half-written files under their temporary names, the range test's own copy."""
-    for pattern in (".*.part", ".lr_find_*.ckpt"):
-        for left in folder.rglob(pattern):
-            left.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -153,7 +153,10 @@ def _fetched(name: str) -> Any:
     import timm
 
     cfg: Any = timm.get_pretrained_cfg(name)
-    url = _address(cfg)
+    # Where the weights lie that timm would fetch.
+    from huggingface_hub import hf_hub_url
+
+    url = hf_hub_url(cfg.hf_hub_id, cfg.hf_hub_filename or _HUB_FILES[0]) if cfg.hf_hub_id else str(cfg.url)
     known = _is_here(cfg, url)
     reachable = known or is_reachable(url)
     try:
@@ -170,13 +173,6 @@ def _fetched(name: str) -> Any:
             remedy=f"go online once, or fetch {url} elsewhere and name it with --weights FILE, or use "
             "efficientnet-lite0, which needs no network",
         ) from error
-
-
-def _address(cfg: Any) -> str:
-    """Where the weights lie that timm would fetch."""
-    from huggingface_hub import hf_hub_url
-
-    return hf_hub_url(cfg.hf_hub_id, cfg.hf_hub_filename or _HUB_FILES[0]) if cfg.hf_hub_id else str(cfg.url)
 
 
 def _is_here(cfg: Any, url: str) -> bool:
