@@ -102,6 +102,8 @@ class TrackerOptions:
     patch_unlike: float = 0.5
     """The same while a look agreed just now: a head that turns changes its picture in every frame. All but 5 % of the
     changes from one person to another leave less."""
+    patch_same: float = 0.9
+    """The same face is there when the picture in the box of the frame before is as alike as this."""
     agreed_s: float = 0.25
     """How long a look that agreed counts as just now."""
     gap_s: float = 0.4
@@ -341,7 +343,8 @@ class Tracker:
             alike = -1.0 if track.patch is None else likeness(track.patch, patch)
             if track.patch is not None and track.seen and alike < options.patch_likeness:
                 # The box of a turned head leaps to and fro while the picture under it stays.
-                alike = max(alike, likeness(track.patch, eyes.patches([track.face])[0]))
+                under = likeness(track.patch, eyes.patches([track.face])[0])
+                alike = max(alike, under) if under >= options.patch_same else alike
             just_now = time_s - track.agreed_s < options.agreed_s and alike >= options.patch_unlike
             differs = alike < options.patch_likeness
             # Somebody who was out of sight may come back as somebody else.
