@@ -129,9 +129,11 @@ def _little(data: bytes, at: int, count: int) -> int:
 def _boxes(file: IO[bytes], at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Name, start of the content and end of the boxes from `at` on; the last may end beyond `end`."""
     for _ in range(_MOST_BOXES):
+        if at >= end:  # a length may lead to where no file can be
+            return
         file.seek(at)
         head = file.read(16)
-        if at >= end or len(head) < 8 or not re.fullmatch(rb"[ -~\xa9]{4}", head[4:8]):
+        if len(head) < 8 or not re.fullmatch(rb"[ -~\xa9]{4}", head[4:8]):
             return
         length, start = _big(head, 0, 4), at + 8
         if length == 1:

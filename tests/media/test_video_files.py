@@ -302,3 +302,11 @@ def test_a_copy_without_sound_says_so_where_ffmpeg_is_absent(tmp_path, monkeypat
     assert copy(tmp_path / "b.mp4", silent) == ""
     assert "has no sound, if that had any: ffmpeg" in copy(tmp_path / "c.mp4", unknown)
     assert len(list(frames(str(tmp_path / "a.mp4")))) == 7
+
+
+@pytest.mark.parametrize("length", [2**63 - 1, 2**63, 2**64 - 1])
+def test_a_box_that_ends_where_no_file_can_is_missing_something(tmp_path, length):
+    path = tmp_path / "x.mp4"
+    path.write_bytes(b"\0\0\0\x10ftypisom\0\0\0\0" + b"\0\0\0\1mdat" + length.to_bytes(8, "big") + bytes(32))
+    assert missing_bytes(path) == 16 + length - path.stat().st_size
+    assert promised_frames(path) is None and not has_sound(path)

@@ -40,6 +40,8 @@ def words(data, folder):
     _kept_environment()
     line = parsed(data)
     line = [word.replace("\0", "") for word in line if isinstance(word, str)] if isinstance(line, list) else []
+    if line[:1] == ["watch"] and line[1:2] != ["x.jpg"]:
+        return ""  # it waits for a camera as long as it takes
     # Without a command the app opens; bench and a real training are no question of words; `..` leads out of the folder.
     if (
         not line
