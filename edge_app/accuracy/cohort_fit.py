@@ -1,8 +1,8 @@
-"""Fits a cohort to strangers' faces: the centres, what a face's excess depends on, and thresholds for strangers of one
-kind.
+"""Fits a cohort to strangers' faces: centres, what a face's excess depends on, kinds, and thresholds for strangers of
+one kind.
 
-Kinds are known while fitting (groups that somebody wrote down, or clusters), never afterwards. What was compared on
-faces kept aside, and which lost, is in docs/thresholds.md.
+Groups are known while fitting (somebody wrote them down, or clusters stand for them), never afterwards. What was
+compared on faces kept aside, and which lost, is in docs/thresholds.md.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_app.accuracy.pair_scores import Ints, excess_of, just_above, label_numbers, mean_templates
-from edge_app.core.cohort import Cohort, stored_centres
+from edge_app.core.cohort import Cohort, Kinds, stored_centres, stored_directions
 from edge_app.core.errors import UsageError
 from edge_app.core.model_card import OperatingPoint
 from edge_app.core.types import Float32s
@@ -45,8 +44,20 @@ _FEW: Final = 30
 _PAIRS_PER_GROUP: Final = 40_000
 _HOPELESS: Final = 10.0
 """A group whose strangers match so many times as often as the median group's is no ground for thresholds."""
-_SAFETY: Final = 2.0
-_CROWD_WEIGHT: Final = 40.0
+_SAFETY: Final = 1.7
+"""So many times as many false matches are reckoned with as were seen: too strict is a face not named, too lax a
+stranger named. With 1.0 a mixed crowd got 1.1 times what was asked and the worst group 2.5 times; with 1.4, 0.7 and
+2.2."""
+_USUAL: Final = 0.9
+"""Share of a group's faces that have no excess."""
+_ALIKE_AT: Final = (1e-2, 3e-3, 1e-3)
+"""Rates within groups at whose thresholds is counted how alike kinds are."""
+_CROWD_AT: Final = (1e-3, 3e-4)
+"""The same for the crowd, whose people are known: its rate falls faster, for no pair in it is one person unnoticed."""
+_TAIL_FROM: Final = 2e-2
+_KIND_RIDGE: Final = 0.1
+_PRIOR_PAIRS: Final = 210.0
+"""What an assumption about two kinds weighs: strangers of one kind match, of two kinds a tenth as often."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,7 +169,7 @@ class Fitted:
 
 
 def fit(cohort_faces: Strangers, fit_faces: Strangers, crowd: Strangers) -> Fitted:
-    """Centres from one part of the strangers; what excess depends on, likeness and thresholds from the others.
+    """Centres from one part of the strangers; what excess depends on, kinds and thresholds from the others.
 
     The three share no person. Groups are weighted alike. `crowd` are usual faces with several pictures of most people,
     such as LFW's: their similarities stay plain cosines, their clusters count as groups, and the rarest errors and
@@ -172,10 +183,21 @@ def fit(cohort_faces: Strangers, fit_faces: Strangers, crowd: Strangers) -> Fitt
         ]
     )
     usual_faces = crowd.one_each()
-    kinds = np.array([f"kind {number}" for number in k_means(usual_faces.vectors, KINDS)[1]])
-    of_kinds = Strangers(usual_faces.vectors, usual_faces.people, kinds)
+    unnamed = cohort_faces.at(~np.isin(cohort_faces.groups, fit_faces.groups)).one_each()
+    clusters = k_means(np.concatenate([unnamed.vectors, usual_faces.vectors]), KINDS)[0]
+
+    def clustered(faces: Strangers) -> Strangers:
+        nearest = (faces.vectors @ clusters.T).argmax(axis=1)
+        return Strangers(faces.vectors, faces.people, np.array([f"kind {number}" for number in nearest]))
+
+    known = cohort_faces.at(np.isin(cohort_faces.groups, fit_faces.groups)).one_each()
+    ones = [fit_faces.one_each(), clustered(usual_faces)]
+    examples = together([known, clustered(unnamed), *ones]) if len(unnamed) else together([known, *ones])
+    names, directions, offsets = _kind_directions(examples)
     left_out = _hopeless(fit_faces)
-    faces = together([fit_faces.at(~np.isin(fit_faces.groups, left_out)), of_kinds])
+    everybody = together(ones)
+    sound = ~np.isin(everybody.groups, left_out)
+    faces = everybody.at(sound)
 
     numbers = label_numbers(crowd.people, len(crowd))
     cosines = _similarities(crowd.vectors, crowd.vectors, None)
@@ -183,27 +205,124 @@ def fit(cohort_faces: Strangers, fit_faces: Strangers, crowd: Strangers) -> Fitt
     same_person = float(np.quantile(cosines[apart], 0.99))
     genuine = float(np.median(cosines[np.triu(numbers[:, None] == numbers[None, :], 1)]))
     people = len(np.unique(cohort_faces.people))
-    stored, nearest = stored_centres(centres), min(NEAREST, len(centres) // 2)
+    nearest = min(NEAREST, len(centres) // 2)
+    raw = Cohort(stored_centres(centres), centres.shape[1], nearest, 1.0, 0.0, 0.0, 0.0, None, same_person, people)
+    mean, spread = _weights(raw, faces)
+    # -50: the excess is clipped at 0, and here the sums themselves are wanted.
+    sums = replace(raw, mean_weight=mean, spread_weight=spread, usual=-50.0).excess(faces.vectors) - 50.0
+    usual = float(np.mean([np.quantile(sums[faces.groups == group], _USUAL) for group in np.unique(faces.groups)]))
+    cohort = replace(raw, mean_weight=mean, spread_weight=spread, usual=usual)
 
-    def cohort_of(
-        mean: float, spread: float, usual: float, doubtful: float, likeness: tuple[float, float, float] | None
-    ) -> Cohort:
-        return Cohort(stored, centres.shape[1], nearest, mean, spread, usual, doubtful, likeness, same_person, people)
-
-    mean, spread = _weights(cohort_of(1.0, 0.0, 0.0, 0.0, None), faces)
-    usual = float(np.median(cohort_of(mean, spread, 0.0, 0.0, None).excess(usual_faces.vectors)))
-    cohort = cohort_of(mean, spread, usual, 0.0, None)
-    within = list(_within_groups(faces, cohort).values())
+    pairs = _Pairs.of(everybody, cohort)
+    kinds = Kinds(stored_directions(directions), tuple(offsets.tolist()), _as_rows(np.eye(len(names))))
+    shares = kinds.shares(everybody.vectors)
+    within_sound = pairs.within * (sound[:, None] & sound[None, :])
+    alike = _how_alike(shares, pairs, [_weighted_at(pairs.values, within_sound, rate) for rate in _ALIKE_AT])
+    # What strangers of one written group do is what a rate means: the crowd's clusters are measured against it.
+    written = np.array([not name.startswith("kind ") for name in everybody.groups]) & sound
+    within = pairs.within * (written[:, None] & written[None, :])
+    within /= within.sum()
+    alike /= float((within * (shares @ alike @ shares.T)).sum()) / _SAFETY
     excess = cohort.excess(crowd.vectors)
-    rare = np.sort((cosines - excess[:, None] - excess[None, :])[apart])[::-1]
+    rare_pairs = cosines - excess[:, None] - excess[None, :]
+    rare = np.sort(rare_pairs[apart])[::-1]
+    crowd_shares = kinds.shares(crowd.vectors)
+    expected = float((crowd_shares @ alike @ crowd_shares.T)[apart].mean())
+    seen = [float((rare >= _weighted_at(pairs.values, within, rate)).mean()) / rate for rate in _CROWD_AT]
+    of_crowd = np.array([name.startswith("kind ") for name in names])
+    scale = np.sqrt(np.where(of_crowd, np.clip(_SAFETY * np.mean(seen) / expected, 0.05, 1.0), 1.0))
+    kinds = replace(kinds, alike=_as_rows(alike * scale[:, None] * scale[None, :]))
     means, owners = mean_templates(crowd.vectors, numbers, 2)
     double = _similarities(crowd.vectors, means, cohort)
     rare_double = np.sort(double[numbers[:, None] != owners[None, :]])[::-1]
-    points = _points(within, rare, rare_double)
+    points = _points(pairs.values, within, rare, rare_double)
     at_ten_thousandth = next((p.threshold for p in points if p.fmr <= 1e-4 and p.templates == 1), points[-1].threshold)
-    likeness = _likeness(faces, of_kinds, cohort, points)
     doubtful = max(0.03, (genuine - at_ten_thousandth) / 2)
-    return Fitted(cohort_of(mean, spread, usual, doubtful, likeness), points, left_out)
+    return Fitted(replace(cohort, kinds=kinds, doubtful_from=doubtful), points, left_out)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pairs:
+    """All pairs of faces of many people."""
+
+    values: Float32s
+    """(M, M) similarities less excess; pairs that are one person have -4."""
+    apart: Float32s
+    """(M, M) 1 where a pair is two people."""
+    within: Float32s
+    """(M, M) weights of pairs within a group, which sum to 1 over each group and then over all."""
+    each: Float32s
+    """(M,) weights of faces: every group's sum to the same."""
+
+    @classmethod
+    def of(cls, faces: Strangers, cohort: Cohort) -> _Pairs:
+        values = _similarities(faces.vectors, faces.vectors, None)
+        limits = {g: same_person_limit(faces.vectors[faces.groups == g]) for g in np.unique(faces.groups)}
+        limit = np.array([limits[group] for group in faces.groups], np.float32)
+        apart = (faces.people[:, None] != faces.people[None, :]) & (values < np.maximum(limit[:, None], limit[None, :]))
+        excess = cohort.excess(faces.vectors)
+        values -= excess[:, None] + excess[None, :]
+        values[~apart] = -4.0
+        _, group, counts = np.unique(faces.groups, return_inverse=True, return_counts=True)
+        within = ((group[:, None] == group[None, :]) & apart).astype(np.float32)
+        within /= np.maximum(1.0, np.bincount(group, within.sum(axis=1)))[group][:, None].astype(np.float32)
+        each = (1.0 / counts)[group]
+        return cls(values, apart.astype(np.float32), within / len(counts), np.asarray(each / each.mean(), np.float32))
+
+
+def _weighted_at(values: Float32s, weights: Float32s, rate: float) -> float:
+    """The threshold that a share `rate` of the weight reaches."""
+    chosen = weights > 0
+    order = np.argsort(-values[chosen])
+    reached = np.cumsum(weights[chosen][order], dtype=np.float64)
+    place = min(len(order) - 1, int(np.searchsorted(reached, rate * reached[-1])))
+    return just_above(values[chosen][order][place])
+
+
+def _kind_directions(faces: Strangers) -> tuple[list[str], Float32s, Float32s]:
+    """Names of the kinds, and the softmax regression (K, D), (K,) that tells them; every group weighs alike.
+
+    Steps under the bound of Boehning (1992, Annals of the Institute of Statistical Mathematics), with a ridge.
+    """
+    names, owner, counts = np.unique(faces.groups, return_inverse=True, return_counts=True)
+    x = np.column_stack([faces.vectors.astype(np.float64), np.ones(len(faces))])
+    wanted = np.eye(len(names))[owner]
+    weight = (len(faces) / (len(names) * counts))[owner][:, None]
+    ridge = np.full(x.shape[1], _KIND_RIDGE)
+    ridge[-1] = 1e-6
+    bound = np.linalg.inv(0.5 * x.T @ (x * weight) + np.diag(ridge))
+    found = np.zeros((len(names), x.shape[1]))
+    for _ in range(300):
+        products = x @ found.T
+        products = np.exp(products - products.max(axis=1, keepdims=True))
+        products /= products.sum(axis=1, keepdims=True)
+        found += ((weight * (wanted - products)).T @ x - found * ridge) @ bound
+    found[:, -1] -= found[:, -1].mean()
+    return names.tolist(), np.asarray(found[:, :-1], np.float32), np.asarray(found[:, -1], np.float32)
+
+
+def _how_alike(shares: Float32s, pairs: _Pairs, thresholds: Sequence[float]) -> NDArray[np.float64]:
+    """(K, K) false matches between kinds, in those within a group: a mixed-membership Poisson model by EM.
+
+    A pair's expected false matches are shares_i @ alike @ shares_j (Airoldi et al. 2008, JMLR 9).
+    """
+    hits = np.zeros_like(pairs.values)
+    for threshold, rate in zip(thresholds, _ALIKE_AT, strict=True):
+        hits += (pairs.values >= threshold) / np.float32(rate * len(thresholds))
+    weighted = shares * pairs.each[:, None]
+    trials = weighted.T @ pairs.apart @ weighted
+    prior = 0.9 * np.eye(shares.shape[1], dtype=np.float32) + 0.1
+    alike = prior
+    for _ in range(30):
+        expected = shares @ alike @ shares.T
+        found = alike * (weighted.T @ (hits / np.maximum(expected, 1e-4)) @ weighted)
+        alike = (found + _PRIOR_PAIRS * prior) / (trials + _PRIOR_PAIRS)
+        alike = (alike + alike.T) / 2
+    return np.asarray(alike, np.float64)
+
+
+def _as_rows(matrix: NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(round(float(value), 5) for value in row) for row in matrix)
 
 
 def cohort_from_folder(faces: Strangers) -> tuple[Cohort | None, NDArray[np.bool_]]:
@@ -300,46 +419,31 @@ def _quantile_regression(faces: Strangers, statistics: Float32s) -> tuple[float,
     return float(found[0] / scale[0]), float(found[1] / scale[1])
 
 
-def _points(within: Sequence[Float32s], rare: Float32s, rare_double: Float32s) -> tuple[OperatingPoint, ...]:
+def _points(values: Float32s, within: Float32s, rare: Float32s, rare_double: Float32s) -> tuple[OperatingPoint, ...]:
     """Thresholds for strangers of one kind.
 
-    `within`: similarities within each group; down to a rate of 1e-4 the threshold is the one at which the root mean
-    square of the groups' rates is the rate, so that the worst group counts most. Smaller rates and two templates go on
-    from there as far as the crowd's similarities (descending) `rare` and `rare_double` do: of those each person is
-    known, where a few pairs within groups may be one person whom nobody noticed.
+    `values` with the weights `within`: pairs within the written groups, which give the thresholds down to a rate that
+    rests on 30 or more false matches. Smaller rates and two templates go on from there as the crowd's similarities
+    (descending) `rare` and `rare_double` do: of those each person is known, where a few pairs within groups may be one
+    person whom nobody noticed. Their tails are parabolas in the logarithm, as far as pairs reach.
     """
-    ordered = [np.sort(values) for values in within]
-    pairs = sum(map(len, within))
-
-    def rate(threshold: float) -> float:
-        each = [1.0 - np.searchsorted(values, threshold) / len(values) for values in ordered]
-        return float(np.mean(each))
-
-    def threshold_at(fmr: float) -> float:
-        low, high = -1.0, 1.0
-        for _ in range(50):
-            middle = (low + high) / 2
-            low, high = (low, middle) if rate(middle) <= fmr else (middle, high)
-        return high
-
-    def share(values: Float32s, threshold: float) -> float:
-        return float(np.searchsorted(-values, -threshold, side="right")) / len(values)
-
-    measured = max(1e-4, 2 * _RESTS_ON * len(within) / max(1, pairs))
-    anchor = threshold_at(measured)
-    crowd_rate = share(rare, anchor) / measured
+    pairs = int((within > 0).sum()) // 2
+    measured = max(1e-4, 30 / max(1, pairs))
+    anchor = _weighted_at(values, within, measured)
+    tail, tail_double = _tail(rare), _tail(rare_double)
+    crowd_rate = _rate(tail, anchor) / measured
     singles: list[OperatingPoint] = []
     doubles: list[OperatingPoint] = []
     for fmr in FMRS:
         if fmr >= measured * 0.999:
-            single = threshold_at(fmr)
+            single = _weighted_at(values, within, fmr)
         elif fmr * crowd_rate * len(rare) >= _RESTS_ON:
-            single = anchor + _at(rare, fmr * crowd_rate) - _at(rare, measured * crowd_rate)
+            single = _where_rate(tail, fmr * crowd_rate)
         else:
             break
-        likewise = max(share(rare, single), _RESTS_ON / len(rare), _RESTS_ON / len(rare_double))
-        double = single + _at(rare_double, likewise) - _at(rare, likewise)
-        # Noise among the rarest errors must not make a smaller rate cheaper.
+        # A parabola fits the tail alone: far from it two templates are held to cost what they do where it begins.
+        likewise = min(_TAIL_FROM, _rate(tail, single))
+        double = single + _where_rate(tail_double, likewise) - _where_rate(tail, likewise)
         single = max([single, *(point.threshold for point in singles)])
         double = max([double, *(point.threshold for point in doubles)])
         singles.append(OperatingPoint(fmr, single, pairs + len(rare), 1, True))
@@ -347,40 +451,21 @@ def _points(within: Sequence[Float32s], rare: Float32s, rare_double: Float32s) -
     return (*singles, *doubles)
 
 
-def _at(descending: Float32s, rate: float) -> float:
-    return just_above(descending[min(len(descending) - 1, math.floor(rate * len(descending) + 1e-9))])
+def _tail(descending: Float32s) -> NDArray[np.float64]:
+    """The parabola (3,) of log rate over similarity, fitted from `_TAIL_FROM` to the rate of five pairs."""
+    rates = np.geomspace(_TAIL_FROM, max(5.0 / len(descending), 1e-7), 30)
+    at = descending[np.minimum(len(descending) - 1, (rates * len(descending)).astype(np.int64))].astype(np.float64)
+    parabola = np.polyfit(at, np.log(rates), 2)
+    if parabola[0] >= -1e-6:  # not concave: a straight line
+        parabola = np.array([-1e-6, *np.polyfit(at, np.log(rates), 1)])
+    return np.asarray(parabola, np.float64)
 
 
-def _likeness(
-    faces: Strangers, kinds: Strangers, cohort: Cohort, points: Sequence[OperatingPoint]
-) -> tuple[float, float, float]:
-    """t, a and b of `Cohort.likeness`, by least squares over crowds of one group, of several, and of all.
+def _rate(tail: NDArray[np.float64], similarity: float) -> float:
+    return math.exp(min(0.0, float(np.polyval(tail, similarity))))
 
-    The crowds of all count `_CROWD_WEIGHT` times, for a gallery is more often one of them. What happens in a single
-    group is taken `_SAFETY` times as often as it was seen: too strict is a face not named, too lax a stranger named.
-    """
-    excess = cohort.excess(faces.vectors)
-    singles = {point.fmr: point.threshold for point in points if point.templates == 1}
-    tail = [(fmr, threshold) for fmr, threshold in singles.items() if 3e-4 <= fmr <= 1e-3]
-    groups = [str(group) for group in np.unique(faces.groups) if (faces.groups == group).sum() >= _FEW]
-    written = [group for group in groups if group not in set(kinds.groups)]
-    clusters = [group for group in groups if group not in written]
-    everybody = [tuple(each) for each in (written, clusters) if len(each) > 1]
-    crowds: list[tuple[str, ...]] = [*((group,) for group in groups), *everybody]
-    crowds += [*combinations(clusters, 2)][::5]
-    crowds += [*combinations(written, 2)][::3]
-    crowds += [*combinations(written, 4)][::17]
-    rows, rates, weights = [], [], []
-    for crowd in crowds:
-        where = np.flatnonzero(np.isin(faces.groups, crowd))
-        some, own = faces.vectors[where], excess[where]
-        cosines = some @ some.T
-        pairs = np.triu(faces.people[where][:, None] != faces.people[where][None, :], 1) & (cosines < SAME_PERSON)
-        values = (cosines - own[:, None] - own[None, :])[pairs]
-        rate = float(np.mean([((values >= threshold).sum() + 0.5) / len(values) / fmr for fmr, threshold in tail]))
-        rows.append((1.0, math.log(((values >= singles[0.01]).sum() + 0.5) / len(values) / 0.01)))
-        rates.append(math.log(rate * (_SAFETY if len(crowd) == 1 else 1.0)))
-        weights.append(math.sqrt(_CROWD_WEIGHT) if crowd in everybody else 1.0)
-    weight = np.array(weights)
-    a, b = np.linalg.lstsq(np.array(rows) * weight[:, None], np.array(rates) * weight, rcond=None)[0]
-    return singles[0.01], float(a), max(0.5, float(b))
+
+def _where_rate(tail: NDArray[np.float64], rate: float) -> float:
+    """The similarity at which the falling side of the parabola has a rate; its top where the rate is above it."""
+    a, b, c = tail
+    return float((-b - math.sqrt(max(0.0, b * b - 4 * a * (c - math.log(rate))))) / (2 * a))

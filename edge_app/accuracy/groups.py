@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from edge_app.accuracy.cohort_fit import Strangers, same_person_limit
 from edge_app.accuracy.intervals import Estimate, bootstrap, weighted_share, wilson
-from edge_app.accuracy.pair_scores import excess_of, unit_rows
+from edge_app.accuracy.pair_scores import excess_of, shares_of, unit_rows
 from edge_app.core.errors import MediaError
 from edge_app.core.types import Float32s
 from edge_app.gallery.calibration import Thresholds
-from edge_app.gallery.matching import MatchRule, likeness_of, rule_for
+from edge_app.gallery.matching import MatchRule, rule_for
 
 EVERYBODY: Final = "everybody"
 """Name of the mixed crowd of all groups."""
-GALLERIES: Final = 40
+GALLERIES: Final = 20
 """Galleries drawn of each size."""
 LEAST_STRANGERS: Final = 10
 _NEVER: Final = -4.0
@@ -58,8 +58,8 @@ class GroupFpir:
     """Its interval is the bootstrap's over strangers."""
     threshold: float
     """Mean over the galleries."""
-    likeness: float
-    """Mean over the galleries; see `Gallery.likeness`."""
+    peers: float
+    """For how many people of his own kind the gallery counts to a stranger, on average; see `Company`."""
 
 
 def groups_of(file: Path, pictures: Sequence[tuple[str, Path]], folder: Path) -> NDArray[np.str_]:
@@ -128,10 +128,17 @@ def fmr_by_group(
     for group, where in _by_group(faces):
         own = faces.at(where)
         strangers, left_out = _strangers(own, named)
-        values = _similarities(own.vectors, own.vectors, thresholds)[np.triu(strangers, 1)]
+        pairs = np.triu(strangers, 1)
+        values = _similarities(own.vectors, own.vectors, thresholds)[pairs]
+        shares = shares_of(thresholds.cohort, own.vectors)
         for fmr in asked:
-            rule = rule_for(single, 1, 0, fmr, 0.0, thresholds.cohort)
-            hits = int((values >= rule.threshold).sum())
+            rule = rule_for(single, 1, 0, fmr, 0.0, thresholds.cohort, None if shares is None else shares[:1])
+            limit: Float32s | float = rule.threshold
+            if rule.company is not None and shares is not None:
+                limit = rule.company.threshold(
+                    np.asarray((shares @ rule.company.kinds.rates @ shares.T)[pairs], np.float32)
+                )
+            hits = int((values >= limit).sum())
             made.append(GroupFmr(group, fmr, wilson(hits, len(values)), len(values), left_out))
     return made
 
@@ -160,31 +167,36 @@ def fpir_by_group(
         templates = own.vectors if second is None else unit_rows(own.vectors + second[where])
         similarities = _similarities(own.vectors, templates, thresholds)
         similarities[~_strangers(own, named)[0]] = _NEVER
-        excess = excess_of(cohort, templates)
+        shares, probe_shares = shares_of(cohort, templates), shares_of(cohort, own.vectors)
         for size in sizes:
             if len(own) < size + LEAST_STRANGERS:
                 continue
             hits, trials = np.zeros((len(asked), len(own))), np.zeros(len(own))
             used: list[list[MatchRule]] = []
+            met = [0.0 if shares is not None else float(size)] * len(asked)
             for seed in range(galleries):
                 drawn = np.random.default_rng((seed, size)).permutation(len(own))
                 enrolled, probes = drawn[:size], drawn[size:]
                 block = np.column_stack([similarities[np.ix_(probes, enrolled)], np.full(len(probes), _NEVER)])
                 runner_up, top = np.partition(block, -2, axis=1)[:, -2:].T
-                alike = likeness_of(templates[enrolled], excess[enrolled], cohort) if cohort else 1.0
+                theirs = None if shares is None else shares[enrolled]
                 counts = (size, 0) if second is None else (0, size)
-                rules = [rule_for(thresholds.points, *counts, fpir, margin, cohort, alike) for fpir in asked]
+                rules = [rule_for(thresholds.points, *counts, fpir, margin, cohort, theirs) for fpir in asked]
                 used.append(rules)
                 trials[probes] += 1
                 for number, rule in enumerate(rules):
-                    hits[number, probes] += (top >= rule.threshold) & (top - runner_up >= rule.margin)
+                    limit = np.full(len(probes), rule.threshold, np.float32)
+                    if rule.company is not None and probe_shares is not None:
+                        limit += rule.company.surplus(probe_shares[probes])
+                        met[number] += float((probe_shares[probes] @ rule.company.towards).mean()) / galleries
+                    hits[number, probes] += (top >= limit) & (top - runner_up >= rule.margin)
             tried = trials > 0
             for number, fpir in enumerate(asked):
                 share = weighted_share(hits[number][tried], trials[tried])
                 happened = bootstrap(share, int(tried.sum()), rounds=300)
-                limit = float(np.mean([rules[number].threshold for rules in used]))
-                alike = float(np.mean([rules[number].likeness for rules in used]))
-                made.append(GroupFpir(group, size, 1 if second is None else 2, fpir, happened, limit, alike))
+                threshold = float(np.mean([rules[number].threshold for rules in used]))
+                templates_each = 1 if second is None else 2
+                made.append(GroupFpir(group, size, templates_each, fpir, happened, threshold, met[number]))
     return made
 
 

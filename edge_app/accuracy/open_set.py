@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_app.accuracy.intervals import Estimate, bootstrap, bootstrap_gain, weighted_share
-from edge_app.accuracy.pair_scores import Ints, excess_of, just_above, label_numbers, mean_templates
+from edge_app.accuracy.pair_scores import Ints, excess_of, just_above, label_numbers, mean_templates, shares_of
 from edge_app.core.cohort import Cohort
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.types import Float32s
+from edge_app.gallery.matching import Company
 
 NO_RUNNER_UP = 2.0
 """Margin where only one identity is known, as in `edge_app.core.types.Match`."""
@@ -32,6 +33,8 @@ class Ranked:
     """(P,) similarity to it: cosine, less what a cohort takes off."""
     margin: Float32s
     """(P,) similarity less the runner-up's; 2 where the gallery has one row."""
+    shares: Float32s | None = None
+    """(P, K) how much of each kind the probes are; None without kinds."""
 
 
 def identify(gallery: Float32s, probes: Float32s, cohort: Cohort | None = None) -> Ranked:
@@ -40,9 +43,10 @@ def identify(gallery: Float32s, probes: Float32s, cohort: Cohort | None = None) 
     similarities -= excess_of(cohort, probes)[:, None] + excess_of(cohort, gallery)[None, :]
     best = similarities.argmax(axis=1) if len(probes) else np.empty(0, np.int64)
     top = similarities[np.arange(len(probes)), best]
+    shares = shares_of(cohort, probes)
     if len(gallery) == 1:
-        return Ranked(best, top, np.full(len(probes), NO_RUNNER_UP, np.float32))
-    return Ranked(best, top, top - np.partition(similarities, -2, axis=1)[:, -2])
+        return Ranked(best, top, np.full(len(probes), NO_RUNNER_UP, np.float32), shares)
+    return Ranked(best, top, top - np.partition(similarities, -2, axis=1)[:, -2], shares)
 
 
 # --- few shots, closed set -------------------------------------------------------------------------
@@ -138,6 +142,8 @@ class Rule:
 
     threshold: float
     margin: float = 0.0
+    company: Company | None = None
+    """Of whose kind the gallery is; None: one threshold for all probes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +256,10 @@ def _threshold_at(similarities: Float32s, rate: float) -> float:
 
 def named_by(rule: Rule, ranked: Ranked) -> NDArray[np.bool_]:
     """(P,) whether each probe is given the nearest identity's name."""
-    named: NDArray[np.bool_] = (ranked.similarity >= rule.threshold) & (ranked.margin >= rule.margin)
+    similarity = ranked.similarity
+    if rule.company is not None and ranked.shares is not None:
+        similarity = similarity - rule.company.surplus(ranked.shares)
+    named: NDArray[np.bool_] = (similarity >= rule.threshold) & (ranked.margin >= rule.margin)
     return named
 
 

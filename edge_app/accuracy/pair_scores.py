@@ -325,6 +325,11 @@ def excess_of(cohort: Cohort | None, vectors: Float32s) -> Float32s:
     return np.zeros(len(vectors), np.float32) if cohort is None else cohort.excess(vectors)
 
 
+def shares_of(cohort: Cohort | None, vectors: Float32s) -> Float32s | None:
+    """How much of each of a cohort's kinds (N, D) unit rows are, (N, K); None where it has none."""
+    return None if cohort is None or cohort.kinds is None else cohort.kinds.shares(vectors)
+
+
 def _upper_blocks(embeddings: Float32s, excess: Float32s) -> Iterator[tuple[Float32s, Ints, Ints]]:
     """Every unordered pair once: similarities with the two positions, a block of rows at a time."""
     step = max(1, BLOCK_PAIRS // max(1, len(embeddings)))

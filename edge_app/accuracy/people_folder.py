@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edge_app.accuracy.lfw_pairs import LfwPairs, Verification, verification
 from edge_app.accuracy.open_set import OpenSet, OpenSetProtocol, Rule, open_set
-from edge_app.accuracy.pair_scores import Ints, label_numbers, operating_points, unit_rows
+from edge_app.accuracy.pair_scores import Ints, label_numbers, operating_points, shares_of, unit_rows
 from edge_app.accuracy.spoil import SPOILERS
 from edge_app.core.cohort import Cohort
 from edge_app.core.errors import MediaError
@@ -24,7 +24,7 @@ from edge_app.core.model_card import OperatingPoint
 from edge_app.core.types import Face, Float32s, Pixels
 from edge_app.gallery.calibration import Thresholds
 from edge_app.gallery.enrollment import Refusal, choose_face, judge_quality, prominence
-from edge_app.gallery.matching import MatchRule, likeness_of, rule_for
+from edge_app.gallery.matching import MatchRule, rule_for
 from edge_app.inference.detector import Detector
 from edge_app.inference.embedder import Embedder
 from edge_app.inference.face_quality import QualityLimits, measure
@@ -269,7 +269,7 @@ def gallery_figures(
         def rule_of(means: Float32s) -> Rule:
             rule = rule_for_means(means, thresholds, fpir, margin)
             used.append(rule.threshold)  # noqa: B023 - called in this turn only
-            return Rule(rule.threshold, rule.margin)
+            return Rule(rule.threshold, rule.margin, rule.company)
 
         outcome = open_set(vectors, numbers, OpenSetProtocol(people, fpir=fpir), rule_of, thresholds.cohort)
         mean = float(np.mean(used))
@@ -280,13 +280,12 @@ def gallery_figures(
 def rule_for_means(means: Float32s, thresholds: Thresholds, fpir: float, margin: float) -> MatchRule:
     """The app's rule for a gallery of (N, D) unit means of two templates each."""
     cohort = thresholds.cohort
-    alike = likeness_of(means, cohort.excess(means), cohort) if cohort else 1.0
-    return rule_for(thresholds.points, 0, len(means), fpir, margin, cohort, alike)
+    return rule_for(thresholds.points, 0, len(means), fpir, margin, cohort, shares_of(cohort, means))
 
 
 def _measured_with(cohort: Cohort) -> Cohort:
     """The cohort for thresholds from the very crowd that they are used on."""
-    return replace(cohort, likeness=None)
+    return replace(cohort, kinds=None)
 
 
 def _held_out(

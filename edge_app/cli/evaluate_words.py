@@ -74,13 +74,13 @@ def _tell_groups(groups: Mapping[str, Any]) -> None:
             f"{each['fpir']:.1%}",
             share_of(each["happened"]),
             f"{each['happened']['trials']:,}",
-            f"{each['likeness']:.2f}",
+            f"{each['peers']:.1f}",
         )
         for each in groups["fpir"]
     ]
-    columns = ("group", "people", "pictures", "FPIR asked", "happened", "strangers", "count as")
+    columns = ("group", "people", "pictures", "FPIR asked", "happened", "strangers", "of their kind")
     options.show(options.table("strangers named in galleries of their own group", columns, rows))
-    options.say("count as: for how many people of one kind each of the enrolled counts, by how alike they are")
+    options.say("of their kind: for how many people of his own kind the gallery counts to a stranger, on average")
 
 
 def _tell_judged(report: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from edge_app.core.errors import ModelError
 from edge_app.core.types import Float32s
 
 _MOST_CENTRES: Final = 4096
+_MOST_KINDS: Final = 64
 _ROWS: Final = 4096
 """Faces that are compared with the centres at one time: 10 MB of similarities."""
 _WHOLE: Final = 127.0
@@ -22,13 +23,72 @@ _WHOLE: Final = 127.0
 
 
 @dataclass(frozen=True)
+class Kinds:
+    """How faces divide into kinds, softly, and how often strangers of two kinds are taken for one another.
+
+    Fitted from groups that somebody wrote down and from clusters; a kind has no name here. Whoever stands before a
+    gallery meets some people of his own kind and others, who count for less: see `peers`.
+    """
+
+    directions: str
+    """Base64 of (K, D) float16: a face's kinds are the softmax of its products with these, plus `offsets`."""
+    offsets: tuple[float, ...]
+    """(K,)."""
+    alike: tuple[tuple[float, ...], ...]
+    """(K, K), symmetric: false matches between strangers of two kinds, in those between strangers of one."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, ModelError)
+        count = len(self.offsets)
+        if not 2 <= count <= _MOST_KINDS or any(len(row) != count for row in (self.alike, *self.alike)):
+            raise ModelError(
+                f"the cohort has {count} kinds and {len(self.alike)} rows of how alike they are",
+                expected=f"2 to {_MOST_KINDS}, and as many rows and columns",
+            )
+        if not (
+            all(abs(each) < 1000 for each in self.offsets) and all(0 <= x < 1e5 for row in self.alike for x in row)
+        ):
+            raise ModelError("the cohort's kinds hold numbers out of range", expected="rates of 0 or more")
+
+    @cached_property
+    def weights(self) -> Float32s:
+        """`directions` as (K, D) float32. Raises ModelError where the text holds something else."""
+        content = _decoded(self.directions)
+        rows = len(self.offsets)
+        if not content or len(content) % (2 * rows):
+            raise ModelError(f"the cohort holds {len(content)} bytes of directions", expected=f"{rows} rows of float16")
+        weights = np.frombuffer(content, "<f2").reshape(rows, -1).astype(np.float32)
+        if not np.isfinite(weights).all():
+            raise ModelError("the cohort's directions are not finite")
+        return weights
+
+    @cached_property
+    def rates(self) -> Float32s:
+        """`alike` as (K, K) float32."""
+        return np.array(self.alike, np.float32)
+
+    def shares(self, vectors: Float32s) -> Float32s:
+        """How much of each kind each of (N, D) unit rows is: (N, K), rows that sum to 1."""
+        products = vectors @ self.weights.T + np.array(self.offsets, np.float32)
+        products -= products.max(axis=1, keepdims=True, initial=-np.inf)
+        np.exp(products, out=products)
+        return np.asarray(products / products.sum(axis=1, keepdims=True), np.float32)
+
+    def peers(self, shares: Float32s, enrolled: Float32s) -> Float32s:
+        """For how many people of one's own kind the `enrolled` (G, K) count, to each of `shares` (N, K); (N,)."""
+        return np.asarray(shares @ (self.rates @ enrolled.sum(axis=0)), np.float32)
+
+
+@dataclass(frozen=True)
 class Cohort:
     """Statistics of strangers in one embedding space. A centre is the mean of several people: nobody's template.
 
     Where a network tells faces apart badly (children to one trained on grown-ups), a stranger's nearest centres are
-    nearer too. `excess` says by how much more alike two strangers are there than usual; taking it off both sides of a
-    comparison makes one threshold mean the same for everybody. Cohorts are adaptive score normalization's (Matejka et
-    al. 2017, Interspeech); the excess is additive, a quantile regression on the same statistics (Koenker 2005).
+    nearer too. `excess` says by how much more alike two strangers are there than grown-ups ever are; it is taken off
+    both sides of a comparison. Cohorts are adaptive score normalization's (Matejka et al. 2017, Interspeech); the
+    excess is additive, a quantile regression on the same statistics (Koenker 2005). Grown-ups keep their plain
+    cosines: evening them this way cost 0.6 of 100 known faces at the same rate of strangers. For them `kinds` say how
+    many of a gallery count.
     """
 
     centres: str
@@ -42,13 +102,11 @@ class Cohort:
     spread_weight: float
     """What the standard deviation of these cosines counts."""
     usual: float
-    """What the weighted sum is for a usual face: there similarities stay the cosines they are."""
+    """What the weighted sum is at most for a usual face: up to there similarities stay the cosines they are."""
     doubtful_from: float
     """Excess from which the network can hardly tell a face from another of its kind, such as toddlers'."""
-    likeness: tuple[float, float, float] | None
-    """(t, a, b): people of whose pairs a hundredth times x have a similarity of t or more are mistaken for one another
-    exp(a) * x ** b times as often as people of one kind; see `Gallery.likeness`. None where the thresholds are those
-    of a crowd as the gallery's."""
+    kinds: Kinds | None
+    """None where the thresholds are those of a crowd as the gallery's."""
     same_person: float
     """Cosine of two embeddings that one pair of strangers in a hundred reaches, before any excess is taken off."""
     people: int
@@ -56,25 +114,24 @@ class Cohort:
 
     def __post_init__(self) -> None:
         check_fields(self, ModelError)
-        numbers = (self.mean_weight, self.spread_weight, self.usual, self.doubtful_from, *(self.likeness or ()))
+        numbers = (self.mean_weight, self.spread_weight, self.usual, self.doubtful_from)
         if not all(abs(number) < 100 for number in numbers) or not -1.0 < self.same_person < 1.0:
             raise ModelError(f"the cohort holds {numbers} and {self.same_person}", expected="weights and cosines")
-        if self.likeness is not None and not 0.1 <= self.likeness[2] <= 10.0:
-            raise ModelError(f"the cohort's likeness grows as the power {self.likeness[2]}", expected="0.1 to 10")
         count = len(self.units)
         if not (2 <= self.nearest <= count and self.people >= count):
             raise ModelError(
                 f"the cohort looks at {self.nearest} of {count} centres of {self.people} people",
                 expected="2 or more of the centres, and a person or more to each",
             )
+        if self.kinds is not None and self.kinds.weights.shape[1] != self.size:
+            raise ModelError(
+                f"the cohort's kinds are of {self.kinds.weights.shape[1]} numbers a face", expected=f"{self.size}"
+            )
 
     @cached_property
     def units(self) -> Float32s:
         """The centres as (K, D) unit rows float32. Raises ModelError where the text holds something else."""
-        try:
-            content = base64.b64decode(self.centres, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise ModelError(f"the cohort's centres cannot be read: {error}", expected="base64") from error
+        content = _decoded(self.centres)
         if not 1 <= self.size <= len(content) or len(content) % self.size:
             raise ModelError(f"the cohort holds {len(content)} bytes of centres", expected=f"rows of {self.size}")
         rows = np.frombuffer(content, np.int8).reshape(-1, self.size).astype(np.float32)
@@ -87,7 +144,7 @@ class Cohort:
         return np.asarray(rows / lengths, np.float32)
 
     def excess(self, vectors: Float32s) -> Float32s:
-        """By how much two strangers near each of (N, D) unit rows are more alike than usual; (N,) in cosines.
+        """By how much two strangers near each of (N, D) unit rows are more alike than usual; (N,), cosines >= 0.
 
         Raises ModelError for vectors of another width.
         """
@@ -97,10 +154,23 @@ class Cohort:
         for start in range(0, len(vectors), _ROWS):
             near = vectors[start : start + _ROWS] @ self.units.T
             near = np.partition(near, len(self.units) - self.nearest, axis=1)[:, -self.nearest :]
-            parts.append(self.mean_weight * near.mean(axis=1) + self.spread_weight * near.std(axis=1) - self.usual)
+            above = self.mean_weight * near.mean(axis=1) + self.spread_weight * near.std(axis=1) - self.usual
+            parts.append(np.maximum(above, 0.0))
         return np.concatenate(parts, dtype=np.float32)
 
 
 def stored_centres(centres: Float32s) -> str:
     """(K, D) unit rows as a cohort keeps them."""
     return base64.b64encode(np.rint(centres * _WHOLE).clip(-127, 127).astype(np.int8).tobytes()).decode()
+
+
+def stored_directions(directions: Float32s) -> str:
+    """(K, D) rows as kinds keep them."""
+    return base64.b64encode(directions.astype("<f2").tobytes()).decode()
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ModelError(f"the cohort's vectors cannot be read: {error}", expected="base64") from error

@@ -64,7 +64,7 @@ def thresholds_of(home: Home | None, card: ModelCard, sha256: str | None = None)
 
 def calibrated_with(card: ModelCard) -> Cohort | None:
     """The card's cohort as thresholds from a folder use it: whoever is in the folder is the crowd that counts."""
-    return card.cohort and replace(card.cohort, likeness=None)
+    return card.cohort and replace(card.cohort, kinds=None)
 
 
 def points_of(home: Home | None, card: ModelCard, sha256: str | None = None) -> tuple[OperatingPoint, ...]:

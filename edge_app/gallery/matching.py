@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -10,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.cohort import Cohort
+from edge_app.core.cohort import Cohort, Kinds
 from edge_app.core.errors import GalleryError, UsageError
 from edge_app.core.model_card import OperatingPoint
 from edge_app.core.types import Embedding, Float32s, Match
@@ -21,15 +22,35 @@ USUAL_ROOM: Final = 0.708
 """Room between strangers and oneself in SFace's space, 1 - its threshold at a false-match rate of 1 %. Margins and
 hysteresis were tuned there. dlib's space is ten times narrower: strangers' median cosine is 0.92, and with SFace's
 margin of 0.05 only 38 of 135 known LFW people were named."""
-_HOUSEHOLD: Final = 0.75
-"""Likeness of a gallery too small to say: between a household of one kind, 1, and a mixed crowd."""
-_PAIRS_OF_A_HOUSEHOLD: Final = 200
-"""A gallery's own pairs count as much as the assumption that it is a household when there are so many: 21 people."""
-_LIKENESS_PEOPLE: Final = 400
-"""80,000 pairs are plenty: a larger gallery is sampled evenly."""
-_LIKENESS_LIMITS: Final = (0.12, 2.5)
-_LEAD: Final = (0.8, 0.8)
-"""Least lead over its usual value at likeness 0, and by how much it grows to likeness 1."""
+_LEAST_PEERS: Final = 0.05
+"""A stranger of a kind unlike everybody enrolled is asked no less than this asks."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Company:
+    """What a gallery is to a stranger: how many of the enrolled are of his kind, and the threshold that this asks for.
+
+    A stranger is mistaken for somebody of his own kind. A household of one kind needs a higher threshold than as many
+    people of a mixed crowd, and in a mixed crowd somebody whose kind is common a higher one than somebody who is alone.
+    """
+
+    kinds: Kinds
+    towards: Float32s
+    """(K,): people of one's own kind that the gallery counts for, to a face of each kind."""
+    peers: Float32s
+    """(T,) ascending logarithms of numbers of people of one kind."""
+    thresholds: Float32s
+    """(T,) the threshold for each."""
+    usual: float
+    """The threshold for the mean of the enrolled, which the rule has."""
+
+    def surplus(self, shares: Float32s) -> Float32s:
+        """How much more similarity than the rule's threshold faces of `shares` (N, K) need, or less; (N,)."""
+        return self.threshold(shares @ self.towards) - np.float32(self.usual)
+
+    def threshold(self, peers: Float32s) -> Float32s:
+        """The threshold for numbers of people of one's own kind, of any shape."""
+        return np.asarray(np.interp(np.log(np.maximum(peers, 1e-6)), self.peers, self.thresholds), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +75,17 @@ class MatchRule:
     """Cosine of two embeddings that one pair of strangers in a hundred reaches; None where nobody measured it."""
     cohort: Cohort | None = None
     """What the similarities that `threshold` and `margin` speak of are evened with; None: they are plain cosines."""
-    likeness: float = 1.0
-    """See `Gallery.likeness`."""
+    company: Company | None = None
+    """How many people of a probe's kind are enrolled; None: everybody counts alike."""
+
+    def taken_off(self, probes: Float32s) -> Float32s:
+        """What is taken off all similarities of each of (N, D) unit rows before `threshold` is applied; (N,)."""
+        if self.cohort is None:
+            return np.zeros(len(probes), np.float32)
+        excess = self.cohort.excess(probes)
+        if self.company is not None:
+            excess += self.company.surplus(self.company.kinds.shares(probes))
+        return excess
 
     def stricter(self, share: float) -> float:
         """The threshold when only `share`, in (0, 1], of the strangers that `fpir` allows may still be named."""
@@ -114,7 +144,7 @@ class Gallery:
         similarities = probes @ self._means.T
         if rule.cohort is not None:
             similarities -= self._excess_by(rule.cohort)
-            similarities -= rule.cohort.excess(probes)[:, None]
+            similarities -= rule.taken_off(probes)[:, None]
         return [self._decide(row, rule) for row in similarities]
 
     def nearest(
@@ -143,7 +173,7 @@ class Gallery:
         cosine = float(self._means[where] @ embedding.vector)
         if rule is None or rule.cohort is None:
             return cosine
-        own = rule.cohort.excess(embedding.vector[None])[0]
+        own = rule.taken_off(embedding.vector[None])[0]
         return float(cosine - self._excess_by(rule.cohort)[where] - own)
 
     def neighbours(self) -> list[tuple[str, float] | None]:
@@ -154,14 +184,6 @@ class Gallery:
             self.nearest(Embedding(mean, self.model_id), other_than=name)
             for name, mean in zip(self.names, self._means, strict=True)
         ]
-
-    def likeness(self, cohort: Cohort) -> float:
-        """For how many people of one kind each of these counts: well under 1 in a mixed crowd, 1 in a household.
-
-        A stranger is mistaken for somebody of his own kind. How often two of the enrolled are alike says how mixed they
-        are: see `Cohort.likeness`. Few people say little, so that the figure is drawn towards that of a household.
-        """
-        return likeness_of(self._means, self._excess_by(cohort), cohort)
 
     def rule(
         self, points: Sequence[OperatingPoint], fpir: float, margin: float, cohort: Cohort | None = None
@@ -179,14 +201,16 @@ class Gallery:
                 "person or thing, or use another model",
             )
         single = int((self.template_counts == 1).sum())
-        likeness = 1.0 if cohort is None else self.likeness(cohort)
-        return rule_for(points, single, len(self.names) - single, fpir, margin, cohort, likeness)
+        if cohort is not None:
+            self._excess_by(cohort)  # refuses a cohort of another embedder
+        shares = cohort.kinds.shares(self._means) if cohort and cohort.kinds and self.names else None
+        return rule_for(points, single, len(self.names) - single, fpir, margin, cohort, shares)
 
     def _similarities(self, embedding: Embedding, rule: MatchRule | None) -> Float32s:
         row: Float32s = self._means @ embedding.vector
         if rule is not None and rule.cohort is not None:
             row -= self._excess_by(rule.cohort)
-            row -= rule.cohort.excess(embedding.vector[None])
+            row -= rule.taken_off(embedding.vector[None])
         return row
 
     def _excess_by(self, cohort: Cohort) -> Float32s:
@@ -234,22 +258,6 @@ def _mean_directions(vectors: Float32s, owner: NDArray[np.integer], counts: NDAr
     return np.asarray(sums / lengths, np.float32)
 
 
-def likeness_of(means: Float32s, excess: Float32s, cohort: Cohort) -> float:
-    """`Gallery.likeness` of (N, D) unit means with their (N,) excess."""
-    if cohort.likeness is None:
-        return 1.0
-    threshold, a, b = cohort.likeness
-    usual = 0.01 * _PAIRS_OF_A_HOUSEHOLD
-    alike, pairs = usual * (_HOUSEHOLD / math.exp(a)) ** (1 / b), 0
-    if len(means) > 1:
-        step = -(-len(means) // _LIKENESS_PEOPLE)
-        some, theirs = means[::step], excess[::step]
-        similarities = some @ some.T - theirs[:, None] - theirs[None, :]
-        own = similarities[np.triu_indices(len(some), 1)]
-        alike, pairs = alike + int((own >= threshold).sum()), len(own)
-    return float(np.clip(math.exp(a) * (alike / (0.01 * pairs + usual)) ** b, *_LIKENESS_LIMITS))
-
-
 def looks_like_nobody_can_tell(template: Embedding, cohort: Cohort | None) -> bool:
     """Whether a face is of a kind that the network cannot tell apart, such as toddlers'.
 
@@ -265,17 +273,18 @@ def rule_for(
     fpir: float,
     margin: float,
     cohort: Cohort | None = None,
-    likeness: float = 1.0,
+    enrolled: Float32s | None = None,
 ) -> MatchRule:
     """The threshold at which a stranger is called somebody with probability `fpir`.
 
     `single` identities have one template, `averaged` have more. A stranger meets every identity once:
-    FPIR(t) = 1 - ((1 - FMR1(t))^single * (1 - FMR2(t))^averaged)^likeness, the independence that ISO/IEC 19795-1
-    names as an approximation; the README gives what really happens. The false-match rates come from measured
-    operating points, log-linear between them and beyond them; at least two of the same number of templates are
-    needed. With a cohort they are those of strangers of one kind, and `likeness` is what `Gallery.likeness` says.
-    `margin` is scaled to the width of the space, `USUAL_ROOM`. Raises UsageError for a share outside (0, 1),
-    GalleryError when there are no points, or points that were measured with a cohort and come without it.
+    FPIR(t) = 1 - (1 - FMR1(t))^single * (1 - FMR2(t))^averaged, the independence that ISO/IEC 19795-1 names as an
+    approximation; the README gives what really happens. The false-match rates come from measured operating points,
+    log-linear between them and beyond them; at least two of the same number of templates are needed. With a cohort
+    they are those of strangers of one kind, and `enrolled` (G, K) are the shares of kinds of those in the gallery:
+    each face then has the threshold for as many people of its own kind as they count for (`Company`); without them all
+    are of one kind. `margin` is scaled to the width of the space, `USUAL_ROOM`. Raises UsageError for a share outside
+    (0, 1), GalleryError when there are no points, or points that were measured with a cohort and come without it.
     """
     if not 0.0 < fpir < 1.0:
         raise UsageError(f"--fpir is {fpir}", expected="a share between 0 and 1, such as 0.01")
@@ -293,26 +302,36 @@ def rule_for(
     if people == 0:
         single = 1  # The rule of an empty gallery is the rule of its first member.
 
-    def expected_fpir(threshold: float) -> float:
-        spared = single * math.log1p(-one.fmr(threshold)) + averaged * math.log1p(-two.fmr(threshold))
-        return -math.expm1(likeness * spared)
+    def spared(threshold: float) -> float:
+        """Mean logarithm of the chance that one comparison errs not."""
+        lone, mean = math.log1p(-one.fmr(threshold)), math.log1p(-two.fmr(threshold))
+        return (single * lone + averaged * mean) / (single + averaged)
 
-    high = _where(lambda threshold: expected_fpir(threshold) <= fpir)
+    kinds = cohort.kinds if cohort is not None and enrolled is not None and len(enrolled) else None
+    peers = float(max(1, people))
+    if kinds is not None and enrolled is not None:
+        peers = max(_LEAST_PEERS, float(kinds.peers(enrolled, enrolled).mean()))
+    allowed = math.log1p(-fpir)
+    high = _where(lambda threshold: peers * spared(threshold) >= allowed)
+    company = None
+    if kinds is not None and enrolled is not None:
+        grid = np.linspace(-0.2, 1.0, 121)
+        log_peers = [math.log(allowed / min(-1e-300, spared(float(threshold)))) for threshold in grid]
+        towards = kinds.rates @ enrolled.sum(axis=0)
+        company = Company(kinds, towards, np.array(log_peers, np.float32), grid.astype(np.float32), high)
     same_person = cohort.same_person if cohort else _where(lambda threshold: one.fmr(threshold) <= 0.01)
-    decade = _where(lambda threshold: expected_fpir(threshold) <= fpir / 10) - high
+    decade = _where(lambda threshold: peers * spared(threshold) >= math.log1p(-fpir / 10)) - high
     scale = max(0.01, (1.0 - same_person) / USUAL_ROOM)
-    # Where people are alike a lead counts for more than similarity does: at 0.08 instead of 0.05 a fifth fewer
-    # strangers were named in galleries of one kind, and 0.03 % more mates missed.
-    margin *= scale * (1.0 if cohort is None else _LEAD[0] + _LEAD[1] * min(likeness, 1.5))
-    fmr = -math.expm1(math.log1p(-fpir) / max(1.0, people * likeness))
-    words = _words(fpir, people, likeness if cohort else None, fmr, high, margin, points)
-    return MatchRule(high, margin, fpir, fmr, words, scale, decade, same_person, cohort, likeness)
+    margin *= scale
+    fmr = -math.expm1(allowed / max(1.0, peers))
+    words = _words(fpir, people, peers if kinds is not None else None, fmr, high, margin, points)
+    return MatchRule(high, margin, fpir, fmr, words, scale, decade, same_person, cohort, company)
 
 
 def _where(enough: Callable[[float], bool]) -> float:
     """The least cosine that is `enough`, which every larger one is too."""
     low, high = -1.0, 1.0
-    for _ in range(60):
+    for _ in range(45):
         middle = (low + high) / 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
@@ -323,8 +342,8 @@ class _Curve:
 
     def __init__(self, points: Sequence[OperatingPoint]) -> None:
         ordered = sorted(points, key=lambda p: p.threshold)
-        self._thresholds = np.array([p.threshold for p in ordered])
-        self._logs = np.array([math.log(p.fmr) for p in ordered])
+        self._thresholds = [p.threshold for p in ordered]
+        self._logs = [math.log(p.fmr) for p in ordered]
 
     @property
     def known(self) -> bool:
@@ -335,28 +354,28 @@ class _Curve:
         """False-match rate at a threshold, at most 0.999."""
         t, logs = self._thresholds, self._logs
         # The outermost segments go on straight: a Gaussian tail falls faster, so strangers fare no better.
-        segment = int(np.clip(np.searchsorted(t, threshold) - 1, 0, len(t) - 2))
+        segment = min(max(bisect_left(t, threshold) - 1, 0), len(t) - 2)
         slope = (logs[segment + 1] - logs[segment]) / max(t[segment + 1] - t[segment], 1e-9)
-        return min(0.999, math.exp(min(0.0, float(logs[segment] + slope * (threshold - t[segment])))))
+        return min(0.999, math.exp(min(0.0, logs[segment] + slope * (threshold - t[segment]))))
 
 
 def _words(
     fpir: float,
     people: int,
-    likeness: float | None,
+    peers: float | None,
     fmr: float,
     threshold: float,
     margin: float,
     points: Sequence[OperatingPoint],
 ) -> str:
     who = "nobody yet" if people == 0 else "1 person" if people == 1 else f"{people:,} people"
-    alike = ","
-    if likeness is not None and people > 1:
-        alike = f", as easily mistaken for one another as {max(1, round(people * likeness)):,} people of one kind,"
+    alike, about = ",", ""
+    if peers is not None and people > 1:
+        alike, about = f", who count for about {max(1, round(peers)):,} people of one kind to one of them,", "about "
     text = (
         f"With {who} enrolled{alike} at most about {share_words(fpir)} strangers may be called somebody: "
         f"each comparison may err {share_words(fmr)} times, "
-        f"which needs a similarity of {threshold:.3f} and a lead of {margin:.2g} over the second best."
+        f"which needs a similarity of {about}{threshold:.3f} and a lead of {margin:.2g} over the second best."
     )
     measured = min((p.fmr for p in points), default=1.0)
     pairs = max((p.impostor_pairs for p in points), default=0)
@@ -366,7 +385,7 @@ def _words(
             f" That cannot be promised: {pairs:,} pairs of strangers were measured, which is enough for errors of "
             f"{share_words(measured)} and about {most:,} people; beyond that the threshold is extrapolated."
         )
-    elif likeness is not None:
+    elif any(p.evened for p in points):
         text += (
             f" It rests on {pairs:,} pairs of strangers, enough for about {most:,} people of one kind; for relatives, "
             "twins and toddlers nothing can be promised."

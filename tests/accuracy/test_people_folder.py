@@ -171,7 +171,10 @@ def test_the_shipped_embedders_carry_points_and_figures() -> None:
         card = catalogue.open_shipped("sface", entry.precision, threads=1).card
         assert {p.templates for p in card.operating_points} == {1, 2}
         assert min(p.fmr for p in card.operating_points) == 1e-5
-        assert card.metrics["10-fold accuracy on pairsDevTest"] >= 0.992
+        # 1,000 pairs: 8 wrong in fp32, 9 in INT8, whose ranges are made for tight crops.
+        assert card.metrics["10-fold accuracy on pairsDevTest"] >= 0.991
+        assert card.metrics["false matches beside fp32"] <= 1.2
+        assert card.cohort is not None and card.cohort.kinds is not None
         assert card.metrics["FNIR at FPIR 0.01, 100 people"] <= 0.01
 
 

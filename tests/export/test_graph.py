@@ -187,6 +187,33 @@ def test_quantizing_keeps_the_direction_and_is_deterministic():
     assert cosines.mean() > 0.98
 
 
+def test_ranges_come_from_the_faces_that_are_given_for_them():
+    quantize = pytest.importorskip("edge_export.graph.quantize_sface")
+    rng = np.random.default_rng(12)
+    model = random_net(rng, np.array([-0.3, 0.1, 0.25, 0.5] * 4))
+    faint = rng.uniform(120, 136, size=(64, 3, 8, 8)).astype(np.float32)
+    strong = rng.uniform(0, 255, size=(64, 3, 8, 8)).astype(np.float32)
+    wanted = as_function(model)(strong)[0]
+
+    def cosine(quantized):
+        got = as_function(quantized)(strong)[0]
+        return ((wanted * got).sum(1) / np.linalg.norm(wanted, axis=1) / np.linalg.norm(got, axis=1)).mean()
+
+    narrow, wide = (quantize.quantize(clean(Graph.of(model)), faint, ranges) for ranges in (None, strong))
+    assert cosine(wide) > 0.98 > cosine(narrow) + 0.01
+
+
+def test_faces_are_cut_tight_at_the_top_and_the_sides_alone():
+    from edge_export.check.faces import cut_tight
+
+    whole = np.full((40, 112, 112, 3), 200, np.uint8)
+    cut = cut_tight(whole)
+    black = (cut == 0).all(axis=3)
+    assert 0.2 < black.mean() < 0.45
+    assert black[:, :10].mean() > 0.95 and not black[:, 45:105, 30:82].any()
+    assert (cut == cut_tight(whole)).all() and (cut != cut_tight(whole, seed=1)).any()
+
+
 def test_too_few_faces_are_refused_before_work_begins():
     quantize = pytest.importorskip("edge_export.graph.quantize_sface")
     graph = clean(Graph.of(random_net(np.random.default_rng(11), SLOPES)))

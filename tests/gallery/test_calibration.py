@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_app.core.cohort import Cohort, stored_centres
+from edge_app.core.cohort import Cohort, Kinds, stored_centres, stored_directions
 from edge_app.core.errors import EdgeError
 from edge_app.core.model_card import InputSpec
 from edge_app.gallery import calibration
@@ -67,7 +67,8 @@ def test_a_damaged_file_is_named(home, text):
 def cohort(**changes):
     centres = np.random.default_rng(0).normal(size=(20, 16))
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-    whole = Cohort(stored_centres(centres), 16, 5, 0.5, 1.0, 0.1, 0.3, (0.3, 0.1, 1.2), 0.29, 60)
+    kinds = Kinds(stored_directions(np.ones((2, 16), np.float32)), (0.0, 0.0), ((1.0, 0.1), (0.1, 1.0)))
+    whole = Cohort(stored_centres(centres), 16, 5, 0.5, 1.0, 0.1, 0.3, kinds, 0.29, 60)
     return replace(whole, **changes)
 
 
@@ -79,9 +80,9 @@ def test_thresholds_come_with_the_cohort_that_they_were_measured_with(home):
     assert calibration.thresholds_of(home, card, "a").cohort == cohort()
     # A folder calibrated with the card's cohort: its own crowd is the one that counts.
     calibration.save(home, [calibration.Calibration("m", "a", 24, 120, EVENED)], 1.0)
-    assert calibration.thresholds_of(home, card, "a").cohort == cohort(likeness=None)
+    assert calibration.thresholds_of(home, card, "a").cohort == cohort(kinds=None)
     # An embedder that brought none: the folder's own.
-    own = cohort(usual=0.2, likeness=None)
+    own = cohort(usual=0.2, kinds=None)
     calibration.save(home, [calibration.Calibration("m", "a", 24, 120, EVENED, own)], 1.0)
     assert calibration.thresholds_of(home, CARD, "a").cohort == own
     # What 0.1.0 measured holds for plain cosines.

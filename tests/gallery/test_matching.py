@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_app.core.cohort import Cohort, stored_centres
+from edge_app.core.cohort import Cohort, Kinds, stored_centres, stored_directions
 from edge_app.core.errors import GalleryError, UsageError
 from edge_app.core.model_card import OperatingPoint
 from edge_app.core.types import Embedding, Identity, Match, Quality, Template
@@ -177,9 +177,12 @@ def cohort(**changes):
     rng = np.random.default_rng(0)
     dense = unit(np.eye(16)[0] + 0.15 * rng.normal(size=(60, 16)))
     sparse = unit(rng.normal(size=(60, 16)))
-    plain = Cohort(
-        stored_centres(np.concatenate([dense, sparse])), 16, 10, 0.4, 0.0, 0.2, 0.15, (0.62, 0.0, 1.5), 0.28, 400
+    two = Kinds(
+        stored_directions(np.outer([20.0, -20.0], np.eye(16)[0]).astype(np.float32)),
+        (0.0, 0.0),
+        ((1.0, 0.1), (0.1, 1.0)),
     )
+    plain = Cohort(stored_centres(np.concatenate([dense, sparse])), 16, 10, 0.4, 0.0, 0.2, 0.15, two, 0.28, 400)
     return replace(plain, **changes)
 
 
@@ -195,9 +198,10 @@ def gallery_of(rows, each=1):
 
 def test_similarities_are_cosines_less_both_sides_excess():
     rows = crowd(30, np.eye(16)[0], 0.4)
-    known, probe, c = gallery_of(rows), Embedding(crowd(1, np.eye(16)[0], 0.4, 5)[0], "m"), cohort()
+    known, probe, c = gallery_of(rows), Embedding(crowd(1, np.eye(16)[0], 0.2, 5)[0], "m"), cohort()
     rule = known.rule(EVENED, 0.01, 0.0, c)
-    expected = rows @ probe.vector - c.excess(rows) - c.excess(probe.vector[None])
+    expected = rows @ probe.vector - c.excess(rows) - rule.taken_off(probe.vector[None])
+    assert c.excess(rows).max() > 0.05 and rule.taken_off(probe.vector[None])[0] != 0
     assert known.match([probe], rule)[0].similarity == pytest.approx(float(expected.max()), abs=1e-5)
     name, similarity = known.nearest(probe, rule=rule)
     assert name == f"p{expected.argmax()}" and similarity == pytest.approx(float(expected.max()), abs=1e-5)
@@ -206,42 +210,46 @@ def test_similarities_are_cosines_less_both_sides_excess():
     assert expected.max() < (rows @ probe.vector).max() - 0.05
 
 
-def test_a_crowd_of_many_kinds_counts_for_fewer_people_than_a_household():
-    c = cohort(mean_weight=0.0, usual=0.0)
-    mixed = gallery_of(crowd(100, np.zeros(16), 1.0))
-    alike = gallery_of(crowd(100, np.eye(16)[0], 0.5))
-    assert mixed.likeness(c) < 0.8 < 1.5 < alike.likeness(c) <= 2.5
-    few = gallery_of(crowd(3, np.eye(16)[0], 0.5))
-    assert 0.7 < few.likeness(c) < 1.2
-    assert gallery_of(crowd(1, np.eye(16)[0], 0.5)).likeness(c) == pytest.approx(0.75)
-    assert mixed.likeness(cohort(likeness=None)) == 1.0
-    assert mixed.rule(EVENED, 0.01, 0.05, c).threshold < alike.rule(EVENED, 0.01, 0.05, c).threshold
-    assert "as easily mistaken for one another as" in alike.rule(EVENED, 0.01, 0.05, c).words
+def faces_of(kind, count, seed):
+    """Faces of one of the two kinds of `cohort`: along the first axis or against it."""
+    return crowd(count, (1 - 2 * kind) * np.eye(16)[0], 0.1, seed)
 
 
-def test_likeness_is_the_rate_of_alike_pairs_raised_to_its_power():
-    rows, c = crowd(300, np.eye(16)[0], 1.2), cohort(likeness=(0.6, 0.2, 1.3), mean_weight=0.0, usual=0.0)
-    own = (rows @ rows.T)[np.triu_indices(300, 1)]
-    usual = 2.0 * (0.75 / math.exp(0.2)) ** (1 / 1.3)
-    share = (usual + (own >= 0.6).sum()) / (2.0 + 0.01 * len(own))
-    expected = min(2.5, math.exp(0.2) * share**1.3)
-    assert 0.12 < expected < 2.5
-    assert gallery_of(rows).likeness(c) == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize("likeness", [0.2, 1.0, 2.0])
-def test_with_a_cohort_people_count_as_often_as_they_are_alike(likeness):
-    made = rule_for(EVENED, 40, 0, 0.01, 0.0, cohort(), likeness)
-    assert made.fmr == pytest.approx(1 - 0.99 ** (1 / (40 * likeness)))
+def test_a_household_needs_more_similarity_than_a_mixed_crowd_of_as_many():
+    c = cohort(mean_weight=0.0)
+    household = gallery_of(faces_of(0, 40, 1))
+    mixed = gallery_of(np.concatenate([faces_of(0, 20, 1), faces_of(1, 20, 2)]))
+    rules = [each.rule(EVENED, 0.01, 0.05, c) for each in (household, mixed)]
+    # 40 of one kind, or 20 with 20 of whom each counts a tenth.
+    assert [rule.fmr for rule in rules] == [pytest.approx(1 - 0.99 ** (1 / n), rel=0.01) for n in (40, 22)]
     # Log-linear between a hundredth at 0.3 and a ten thousandth at 0.5.
-    assert made.threshold == pytest.approx(0.3 - 0.1 * math.log10(made.fmr / 0.01), abs=2e-3)
-    assert made.same_person == 0.28 and made.cohort is not None
+    for rule in rules:
+        assert rule.threshold == pytest.approx(0.3 - 0.1 * math.log10(rule.fmr / 0.01), abs=2e-3)
+        assert rule.same_person == 0.28 and rule.company is not None
+    assert "who count for about 22 people of one kind" in rules[1].words
 
 
-def test_a_lead_counts_for_more_where_people_are_alike():
-    leads = [rule_for(EVENED, 40, 0, 0.01, 0.05, cohort(), likeness).margin for likeness in (0.2, 1.0, 1.5, 2.5)]
-    assert leads[0] < leads[1] < leads[2] == leads[3]
-    assert rule_for(POINTS, 40, 0, 0.01, 0.05).margin == rule_for(POINTS, 80, 0, 0.01, 0.05).margin
+def test_each_face_meets_the_threshold_for_those_of_its_own_kind():
+    c = cohort(mean_weight=0.0)
+    rows = np.concatenate([faces_of(0, 39, 1), faces_of(1, 1, 2)])
+    known = gallery_of(rows)
+    rule = known.rule(EVENED, 0.01, 0.0, c)
+    common, rare = faces_of(0, 1, 8)[0], faces_of(1, 1, 9)[0]
+    for face, peers in ((common, 39.1), (rare, 1 + 3.9)):
+        needed = 0.3 - 0.1 * math.log10((1 - 0.99 ** (1 / peers)) / 0.01)
+        match = known.match([Embedding(face, "m")], rule)[0]
+        assert rule.threshold - match.similarity == pytest.approx(needed - float((rows @ face).max()), abs=5e-3)
+        assert known.nearest(Embedding(face, "m"), rule=rule)[1] == pytest.approx(match.similarity, abs=1e-6)
+    assert known.match([Embedding(common, "m")], rule)[0].margin == pytest.approx(
+        float(np.diff(np.sort(rows @ common)[-2:])[0]), abs=1e-5
+    )
+
+
+def test_without_kinds_everybody_counts_and_nobody_is_spared():
+    rows = faces_of(0, 30, 1)
+    rule = gallery_of(rows).rule(EVENED, 0.01, 0.05, cohort(kinds=None))
+    assert rule.company is None and rule.fmr == pytest.approx(1 - 0.99 ** (1 / 30))
+    assert gallery_of(rows[:0]).rule(EVENED, 0.01, 0.05, cohort()).company is None
 
 
 def test_points_and_cohort_of_different_origin_are_refused():

@@ -10,6 +10,11 @@ with a positive factor, so every channel may be scaled between two layers; Nagel
 et al. 2022, arXiv 2211.10438); with 256 faces, ranges as the mean of each face's extremes 0.9940, as the extremes of
 all 0.9919. The gate's own figure, on 240 other faces, is in the card.
 
+On tight crops, of which a third is black, that build took strangers for one person 1.8 to 2.1 times as often as fp32.
+Ranges from faces cut as tight (`range_faces`) mend it, 0.96 to 1.00 times, as long as channels are equalized on whole
+faces; ranges from whole and tight ones mixed half and half, 3 to 1 or 7 to 1 stay at 1.6 to 2.2. Cosine to fp32 on 619
+LFW faces 0.991 instead of 0.995, on 1,452 tight ones 0.989 instead of 0.966.
+
 What makes it fast: PReLU as x + relu((a − 1)·x), where the clamp costs nothing in UINT8 and the tensor is read twice in
 bytes. On AVX2, 1 thread: 11.3 ms, where the naive a·x + (1 − a)·relu(x) took 16.3 and the float model 16.7.
 
@@ -47,10 +52,11 @@ Mean cosine 0.991 at 0.3, 0.993 to 0.994 from 0.5 to 1.
 """
 
 
-def quantize(graph: Graph, faces: Float32s) -> onnx.ModelProto:
+def quantize(graph: Graph, faces: Float32s, range_faces: Float32s | None = None) -> onnx.ModelProto:
     """Quantize a float graph whose PRelu nodes stand between linear layers.
 
-    `graph` is used up. `faces` (N, 3, H, W) float32, what the graph takes; at least 64. Deterministic.
+    `graph` is used up. `faces` (N, 3, H, W) float32, what the graph takes; at least 64: channels are equalized on the
+    first of them. The activations' ranges come from `range_faces`, in the same form (default: `faces`). Deterministic.
     """
     if len(faces) < _STATISTICS_FACES:
         raise ModelError(f"calibration was given {len(faces)} faces", expected=f"at least {_STATISTICS_FACES}")
@@ -62,7 +68,7 @@ def quantize(graph: Graph, faces: Float32s) -> onnx.ModelProto:
         for node in graph.nodes
         if is_depthwise(graph, node)
     }
-    model = _quantized(graph.to_model(), faces, overrides)
+    model = _quantized(graph.to_model(), faces if range_faces is None else range_faces, overrides)
     return Graph.of(model).to_model(next(entry.version for entry in model.opset_import if entry.domain == ""))
 
 

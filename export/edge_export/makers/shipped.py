@@ -18,7 +18,7 @@ from edge_app.core.model_card import InputSpec, ModelCard, Precision
 from edge_app.core.task import Task
 from edge_app.inference.geometry import resize
 from edge_export.check import faces as face_source
-from edge_export.check.faces import Faces, batches_of, bgr, padded, rgb
+from edge_export.check.faces import Faces, batches_of, bgr, cut_tight, padded, rgb
 from edge_export.check.parity import EXACT_EMBEDDING, QUANTIZED_EMBEDDING, Candidate, Parity, Rule, admit, compare
 from edge_export.graph.manifest import record
 from edge_export.graph.prelu import without_prelu
@@ -211,8 +211,9 @@ def _make_sface_int8(workshop: _Workshop) -> Iterator[Built]:
         quantize_sface,  # onnxruntime's quantizer takes a second to load and only this step needs it
     )
 
-    model = quantize_sface.quantize(sface.cleaned(workshop.sface), rgb(calibration[:_CALIBRATION_FACES]))
-    how = f"static, per channel, UINT8 activations, {len(calibration[:_CALIBRATION_FACES])} faces"
+    whole = calibration[:_CALIBRATION_FACES]
+    model = quantize_sface.quantize(sface.cleaned(workshop.sface), rgb(whole), rgb(cut_tight(whole)))
+    how = f"static, per channel, UINT8 activations, {len(whole)} faces, ranges from these cut tight"
     card = replace(_sface_card(quantization=how), precision="int8")
     batches = batches_of(rgb(workshop.faces.crops[:_PARITY_FACES]), 8)
     origin = one_by_one(as_function(workshop.sface))
