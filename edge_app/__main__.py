@@ -9,7 +9,11 @@ import sys
 if __name__ == "__main__" and not sys.flags.safe_path and sys.path and sys.path[0] in ("", sys.modules["os"].getcwd()):
     del sys.path[0]
 
+import os
 import signal
+
+_LIVE = "worker"
+"""The name of the live loop's thread, in `edge_app.live.worker`."""
 
 # Until the command line is loaded ctrl-C ends the process as it ends any other: there is nothing to tidy up, and
 # Python would show a traceback.
@@ -21,7 +25,18 @@ def start() -> None:
     """Run the command line and leave with its exit code."""
     from edge_app.cli import main
 
-    sys.exit(main())
+    code = main()
+    threading = sys.modules.get("threading")
+    if threading and any(thread.name == _LIVE for thread in threading.enumerate()):
+        # It is inside a network, which may take seconds on a slow machine, and was waited for: Python's end would pull
+        # the runtime from under it, and the process would abort instead of answering by its exit code.
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                continue
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

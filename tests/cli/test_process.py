@@ -161,3 +161,23 @@ def test_a_failure_of_the_disk_is_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err == "edge-app: /somewhere/\\x1b[31mfile: No space left on device\n"
     monkeypatch.setattr("edge_app.cli.gallery.run_list", lambda _: (_ for _ in ()).throw(EdgeError("known")))
     assert main(["gallery", "list"]) == 1
+
+
+@pytest.mark.parametrize("name", ["worker", "another"])
+def test_a_live_loop_inside_a_network_does_not_make_of_the_exit_code_an_abort(name):
+    """ONNX Runtime aborts where Python ends under a thread that runs it: seen on an emulated machine."""
+    code = f"""
+import atexit, sys, threading, time
+import edge_app.cli
+from edge_app.__main__ import start
+def main():
+    threading.Thread(target=time.sleep, args=(60,), name={name!r}, daemon=True).start()
+    atexit.register(print, "the end of Python")
+    print("results")
+    return 3
+edge_app.cli.main = main
+start()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout == ("results\n" if name == "worker" else "results\nthe end of Python\n")

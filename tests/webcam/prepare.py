@@ -14,8 +14,8 @@ from edge_app.system.data_folder import Home
 
 work = Path(sys.argv[1])
 name = "Barack Obama"
-# One thread and no measuring: on an emulated machine threads that wait for each other cost minutes.
-Home(work / "home").change_settings(precision="fp32", threads=1)
+# One thread, no measuring, and whole numbers: emulated threads that wait for each other, and floats, cost minutes.
+Home(work / "home").change_settings(precision="int8", threads=1)
 assert main(["enroll", name, *map(str, sample.people()[name]), "--home", str(work / "home")]) == 0
 [probe] = sample.probes()[name]
 picture = read_picture(probe)
