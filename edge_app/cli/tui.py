@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import io
 import os
 import shlex
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
 
 from edge_app.cli import options, process, results
 from edge_app.cli.parameters import Arguments, Command, Option
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 _THUMBNAIL_PX = 160
 _MEASURE_ROUNDS = 15
 _REMEMBERED = "terminal"
+_GRACE_S: Final = 10.0
+"""Between a signal and the end of a process that cannot close its app."""
 
 
 def command() -> Command:
@@ -90,12 +95,24 @@ def _write_in_this_encoding() -> None:
 
 
 def _end_on_signals(app: EdgeApp) -> None:
-    """Let SIGTERM and SIGHUP close the app as `q` does: the terminal is given back, the camera let go."""
+    """Let SIGTERM and SIGHUP close the app as `q` does: the terminal is given back, the camera let go.
+
+    Where the terminal is gone Textual may wait for ever to write to it, and its loop with it: then the process ends
+    without. What was stored is stored.
+    """
     loop = asyncio.get_running_loop()
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        last = threading.Timer(_GRACE_S, os._exit, (128 + number,))
+        last.daemon = True
+        last.start()
+        with contextlib.suppress(RuntimeError):  # the loop is over already
+            loop.call_soon_threadsafe(partial(app.exit, return_code=128 + number))
+
     for name in process.ENDING:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, partial(app.exit, return_code=128 + number))
+            signal.signal(number, end)
 
 
 def desk_of(args: Arguments) -> Desk:

@@ -151,13 +151,13 @@ def _embedder(model: Model) -> Float32s:
     outputs = _checked(model, crops, card.input, card.embedding_size or 0, "numbers")
     if _least_cosine(outputs) > 1 - _CONSTANT:
         raise _useless(model, crops, groups, "gives every picture the same embedding")
-    if card.task == "face-embedding":
-        _refuse_low_thresholds(card, outputs, groups)
     score = _separation(outputs, groups, card.task)
     if score <= 0:
         what = "people" if card.task is Task.FACE_EMBEDDING else "pictures"
         raise _useless(model, crops, groups, f"does not tell the sample's {what} apart as its card describes it")
     _refuse_worse(model, crops, score, lambda other: _separation(other, groups, card.task))
+    if card.task is Task.FACE_EMBEDDING:
+        _refuse_low_thresholds(card, outputs, groups)
     return outputs
 
 

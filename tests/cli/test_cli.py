@@ -1,6 +1,7 @@
 """The command line, end to end: real pictures, the exit codes, the JSON that scripts get."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -194,7 +195,7 @@ def test_the_models_by_command(capsys, tmp_path):
     assert all(m["licence"] in ("Apache-2.0", "MIT") and len(m["sha256"]) == 64 for m in listed["models"])
     assert call(capsys, "models", "verify")[0] == 0
     code, out, _ = call(capsys, "models", "show", "sface")
-    assert code == 0 and "operating points" in out and "6,8" in out and "Apache-2.0" in out
+    assert code == 0 and "operating points" in out and re.search(r"\d,\d{3},\d{3} ", out) and "Apache-2.0" in out
     assert call(capsys, "models", "show", "resnet")[0] == 2
 
 

@@ -59,7 +59,8 @@ def nothing_leaks() -> Iterator[None]:
 
     before = held()
     yield
-    eventually(lambda: held() == before)
+    # What an earlier test left open may be let go meanwhile.
+    eventually(lambda: held()[0] <= before[0] and held()[1] <= before[1])
 
 
 # Specs

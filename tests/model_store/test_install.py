@@ -183,7 +183,7 @@ def test_a_lie_about_the_normalization_is_found_and_told():
 
 def test_a_lie_about_the_embedding_size_is_found():
     with pytest.raises(ModelError, match="expected 64 numbers"):
-        sandbox_check.judge(loaded(SFACE, embedding_size=64))
+        sandbox_check.judge(loaded(SFACE, embedding_size=64, cohort=None))
 
 
 def test_an_embedder_is_no_classifier_and_no_detector():

@@ -41,7 +41,7 @@ def main() -> int:
     if not mutants:
         parser.error("there is nothing to break")
     picked = [(n, mutant) for n, mutant in enumerate(mutants, 1) if not args.pick or n in args.pick]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the copy is deleted then too
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the copy is deleted then too
     trials = []
     with copy_of(REPOSITORY) as copy:
         copy.slow, copy.time_limit_s = args.slow, args.time_limit
@@ -58,6 +58,7 @@ def main() -> int:
             trials.append(trial)
             print("\n".join(_told(number, trial)), file=sys.stderr if args.json else sys.stdout, flush=True)
         trials = trials if args.list else copy.confirmed(trials)
+    signal.signal(signal.SIGTERM, before)
     counts = Counter(trial.verdict for trial in trials)
     if args.json:
         rows = [_row(trial) for trial in trials]

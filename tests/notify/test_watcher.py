@@ -297,7 +297,8 @@ class StandIn:
 
     updates: tuple[tuple[CameraState, tuple[LiveEvent, ...], str], ...] = ()
 
-    def __init__(self, _bench: object, _source: str, sink: Callable[[object], None], _options: object) -> None:
+    def __init__(self, _bench: object, _source: str, sink: Callable[[object], None], *_: object, mode: object) -> None:
+        assert mode is None
         for state, events, trouble in self.updates:
             sink(SimpleNamespace(events=events, status=CameraStatus(state, state.value), trouble=trouble))
 
