@@ -86,6 +86,7 @@ def people():
     return [(name, path) for name, paths in sample.people().items() for path in paths]
 
 
+@pytest.mark.slow
 def test_the_study_finds_pasted_faces_and_no_more(people):
     detectors = {name: open_detector(name, threads=1) for name in ("yunet", "mtcnn")}
     entry = next(e for e in zoo.entries() if e.task == "face-embedding")

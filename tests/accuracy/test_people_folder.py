@@ -111,6 +111,7 @@ def test_pairs_are_told_right_and_a_face_not_found_is_told_different() -> None:
     assert figures.not_found == 3
 
 
+@pytest.mark.slow
 def test_galleries_of_every_size_are_judged_with_the_apps_own_rule() -> None:
     looks, vectors = synthetic(people=60)
     figures = figures_of(looks, vectors)
@@ -124,6 +125,7 @@ def test_galleries_of_every_size_are_judged_with_the_apps_own_rule() -> None:
     assert figures.galleries[1].threshold > figures.galleries[0].threshold
 
 
+@pytest.mark.slow
 def test_thresholds_of_the_card_are_used_where_there_are_any() -> None:
     looks, vectors = synthetic()
     points = points_of(vectors, looks.labels)

@@ -123,6 +123,7 @@ def test_int8_keeps_the_answers_works_in_bytes_and_is_the_same_each_time(
     assert max(int(np.abs(w).max()) for w in dense) <= 64, "AVX2 saturates with 8 bits"
 
 
+@pytest.mark.slow
 def test_a_build_that_keeps_the_metric_is_written_with_its_own_card(
     exported: onnx.ModelProto, material: Material, tmp_path: Path
 ) -> None:
@@ -280,6 +281,7 @@ def test_one_slope_for_all_channels_is_left_as_it_is() -> None:
     assert [n.op_type for n in without_prelu(made).graph.node] == ["Conv", "PRelu", "Conv"]
 
 
+@pytest.mark.slow
 def test_an_embedder_is_judged_by_its_metric_and_not_by_its_worst_picture(
     eyes: onnx.ModelProto, people: Material, tmp_path: Path
 ) -> None:

@@ -89,6 +89,7 @@ def test_a_refused_build_is_reported_with_its_figures(facts: ExportFacts) -> Non
     assert report["torch_ms"] == {"1": 8.0}
 
 
+@pytest.mark.slow
 def test_page_and_json_are_whole_escaped_and_need_no_other_file(
     facts: ExportFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +119,7 @@ def test_too_few_pictures_to_judge_are_told_and_the_rest_is_reported(facts: Expo
     assert "not sure" not in page
 
 
+@pytest.mark.slow
 def test_the_command_reports_without_a_score_where_too_few_pictures_are_held_out(
     facts: ExportFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ def test_the_same_seed_gives_the_same_inputs_and_another_does_not():
     assert first != [input_of(entry, seeds, 1, number) for number in range(20)] and len(set(first)) > 15
 
 
+@pytest.mark.slow
 def test_mutations_stay_near_enough_to_be_read():
     rng = random.Random(0)
     document = json.dumps({"a": [1, 2, {"b": "c"}], "d": 0.5, "e": "text"}).encode()

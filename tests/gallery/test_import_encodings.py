@@ -197,6 +197,7 @@ def zipped(path, data):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", REFUSED)
 def test_whatever_is_wrong_is_one_line(tmp_path, capsys, what):
     make, words = REFUSED[what]

@@ -69,6 +69,7 @@ def test_the_same_boxes_and_landmarks_on_the_sample_people(path: Path, ours: Det
         assert face.landmarks == pytest.approx(landmarks[index], abs=0.05)
 
 
+@pytest.mark.slow
 def test_the_same_boxes_on_lfw(shared_data: Path, ours: Detector, original: Original) -> None:
     """A slice; on every fourth picture 1,076 of our 1,076 faces had their counterpart (docs/benchmarks.md)."""
     folder = shared_data / "lfw_dev" / "images"

@@ -90,6 +90,7 @@ def test_the_median_decides_and_few_frames_say_nothing(session, portrait):
     assert liveness.verdict is False
 
 
+@pytest.mark.slow
 def test_watch_and_verify_say_it(session, tmp_path, capsys, monkeypatch):
     at = ["--home", str(session.home.path)]
     assert main(["watch", "sample", "--liveness", "passive", "--json", *at]) == 0

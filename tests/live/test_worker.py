@@ -446,6 +446,7 @@ def test_a_fault_is_a_line_on_the_screen_and_in_a_private_log_without_names(stag
     assert stage.screen.wait(lambda u: shown(u) == ["Ada"]).trouble == ""
 
 
+@pytest.mark.slow
 def test_a_lasting_fault_is_told_throughout_but_logged_once(stage, bench, monkeypatch):
     def fails(_vault: Vault) -> int:
         raise GalleryError("the gallery is locked")

@@ -132,6 +132,7 @@ def test_a_password_opens_it_and_is_in_no_message(login):
         assert "letmein" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_one_failure_is_no_loss():
     with SnapshotServer() as camera, open_source(camera.url + "#fps=20") as source:
         camera.mode = "hiccup"

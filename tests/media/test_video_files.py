@@ -42,6 +42,7 @@ def test_sound_may_go_on_after_the_picture(tmp_path, suffix):
     np.testing.assert_allclose(times_s, expected, atol=0.02)
 
 
+@pytest.mark.slow
 def test_pictures_come_back_after_minutes_of_sound_alone(tmp_path):
     """OpenCV gives a file up after 4,096 packets without a picture: 95 s of AAC."""
     path = clip(tmp_path / "a.mkv", "gap", sound_s=0)

@@ -323,6 +323,7 @@ def test_a_failed_list_leaves_nothing_behind(home, tmp_path, monkeypatch):
     assert nothing_installed(home)
 
 
+@pytest.mark.slow
 def test_models_that_others_made(shared_data, home, capsys):
     folder, at = shared_data / "onnx", ["--home", str(home.path)]
     fas = str(folder / "2.7_80x80_MiniFASNetV2.onnx")

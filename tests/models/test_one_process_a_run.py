@@ -19,6 +19,7 @@ with Hold(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_a_folder_that_another_process_holds_is_refused_until_it_dies(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     open_run(tmp_path / "run", {"seed": 1}, resume=False)

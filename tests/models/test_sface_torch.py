@@ -140,6 +140,7 @@ def changed(source: Path, target: Path, change: object) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_another_network_is_refused(random_file: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is no line with a bend at zero"):
         sface.load(original_form(tmp_path / "sigmoid.onnx", bend="Sigmoid"))

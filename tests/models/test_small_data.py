@@ -253,6 +253,7 @@ def test_what_is_named_twice_is_measured_once_and_trials_that_cannot_be_read_are
         compare(replace(options, resume=True), Plan(("smoothing",), (0, 1)), Silence(), keep)
 
 
+@pytest.mark.slow
 def test_an_unlabelled_folder_is_offered_and_told_in_a_sentence(options, tmp_path):
     for number in range(3):
         paint(tmp_path / "more" / f"{number}.png", "disc", 900 + number)

@@ -88,6 +88,7 @@ def test_the_named_breakages_still_fit_the_product():
     assert len(named(REPOSITORY)) == 13
 
 
+@pytest.mark.slow
 def test_tests_that_import_a_file_come_before_the_rest_of_its_room():
     tests = covering_tests(REPOSITORY, "edge_app/live/scene_change.py")
     assert tests[0] == "tests/live/test_scene_change.py" and "tests/live/test_tracker.py" in tests

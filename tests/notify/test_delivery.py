@@ -233,6 +233,7 @@ class Dripping:
                 connection.sendall(self._piece)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "piece"),
     [
@@ -403,6 +404,7 @@ def test_events_reach_a_real_broker_in_order(mosquitto: Mosquitto) -> None:
     assert listener.heard == [("home/tür", text) for text in texts]
 
 
+@pytest.mark.slow
 def test_a_broker_that_comes_later_gets_what_waited(mosquitto: Mosquitto) -> None:
     told: list[str] = []
     broker = Broker(f"mqtt://door:s%40cret@127.0.0.1:{mosquitto.port}/home/x", told.append, DeliveryOptions(2))
@@ -417,6 +419,7 @@ def test_a_broker_that_comes_later_gets_what_waited(mosquitto: Mosquitto) -> Non
     assert broker.close(15) == 1
 
 
+@pytest.mark.slow
 def test_a_wrong_password_is_told_once_and_not_shown(mosquitto: Mosquitto) -> None:
     mosquitto.start()
     told: list[str] = []

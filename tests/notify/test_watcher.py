@@ -138,6 +138,7 @@ def sink() -> Iterator[Sink]:
     server.stop()
 
 
+@pytest.mark.slow
 def test_a_clip_is_told_to_standard_output_hooks_and_a_webhook(
     home: Home, clip: Path, sink: Sink, tmp_path: Path
 ) -> None:
@@ -189,6 +190,7 @@ def test_a_clip_is_told_to_standard_output_hooks_and_a_webhook(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_ends_it_cleanly_and_nobody_is_said_to_have_left(
     home: Home, clip: Path, number: signal.Signals, code: int

@@ -150,6 +150,7 @@ async def test_a_snapshot_is_asked_for_with_what_was_seen(stage: Stage) -> None:
         assert len(stage.snapshots[0].findings) == 1
 
 
+@pytest.mark.slow
 async def test_the_threshold_is_chosen_by_its_meaning_and_saved(stage: Stage) -> None:
     app = stage.app()
     async with app.run_test(size=SIZE, notifications=True) as pilot:
@@ -168,6 +169,7 @@ async def test_the_threshold_is_chosen_by_its_meaning_and_saved(stage: Stage) ->
         assert stage.saved[-1].fpir == 0.001
 
 
+@pytest.mark.slow
 async def test_another_source_is_chosen_typed_or_refused_with_words(stage: Stage, tmp_path: Path) -> None:
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(b"x")
@@ -259,6 +261,7 @@ async def naming_files(app: EdgeApp, pilot: Pilot[None], *paths: Path) -> None:
     await pilot.press("enter")
 
 
+@pytest.mark.slow
 async def test_a_dropped_shot_is_not_stored(stage: Stage) -> None:
     app = stage.app()
     obama, astronaut = sample.people()[sample.OBAMA][0], sample.stranger()
@@ -280,6 +283,7 @@ async def test_a_dropped_shot_is_not_stored(stage: Stage) -> None:
         assert [t.source for t in vault.identity("Ada").templates] == [obama.name]
 
 
+@pytest.mark.slow
 async def test_nothing_is_taken_before_a_source_was_chosen_nor_while_files_are_named(stage: Stage) -> None:
     """Whoever sits before the camera must not become Ben, whose pictures are in a file."""
     app = stage.app()
@@ -310,6 +314,7 @@ async def test_nothing_is_taken_before_a_source_was_chosen_nor_while_files_are_n
     assert not stage.home.gallery_path.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "kept"), [("mix", 2), ("discard", 1), ("leave", 1)])
 async def test_sources_are_not_mixed_without_a_question(stage: Stage, answer: str, kept: int) -> None:
     app = stage.app()
@@ -336,6 +341,7 @@ async def test_sources_are_not_mixed_without_a_question(stage: Stage, answer: st
         assert len(sources) == kept and (other.name in sources) == (answer != "leave")
 
 
+@pytest.mark.slow
 async def test_a_change_of_person_in_mid_capture_discards_and_says_so(stage: Stage) -> None:
     app = stage.app()
     async with app.run_test(size=SIZE, notifications=True) as pilot:
@@ -355,6 +361,7 @@ async def test_a_change_of_person_in_mid_capture_discards_and_says_so(stage: Sta
         assert screen.looks == () and "Nothing more is taken" in words(app, "#caution")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ["other", "same", "leave"])
 async def test_a_resemblance_is_a_question_with_both_names_and_the_similarity(stage: Stage, answer: str) -> None:
     enroll_sample_people(stage.home, sample.OBAMA)
@@ -384,6 +391,7 @@ async def test_a_resemblance_is_a_question_with_both_names_and_the_similarity(st
     assert counted == before | {"other": {"Eve": 1}, "same": {sample.OBAMA: 3}, "leave": {}}[answer]
 
 
+@pytest.mark.slow
 async def test_what_was_stored_is_not_told_as_failed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The shots are on disk; that the figures about them cannot be read is another matter."""
 
@@ -407,6 +415,7 @@ async def test_what_was_stored_is_not_told_as_failed(stage: Stage, monkeypatch: 
         assert len(vault.identity("Ada").templates) == 2
 
 
+@pytest.mark.slow
 async def test_a_name_that_differs_by_capital_letters_is_asked_about(stage: Stage) -> None:
     enroll_sample_people(stage.home, sample.BIDEN)
     app = stage.app()
@@ -467,6 +476,7 @@ async def test_a_name_that_is_taken_is_a_message(stage: Stage) -> None:
         await until(lambda: "is in the gallery already" in " ".join(seen(app).split()), "the reason")
 
 
+@pytest.mark.slow
 async def test_models_are_listed_measured_and_swapped_while_it_runs(stage: Stage) -> None:
     app = stage.app()
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
@@ -568,6 +578,7 @@ async def test_what_is_to_be_told_at_the_start_is_told(stage: Stage) -> None:
         await until(lambda: "No camera was found" in seen(app), "the notice")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(80, 24), (200, 50)])
 async def test_every_screen_shows_all_its_keys_and_fits(stage: Stage, size: tuple[int, int]) -> None:
     enroll_sample_people(stage.home, sample.OBAMA)
@@ -613,6 +624,7 @@ async def test_a_reel_is_only_looked_at_once_and_in_order(stage: Stage) -> None:
     assert [reel.take(0.1).index, reel.take(0.1).index, reel.take(0.01)] == [0, 1, None]
 
 
+@pytest.mark.slow
 async def test_an_unknown_face_is_ignored_by_a_key_and_shown_as_such(stage: Stage) -> None:
     app = stage.app()
     async with app.run_test(size=SIZE, notifications=True) as pilot:

@@ -96,6 +96,7 @@ async def test_the_list_of_events_is_never_wider_than_its_panel(stage: Stage, si
             assert max(map(len, lines)) <= log.scrollable_content_region.width
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(80, 24), (100, 30), (120, 40), (200, 50)])
 async def test_columns_of_people_are_whole_or_cut_with_a_sign(stage: Stage, size: tuple[int, int]) -> None:
     """Again and again: the widths must not hang on which rows the table happened to have drawn."""
@@ -119,6 +120,7 @@ async def test_columns_of_people_are_whole_or_cut_with_a_sign(stage: Stage, size
             await until(lambda: isinstance(app.screen, LiveScreen), "back")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
 @pytest.mark.parametrize("key", ["", "e", "p", "o"])
 async def test_messages_cover_neither_the_keys_nor_the_instructions(
@@ -185,6 +187,7 @@ async def test_a_terminal_that_is_too_small_says_so_and_shows_what_matters(stage
         await until(lambda: "Here now" in seen(app) and "is small" not in seen(app), "all is there in a larger one")
 
 
+@pytest.mark.slow
 async def test_the_key_for_the_next_precision_goes_round_the_builds_that_there_are(stage: Stage) -> None:
     """SFace has no fp16: asking for it was an error each time, and the key was stuck."""
     app = stage.app()
@@ -217,6 +220,7 @@ async def test_options_change_no_settings(stage: Stage) -> None:
     assert json.loads(stage.home.settings_path.read_text()) == {"source": "7"}
 
 
+@pytest.mark.slow
 async def test_choosing_a_source_keeps_what_another_process_wrote_meanwhile(stage: Stage) -> None:
     app = of_real_settings(stage)
     async with app.run_test(size=(100, 30), notifications=True) as pilot:
@@ -290,6 +294,7 @@ def test_a_locked_gallery_is_one_line_where_nobody_can_be_asked(
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 async def test_a_gallery_that_is_locked_while_the_app_runs_is_a_line_and_the_app_goes_on(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -202,6 +202,7 @@ async def test_a_model_that_cannot_be_used_leaves_the_choice_as_it_was(stage: St
         assert not stage.saved and app.settings.model == "faces"
 
 
+@pytest.mark.slow
 async def test_a_box_is_drawn_with_the_mouse_and_left_with_escape(stage: Stage) -> None:
     app = stage.app()
     async with app.run_test(size=SIZE, notifications=True) as pilot:
@@ -262,6 +263,7 @@ async def test_a_mirrored_picture_gives_boxes_of_the_true_one(stage: Stage) -> N
         assert app.screen.area.box == pytest.approx((10, 10, 30, 40), abs=4)
 
 
+@pytest.mark.slow
 async def test_a_thing_is_enrolled_from_two_captures(stage: Stage) -> None:
     app = stage.app()
     async with app.run_test(size=SIZE, notifications=True) as pilot:
@@ -294,6 +296,7 @@ async def test_a_thing_is_enrolled_from_two_captures(stage: Stage) -> None:
         assert len(vault.identity("lamp", "objects").templates) == 2
 
 
+@pytest.mark.slow
 async def test_the_box_is_put_around_a_thing_with_keys_while_it_is_enrolled(stage: Stage) -> None:
     app = stage.app()
     async with app.run_test(size=SIZE, notifications=True) as pilot:
@@ -325,6 +328,7 @@ async def test_the_box_is_put_around_a_thing_with_keys_while_it_is_enrolled(stag
         assert app.area is None
 
 
+@pytest.mark.slow
 async def test_the_bar_and_the_facts_of_a_thing_agree_on_enter(stage: Stage) -> None:
     ThingDouble.refused = ("it looks like mug",)
     app = stage.app()
@@ -354,6 +358,7 @@ def test_no_name_is_told_as_over_the_picture(classes: tuple[ClassScore, ...] | N
     assert answer_event_words(LiveEvent("unknown", 1.0, classes=classes)).words == told
 
 
+@pytest.mark.slow
 async def test_captures_that_are_refused_are_told(stage: Stage) -> None:
     ThingDouble.refused = ("it looks like mug", "it looks like mug")
     app = stage.app()
@@ -380,6 +385,7 @@ async def test_people_are_enrolled_while_faces_are_looked_for(stage: Stage) -> N
         await until(lambda: isinstance(app.screen, EnrollScreen), "the screen of people")
 
 
+@pytest.mark.slow
 async def test_a_classifier_gives_way_while_a_person_is_enrolled(stage: Stage) -> None:
     app = stage.app()
     async with app.run_test(size=SIZE, notifications=True) as pilot:
@@ -396,6 +402,7 @@ async def test_a_classifier_gives_way_while_a_person_is_enrolled(stage: Stage) -
         await until(lambda: app.latest.look_for == LookFor("halves"), "the classifier is back")
 
 
+@pytest.mark.slow
 async def test_models_are_added_used_shown_and_removed(stage: Stage, tmp_path: Path) -> None:
     app = stage.app()
     async with app.run_test(size=(120, 40), notifications=True) as pilot:

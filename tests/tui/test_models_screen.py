@@ -108,6 +108,7 @@ async def confirm(app: EdgeApp, pilot: Any, key: str) -> None:
     await pilot.press("y")
 
 
+@pytest.mark.slow
 async def test_a_thing_is_learned_named_and_forgotten(stage: Stage) -> None:
     blocks(stage.home.models_dir / "blocks-fp32.onnx")
     stage.home.change_settings(model="blocks")
@@ -150,6 +151,7 @@ async def test_a_thing_is_learned_named_and_forgotten(stage: Stage) -> None:
         assert vault.names() == ()
 
 
+@pytest.mark.slow
 async def test_what_is_no_model_is_refused_in_a_line_and_the_app_goes_on(stage: Stage, tmp_path: Path) -> None:
     (tmp_path / "notes.onnx").write_text("what to buy: milk\n" * 30)
     app = real_app(stage)
@@ -228,6 +230,7 @@ def copy_of_sface(home: Home, model_id: str) -> catalogue.Entry:
     return catalogue.installed(home)[0]
 
 
+@pytest.mark.slow
 async def test_the_user_s_own_embedder_is_used_calibrated_and_removed_while_in_use(stage: Stage) -> None:
     entry = copy_of_sface(stage.home, "mine")
     own = points((1e-2, 0.71), (1e-3, 0.83), templates=(1,), pairs=4321)

@@ -75,6 +75,7 @@ def session(tmp_path: Path) -> Iterator[Session]:
     one.tmux("kill-server")
 
 
+@pytest.mark.slow
 def test_somebody_is_enrolled_and_greeted_in_a_real_terminal(session: Session, home: Home) -> None:
     root = Path(__file__).resolve().parents[2]
     session.open(f"cd {root} && {sys.executable} -m edge_app tui --source sample --stats --home {home.path}")
