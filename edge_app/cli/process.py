@@ -18,6 +18,10 @@ ENDING: Final = ("SIGTERM", "SIGHUP")
 """Signals that end a command as ctrl-C does: what it was writing is put away."""
 
 
+_IMPORT_S: Final = 0.05
+"""How long a signal that comes while modules are loaded is put off, again and again."""
+
+
 class Stopped(KeyboardInterrupt):
     """A signal asked the process to end."""
 
@@ -47,10 +51,24 @@ def signals_as_interrupts() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _stop(number: int, _frame: FrameType | None) -> None:
+def _stop(number: int, frame: FrameType | None) -> None:
+    if _is_importing(frame):
+        # A compiled module that is interrupted while it is loaded prints a traceback and fails: it is given its time.
+        again = threading.Timer(_IMPORT_S, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+        return
     # A second one would interrupt the tidying up after the first.
     signal.signal(number, signal.SIG_IGN)
     raise Stopped(number)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def open_standard_streams() -> None:

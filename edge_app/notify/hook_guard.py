@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -47,11 +46,11 @@ def main() -> None:
     ended, word = "", ""
     while not word:
         found = signal.sigtimedwait(_WAITED_FOR, max(0.0, deadline_s - time.monotonic()))
-        for pid, status in _reaped():
-            if pid == program:
-                code = os.waitstatus_to_exitcode(status)
-                ended = f"exit {code}" if code >= 0 else f"signal {-code}"
-        if not _children(os.getpid()):
+        dead, alone = _reaped()
+        if program in dead:
+            code = os.waitstatus_to_exitcode(dead[program])
+            ended = f"exit {code}" if code >= 0 else f"signal {-code}"
+        if alone:
             word = ended or "exit 0"
         elif found is None:
             word = "left" if ended else "limit"
@@ -61,16 +60,20 @@ def main() -> None:
     os.write(1, word.encode())
 
 
-def _reaped() -> Iterator[tuple[int, int]]:
-    """Process and status of every child that has ended, adopted ones too."""
+def _reaped() -> tuple[dict[int, int], bool]:
+    """Status by process of every child that has ended, adopted ones too; and whether none is left.
+
+    The kernel knows: a look through /proc misses a daemon whose parent is just ending.
+    """
+    dead: dict[int, int] = {}
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            return
+            return dead, True
         if pid == 0:
-            return
-        yield pid, status
+            return dead, False
+        dead[pid] = status
 
 
 def _children(of: int) -> list[int]:
@@ -101,12 +104,12 @@ def _end_all() -> None:
     grace_s = time.monotonic() + _GRACE_S
     while _children(os.getpid()) and time.monotonic() < grace_s:
         time.sleep(0.02)
-        list(_reaped())
+        _reaped()
     killing_s = time.monotonic() + _KILL_S
     while _children(os.getpid()) and time.monotonic() < killing_s:
         _signal(signal.SIGKILL)  # again and again: one of them may be starting others
         time.sleep(0.01)
-        list(_reaped())
+        _reaped()
 
 
 def _signal(number: signal.Signals) -> None:

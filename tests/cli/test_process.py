@@ -129,6 +129,22 @@ def test_a_signal_ends_a_command_after_it_has_tidied_up(name, code, monkeypatch,
 
 
 @posix
+def test_a_signal_in_the_middle_of_an_import_waits_until_it_is_done(tmp_path):
+    (tmp_path / "slow_module.py").write_text(
+        "import time\nprint('began', flush=True)\ntime.sleep(1)\nprint('done', flush=True)"
+    )
+    code = (
+        "import sys, time\nfrom edge_app.cli import process\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "try:\n    with process.signals_as_interrupts():\n        import slow_module\n        time.sleep(60)\n"
+        "except process.Stopped as stop:\n    print('stopped', stop.number, flush=True)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None and child.stdout.readline() == "began\n"
+        child.terminate()
+        assert child.stdout.read() == f"done\nstopped {signal.SIGTERM.value}\n"
+
+
 def test_an_ignored_hang_up_stays_ignored(monkeypatch):
     monkeypatch.setattr(signal, "signal", pytest.fail)
     before = signal.getsignal
