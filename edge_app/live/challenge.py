@@ -234,11 +234,8 @@ class Challenge:
         if sight.time_s - self._since_s < self.options.settle_s or len(self._still) < 3:
             return
         looks = [np.asarray(one.points, np.float64) for one in self._still]
-        first = looks[0] - looks[0].mean(axis=0)
-        self._ahead = _Baseline(
-            np.mean([look - look.mean(axis=0) for look in looks], axis=0) if len(looks) > 1 else first,
-            float(np.mean([one.eye_distance_px for one in self._still])),
-        )
+        ahead = np.mean([look - look.mean(axis=0) for look in looks], axis=0)
+        self._ahead = _Baseline(ahead, float(np.mean([one.eye_distance_px for one in self._still])))
         self._stage, self._since_s = "pause", sight.time_s
         self._pause_s = self.draw.uniform(*self.options.pause_s)
 
