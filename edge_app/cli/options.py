@@ -30,6 +30,10 @@ def json_flag() -> Option:
     return Option("--json", kind=bool, help="print JSON for scripts")
 
 
+LIVENESS: Final = ("challenge", "passive", "off")
+"""How `verify` may ask whether somebody lives."""
+
+
 def recognition() -> list[Option]:
     """The options of everything that looks at faces; each overrides the setting of the same name."""
     section = "Recognition"

@@ -9,8 +9,6 @@ from edge_app.cli import options
 from edge_app.cli.parameters import Arguments, Command, Option
 from edge_app.core.errors import UsageError
 
-_LIVENESS = ("challenge", "passive", "off")
-
 
 def command() -> Command:
     return Command(
@@ -29,7 +27,7 @@ def command() -> Command:
             Option("--output", kind=Path, metavar="DIR", required=True, help="write the helper and the service there"),
             Option("--source", metavar="SOURCE", default="/dev/video0", help="what to look at (/dev/video0)"),
             Option("--timeout", kind=float, default=15.0, metavar="S", help="seconds to look (15)"),
-            Option("--liveness", kind=_LIVENESS, default="challenge", help="see `verify` (challenge)"),
+            Option("--liveness", kind=options.LIVENESS, default="challenge", help="see `verify` (challenge)"),
             Option("--services", kind=Path, metavar="DIR", default=Path("/etc/pam.d"),
                 help="where the machine's services lie (/etc/pam.d)"),
             Option("--helper", kind=Path, metavar="FILE", default=Path("/usr/local/sbin/edge-app-pam"),

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from edge_app.notify.login import Login
 
-_LIVENESS = ("challenge", "passive", "off")
-
 
 def command() -> Command:
     return Command(
@@ -36,7 +34,7 @@ def command() -> Command:
             Option("--source", metavar="SOURCE", help=f"{SOURCE_HELP} (default: see `cameras --use`)"),
             Option("--timeout", kind=float, default=20.0, metavar="S",
                 help="seconds from the start of the program, loading included (20)"),
-            Option("--liveness", kind=_LIVENESS, default="challenge",
+            Option("--liveness", kind=options.LIVENESS, default="challenge",
                 help="movements to make, installed liveness networks alone, or recognition alone (challenge)"),
             Option("--mirrored", kind=bool, help="the camera delivers mirrored pictures"),
             Option("--on-prompt", metavar="CMD",

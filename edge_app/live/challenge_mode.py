@@ -72,8 +72,8 @@ class ChallengeMode(FaceMode):
         if not self._own:
             self._own = [self._embed(frame, face)]
         mesh = self._mesh.find(frame.pixels, face)
-        near = [f for f in seen.findings if f is not own and f.face is not None]
-        others_near = sum(f.face is not None and f.face.size_px >= _ALSO_THERE * face.size_px for f in near)
+        others = (f.face for f in seen.findings if f is not own and f.face is not None)
+        others_near = sum(other.size_px >= _ALSO_THERE * face.size_px for other in others)
         return Sight(
             frame.time_s,
             own.track,

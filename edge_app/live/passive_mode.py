@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from edge_app.core.types import Frame, Seen
@@ -27,12 +27,6 @@ class _Watched:
     """A recognition that is not told yet."""
 
 
-@dataclass(slots=True)
-class _Now:
-    time_s: float = 0.0
-    tracks: dict[int, _Watched] = field(default_factory=dict)
-
-
 class PassiveMode(FaceMode):
     """Everybody in front of the source; faces with a name are shown to liveness networks as well."""
 
@@ -41,41 +35,42 @@ class PassiveMode(FaceMode):
     ) -> None:
         super().__init__(session, options)
         self._networks = networks
-        self._now = _Now()
+        self._time_s = 0.0
+        self._watched: dict[int, _Watched] = {}
 
     def liveness_of(self, name: str) -> PassiveLiveness | None:
         """What is known of the person of that name who is in view; None when nobody is."""
         found = [track.number for track in self.tracks if track.name == name]
-        return next((self._now.tracks[number].liveness for number in found if number in self._now.tracks), None)
+        return next((self._watched[number].liveness for number in found if number in self._watched), None)
 
     def observe(self, frame: Frame) -> Seen:
         """See `Mode.observe`."""
         seen = super().observe(frame)
-        self._now.time_s = frame.time_s
+        self._time_s = frame.time_s
         for finding in seen.findings:
             if finding.track is not None and finding.name is not None and finding.face is not None:
                 fresh = _Watched(PassiveLiveness(self._networks))
-                self._now.tracks.setdefault(finding.track, fresh).liveness.see(frame.pixels, finding.face)
+                self._watched.setdefault(finding.track, fresh).liveness.see(frame.pixels, finding.face)
         return seen
 
     def events(self) -> tuple[LiveEvent, ...]:
         """What happened; recognitions say whether the person is live, and are told when that is known."""
         told: list[LiveEvent] = []
         for event in super().events():
-            watched = None if event.track is None else self._now.tracks.get(event.track)
+            watched = None if event.track is None else self._watched.get(event.track)
             if event.event == "recognized":
                 watched = watched or _Watched(PassiveLiveness(self._networks))
-                self._now.tracks[event.track or 0] = watched
+                self._watched[event.track or 0] = watched
                 watched.held = event
                 continue
             if event.event == "left" and watched is not None:
                 told += _told(watched, event.time_s)
-                self._now.tracks.pop(event.track or 0)
+                self._watched.pop(event.track or 0)
             told.append(event)
-        for watched in self._now.tracks.values():
+        for watched in self._watched.values():
             known = watched.liveness.verdict is not None
-            if watched.held is not None and (known or self._now.time_s - watched.held.time_s >= _WAIT_S):
-                told += _told(watched, self._now.time_s)
+            if watched.held is not None and (known or self._time_s - watched.held.time_s >= _WAIT_S):
+                told += _told(watched, self._time_s)
         return tuple(told)
 
 

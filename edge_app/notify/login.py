@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -19,20 +18,15 @@ from edge_app.inference.face_mesh import FaceMesh
 from edge_app.live.challenge import Challenge, ChallengeOptions, Progress, Step
 from edge_app.live.challenge_mode import ChallengeMode
 from edge_app.live.passive_mode import PassiveMode
-from edge_app.live.update import Update, WorkerOptions
-from edge_app.live.worker import Worker
-from edge_app.media.live_camera import LiveOptions
 from edge_app.media.source_spec import parse_source
 from edge_app.model_store.catalogue import open_shipped
 from edge_app.notify.hooks import Report
-from edge_app.notify.watcher import News, Stop, Troubles, watch
+from edge_app.notify.watcher import Stop, follow, watch
 from edge_app.recognition.faces import PeopleSession
 from edge_app.recognition.liveness import PassiveLiveness, open_liveness
 
 Liveness = Literal["challenge", "passive", "off"]
-LIVENESS: Final[tuple[Liveness, ...]] = ("challenge", "passive", "off")
 
-_POLL_S: Final = 0.1
 _REST_AFTER: Final = 5
 """Failures in a row after which a name rests."""
 _REST_S: Final = 30.0
@@ -154,28 +148,16 @@ def _wait(
     deadline_s: float,
 ) -> tuple[Login, bool]:
     """Run the loop until there is an outcome; the second value tells whether anybody was seen at all."""
-    updates: queue.SimpleQueue[News] = queue.SimpleQueue()
-    troubles = Troubles(report)
     recognized = somebody = False
     told = ""
     # A challenge is answered in time as it passes, so a file plays at its own speed.
     realtime = isinstance(mode, ChallengeMode)
-    options = WorkerOptions(camera=LiveOptions(realtime=realtime), until_end=True)
-
-    def take(update: Update) -> None:
-        updates.put(News.of(update))
-
-    with Stop() as stop, Worker(session, source, take, options, mode=mode) as worker:
-        while stop.number is None and time.monotonic() < deadline_s:
-            over = worker.join(0)
-            try:
-                news = updates.get(timeout=0 if over else _POLL_S)
-            except queue.Empty:
-                news = None
-                if over:
-                    troubles.judge()
+    with (
+        Stop() as stop,
+        closing(follow(session, source, stop, report, realtime=realtime, deadline_s=deadline_s, mode=mode)) as followed,
+    ):
+        for news in followed:
             if news is not None:
-                troubles.note(news)
                 somebody = somebody or any(event.event in ("recognized", "unknown") for event in news.events)
                 recognized = recognized or any(e.event == "recognized" and e.name == name for e in news.events)
             if isinstance(mode, ChallengeMode):
@@ -187,8 +169,6 @@ def _wait(
                     return _of(progress), somebody
             elif recognized and (liveness := mode.liveness_of(name)) is not None and liveness.verdict is not None:
                 return _judged(liveness), somebody
-            if news is None and over:
-                break
     return _at_the_end(mode, name, recognized), somebody
 
 

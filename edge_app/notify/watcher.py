@@ -6,6 +6,7 @@ import queue
 import signal
 import time
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -104,6 +105,27 @@ def watch(
                     raise
                 report(str(error))  # one bad picture of a folder does not stop the others
         return
+    followed = follow(session, source, stop, report, realtime=realtime, deadline_s=deadline_s, mode=mode)
+    with closing(followed):
+        for news in followed:
+            if news is not None:
+                yield from news.events
+
+
+def follow(
+    session: Session,
+    source: str,
+    stop: Stop,
+    report: Report,
+    *,
+    realtime: bool = False,
+    deadline_s: float | None = None,
+    mode: Mode | None = None,
+) -> Generator[News | None, None, None]:
+    """Run the live loop and yield what it tells, None where it is silent for a moment; see `watch`.
+
+    Close it, or exhaust it.
+    """
     updates: queue.SimpleQueue[News] = queue.SimpleQueue()
     options = WorkerOptions(camera=LiveOptions(realtime=realtime), until_end=True)
     troubles = Troubles(report)
@@ -116,8 +138,9 @@ def watch(
                 if over:
                     troubles.judge()
                     return
+                yield None
                 continue
-            yield from news.events
+            yield news
             troubles.note(news)
 
 

@@ -46,7 +46,7 @@ class PassiveLiveness:
     @property
     def verdict(self) -> bool | None:
         """True for live, False for fake, by the median over the frames; None: not checked, which is neither."""
-        return None if len(self._seen) < self.least_looks else median(self._seen) >= 0.5
+        return None if self.share is None else self.share >= 0.5
 
     @property
     def share(self) -> float | None:

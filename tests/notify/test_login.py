@@ -78,7 +78,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, species: str) -> None:
             self.sink(SimpleNamespace(events=self.mode.events(), status=status, trouble=""))
             return False
 
-    monkeypatch.setattr("edge_app.notify.login.Worker", Loop)
+    monkeypatch.setattr("edge_app.notify.watcher.Worker", Loop)
 
 
 def test_a_living_person_is_verified_and_told_what_to_do(session, monkeypatch, tmp_path, capsys):
