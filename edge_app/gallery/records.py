@@ -236,6 +236,17 @@ def upgrade_first(db: sqlite3.Connection, version: int, lost: list[str] | None =
         db.execute(f"DROP TABLE old_{table}")
 
 
+def _upgrade(db: sqlite3.Connection, version: int) -> None:
+    if version == 2:
+        for statement in _SHARING:
+            db.execute(statement)
+    else:
+        upgrade_first(db, version)
+    people = db.execute("SELECT id FROM identity").fetchall()
+    rows = ((os.urandom(UID_BYTES), number) for (number,) in people)
+    db.executemany("INSERT INTO lasting VALUES (?, ?, 1, 0, NULL)", rows)
+
+
 def encode_event(time_s: float, happening: str, templates: int, person: int | None, process: str) -> bytes:
     """A line of the audit trail; `person` is the number of the identity, never its name."""
     return json.dumps([time_s, happening, templates, person, process], ensure_ascii=False).encode()
@@ -250,6 +261,16 @@ def decode_event(record: bytes) -> tuple[float, str, int, int | None, str]:
     return valid_time(time_s), happening, templates, person, _text(process)
 
 
+_SHARING: Final = (
+    # Everybody who ever was here, by a random number that is the same at every door; `identity` is NULL for whoever was
+    # forgotten. `revision` is the generation of the last change, `agreed` the one that other doors know, `base` what
+    # they then had.
+    "CREATE TABLE lasting (uid BLOB PRIMARY KEY, identity INTEGER UNIQUE, revision INTEGER NOT NULL, "
+    "agreed INTEGER NOT NULL, base BLOB)",
+    "CREATE INDEX unagreed ON lasting (uid) WHERE revision > agreed",
+    "CREATE TABLE connection (id INTEGER PRIMARY KEY CHECK (id = 1), record BLOB NOT NULL)",
+)
+UID_BYTES: Final = 16
 _TABLES: Final = (
     "CREATE TABLE gallery (id INTEGER PRIMARY KEY CHECK (id = 1), gallery_id BLOB NOT NULL, protection BLOB, "
     "retention BLOB, chain BLOB NOT NULL)",
@@ -264,6 +285,7 @@ _TABLES: Final = (
     # Apart from the templates, so that reading all vectors does not wade through pictures.
     "CREATE TABLE picture (template INTEGER PRIMARY KEY REFERENCES template ON DELETE CASCADE, bytes BLOB NOT NULL)",
     "CREATE TABLE event (id INTEGER PRIMARY KEY AUTOINCREMENT, record BLOB NOT NULL, link BLOB NOT NULL)",
+    *_SHARING,
 )
 
 _QUALITY: Final = ", ".join(field.name for field in fields(Quality))
@@ -279,8 +301,8 @@ FIRST_TABLES: Final = (
 
 SCHEMA: Final = Schema(
     statements=_TABLES,
-    version=2,
+    version=3,
     application_id=0x45444745,  # "EDGE"
     fill=_fill,
-    upgrade=upgrade_first,
+    upgrade=_upgrade,
 )

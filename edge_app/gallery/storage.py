@@ -21,14 +21,15 @@ from edge_app.core.names import valid_name
 from edge_app.core.suggest import did_you_mean
 from edge_app.core.types import Embedding, Float32s, Identity, Template
 from edge_app.gallery import keys, records
-from edge_app.gallery.records import CHAIN_END, SCHEMA, SPOILED, Facts
+from edge_app.gallery.records import CHAIN_END, SCHEMA, SPOILED, UID_BYTES, Facts
 from edge_app.gallery.sealing import Clear, Sealed, Sealer
 from edge_app.gallery.sqlite_file import Database, damaged
 
-__all__ = ["SCHEMA", "Enrolled", "Event", "Happening", "KeptShot", "Person", "Stored", "Vault"]
+__all__ = ["SCHEMA", "Enrolled", "Event", "Happening", "KeptShot", "Lasting", "Person", "Stored", "Vault"]
 
-Happening = Literal["enroll", "rename", "forget", "export", "login", "retention", "protect", "unprotect"]
+Happening = Literal["enroll", "rename", "forget", "export", "login", "retention", "protect", "unprotect", "merge"]
 _HAPPENINGS: Final = frozenset(get_args(Happening))
+_CHANGES_NOBODY: Final = frozenset({"login", "export", "merge"})
 _LEAVES_NOTHING: Final = frozenset({"rename", "forget", "retention", "protect", "unprotect"})
 
 
@@ -104,6 +105,20 @@ class Event:
     """The name that the identity has now; None: it was forgotten."""
     process: str = ""
     """Which program did it, with its number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """What other doors know a person by, and what they last knew."""
+
+    uid: bytes
+    """16 random bytes, the same at every door and never used again."""
+    name: str | None
+    """None: forgotten here."""
+    base: bytes | None
+    """What `Vault.agree` was given last; None: never, or forgotten."""
+    changed: bool
+    """Whether something happened here since."""
 
 
 class Vault:
@@ -294,8 +309,11 @@ class Vault:
         shots = tuple(KeptShot(template, picture) for template, picture in zip(templates, kept, strict=True))
         self.restore(Person(valid_name(name), Facts(consents=consents), shots, ignored))
 
-    def restore(self, person: Person) -> None:
-        """Enroll everything of a `Person` in one transaction, beside what one of that name has; raises as `add`."""
+    def restore(self, person: Person, *, uid: bytes | None = None) -> None:
+        """Enroll everything of a `Person` in one transaction, beside what one of that name has; raises as `add`.
+
+        `uid` is what other doors know somebody by who is new here; None: nobody knows them yet.
+        """
         with self._file.writing(create=True) as db, self._sound():
             sealer = self._sealer(db)
             token = sealer.token(valid_name(person.name))
@@ -306,6 +324,7 @@ class Vault:
                 plain = records.encode_name(valid_name(person.name), ignored=person.ignored)
                 name = sealer.seal("identity.name", (number,), plain)
                 db.execute("UPDATE identity SET name = ? WHERE id = ?", (name, number))
+                db.execute("INSERT INTO lasting VALUES (?, ?, 0, 0, NULL)", (uid or os.urandom(UID_BYTES), number))
             else:
                 number = row[0]
                 _, ignored = records.decode_name(sealer.open("identity.name", (number,), row[1]))
@@ -424,11 +443,97 @@ class Vault:
             if (failures, at) != (held.failures, held.failed_s):
                 _write_facts(db, sealer, number, replace(held, failures=failures, failed_s=at))
 
-    def note(self, happening: Literal["export", "login"], name: str | None = None, templates: int = 0) -> None:
-        """Add a line to the audit trail: an export, or a recognition that let somebody in."""
+    def note(
+        self,
+        happening: Literal["export", "login", "merge"],
+        name: str | None = None,
+        templates: int = 0,
+        *,
+        words: str = "",
+    ) -> None:
+        """Add a line to the audit trail: an export, a recognition that let somebody in, what became of two changes.
+
+        `words`, which hold no name, follow the program's.
+        """
         with self._file.writing() as db, self._sound():
             person = None if name is None else _find(db, self._sealer(db), name)[0]
-            self._record(db, happening, templates, person)
+            self._record(db, happening, templates, person, words)
+
+    def connection(self) -> bytes | None:
+        """What `edge_app.fleet` keeps here of the server that this gallery is shared through, None for nothing."""
+        with self._file.reading() as db, self._sound():
+            row = db.execute("SELECT record FROM connection").fetchone()
+            return None if row is None else self._sealer(db).open("connection.record", (1,), row[0])
+
+    def set_connection(self, record: bytes | None) -> None:
+        """Keep a record for `edge_app.fleet`; with None, go back to a gallery that nobody else ever knew."""
+        with self._file.writing(create=True) as db, self._sound():
+            db.execute("DELETE FROM connection")
+            if record is None:
+                db.execute("UPDATE lasting SET agreed = 0, base = NULL")
+            else:
+                sealed = self._sealer(db).seal("connection.record", (1,), record)
+                db.execute("INSERT INTO connection VALUES (1, ?)", (sealed,))
+
+    def unagreed(self) -> tuple[bytes, ...]:
+        """The uids of whoever was enrolled, changed or forgotten here since `agree`; the earliest change first."""
+        with self._file.reading() as db, self._sound():
+            found = db.execute("SELECT uid FROM lasting WHERE revision > agreed ORDER BY revision, uid")
+            return tuple(_bytes(uid) for (uid,) in found)
+
+    def uids(self) -> frozenset[bytes]:
+        """The uids of everybody who is here."""
+        with self._file.reading() as db, self._sound():
+            found = db.execute("SELECT uid FROM lasting WHERE identity IS NOT NULL")
+            return frozenset(_bytes(uid) for (uid,) in found)
+
+    def lasting(self, key: bytes | str) -> Lasting | None:
+        """What is known of a uid, or of a name that is here; None where it was never here."""
+        with self._file.reading() as db, self._sound():
+            sealer = self._sealer(db)
+            asked = "SELECT uid, identity, base, revision > agreed FROM lasting WHERE "
+            if isinstance(key, str):
+                asked += "identity = (SELECT id FROM identity WHERE token = ?)"
+                key = sealer.token(valid_name(key))
+            else:
+                asked += "uid = ?"
+            row = db.execute(asked, (key,)).fetchone()
+            if row is None:
+                return None
+            uid, number, base, changed = row
+            name = None
+            if number is not None:
+                (stored,) = db.execute("SELECT name FROM identity WHERE id = ?", (number,)).fetchone()
+                name, _ = records.decode_name(sealer.open("identity.name", (number,), stored))
+                base = None if base is None else sealer.open("lasting.base", (number,), base)
+            return Lasting(_bytes(uid), name, base, bool(changed))
+
+    def agree(self, uid: bytes, base: bytes | None) -> None:
+        """Note that other doors know a person as they are here now; `base` describes that, None for a forgotten one.
+
+        A uid that was never here is remembered as forgotten.
+        """
+        with self._file.writing(create=True) as db:
+            row = db.execute("SELECT identity FROM lasting WHERE uid = ?", (uid,)).fetchone()
+            if (row is not None and row[0] is not None) != (base is not None):
+                raise ValueError("found a base for somebody who is not here, or none for somebody who is")
+            if row is None:
+                db.execute("INSERT INTO lasting VALUES (?, NULL, 0, 0, NULL)", (uid,))
+            else:
+                sealed = None if base is None else self._sealer(db).seal("lasting.base", (row[0],), base)
+                db.execute("UPDATE lasting SET agreed = revision, base = ? WHERE uid = ?", (sealed, uid))
+
+    def disagree(self, uid: bytes) -> None:
+        """Note that other doors may not know a person, or that they were forgotten, any more."""
+        with self._file.writing() as db:
+            db.execute("UPDATE lasting SET agreed = -1 WHERE uid = ?", (uid,))
+
+    def relabel(self, name: str, uid: bytes) -> None:
+        """Let a person be known by the uid that other doors have for the same person."""
+        with self._file.writing() as db, self._sound():
+            person, _ = _find(db, self._sealer(db), name)
+            db.execute("DELETE FROM lasting WHERE uid = ? AND identity IS NULL", (uid,))
+            db.execute("UPDATE lasting SET uid = ?, base = NULL, agreed = -1 WHERE identity = ?", (uid, person))
 
     def events(self) -> tuple[Event, ...]:
         """The audit trail, oldest first. Raises GalleryError when a line was removed, changed or moved."""
@@ -531,6 +636,11 @@ class Vault:
             for number, token in db.execute("SELECT id, token FROM identity").fetchall():
                 if sealer.token(read_person(db, sealer, number, pictures=True).name) != token:
                     raise ValueError("a name that was changed")
+            if db.execute(
+                "SELECT 1 FROM identity LEFT JOIN lasting ON lasting.identity = identity.id WHERE uid IS NULL"
+            ).fetchone():
+                raise ValueError("somebody without a lasting number")
+        self.connection()
         self.events()
         self.retention()
 
@@ -554,20 +664,30 @@ class Vault:
                 db.execute("UPDATE event SET link = ? WHERE id = ?", (link, number))
             db.execute("UPDATE gallery SET chain = ?", (new.link(link, number, CHAIN_END),))
 
-    def _record(self, db: sqlite3.Connection, happening: Happening, templates: int, person: int | None) -> None:
+    def _record(
+        self, db: sqlite3.Connection, happening: Happening, templates: int, person: int | None, words: str = ""
+    ) -> None:
         sealer = self._sealer(db)
         before, link = db.execute("SELECT id, link FROM event ORDER BY id DESC LIMIT 1").fetchone() or (0, b"")
         if not isinstance(link, bytes) or _gallery(db)[3] != sealer.link(link, before, CHAIN_END):
             # Lines are missing, or were added: going on from a link that nobody computes lets `events` find it.
             link = b"broken"
         number = before + 1
-        record = records.encode_event(self._clock(), happening, templates, person, _process())
+        program = f"{_process()}: {words}" if words else _process()
+        record = records.encode_event(self._clock(), happening, templates, person, program)
         link = sealer.link(link, number, record)
         sealed = sealer.seal("event.record", (number,), record)
         db.execute("INSERT INTO event VALUES (?, ?, ?)", (number, sealed, link))
         db.execute("UPDATE gallery SET chain = ?", (sealer.link(link, number, CHAIN_END),))
-        if happening not in ("login", "export"):  # nobody has to read the templates again
+        if happening not in _CHANGES_NOBODY:  # nobody has to read the templates again
             self._file.changed(leaves_nothing=happening in _LEAVES_NOTHING)
+            if person is not None:
+                db.execute("UPDATE lasting SET revision = (SELECT generation FROM state) WHERE identity = ?", (person,))
+                db.execute(
+                    "UPDATE lasting SET identity = NULL, base = NULL WHERE identity = ? AND NOT EXISTS "
+                    "(SELECT 1 FROM identity WHERE id = lasting.identity)",
+                    (person,),
+                )
 
     def _sealer(self, db: sqlite3.Connection) -> Sealer:
         """What opens and seals the records as the file is protected now; another process may have changed that."""
@@ -601,8 +721,16 @@ _SEALED: Final = {
     "picture.bytes": ("template",),
     "event.record": ("id",),
     "gallery.retention": ("id",),
+    "connection.record": ("id",),
+    "lasting.base": ("identity",),
 }
 """Every column that is sealed, and the columns that say where it belongs; the first is the row's number."""
+
+
+def _bytes(stored: object) -> bytes:
+    if not isinstance(stored, bytes):
+        raise ValueError("a number that is no bytes")
+    return stored
 
 
 def read_person(db: sqlite3.Connection, sealer: Sealer, number: int, *, pictures: bool) -> Person:
