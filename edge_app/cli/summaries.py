@@ -21,6 +21,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "bench": "measure each stage and the whole on this machine, beside other libraries where they are installed",
     "evaluate": "measure how well a folder of people is told apart, and what the enrollment gate refuses",
     "completion": "print the lines that let a shell complete commands, options and names",
+    "sift": "keep of a pile of pictures those that pass every step: faces, classes, names, likeness, sharpness",
     "train": "train a classifier or an embedder on a folder of pictures",
     "export": "write ONNX models that were proven to agree with what they were made from",
 }
