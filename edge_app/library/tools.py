@@ -58,7 +58,7 @@ class Tools:
         return self._once("detector", lambda: open_detector(name, self._detector, threads, self.home))
 
     def classifier(self, model_id: str) -> ClassRecognizer:
-        """A classifier by its id."""
+        """Opened with one thread and the build that runs here. Raises UsageError where there is no such model."""
         options = OpenOptions(detector=self._detector)
         opened = self._once(
             f"model {model_id}", lambda: open_session(self.home, self.settings, LookFor(model_id), options)
