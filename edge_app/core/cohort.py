@@ -69,10 +69,13 @@ class Kinds:
 
     def shares(self, vectors: Float32s) -> Float32s:
         """How much of each kind each of (N, D) unit rows is: (N, K), rows that sum to 1."""
-        products = vectors @ self.weights.T + np.array(self.offsets, np.float32)
-        products -= products.max(axis=1, keepdims=True, initial=-np.inf)
-        np.exp(products, out=products)
-        return np.asarray(products / products.sum(axis=1, keepdims=True), np.float32)
+        shares = np.empty((len(vectors), len(self.offsets)), np.float32)
+        for start in range(0, len(vectors), _ROWS):
+            products = vectors[start : start + _ROWS] @ self.weights.T + np.array(self.offsets, np.float32)
+            products -= products.max(axis=1, keepdims=True)
+            np.exp(products, out=products)
+            np.divide(products, products.sum(axis=1, keepdims=True), out=shares[start : start + _ROWS])
+        return shares
 
     def peers(self, shares: Float32s, enrolled: Float32s) -> Float32s:
         """For how many people of one's own kind the `enrolled` (G, K) count, to each of `shares` (N, K); (N,)."""

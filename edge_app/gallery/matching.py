@@ -15,6 +15,7 @@ from edge_app.core.cohort import Cohort, Kinds
 from edge_app.core.errors import GalleryError, UsageError
 from edge_app.core.model_card import OperatingPoint
 from edge_app.core.types import Embedding, Float32s, Match
+from edge_app.gallery.scan import Scan
 
 NO_RUNNER_UP: Final = 2.0
 """Margin when there is nobody to confuse with: the largest distance two cosines can have."""
@@ -22,6 +23,8 @@ USUAL_ROOM: Final = 0.708
 """Room between strangers and oneself in SFace's space, 1 - its threshold at a false-match rate of 1 %. Margins and
 hysteresis were tuned there. dlib's space is ten times narrower: strangers' median cosine is 0.92, and with SFace's
 margin of 0.05 only 38 of 135 known LFW people were named."""
+_FEW: Final = 512
+"""People who are all compared exactly; among more, the nearest are looked for first."""
 _LEAST_PEERS: Final = 0.05
 """A stranger of a kind unlike everybody enrolled is asked no less than this asks."""
 
@@ -121,6 +124,7 @@ class Gallery:
             raise ValueError("gallery: found an identity without a template")
         self._means = _mean_directions(vectors, owner, self.template_counts)
         self._excess: tuple[Cohort, Float32s] | None = None
+        self._scan: Scan | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -138,14 +142,7 @@ class Gallery:
                     f"the gallery holds templates of {self.model_id}, the face was embedded with {embedding.model_id}",
                     remedy="enroll again with the model in use",
                 )
-        if not embeddings or not self.names:
-            return [Match(None, -1.0, NO_RUNNER_UP) for _ in embeddings]
-        probes = np.stack([e.vector for e in embeddings])
-        similarities = probes @ self._means.T
-        if rule.cohort is not None:
-            similarities -= self._excess_by(rule.cohort)
-            similarities -= rule.taken_off(probes)[:, None]
-        return [self._decide(row, rule) for row in similarities]
+        return [self._decide(self._leaders(e.vector, rule), rule) for e in embeddings]
 
     def nearest(
         self, embedding: Embedding, *, other_than: str | None = None, rule: MatchRule | None = None
@@ -154,27 +151,23 @@ class Gallery:
 
         Give the `rule` where the similarity is held against its threshold; without one it is the plain cosine.
         """
-        if not self.names:
-            return None
-        row = self._similarities(embedding, rule)
-        if other_than in self.names:
-            row[self.names.index(other_than)] = -4.0
-        best = int(row.argmax())
-        return (self.names[best], float(row[best])) if row[best] >= -3.5 else None
+        for where, similarity in self._leaders(embedding.vector, rule):
+            name = self.names[where]
+            if name != other_than:
+                return name, similarity
+        return None
 
     def similarity_to(self, name: str, embedding: Embedding, rule: MatchRule | None = None) -> float:
         """Similarity to one identity's mean, as the `rule` has it; without one the plain cosine.
 
         Raises GalleryError when nobody has that name.
         """
-        if name not in self.names:
-            raise GalleryError(f"nobody called {name!r} is enrolled", remedy="see `edge-app gallery list`")
-        where = self.names.index(name)
-        cosine = float(self._means[where] @ embedding.vector)
-        if rule is None or rule.cohort is None:
-            return cosine
-        own = rule.taken_off(embedding.vector[None])[0]
-        return float(cosine - self._excess_by(rule.cohort)[where] - own)
+        try:
+            where = self.names.index(name)
+        except ValueError:
+            raise GalleryError(f"nobody called {name!r} is enrolled", remedy="see `edge-app gallery list`") from None
+        own = 0.0 if rule is None else float(rule.taken_off(embedding.vector[None])[0])
+        return float(self._similarities(np.array([where]), embedding.vector, rule, own)[0])
 
     def neighbours(self) -> list[tuple[str, float] | None]:
         """For every identity its nearest other one and their cosine; None for the only one."""
@@ -202,19 +195,52 @@ class Gallery:
             )
         single = int((self.template_counts == 1).sum())
         if cohort is not None:
-            self._excess_by(cohort)  # refuses a cohort of another embedder
+            self._excess_of(np.zeros(0, np.intp), cohort)  # refuses a cohort of another embedder
         shares = cohort.kinds.shares(self._means) if cohort and cohort.kinds and self.names else None
         return rule_for(points, single, len(self.names) - single, fpir, margin, cohort, shares)
 
-    def _similarities(self, embedding: Embedding, rule: MatchRule | None) -> Float32s:
-        row: Float32s = self._means @ embedding.vector
-        if rule is not None and rule.cohort is not None:
-            row -= self._excess_by(rule.cohort)
-            row -= rule.taken_off(embedding.vector[None])
-        return row
+    def _leaders(self, probe: Float32s, rule: MatchRule | None) -> list[tuple[int, float]]:
+        """The two most similar identities and their similarities, fewer where there are fewer; the first is first."""
+        count = len(self.names)
+        if count == 0:
+            return []
+        own = 0.0 if rule is None or rule.cohort is None else float(rule.taken_off(probe[None])[0])
+        if count <= _FEW:
+            return self._first_two(np.arange(count), probe, rule, own)
+        if self._scan is None:
+            self._scan = Scan(self._means)
+        rough, error = self._scan.cosines(probe)
+        down_to = float(rough.max()) - 2 * error
+        while True:
+            best = self._first_two(np.flatnonzero(rough >= down_to), probe, rule, own)
+            # Excess only lowers a similarity: whoever is rougher than this is below the second, exactly and evened.
+            enough = best[1][1] + own - error if len(best) == 2 else down_to - 0.1
+            if down_to <= enough:
+                return best
+            down_to = enough
 
-    def _excess_by(self, cohort: Cohort) -> Float32s:
-        """Every identity's own excess, kept for the cohort last used: 100,000 take half a second."""
+    def _first_two(
+        self, where: NDArray[np.intp], probe: Float32s, rule: MatchRule | None, own: float
+    ) -> list[tuple[int, float]]:
+        exact = self._similarities(where, probe, rule, own)
+        found = []
+        for _ in range(min(2, len(where))):
+            best = int(exact.argmax())
+            found.append((int(where[best]), float(exact[best])))
+            exact[best] = -9.0
+        return found
+
+    def _similarities(self, where: NDArray[np.intp], probe: Float32s, rule: MatchRule | None, own: float) -> Float32s:
+        """The exact similarities of those at `where` (K,), less the probe's `own` part of what is taken off."""
+        # Not through BLAS, whose threads wait for one another on a busy machine.
+        similarities: Float32s = np.einsum("nd,d->n", self._means[where], probe)
+        if rule is not None and rule.cohort is not None:
+            similarities -= self._excess_of(where, rule.cohort)
+            similarities -= np.float32(own)
+        return similarities
+
+    def _excess_of(self, where: NDArray[np.intp], cohort: Cohort) -> Float32s:
+        """What is taken off whoever is compared, kept for the cohort last used: of 100,000 it takes half a second."""
         if self._excess is None or self._excess[0] is not cohort:
             if self.names and self._means.shape[1] != cohort.size:
                 raise GalleryError(
@@ -222,18 +248,18 @@ class Gallery:
                     f"{self._means.shape[1]}",
                     remedy="use the model that the gallery was enrolled with, or enroll again",
                 )
-            self._excess = cohort, cohort.excess(self._means) if self.names else np.zeros(0, np.float32)
-        return self._excess[1]
+            self._excess = cohort, np.full(len(self.names), np.nan, np.float32)
+        known = self._excess[1]
+        missing = where[np.isnan(known[where])]
+        if len(missing):
+            known[missing] = cohort.excess(self._means[missing])
+        return known[where]
 
-    def _decide(self, row: Float32s, rule: MatchRule) -> Match:
-        best = int(row.argmax())
-        similarity = float(row[best])
-        if len(row) > 1:
-            # A partition of 100,000 floats costs more than two passes of max.
-            row[best] = -4.0
-            margin = similarity - float(row.max())
-        else:
-            margin = NO_RUNNER_UP
+    def _decide(self, leaders: Sequence[tuple[int, float]], rule: MatchRule) -> Match:
+        if not leaders:
+            return Match(None, -1.0, NO_RUNNER_UP)
+        (best, similarity), *rest = leaders
+        margin = similarity - rest[0][1] if rest else NO_RUNNER_UP
         near = similarity >= rule.threshold and margin >= rule.margin
         name = self.names[best] if near else None
         if name in self.ignored:
@@ -310,14 +336,15 @@ def rule_for(
     kinds = cohort.kinds if cohort is not None and enrolled is not None and len(enrolled) else None
     peers = float(max(1, people))
     if kinds is not None and enrolled is not None:
-        peers = max(_LEAST_PEERS, float(kinds.peers(enrolled, enrolled).mean()))
+        totals = enrolled.sum(axis=0, dtype=np.float64).astype(np.float32)
+        peers = max(_LEAST_PEERS, float(totals @ kinds.rates @ totals) / len(enrolled))
     allowed = math.log1p(-fpir)
     high = _where(lambda threshold: peers * spared(threshold) >= allowed)
     company = None
     if kinds is not None and enrolled is not None:
         grid = np.linspace(-0.2, 1.0, 121)
         log_peers = [math.log(allowed / min(-1e-300, spared(float(threshold)))) for threshold in grid]
-        towards = kinds.rates @ enrolled.sum(axis=0)
+        towards = kinds.rates @ totals
         company = Company(kinds, towards, np.array(log_peers, np.float32), grid.astype(np.float32), high)
     same_person = cohort.same_person if cohort else _where(lambda threshold: one.fmr(threshold) <= 0.01)
     decade = _where(lambda threshold: peers * spared(threshold) >= math.log1p(-fpir / 10)) - high

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from edge_app.core.errors import ModelError
 from edge_app.core.model_card import ModelCard
@@ -135,6 +136,27 @@ def raw_session(path: Path, threads: int | None = None) -> Callable[[Float32s], 
     session = _session(path, threads)
     name = session.get_inputs()[0].name
     return lambda batch: tuple(np.asarray(output) for output in session.run(None, {name: batch}))
+
+
+def byte_products() -> Callable[[NDArray[np.uint8], NDArray[np.int8]], NDArray[np.int32]]:
+    """A function of (N, D) and (D, M) that gives their exact product (N, M), on one thread.
+
+    The second must stay within -64 and 64: processors without VNNI add two products in 16 bits. NumPy multiplies
+    integers without SIMD; of 500,000 rows of 128 this took 13 ms, NumPy's float32 product 23, FAISS's 8 bits 11 to 14.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = ort.InferenceSession(_BYTE_PRODUCTS, options, providers=["CPUExecutionProvider"])
+    return lambda rows, columns: np.asarray(session.run(None, {"a": rows, "b": columns})[0])
+
+
+_BYTE_PRODUCTS: Final = (
+    b'\x08\x07:b\n\x18\n\x01a\n\x01b\x12\x01c"\rMatMulInteger\x12\x01sZ\x15\n\x01a\x12\x10\n\x0e\x08\x02\x12\n\n\x03\x12'
+    b"\x01n\n\x03\x12\x01dZ\x15\n\x01b\x12\x10\n\x0e\x08\x03\x12\n\n\x03\x12\x01d\n\x03\x12\x01mb\x15\n\x01c\x12\x10\n\x0e"
+    b"\x08\x06\x12\n\n\x03\x12\x01n\n\x03\x12\x01mB\x04\n\x00\x10\r"
+)
+"""ONNX of opset 13: c (n, m) int32 = MatMulInteger(a (n, d) uint8, b (d, m) int8)."""
 
 
 def providers() -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from edge_app.core.errors import GalleryError, UsageError
 from edge_app.core.model_card import OperatingPoint
 from edge_app.core.types import Embedding, Identity, Match, Quality, Template
 from edge_app.gallery.matching import Gallery, MatchRule, looks_like_nobody_can_tell, rule_for
+from edge_app.gallery.scan import Scan
 from tests.fakes import points
 
 POINTS = points((1e-2, 0.30), (1e-3, 0.36), (1e-4, 0.42), (1e-5, 0.47), shift=0.01, pairs=1_000_000)
@@ -271,3 +272,39 @@ def test_the_sentence_says_where_the_promise_ends():
     within, beyond = (rule_for(EVENED, people, 0, 0.01, 0.0, cohort()).words for people in (50, 500))
     assert "enough for about 100 people of one kind" in within and "twins and toddlers nothing" in within
     assert "cannot be promised" in beyond and "1,000,000 pairs" in beyond and "about 100 people" in beyond
+
+
+def all_compared(people, probe, made):
+    """The two most similar and their similarities, every one computed; a second way to what `Gallery` does."""
+    similarities = people @ probe
+    if made.cohort is not None:
+        similarities = similarities - made.cohort.excess(people) - made.taken_off(probe[None])
+    first, second = np.argsort(similarities)[::-1][:2]
+    return first, similarities[first], similarities[first] - similarities[second]
+
+
+@pytest.mark.parametrize("towards", [0.0, 1.0, 3.0], ids=["anybody", "some evened", "most evened"])
+def test_among_many_the_first_two_are_those_of_comparing_all(towards):
+    means = crowd(6_000, towards, 1.0)
+    many = Gallery("m", [f"p{i}" for i in range(6_000)], means, np.arange(6_000))
+    probes = unit(means[::500] + np.random.default_rng(5).normal(size=(12, 16)) * 0.1).astype(np.float32)
+    for made in (rule(-1.0), many.rule(EVENED, 0.01, 0.0, cohort())):
+        lenient = replace(made, threshold=-5.0, margin=0.0)
+        found = many.match([Embedding(probe, "m") for probe in probes], lenient)
+        wanted = [all_compared(means, Embedding(probe, "m").vector, lenient) for probe in probes]
+        assert [match.name for match in found] == [f"p{first}" for first, _, _ in wanted]
+        np.testing.assert_allclose([match.similarity for match in found], [one[1] for one in wanted], atol=1e-5)
+        np.testing.assert_allclose([match.margin for match in found], [one[2] for one in wanted], atol=1e-5)
+    own = Embedding(means[77], "m")
+    assert many.nearest(own)[0] == "p77"
+    assert many.nearest(own, other_than="p77")[1] == pytest.approx(float(np.sort(means @ own.vector)[-2]), abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [2, 16, 129, 512])
+def test_no_cosine_is_further_off_than_the_scan_says(size):
+    rng = np.random.default_rng(size)
+    rows = unit(rng.normal(size=(5_000, size)) * rng.uniform(0.1, 3, size)).astype(np.float32)
+    rows[17] = np.eye(size)[0]  # all in one number
+    for probe in (rows[17], rows[40], -rows[41], unit(rng.normal(size=(1, size)))[0].astype(np.float32)):
+        found, error = Scan(rows).cosines(probe)
+        assert 0 < np.abs(found - rows.astype(np.float64) @ probe).max() <= error < 0.03
