@@ -119,6 +119,10 @@ class Lasting:
     """What `Vault.agree` was given last; None: never, or forgotten."""
     changed: bool
     """Whether something happened here since."""
+    revision: int
+    """Changes with the person."""
+    lost: bool
+    """Whether others may not know any more what was agreed; see `Vault.disagree`."""
 
 
 class Vault:
@@ -491,7 +495,7 @@ class Vault:
         """What is known of a uid, or of a name that is here; None where it was never here."""
         with self._file.reading() as db, self._sound():
             sealer = self._sealer(db)
-            asked = "SELECT uid, identity, base, revision > agreed FROM lasting WHERE "
+            asked = "SELECT uid, identity, base, revision, agreed FROM lasting WHERE "
             if isinstance(key, str):
                 asked += "identity = (SELECT id FROM identity WHERE token = ?)"
                 key = sealer.token(valid_name(key))
@@ -500,13 +504,13 @@ class Vault:
             row = db.execute(asked, (key,)).fetchone()
             if row is None:
                 return None
-            uid, number, base, changed = row
+            uid, number, base, revision, agreed = row
             name = None
             if number is not None:
                 (stored,) = db.execute("SELECT name FROM identity WHERE id = ?", (number,)).fetchone()
                 name, _ = records.decode_name(sealer.open("identity.name", (number,), stored))
                 base = None if base is None else sealer.open("lasting.base", (number,), base)
-            return Lasting(_bytes(uid), name, base, bool(changed))
+            return Lasting(_bytes(uid), name, base, revision > agreed, revision, agreed < 0)
 
     def agree(self, uid: bytes, base: bytes | None) -> None:
         """Note that other doors know a person as they are here now; `base` describes that, None for a forgotten one.
@@ -523,10 +527,10 @@ class Vault:
                 sealed = None if base is None else self._sealer(db).seal("lasting.base", (row[0],), base)
                 db.execute("UPDATE lasting SET agreed = revision, base = ? WHERE uid = ?", (sealed, uid))
 
-    def disagree(self, uid: bytes) -> None:
-        """Note that other doors may not know a person, or that they were forgotten, any more."""
+    def disagree(self, uid: bytes | None) -> None:
+        """Note that other doors may not know a person, or that they were forgotten, any more; None: all of them."""
         with self._file.writing() as db:
-            db.execute("UPDATE lasting SET agreed = -1 WHERE uid = ?", (uid,))
+            db.execute("UPDATE lasting SET agreed = -1 WHERE uid = ? OR ? IS NULL", (uid, uid))
 
     def relabel(self, name: str, uid: bytes) -> None:
         """Let a person be known by the uid that other doors have for the same person."""
