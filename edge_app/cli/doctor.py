@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+import ssl
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -157,4 +159,42 @@ def _models(args: Arguments) -> Iterator[Finding]:
             yield Finding("model", "ill", error.found, error.remedy)
 
 
-_CHECKS: Final[tuple[Check, ...]] = (_python, _processor, _runtime, _cameras, _data_folder, _gallery, _models)
+def _fleet(args: Arguments) -> Iterator[Finding]:
+    from edge_app.fleet.connection import load
+    from edge_app.fleet.server import Away, Server
+    from edge_app.fleet.sync import Fleet
+    from edge_app.gallery.storage import Vault
+    from edge_app.system.data_folder import Home
+
+    with Vault(Home.locate(args.home).gallery_path) as vault:
+        here = load(vault)
+        if here is None:
+            return
+        asked_s = time.time()
+        try:
+            with Server(here.address) as server:
+                version, vector = server.version()
+                ends = server.certificate_ends()
+                yield Finding("server", "well", f"PostgreSQL {version} at {here.address.shown}")
+                found = "not installed, and not needed" if vector is None else vector
+                yield Finding("pgvector", "well", found)
+                if ends is None:
+                    yield Finding("certificate", "well", "none, for the server is on this machine")
+                else:
+                    left_days = (ssl.cert_time_to_seconds(ends) - time.time()) / 86_400
+                    remedy = "" if left_days > 14 else "let the administrator renew it"
+                    yield Finding("certificate", "note" if remedy else "well", f"valid until {ends}", remedy)
+                head = Fleet(vault, server).head()
+        except Away as error:
+            yield Finding("server", "note", str(error), "doors go on alone with what they know")
+            return
+    off_s = head.clock_s - (asked_s + time.time()) / 2
+    clocks = f"{abs(off_s):.0f} s {'ahead' if off_s > 0 else 'behind'}"
+    remedy = "" if abs(off_s) < 60 else "set the clocks; which change stands does not depend on them"
+    yield Finding("server's clock", "note" if remedy else "well", clocks, remedy)
+    behind = head.revision - here.cursor
+    yield Finding("shared gallery", "note" if behind else "well", f"{behind} changes behind",
+        "edge-app gallery pull" if behind else "")  # fmt: skip
+
+
+_CHECKS: Final[tuple[Check, ...]] = (_python, _processor, _runtime, _cameras, _data_folder, _gallery, _fleet, _models)

@@ -102,6 +102,7 @@ def run(args: Arguments) -> int:
             whole = whole and complete
             if not args.json:
                 _tell(report)
+    options.exchange(session.home)
     if args.json:
         options.print_json({"enrolled": reports})
     if line := unused_line(unused):

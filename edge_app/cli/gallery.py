@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_app.cli import gallery_file, options
+from edge_app.cli import gallery_file, gallery_fleet, options
 from edge_app.cli.parameters import Argument, Arguments, Command, Group, Option
 from edge_app.core.errors import UsageError
 
@@ -76,6 +76,7 @@ def command() -> Group:
                     *options.recognition(),
                 ]),
             *gallery_file.commands(),
+            *gallery_fleet.commands(),
         ],
     )  # fmt: skip
 
@@ -198,6 +199,7 @@ def run_reenroll(args: Arguments) -> int:
         for one in following:
             done.append(one)
             bar.advance(task)
+    options.exchange(session.home)
     left = [one for one in done if not one.templates]
     if args.json:
         people = [{"name": one.name, "templates": one.templates, "reasons": list(one.reasons)} for one in done]
@@ -345,6 +347,7 @@ def run_ignore(args: Arguments) -> int:
         looks.append((str(image), look))
     with session.vault:
         verdicts = session.enroll(args.name, looks, EnrollOptions(allow_lookalike=True, ignored=True))
+    options.exchange(session.home)
     taken = sum(one.accepted for one in verdicts)
     if args.json:
         shots = [{"source": v.source, "reason": v.refusal.reason if v.refusal else None} for v in verdicts]
@@ -379,6 +382,7 @@ def run_import(args: Arguments) -> int:
     encodings = read_encodings(args.file, open_entry(entry, 1).card)
     with vault:
         added = import_encodings(vault, entry.id, encodings, f"imported from {args.file.name}")
+    options.exchange(home)
     total = sum(added.values())
     if args.json:
         people = [{"name": name, "templates": count} for name, count in added.items()]
@@ -398,6 +402,7 @@ def _import_gallery(args: Arguments) -> int:
     with vault:
         vault.unlock()
         found = import_gallery(vault, args.file, passphrase(what="of the exported file"))
+    options.exchange(home)
     if args.json:
         people = [{"name": name, "templates": count} for name, count in found.people.items()]
         options.print_json({"people": people, "held": list(found.held), "models": list(found.models)})
@@ -416,16 +421,17 @@ def _s(count: int) -> str:
 
 
 def run_rename(args: Arguments) -> int:
-    _, vault = _open(args)
+    home, vault = _open(args)
     with vault:
         vault.rename(args.old, args.new)
+    options.exchange(home)
     options.say(f"{args.old} is now {args.new}")
     return 0
 
 
 def run_forget(args: Arguments) -> int:
     """Forget one person; 1 when the user would rather not."""
-    _, vault = _open(args)
+    home, vault = _open(args)
     with vault:
         if not args.yes:
             held = vault.person(args.name)
@@ -434,6 +440,7 @@ def run_forget(args: Arguments) -> int:
                 options.note("nothing was deleted")
                 return 1
         count = vault.forget(args.name)
+    options.exchange(home)
     options.say(f"{args.name} is forgotten: {count} template{'s' if count != 1 else ''} deleted for good")
     return 0
 

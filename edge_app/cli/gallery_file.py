@@ -197,7 +197,7 @@ def run_retention(args: Arguments) -> int:
 
     given = {"unknown_s": args.unknown, "last_seen_s": args.last_seen, "pictures_s": args.pictures}
     changed = {name: None if text == "off" else parse_age(text) for name, text in given.items() if text is not None}
-    _, vault = _open(args)
+    home, vault = _open(args)
     with vault:
         wanted = replace(kept_retention(vault), **changed)
         doomed = overdue(vault, wanted, time.time())
@@ -211,6 +211,7 @@ def run_retention(args: Arguments) -> int:
         if changed:
             keep_retention(vault, wanted)
         gone = apply_retention(vault, time.time())
+    options.exchange(home)
     if args.json:
         went = {"people": list(gone.people), "strangers": list(gone.strangers), "pictures": gone.pictures}
         kept = {"unknown_s": wanted.unknown_s, "last_seen_s": wanted.last_seen_s, "pictures_s": wanted.pictures_s}

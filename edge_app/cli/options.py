@@ -83,6 +83,20 @@ def people(args: Arguments, *, model: str | None = None, tell_missing: bool = Tr
     return session
 
 
+def exchange(home: Home, *, connect_s: float = 3.0) -> None:
+    """Take in and send what changed, where the gallery is shared with other machines; says what a user should know."""
+    if not home.gallery_path.exists():
+        return
+    from edge_app.gallery.storage import Vault
+
+    with Vault(home.gallery_path) as vault:
+        if vault.connection() is not None:
+            from edge_app.fleet.follower import catch_up, lines
+
+            for line in lines(catch_up(vault, connect_s=connect_s)):
+                warn(line)
+
+
 def detector_options(args: Arguments) -> DetectorOptions | None:
     """What --min-face asks of the detector, None for nothing. Raises UsageError when it makes no sense."""
     smallest = getattr(args, "min_face", None)

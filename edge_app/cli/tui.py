@@ -71,15 +71,20 @@ def run(args: Arguments) -> int:
     if args.seconds is not None and args.seconds <= 0:
         raise UsageError(f"--seconds is {args.seconds}", expected="a positive number")
     # 0.4 s of imports, so that no other command pays for them.
+    from edge_app.fleet.follower import Follower
+    from edge_app.system.data_folder import Home
     from edge_app.tui.app import compose_app
 
     _write_in_this_encoding()
+    home = Home.locate(args.home)
+    options.exchange(home)
     app = compose_app(desk_of(args))
     app.call_later(_end_on_signals, app)
     if args.seconds is not None:
         app.call_later(app.set_timer, args.seconds, app.action_quit)
     started_s, cpu_s = time.monotonic(), time.process_time()
-    app.run()
+    with Follower(home.gallery_path, lambda _: None):  # the screen belongs to the app
+        app.run()
     if args.stats:
         _print_stats(app, time.monotonic() - started_s, time.process_time() - cpu_s)
     return app.return_code or 0

@@ -53,9 +53,11 @@ def run(args: Arguments) -> int:
     from edge_app.live.challenge import ChallengeOptions
     from edge_app.live.challenge_record import Recorder
     from edge_app.notify.login import LoginOptions, login
+    from edge_app.system.data_folder import Home
     from edge_app.system.timing import process_began_s
 
     began_s = process_began_s()
+    options.exchange(Home.locate(args.home), connect_s=2.0)
     session = options.people(args)
     if args.reset_failures:
         if session.vault is not None:

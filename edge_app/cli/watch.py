@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -78,10 +78,15 @@ def cameras_command() -> Command:
 
 def run_watch(args: Arguments) -> int:
     """Print events until the source is over or a signal comes."""
+    from edge_app.fleet.follower import Follower
     from edge_app.notify.outlets import Outlets
     from edge_app.notify.watcher import Stop, watch
+    from edge_app.system.data_folder import Home
 
-    with Stop() as stop, Outlets(_outlets(args), options.warn) as outlets:
+    with Stop() as stop, Outlets(_outlets(args), options.warn) as outlets, ExitStack() as stack:
+        home = Home.locate(args.home)
+        options.exchange(home)  # whoever was forgotten elsewhere while this door was off is not to be let in
+        stack.enter_context(Follower(home.gallery_path, options.warn))
         session = output.open_chosen(args)
         output.tell_of(session)
         source = source_of(args.source, session.settings)

@@ -105,7 +105,7 @@ class Server:
     """
 
     def __init__(self, address: Address, *, connect_s: float = CONNECT_S, answer_s: float = ANSWER_S) -> None:
-        self._address, self._answer_s = address, answer_s
+        self.address, self._answer_s = address, answer_s
         try:
             from pg8000 import exceptions
             from pg8000.native import Connection as driver
@@ -280,13 +280,13 @@ class Server:
                 raise self._away(f"it does not answer within {seconds:g} s") from error
             if isinstance(error, ssl.SSLCertVerificationError):
                 raise EdgeError(
-                    f"the certificate of {self._address.host} is not valid: {error.verify_message}",
+                    f"the certificate of {self.address.host} is not valid: {error.verify_message}",
                     expected="one that the system trusts, or that ?sslrootcert=FILE signed",
                     remedy="nothing was sent; ask the administrator for the certificate",
                 ) from error
             if "refuses SSL" in str(error):
                 raise EdgeError(
-                    f"{self._address.shown} speaks no TLS",
+                    f"{self.address.shown} speaks no TLS",
                     expected="TLS: only a server on this machine may do without",
                     remedy="set ssl = on in its postgresql.conf",
                 ) from error
@@ -302,16 +302,18 @@ class Server:
                 self._handle.shutdown(socket.SHUT_RDWR)
 
     def _away(self, reason: str) -> Away:
-        return Away(f"the server {self._address.shown} is not to be had: {reason}")
+        return Away(f"the server {self.address.shown} is not to be had: {reason}")
 
     def _refused(self, error: Exception) -> EdgeError:
         """One line for an error that the server told, by its SQLSTATE."""
         told = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
         state, message = str(told.get("C", "")), str(told.get("M", error))
-        where = self._address.shown
+        where = self.address.shown
         match state[:2], state:
             case ("28", _):
-                return EdgeError(f"{where} lets nobody in: {message}", remedy="check the login and its password")
+                return EdgeError(
+                    f"{where} does not let this login in: {message}", remedy="check the login and its password"
+                )
             case (_, "3D000"):
                 return EdgeError(f"{where}: {message}", remedy="check the address")
             case (_, "3F000" | "42P01" | "42883" | "42703"):
