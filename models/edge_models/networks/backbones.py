@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from edge_app.core.model_card import InputSpec
 from edge_app.model_store.download import REGISTRY
 from edge_app.system.files import sha256_of_file
 from edge_models.networks.backbone import Backbone, InceptionBackbone, Source, TimmBackbone
+from edge_models.networks.joined import JOIN, JoinedBackbone
 from edge_models.networks.weights import (
     create_timm,
     first_line,
@@ -75,6 +76,9 @@ _INCEPTION: Final = "inception-resnet-v1"
 NAMES: Final = (*LITES, *(f"{_INCEPTION}:{data}" for data in FACENET_FILES))
 """Backbones that are not timm's, by name."""
 
+_STRIDE: Final = 32
+_LARGEST_SIDE: Final = 1024
+
 _FACENET_URL: Final = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/"
 
 
@@ -82,10 +86,21 @@ def create_backbone(name: str = DEFAULT, *, weights: Path | None = None, pretrai
     """Build a backbone by name.
 
     Names: those of LITES; "inception-resnet-v1:vggface2" or ":casia-webface"; any model name of timm, with or
-    without "timm:" in front. `weights` is a state dictionary to use instead (.safetensors, or .pth read
-    weights-only). `pretrained` False leaves the weights random: for a checkpoint that is loaded next.
+    without "timm:" in front; one of these with "@SIDE" for pictures of another size (a multiple of 32), and several
+    with "+" between them for their features together. `weights` is a state dictionary to use instead (.safetensors,
+    or .pth read weights-only). `pretrained` False leaves the weights random: for a checkpoint that is loaded next.
     Raises UsageError for an unknown name, ModelError when weights cannot be had or do not fit.
     """
+    if JOIN in name:
+        if weights is not None:
+            raise UsageError(f"one weight file for {name}", expected="one network", remedy="leave --weights out")
+        return JoinedBackbone(name, [create_backbone(part, pretrained=pretrained) for part in name.split(JOIN)])
+    plain_name, side = _sized(name)
+    if side:
+        backbone = create_backbone(plain_name, weights=weights, pretrained=pretrained)
+        backbone.name = name
+        backbone.input = replace(backbone.input, width_px=side, height_px=side)
+        return backbone
     if name in LITES:
         return _efficientnet_lite(name, weights, pretrained)
     if name.startswith(_INCEPTION):
@@ -98,10 +113,26 @@ def check_name(name: str, others: Sequence[str] = NAMES) -> None:
 
     `others` are the names that are meant perhaps, beside timm's.
     """
+    if JOIN in name or _sized(name)[1]:
+        for part in name.split(JOIN):
+            check_name(_sized(part)[0], others)
+        return
     if name.startswith(_INCEPTION):
         _inception_data(name)
     elif name not in others:
         refuse_unknown(name.removeprefix("timm:"), others)
+
+
+def _sized(name: str) -> tuple[str, int]:
+    """The name without "@SIDE", and the side in pixels; 0 where none is told. Raises UsageError for a senseless one."""
+    plain, at, told = name.partition("@")
+    if not at:
+        return name, 0
+    if not told.isdecimal() or int(told) % _STRIDE or not _STRIDE <= int(told) <= _LARGEST_SIDE:
+        raise UsageError(
+            f"found {told!r} as the size of {plain}", expected=f"a multiple of {_STRIDE} to {_LARGEST_SIDE}"
+        )
+    return plain, int(told)
 
 
 def _efficientnet_lite(name: str, weights: Path | None, pretrained: bool) -> Backbone:
