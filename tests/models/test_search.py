@@ -119,12 +119,12 @@ def test_a_search_prefers_the_features_that_tell_apart_keeps_its_trials_and_is_n
     torch.manual_seed(0)
     monkeypatch.setattr(searching, "create_backbone", lambda name, **_: name)
     monkeypatch.setattr(searching, "_plain", features)
-    auto = replace(options, backbone="auto", weights=None)
+    auto = replace(options, backbone="auto", weights=None, epochs=0)
     (tmp_path / "kept").mkdir()
     places = {"keep": tmp_path / "kept", "cache": tmp_path / "cache"}
     found = searching.search(auto, folder, split, Silence(), **places)
-    assert found.backbone == "efficientnet-lite1" and len(found.trials) == 12 and len(seen) == 3
-    assert "efficientnet-lite1 with --ridge" in found.sentence() and found.skipped == ()
+    assert found.backbone == "efficientnet-lite1" and len(found.trials) == 18 and len(seen) == 3
+    assert "efficientnet-lite1 with a " in found.sentence() and found.skipped == ()
     assert searching.search(auto, folder, split, Silence(), **places) == found and len(seen) == 3
     assert searching.chosen(auto, found).backbone == "efficientnet-lite1"
     assert searching.chosen(auto, None).backbone == "efficientnet-lite0"
@@ -145,9 +145,9 @@ def test_a_budget_that_is_spent_leaves_backbones_out_and_says_so(
     folder = scan(options.directory)
     monkeypatch.setattr(searching, "create_backbone", lambda name, **_: name)
     monkeypatch.setattr(searching, "_plain", lambda *_: torch.randn(32, 4))
-    tiny = replace(options, backbone="auto", weights=None, search=1e-6)
+    tiny = replace(options, backbone="auto", weights=None, search=1e-6, epochs=0)
     found = searching.search(tiny, folder, split_pictures(folder, seed=0), Silence(), keep=tmp_path, cache=tmp_path)
-    assert found.backbone == "efficientnet-lite0" and len(found.trials) == 4 and not found.deep
+    assert found.backbone == "efficientnet-lite0" and len(found.trials) == 6 and not found.deep
     assert "no time for efficientnet-lite2, efficientnet-lite1: give --search more minutes" in found.sentence()
 
 
@@ -159,7 +159,7 @@ def test_what_ships_learned_from_everything_and_the_figures_are_of_what_was_kept
     result = train_classifier(options, notes)
     report = json.loads(result.json.read_text())
     assert report["learned_all"] and {"final-head", "deep-tune"} <= set(report["stages"])
-    assert [row["ridge"] for row in report["search"]["trials"]] == [0.3, 1.0, 3.0, 10.0]
+    assert [row["ridge"] for row in report["search"]["trials"]] == [0.3, 1.0, 3.0, 10.0]  # epochs: a logistic head
     assert any("the network that ships learned once more, from all 32 pictures" in note for note in notes.notes)
     assert (options.output / "look-first.jpg").is_file()
     model, checkpoint = load_classifier(result.checkpoint)

@@ -199,7 +199,7 @@ def test_pictures_without_labels_are_read_anew_where_nothing_is_cached(options, 
     "changes",
     [{"learning_rate": 0.0}, {"learning_rate": math.nan}, {"tune_rate": -1.0}, {"patience": 0}, {"webcam": 2.0},
      {"validation_share": 1.0}, {"selection_share": 0.0}, {"devices": 0}, {"devices": 2}, {"workers": -1},
-     {"subject": "face", "upside_down": True}, {"unlabelled": Path("nowhere")}, {"epochs": 0}],
+     {"subject": "face", "upside_down": True}, {"unlabelled": Path("nowhere")}, {"epochs": -1}],
 )  # fmt: skip
 def test_options_that_make_no_sense_leave_no_folder(options, tmp_path, changes):
     with pytest.raises(UsageError):

@@ -26,8 +26,13 @@ METHODS = (
 )
 """What `--compare` can hold against doing without."""
 
+HEADS = ("logistic", "discriminant", "prototypes")
+
 AUTO = "auto"
 """The backbone that `--search` chooses; without a search, efficientnet-lite0."""
+
+MOST_JOINED = 3
+"""Backbones that a search knows."""
 
 _RATE = f"above 0, to {LARGEST:g}"
 
@@ -51,6 +56,9 @@ class ClassifierOptions:
     search: float = field(default=1.0, metadata=told(
         "minutes to choose the backbone, the head's penalty and how deep to fine-tune; 0: no search", "MINUTES",
         _NETWORK))  # fmt: skip
+    ensemble: int = field(default=1, metadata=told(
+        "backbones that --search may join into one network, if it shows to be worth its time", "N", _NETWORK,
+    ))  # fmt: skip
     weights: Path | None = field(default=None, metadata=told(
         "weight file of the backbone instead of its own", "FILE", _NETWORK))  # fmt: skip
     unfreeze: int = field(default=2, metadata=told(
@@ -60,7 +68,12 @@ class ClassifierOptions:
     mixing: str = field(default="none", metadata=told(
         "mix pictures of a batch", "", _LEARNING, choices=("none", "mixup", "cutmix")))  # fmt: skip
     balanced: bool = field(default=False, metadata=told("draw every class equally often", "", _LEARNING))
-    epochs: int = field(default=40, metadata=told("of the head on cached features, frozen base", "N", _LEARNING))
+    head: str = field(default=AUTO, metadata=told(
+        "on the frozen base: auto is what --search finds best, logistic without a search", "", _NETWORK,
+        choices=(AUTO, *HEADS)))  # fmt: skip
+    epochs: int = field(default=0, metadata=told(
+        "of the head on cached features, frozen base; 0 solves it in one step, where loss and mixing allow", "N",
+        _LEARNING))  # fmt: skip
     tune_epochs: int = field(default=8, metadata=told("of the unfrozen layers", "N", _LEARNING))
     learning_rate: float = field(default=1e-3, metadata=told("of the head on cached features", "R", _LEARNING))
     tune_rate: float | None = field(default=2e-4, metadata=told(
@@ -115,7 +128,9 @@ class ClassifierOptions:
         checks: list[tuple[bool, str, Any, str]] = [
             (0 <= self.smoothing < 1, "label smoothing", self.smoothing, "0 to below 1"),
             (0 <= self.search <= 1e5, "minutes to search", self.search, "0 or more"),
-            (self.epochs >= 1, "number of epochs", self.epochs, "1 or more"),
+            (1 <= self.ensemble <= MOST_JOINED, "size of an ensemble", self.ensemble, f"1 to {MOST_JOINED}"),
+            (self.epochs >= 0, "number of epochs", self.epochs, "0 or more"),
+            (self.head in (AUTO, *HEADS), "head", self.head, ", ".join((AUTO, *HEADS))),
             (self.unfreeze >= 0, "number of groups to unfreeze", self.unfreeze, "0 or more"),
             (self.tune_epochs >= 1, "number of tuning epochs", self.tune_epochs, "1 or more"),
             (self.batch_size >= 1, "batch size", self.batch_size, "1 or more"),
@@ -138,6 +153,11 @@ class ClassifierOptions:
         for good, what, found, expected in checks:
             if not good:
                 raise UsageError(f"found {found} as {what}", expected=expected)
+
+    @property
+    def solvable(self) -> bool:
+        """Whether the head on the frozen base is the solution of a sum that has one."""
+        return self.loss == "cross-entropy" and self.mixing == "none" and not self.dropout
 
     @property
     def machine(self) -> Machine:

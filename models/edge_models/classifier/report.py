@@ -36,7 +36,7 @@ from edge_models.classifier.baseline import folder_features, forest_predictions
 from edge_models.classifier.growth import curve_parts, growth
 from edge_models.classifier.network import TransferClassifier
 from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.recipe import Trained, Workshop
+from edge_models.classifier.recipe import KINDS, Trained, Workshop
 from edge_models.data.folder import Split
 from edge_models.fitting.checkpoint import package_versions, write_atomic
 from edge_models.fitting.report_parts import figure_of, render, svg
@@ -114,6 +114,7 @@ def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
         "frozen_base_accuracy": plain_estimate(accuracy(trained.head_logits.argmax(axis=1), labels)),
         "baseline_accuracy": plain_estimate(accuracy(forest, labels)),
         "chosen": trained.chosen,
+        "kept": KINDS[trained.chosen],
         "learned_all": trained.learned_all,
         "search": about.search,
         "stages": {name: [dict(e) for e in fit.history] for name, fit in trained.stages.items()},

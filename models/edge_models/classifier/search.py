@@ -1,4 +1,4 @@
-"""Chooses a classifier's backbone and the penalty of its head by cross-validation on cached features, within a budget.
+"""Chooses a classifier's backbone and head by cross-validation on cached features, within a budget.
 
 The validation part is never looked at: candidates are compared on the pictures that may be learned from, each judged by
 heads that saw neither it nor its near-duplicates.
@@ -17,16 +17,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edge_app.accuracy.intervals import paired
 from edge_app.core.errors import UsageError
 from edge_models.classifier.analysis import probabilities
-from edge_models.classifier.options import AUTO, ClassifierOptions
-from edge_models.classifier.recipe import hard_targets, logits_of, solve_head
+from edge_models.classifier.losses import one_hot
+from edge_models.classifier.options import AUTO, HEADS, ClassifierOptions
+from edge_models.classifier.recipe import DEEP, RUNG_EPOCHS, fit_temperature, head_of, logits_of
 from edge_models.data.folder import PictureFolder, Split, folds
 from edge_models.fitting.checkpoint import write_atomic
 from edge_models.fitting.progress import Progress
 from edge_models.networks.backbone import Backbone
 from edge_models.networks.backbones import DEFAULT, LITES, create_backbone
 from edge_models.networks.feature_cache import FeatureCache, ViewPlan
+from edge_models.networks.joined import JOIN
 
 FILE: Final = "search.json"
 """Finished trials, in the run's folder."""
@@ -39,26 +42,41 @@ _COST: Final[Mapping[str, float]] = {"efficientnet-lite0": 1.0, "efficientnet-li
 _SHARE: Final = 0.75
 """Of the budget goes to comparing; the rest is for the views and the fits of what is chosen."""
 _FLOOR: Final = 1e-6
+_PAIR: Final = 2
+
+Key = tuple[str, str, float]
+"""Backbone, kind of head, penalty."""
+Head = tuple[str, float]
+Part = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""Positions to learn from and positions to judge."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One backbone and penalty, by cross-validation."""
+    """One backbone and head, by cross-validation."""
 
     backbone: str
     ridge: float
+    """The penalty of a logistic head."""
     accuracy: float
     loss: float
-    """Mean cross-entropy of the pictures when they were not learned from."""
+    """Mean cross-entropy of the pictures when they were not learned from, at the temperature that suits all best."""
     fold_losses: tuple[float, ...]
     """The same of each fold, summed over its pictures."""
     fold_right: tuple[int, ...]
     fold_sizes: tuple[int, ...]
+    head: str = "logistic"
+
+    @property
+    def key(self) -> Key:
+        """What tells it from the others."""
+        return self.backbone, self.head, self.ridge
 
 
 @dataclass(frozen=True, slots=True)
 class Searched:
     backbone: str
+    head: str
     ridge: float
     trials: tuple[Trial, ...]
     corrected: float
@@ -66,25 +84,29 @@ class Searched:
     accuracy is too good, because it was chosen by it."""
     skipped: tuple[str, ...]
     """Backbones that the budget did not allow."""
-    deep: bool
-    """Whether the budget lasts for trying to fine-tune every layer."""
+    deep: int
+    """How many ways of fine-tuning every layer the budget lasts for."""
+    joined: str = ""
+    """What came of joining several backbones; empty where none were to be joined."""
 
     def sentence(self) -> str:
         """One line for people."""
         if not self.trials:
             return f"search: too few pictures to compare by; taking {self.backbone}"
-        best = next(t for t in self.trials if (t.backbone, t.ridge) == (self.backbone, self.ridge))
+        best = next(t for t in self.trials if t.key == (self.backbone, self.head, self.ridge))
+        head = f"a {self.head} head" + (f" (--ridge {self.ridge:g})" if self.head == "logistic" else "")
         left = f"; no time for {', '.join(self.skipped)}: give --search more minutes" if self.skipped else ""
         return (
-            f"search: {self.backbone} with --ridge {self.ridge:g} of {len(self.trials)} candidates, "
+            f"search: {self.backbone} with {head} of {len(self.trials)} candidates, "
             f"{best.accuracy:.1%} in cross-validation, {self.corrected:.1%} corrected for having been chosen{left}"
+            + (f"; {self.joined}" if self.joined else "")
         )
 
 
 def search(
     options: ClassifierOptions, folder: PictureFolder, split: Split, progress: Progress, *, keep: Path, cache: Path
 ) -> Searched:
-    """Compare backbones and penalties on the pictures that may be learned from.
+    """Compare backbones and heads on the pictures that may be learned from.
 
     Trials are kept in `keep`/search.json, and not run again. A backbone is tried as long as three quarters of the
     budget last, the first one always; a folder with too few pictures for folds gets the first. Raises ModelError when
@@ -92,7 +114,7 @@ def search(
     """
     begun_s, budget_s = time.monotonic(), 60 * options.search * _SHARE
     names = ORDER if options.backbone == AUTO else (options.backbone,)
-    ridges = RIDGES if options.ridge == ClassifierOptions.__dataclass_fields__["ridge"].default else (options.ridge,)
+    heads = _heads(options)
     at = np.array(split.fit)
     parts = folds(folder, split.fit, FOLDS, options.seed)
     done, decided = _read(keep / FILE)
@@ -101,8 +123,10 @@ def search(
     skipped: list[str] = []
     picture_s = dict.fromkeys(names, 0.0)
     unit_s = 0.0
+    labels = folder.labels[at]
+    banks: dict[str, torch.Tensor] = {}
     for number, name in enumerate(names):
-        if parts and all((name, ridge) in done for ridge in ridges):
+        if parts and options.ensemble < _PAIR and all((name, *head) in done for head in heads):
             continue
         expected_s = unit_s * _COST.get(name, 1.0) * len(folder.pictures)
         if number and (not parts or time.monotonic() - begun_s + expected_s > budget_s):
@@ -113,23 +137,71 @@ def search(
         features = _plain(options, backbone, folder, FeatureCache(cache, progress, options.machine.accelerator))
         picture_s[name] = (time.monotonic() - started_s) / len(folder.pictures)
         unit_s = max(unit_s, picture_s[name] / _COST.get(name, 1.0))
-        targets = hard_targets(folder)[at]
-        for ridge in ridges if parts else ():
-            done[name, ridge] = _trial(name, ridge, features[at], targets, folder.labels[at], parts)
-            _keep(keep / FILE, done)
-    trials = tuple(done[name, ridge] for name in names for ridge in ridges if (name, ridge) in done)
-    best = min(trials, key=lambda trial: trial.loss, default=None)
+        banks[name] = features[at]
+        progress.stage(f"heads on {name}", len(heads))
+        for tried, head in enumerate(heads if parts else (), 1):
+            if (name, *head) not in done:
+                done[name, *head] = trial_of(name, head, banks[name], labels, len(folder.classes), parts)[0]
+                _keep(keep / FILE, done)
+            progress.advance(tried, " ".join(map(str, head)))
+    singles = [done[name, *head] for name in names for head in heads if (name, *head) in done]
+    best = min(singles, key=lambda trial: trial.loss, default=None)
+    joined = ""
+    if best is not None and options.ensemble >= _PAIR:
+        best, pair, joined = _joined(options.ensemble, best, singles, banks, labels, len(folder.classes), parts)
+        if pair is not None:
+            done[pair.key] = pair
+            singles.append(pair)
     name = best.backbone if best else names[0]
     found = Searched(
         name,
+        best.head if best else heads[0][0],
         best.ridge if best else options.ridge,
-        trials,
-        corrected_accuracy(trials) if trials else 0.0,
+        tuple(singles),
+        corrected_accuracy(singles) if singles else 0.0,
         tuple(skipped),
-        _deep_is_affordable(options, split, picture_s[name]),
+        _deep_is_affordable(options, split, sum(picture_s.get(part, 0.0) for part in name.split(JOIN))),
+        joined,
     )
     _keep(keep / FILE, done, found)
     return found
+
+
+def _heads(options: ClassifierOptions) -> list[Head]:
+    """Heads to try: all that are not settled by the options."""
+    ridges = RIDGES if options.ridge == ClassifierOptions.__dataclass_fields__["ridge"].default else (options.ridge,)
+    kinds = HEADS if options.head == AUTO and options.solvable and not options.epochs else ("logistic",)
+    if options.head != AUTO:
+        kinds = (options.head,)
+    return [(kind, ridge) for kind in kinds for ridge in (ridges if kind == "logistic" else (options.ridge,))]
+
+
+def _joined(
+    count: int,
+    best: Trial,
+    singles: Sequence[Trial],
+    banks: Mapping[str, torch.Tensor],
+    labels: NDArray[np.intp],
+    classes: int,
+    parts: Sequence[Part],
+) -> tuple[Trial, Trial | None, str]:
+    """The best `count` backbones as one network, if it names so many more pictures that it is no accident."""
+    order = list(dict.fromkeys(trial.backbone for trial in sorted(singles, key=lambda trial: trial.loss)))
+    members = [name for name in order if name in banks][:count]
+    if len(members) < _PAIR:
+        return best, None, "there is but one backbone, and nothing to join it with"
+    name, head = JOIN.join(members), (best.head, best.ridge)
+    pair, theirs = trial_of(name, head, torch.cat([banks[one] for one in members], 1), labels, classes, parts)
+    _, ours = trial_of(best.backbone, head, banks[best.backbone], labels, classes, parts)
+    gain = paired(theirs.astype(float) - ours.astype(float))
+    cost = sum(_COST.get(one, 1.0) for one in members) / _COST.get(best.backbone, 1.0)
+    told = (
+        f"{name} names {100 * gain.value:+.1f} points more than {best.backbone} alone ({100 * gain.low:+.1f} to "
+        f"{100 * gain.high:+.1f}, {len(labels)} pictures) in {cost:.1f} times its time"
+    )
+    if gain.above_zero:
+        return pair, pair, f"{told}: kept"
+    return best, pair, f"{told}: not shown to be worth it, not kept"
 
 
 def corrected_accuracy(trials: Sequence[Trial]) -> float:
@@ -143,13 +215,19 @@ def corrected_accuracy(trials: Sequence[Trial]) -> float:
     return float(right[chosen, np.arange(len(chosen))].sum() / sum(trials[0].fold_sizes))
 
 
-def _deep_is_affordable(options: ClassifierOptions, split: Split, picture_s: float) -> bool:
-    """Whether the budget lasts for unfreezing every layer: to choose, to be judged, and once more with everything.
+def _deep_is_affordable(options: ClassifierOptions, split: Split, picture_s: float) -> int:
+    """For how many ways of unfreezing every layer the budget lasts: to choose, to be judged, once more with everything.
 
     A picture learned from costs about three times one that is only looked at.
     """
-    seen = options.tune_epochs * (len(split.train) + 2 * len(split.fit) + len(split.validation))
-    return 0 < 3 * picture_s * seen <= 60 * options.search
+    step_s = 3 * picture_s
+    if not step_s:
+        return 0
+    everything = len(split.fit) + len(split.validation)
+    whole_s = step_s * options.tune_epochs * (len(split.train) + len(split.fit) + everything)
+    rung_s = step_s * RUNG_EPOCHS * len(split.train)
+    left_s = 60 * options.search - whole_s
+    return 0 if left_s < 0 else 1 + min(len(DEEP) - 1, int(left_s / rung_s))
 
 
 def _plain(options: ClassifierOptions, backbone: Backbone, folder: PictureFolder, cache: FeatureCache) -> torch.Tensor:
@@ -157,32 +235,44 @@ def _plain(options: ClassifierOptions, backbone: Backbone, folder: PictureFolder
     return cache.bank(backbone, pictures, ViewPlan(0, mirror=False, augment=options.augment)).plain
 
 
-def _trial(
+def trial_of(
     name: str,
-    ridge: float,
+    head: Head,
     features: torch.Tensor,
-    targets: torch.Tensor,
     labels: NDArray[np.intp],
-    parts: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
-) -> Trial:
-    losses, right = [], []
+    classes: int,
+    parts: Sequence[Part],
+) -> tuple[Trial, NDArray[np.bool_]]:
+    """A trial, and (N,) which pictures were named rightly by a head that had not learned from them."""
+    solve = head_of(*head)
+    targets = one_hot(torch.from_numpy(labels.astype(np.int64)), classes)
+    logits = np.zeros((len(labels), classes))
     for learn, judge in parts:
-        learned, judged = torch.from_numpy(learn), torch.from_numpy(judge)
-        logits = logits_of(solve_head(features[learned], targets[learned], ridge), features[judged])
-        chances = probabilities(logits)[np.arange(len(judge)), labels[judge]]
-        losses.append(float(-np.log(np.maximum(chances, _FLOOR)).sum()))
-        right.append(int((logits.argmax(axis=1) == labels[judge]).sum()))
-    sizes = [len(judge) for _, judge in parts]
-    count = sum(sizes)
-    return Trial(name, ridge, sum(right) / count, sum(losses) / count, tuple(losses), tuple(right), tuple(sizes))
+        learned = torch.from_numpy(learn)
+        logits[judge] = logits_of(solve(features[learned], targets[learned], None), features[torch.from_numpy(judge)])
+    # A discriminant's logits have no scale of their own, and the run finds a temperature for whatever is chosen.
+    chances = probabilities(logits, fit_temperature(logits, labels))[np.arange(len(labels)), labels]
+    lost = -np.log(np.maximum(chances, _FLOOR))
+    right = logits.argmax(axis=1) == labels
+    told = Trial(
+        name,
+        head[1],
+        float(right.mean()),
+        float(lost.mean()),
+        tuple(float(lost[judge].sum()) for _, judge in parts),
+        tuple(int(right[judge].sum()) for _, judge in parts),
+        tuple(len(judge) for _, judge in parts),
+        head[0],
+    )
+    return told, right
 
 
-def _keep(path: Path, done: Mapping[tuple[str, float], Trial], found: Searched | None = None) -> None:
+def _keep(path: Path, done: Mapping[Key, Trial], found: Searched | None = None) -> None:
     decided = None if found is None else asdict(found) | {"trials": []}
     write_atomic(path, json.dumps({"trials": [asdict(trial) for trial in done.values()], "decided": decided}, indent=1))
 
 
-def _read(path: Path) -> tuple[dict[tuple[str, float], Trial], Searched | None]:
+def _read(path: Path) -> tuple[dict[Key, Trial], Searched | None]:
     """Trials of an earlier start of the same run, and what they came to if they were finished."""
     if not path.is_file():
         return {}, None
@@ -191,7 +281,7 @@ def _read(path: Path) -> tuple[dict[tuple[str, float], Trial], Searched | None]:
         trials = [Trial(**{name: _tuple(value) for name, value in row.items()}) for row in kept["trials"]]
         decided = kept["decided"]
         found = decided and Searched(**{name: _tuple(value) for name, value in decided.items()})
-        return {(t.backbone, float(t.ridge)): t for t in trials}, found and replace(found, trials=tuple(trials))
+        return {t.key: t for t in trials}, found and replace(found, trials=tuple(trials))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} holds no trials ({error})", remedy="train into a new folder") from error
 
@@ -203,8 +293,9 @@ def _tuple(value: Any) -> Any:
 def chosen(options: ClassifierOptions, found: Searched | None) -> ClassifierOptions:
     """The options with what a search found, or with the default backbone where none was made."""
     if found is not None:
-        return replace(options, backbone=found.backbone, ridge=found.ridge)
-    return replace(options, backbone=DEFAULT) if options.backbone == AUTO else options
+        return replace(options, backbone=found.backbone, head=found.head, ridge=found.ridge)
+    head = HEADS[0] if options.head == AUTO else options.head
+    return replace(options, backbone=DEFAULT if options.backbone == AUTO else options.backbone, head=head)
 
 
 assert set(ORDER) == set(LITES) == set(_COST)

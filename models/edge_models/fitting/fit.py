@@ -145,7 +145,8 @@ def fit(module: pl.LightningModule, make: MakeLoaders, options: FitOptions, prog
     """Train one stage, leave the module with the weights of its best epoch, and return them with the curve.
 
     The best epoch is by `monitor`; without validation loader it is the last. State is saved after every epoch; with
-    `resume` a stage goes on from there and ends as if it had not been interrupted (on a CPU: to the bit).
+    `resume` a stage goes on from there and ends as if it had not been interrupted (on a CPU: to the bit); so does one
+    that had ended and is now given more epochs.
     Raises TrainingError when the loss or a weight is not a number or memory does not suffice for a batch of one,
     ModelError when state cannot be written or read.
     """
@@ -156,9 +157,9 @@ def fit(module: pl.LightningModule, make: MakeLoaders, options: FitOptions, prog
     if not options.resume:
         for old in state.glob(f"{options.stage}-*"):
             old.unlink()
-    if not done.is_file():
+    if _epochs_done(done, options.epochs) < options.epochs:
         size = _fit_within_memory(module, make, options, progress)
-        write_atomic(done, json.dumps({"batch_size": size}))
+        write_atomic(done, json.dumps({"batch_size": size, "epochs": options.epochs}))
     with _reading_state(options):
         # Read the result back from disk: with several processes the training one was another.
         batch_size = int(json.loads(done.read_text())["batch_size"])
@@ -170,6 +171,11 @@ def fit(module: pl.LightningModule, make: MakeLoaders, options: FitOptions, prog
         epoch = int(best["epoch"])
         reached = next((entry.get(options.monitor, math.nan) for entry in history if entry["epoch"] == epoch), math.nan)
         return FitResult(dict(best["state_dict"]), reached, epoch, history, batch_size)
+
+
+def _epochs_done(path: Path, unsaid: int) -> int:
+    """How far a stage was to go when it ended; `unsaid` where it was an older version that wrote the file."""
+    return int(json.loads(path.read_text()).get("epochs", unsaid)) if path.is_file() else 0
 
 
 def find_learning_rate(module: pl.LightningModule, make: MakeLoaders, options: FitOptions) -> float:

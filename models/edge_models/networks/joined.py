@@ -84,7 +84,7 @@ class JoinedBackbone(Backbone):
 
     def pool(self, maps: Tensor) -> Tensor:
         """Features (N, D), each member's by its own pooling."""
-        pieces = maps.split(self._channels, dim=1)
+        pieces = torch.split(maps, self._channels, dim=1)
         return torch.cat([part.pool(piece) for part, piece in zip(self.parts, pieces, strict=True)], dim=1)
 
 
