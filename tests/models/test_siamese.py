@@ -39,6 +39,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SAMPLE = REPOSITORY / "edge_app" / "media" / "sample"
 
 
+@pytest.fixture(autouse=True)
+def state_is_saved_after_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However quickly the last one ended."""
+    monkeypatch.setattr("edge_models.fitting.callbacks.SAVE_EVERY_S", 0.0)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
     """Tiny networks lose more by handing work between threads than they gain."""

@@ -155,6 +155,7 @@ def test_a_run_that_was_cut_off_twice_ends_with_the_same_weights_and_figures(res
 
         with monkeypatch.context() as patched, pytest.raises(PowerCut):
             patched.setattr(Path, "replace", cut)
+            patched.setattr("edge_models.fitting.callbacks.SAVE_EVERY_S", 0.0)
             train_classifier(wanted, Notes())
         assert not (wanted.output / "report.html").exists() and (wanted.output / "state").is_dir()
         wanted = replace(wanted, resume=True)

@@ -109,6 +109,12 @@ def test_a_resumed_run_ends_to_the_bit_as_if_it_had_not_been_interrupted(tmp_pat
     assert len(whole.history) == 6
 
 
+@pytest.fixture(autouse=True)
+def state_is_saved_after_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However quickly the last one ended."""
+    monkeypatch.setattr("edge_models.fitting.callbacks.SAVE_EVERY_S", 0.0)
+
+
 @pytest.fixture
 def listening_to_ctrl_c():
     """A process begun in a shell's background ignores ctrl-C from birth, and so would pytest there."""
@@ -147,6 +153,25 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_rest(tmp_path):
     result = fit(Worse(), make, options(tmp_path, epochs=20, patience=2), Silence())
     assert result.best_epoch == 1 and result.best == 0.0
     assert len(result.history) == 4
+
+
+def test_a_stage_that_is_given_more_epochs_goes_on_as_if_it_had_had_them_at_once(tmp_path):
+    whole = fit(Line(), make, replace(options(tmp_path / "whole"), epochs=5), Silence())
+    part = replace(options(tmp_path / "part"), epochs=2)
+    assert len(fit(Line(), make, part, Silence()).history) == 2
+    again = fit(Line(), make, replace(part, epochs=5, resume=True), Silence())
+    assert len(again.history) == 5 and again.best == whole.best and again.best_epoch == whole.best_epoch
+    assert all(torch.equal(tensor, again.state[name]) for name, tensor in whole.state.items())
+    # A longer one is not cut to fewer.
+    assert len(fit(Line(), make, replace(part, epochs=2, resume=True), Silence()).history) == 5
+
+
+def test_state_is_saved_by_time_and_at_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("edge_models.fitting.callbacks.SAVE_EVERY_S", 1e9)
+    with pytest.raises(TrainingError, match="not a number in epoch 2"):
+        fit(Line(poison_epoch=2), make, options(tmp_path), Silence())
+    assert not (tmp_path / "state" / "line-last.safetensors").exists()
+    assert fit(Line(), make, options(tmp_path), Silence()).history
 
 
 def test_a_loss_that_is_not_a_number_is_one_line_and_loses_nothing(tmp_path):
@@ -411,7 +436,7 @@ ODD = {
     "loss": {"classifier": "cosine", "siamese": "arcface"}, "mixing": "cutmix", "subject": "face", "device": "cpu",
     "precision": "bf16", "log": "tensorboard", "detector": "mtcnn", "backbone": "timm:vgg11", "base": "timm:vgg11",
     "cache": Path("/c"), "groups": Path("g.csv"), "unlabelled": Path("u"), "held_out": 2, "choosing": 3,
-    "confidence": 0.9,
+    "confidence": 0.9, "head": "prototypes",
 }  # fmt: skip
 """A value of each option that is not the default, where adding to the default does not give one."""
 

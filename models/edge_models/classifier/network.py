@@ -1,29 +1,25 @@
-"""The classifier's head, the whole network, and the Lightning module that trains either."""
+"""The classifier's head, the whole network, and the examples that either learns from."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.media.pictures import read_picture
-from edge_models.classifier.losses import CROSS_ENTROPY_SHARE, LossName, cosine_loss, cross_entropy, penalty, smoothed
+from edge_models.classifier.losses import CROSS_ENTROPY_SHARE, LossName, cosine_loss, cross_entropy
 from edge_models.classifier.options import LOSSES
-from edge_models.data.augment import Mixing, View, mix
+from edge_models.data.augment import View
 from edge_models.fitting.checkpoint import Checkpoint, load
 from edge_models.fitting.fit import BatchKey
 from edge_models.fitting.seeds import seed_of
-from edge_models.networks.backbone import Backbone, learning_rates, normalize
+from edge_models.networks.backbone import Backbone, normalize
 from edge_models.networks.backbones import create_backbone
 
 _SHARPNESS: Final = 10.0
@@ -135,80 +131,6 @@ class UpperPart(nn.Module):
     def forward(self, cut: Tensor) -> Tensor:
         """Features (N, D)."""
         return self.backbone.pool(self.backbone.upper(cut, self._top))
-
-
-@dataclass(frozen=True, slots=True)
-class Learning:
-    """How fast what learns."""
-
-    head_rate: float
-    """Peak learning rate of the head."""
-    epochs: int
-    """Epochs that the cosine schedule spans."""
-    decay: float = 0.3
-    """Each unfrozen group learns at this share of the rate of the group above it."""
-    ridge: float = 0.0
-    """Penalty on the head's matrix, see `edge_models.classifier.losses.penalty`."""
-    weight_decay: float = 0.01
-    """AdamW's, for unfrozen layers."""
-    smoothing: float = 0.0
-    mixing: Mixing = "none"
-    warmup: int = 1
-    """Epochs over which the rate rises."""
-
-
-class ClassifierModule(pl.LightningModule):
-    """What Lightning drives: `net` gives features (nothing at all for cached ones), the head gives the loss.
-
-    A batch is (inputs, soft targets (N, C)). Logs train_loss, validation_loss, validation_accuracy.
-    """
-
-    def __init__(self, net: nn.Module, head: Head, groups: Sequence[Sequence[nn.Parameter]], how: Learning) -> None:
-        super().__init__()
-        self.net = net
-        self.head = head
-        self._groups = [list(group) for group in groups]
-        self._how = how
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Logits (N, C)."""
-        logits: Tensor = self.head(self.net(inputs))
-        return logits
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Loss of a batch."""
-        inputs, targets = mix(*batch, self._how.mixing)
-        loss = self.head.loss(self.net(inputs), smoothed(targets, self._how.smoothing))
-        loss = loss + penalty(self.head.linear.weight, self._how.ridge)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(inputs))
-        return loss
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Plain cross-entropy whatever the loss, so that stages and methods can be compared."""
-        inputs, targets = batch
-        logits = self(inputs).float()
-        right = (logits.argmax(1) == targets.argmax(1)).float().mean()
-        self.log("validation_loss", cross_entropy(logits, targets), batch_size=len(inputs), sync_dist=True)
-        self.log("validation_accuracy", right, batch_size=len(inputs), sync_dist=True)
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW, a rate per group, warm-up and a cosine down to a hundredth."""
-        how = self._how
-        rates = learning_rates(how.head_rate, len(self._groups), how.decay)
-        groups: list[dict[str, Any]] = [
-            {"params": list(self.head.parameters()), "lr": how.head_rate, "weight_decay": 0.0}
-        ]
-        groups += [{"params": group, "lr": rate} for group, rate in zip(self._groups, rates, strict=True)]
-        optimizer = torch.optim.AdamW(groups, weight_decay=how.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: _rate(epoch, how.epochs, how.warmup))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
-
-
-def _rate(epoch: int, epochs: int, warmup: int) -> float:
-    if epoch < warmup < epochs:
-        return (epoch + 1) / (warmup + 1)
-    done = min(1.0, (epoch - warmup) / max(1, epochs - warmup))
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
 
 
 class CachedViews(Dataset[Any]):

@@ -34,6 +34,9 @@ AUTO = "auto"
 MOST_JOINED = 3
 """Backbones that a search knows."""
 
+UNFREEZE = 2
+"""Groups of layers that are fine-tuned, unless a search finds that fine-tuning could not be judged."""
+
 _RATE = f"above 0, to {LARGEST:g}"
 
 
@@ -61,7 +64,7 @@ class ClassifierOptions:
     ))  # fmt: skip
     weights: Path | None = field(default=None, metadata=told(
         "weight file of the backbone instead of its own", "FILE", _NETWORK))  # fmt: skip
-    unfreeze: int = field(default=2, metadata=told(
+    unfreeze: int = field(default=UNFREEZE, metadata=told(
         "groups of layers to fine-tune, from the output; 0 keeps the base frozen", "N", _NETWORK))  # fmt: skip
     loss: str = field(default="cross-entropy", metadata=told("what is minimized", "", _LEARNING, choices=LOSSES))
     smoothing: float = field(default=0.0, metadata=told("label smoothing, from 0 to below 1", "S", _LEARNING))

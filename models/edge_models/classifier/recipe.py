@@ -21,9 +21,7 @@ from edge_app.media.pictures import read_picture
 from edge_models.classifier.losses import LossName, cross_entropy, one_hot, penalty, smoothed
 from edge_models.classifier.network import (
     CachedViews,
-    ClassifierModule,
     Head,
-    Learning,
     PictureViews,
     TransferClassifier,
     UpperPart,
@@ -258,6 +256,8 @@ def fit_head(
     options, bank = work.options, work.bank
     if not options.epochs and options.solvable:
         return _solved(work, train, selection, options.head)
+    from edge_models.classifier.module import ClassifierModule, Learning
+
     torch.manual_seed(options.seed)
     head = Head(bank.features.shape[2], work.classes, cast(LossName, options.loss), options.dropout)
     head.scale.fill_(feature_scale(bank.plain))
@@ -312,6 +312,8 @@ def fit_tune(
 
     `until` stops after so many epochs of the same schedule; without `selection` nothing is watched.
     """
+    from edge_models.classifier.module import ClassifierModule, Learning
+
     options, backbone = work.options, work.backbone
     groups = backbone.unfreeze(options.unfreeze)
     net, make = _tuning(work, train, selection)
@@ -342,6 +344,8 @@ def _tuning(work: Workshop, train: Sequence[int], selection: Sequence[int] | Non
 
 def _found_rate(work: Workshop, head: Head) -> float:
     """What Lightning's range test finds; it lets all groups learn at one rate, so it is the deepest one's ceiling."""
+    from edge_models.classifier.module import ClassifierModule, Learning
+
     options, split = work.options, work.split
     groups = work.backbone.unfreeze(options.unfreeze)
     net, make = _tuning(work, split.train, split.selection)
@@ -388,7 +392,10 @@ def solve_head(features: Tensor, targets: Tensor, ridge: float, weights: Float32
     features, basis = _in_span(features)
     head = Head(features.shape[1], targets.shape[1])
     head.scale.fill_(scale)
-    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=60, line_search_fn="strong_wolfe")
+    # Tighter tolerances double the time of a few dozen pictures and move no loss in its third digit.
+    optimizer = torch.optim.LBFGS(
+        head.parameters(), max_iter=60, tolerance_grad=1e-4, tolerance_change=1e-6, line_search_fn="strong_wolfe"
+    )
     strength = ridge / len(features)
     if weights is not None:
         # A picture that weighs twice is as good as two: the loss is linear in its target.

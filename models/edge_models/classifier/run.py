@@ -107,7 +107,7 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
         bank = compute_bank(options, backbone, folder, notebook)
         if sentence := odd_pictures.show(folder, bank.plain, options.output):
             notebook.note(sentence)
-        deep = found is not None and found.deep
+        deep = found.deep if found is not None and found.tune else 0
         work = Workshop(options, folder, split, backbone, bank, hard_targets(folder), notebook, deep)
         trained = _train(work)
         path = save_best(work, trained, asked)

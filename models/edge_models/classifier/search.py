@@ -21,7 +21,7 @@ from edge_app.accuracy.intervals import paired
 from edge_app.core.errors import UsageError
 from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.losses import one_hot
-from edge_models.classifier.options import AUTO, HEADS, ClassifierOptions
+from edge_models.classifier.options import AUTO, HEADS, UNFREEZE, ClassifierOptions
 from edge_models.classifier.recipe import DEEP, RUNG_EPOCHS, fit_temperature, head_of, logits_of
 from edge_models.data.folder import PictureFolder, Split, folds
 from edge_models.fitting.checkpoint import write_atomic
@@ -86,6 +86,8 @@ class Searched:
     """Backbones that the budget did not allow."""
     deep: int
     """How many ways of fine-tuning every layer the budget lasts for."""
+    tune: bool = True
+    """Whether fine-tuning could show a gain: whether a head would name a picture of the selection part wrongly."""
     joined: str = ""
     """What came of joining several backbones; empty where none were to be joined."""
 
@@ -100,6 +102,7 @@ class Searched:
             f"search: {self.backbone} with {head} of {len(self.trials)} candidates, "
             f"{best.accuracy:.1%} in cross-validation, {self.corrected:.1%} corrected for having been chosen{left}"
             + (f"; {self.joined}" if self.joined else "")
+            + ("" if self.tune else "; too few of them are named wrongly to choose a fine-tuning by: none is tried")
         )
 
 
@@ -161,6 +164,7 @@ def search(
         corrected_accuracy(singles) if singles else 0.0,
         tuple(skipped),
         _deep_is_affordable(options, split, sum(picture_s.get(part, 0.0) for part in name.split(JOIN))),
+        best is None or options.unfreeze != UNFREEZE or (1 - best.accuracy) * len(split.selection) >= 1,
         joined,
     )
     _keep(keep / FILE, done, found)
@@ -293,7 +297,9 @@ def _tuple(value: Any) -> Any:
 def chosen(options: ClassifierOptions, found: Searched | None) -> ClassifierOptions:
     """The options with what a search found, or with the default backbone where none was made."""
     if found is not None:
-        return replace(options, backbone=found.backbone, head=found.head, ridge=found.ridge)
+        options = replace(options, backbone=found.backbone, head=found.head, ridge=found.ridge)
+        # Other views serve fine-tuning; on ants_bees, steel and signs a solved head named as many pictures without them.
+        return options if found.tune else replace(options, unfreeze=0, views=0, mirror=False)
     head = HEADS[0] if options.head == AUTO else options.head
     return replace(options, backbone=DEFAULT if options.backbone == AUTO else options.backbone, head=head)
 

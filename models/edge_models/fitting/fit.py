@@ -12,25 +12,26 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from lightning.pytorch.tuner.tuning import Tuner
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from edge_app.core.errors import ModelError, UsageError
-from edge_models.fitting.callbacks import Best, Last, SafetensorsIO, Watch, quiet
 from edge_models.fitting.checkpoint import load_state, make_folder, write_atomic
 from edge_models.fitting.progress import Progress, Silence, TrainingError
 from edge_models.fitting.run_folder import STATE_FOLDER, finish_run, make_scratch, open_run, refuse_folder
 from edge_models.fitting.seeds import seed_of
+
+if TYPE_CHECKING:
+    # Imported where a stage is trained: 2.5 s of processor time that a run whose head is solved does without.
+    import lightning.pytorch as pl
+    from lightning.pytorch.callbacks import Callback
+    from lightning.pytorch.loggers import Logger
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "32", "16", "bf16"]
@@ -144,7 +145,8 @@ MakeLoaders = Callable[[int], Loaders]
 def fit(module: pl.LightningModule, make: MakeLoaders, options: FitOptions, progress: Progress) -> FitResult:
     """Train one stage, leave the module with the weights of its best epoch, and return them with the curve.
 
-    The best epoch is by `monitor`; without validation loader it is the last. State is saved after every epoch; with
+    The best epoch is by `monitor`; without validation loader it is the last. State is saved after
+    an epoch when the last save is half a minute ago, and at the end; with
     `resume` a stage goes on from there and ends as if it had not been interrupted (on a CPU: to the bit); so does one
     that had ended and is now given more epochs.
     Raises TrainingError when the loss or a weight is not a number or memory does not suffice for a batch of one,
@@ -183,6 +185,11 @@ def find_learning_rate(module: pl.LightningModule, make: MakeLoaders, options: F
 
     Raises TrainingError when the loss never falls: too few batches, or nothing that learns.
     """
+    import lightning.pytorch as pl
+    from lightning.pytorch.tuner.tuning import Tuner
+
+    from edge_models.fitting.callbacks import quiet
+
     with quiet(), _stoppable():
         torch.manual_seed(seed_of(options.seed))
         alone = replace(options, machine=replace(options.machine, devices=1))
@@ -331,6 +338,11 @@ def _reading_state(options: FitOptions, begun: Callable[[], bool] = lambda: Fals
 def _fit_once(
     module: pl.LightningModule, loaders: Loaders, options: FitOptions, progress: Progress, resume: bool
 ) -> None:
+    import lightning.pytorch as pl
+    from lightning.pytorch.callbacks import EarlyStopping
+
+    from edge_models.fitting.callbacks import Best, Last, Watch, quiet
+
     state = options.folder / STATE_FOLDER
     watched = loaders.validation is not None
     last = state / f"{options.stage}-last.safetensors"
@@ -340,7 +352,7 @@ def _fit_once(
     watch = Watch(options.stage, options.epochs, options.seed, options.monitor, progress, curve)
     callbacks: list[Callback] = [
         watch,
-        Best(state, f"{options.stage}-best", monitor, options.mode),
+        Best(state / f"{options.stage}-best.safetensors", monitor, options.mode),
     ]
     if watched and options.patience is not None:
         callbacks.append(
@@ -367,6 +379,8 @@ def _stoppable() -> Iterator[None]:
 
 
 def _trainer_options(options: FitOptions, callbacks: Sequence[Callback], logged: bool) -> dict[str, Any]:
+    from edge_models.fitting.callbacks import SafetensorsIO
+
     machine = options.machine
     several = machine.devices > 1
     return {
@@ -393,6 +407,8 @@ def _logger(options: FitOptions) -> Logger | bool:
     # Watch writes the CSV: Lightning's own logger forgets the epochs before a resume.
     if options.log != "tensorboard":
         return False
+    from lightning.pytorch.loggers import TensorBoardLogger
+
     return TensorBoardLogger(save_dir=options.folder, name=_LOG_FOLDER, version=options.stage)
 
 
