@@ -298,7 +298,7 @@ def chosen(options: ClassifierOptions, found: Searched | None) -> ClassifierOpti
     """The options with what a search found, or with the default backbone where none was made."""
     if found is not None:
         options = replace(options, backbone=found.backbone, head=found.head, ridge=found.ridge)
-        # Other views serve fine-tuning; on ants_bees, steel and signs a solved head named as many pictures without them.
+        # Other views serve fine-tuning; a solved head named as many of ants_bees and steel without them.
         return options if found.tune else replace(options, unfreeze=0, views=0, mirror=False)
     head = HEADS[0] if options.head == AUTO else options.head
     return replace(options, backbone=DEFAULT if options.backbone == AUTO else options.backbone, head=head)
