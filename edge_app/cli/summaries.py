@@ -22,6 +22,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "evaluate": "measure how well a folder of people is told apart, and what the enrollment gate refuses",
     "completion": "print the lines that let a shell complete commands, options and names",
     "sift": "keep of a pile of pictures those that pass every step: faces, classes, names, likeness, sharpness",
+    "annotate": "label pictures by one key each: it asks about those that teach most, and tells when to stop",
     "train": "train a classifier or an embedder on a folder of pictures",
     "export": "write ONNX models that were proven to agree with what they were made from",
 }

@@ -11,7 +11,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROOMS = {
     "edge_app": "core system media inference model_store gallery accuracy recognition fleet live "
-    "library|notify|bench|tui cli",
+    "library notify|bench|tui cli",
     "edge_models": "fitting data networks classifier|siamese|generate cli",
     "edge_export": "graph check build makers cli",
 }

@@ -1,0 +1,217 @@
+"""The file of answers: a CSV that is only ever appended to, so that a kill at any moment loses nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, cast
+
+from edge_app.core.errors import EdgeError, UsageError
+from edge_app.core.names import valid_name
+from edge_app.system.files import hidden_beside, locked, make_private_folder, readable_os_errors, settle
+
+Kind = Literal["label", "both", "neither", "skip"]
+HEADER: Final = ("time", "picture", "answer", "label", "why", "predicted", "probability")
+_BETWEEN: Final = " | "
+_LIMIT_BYTES: Final = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What somebody said of one picture."""
+
+    picture: str
+    """Path below the pile, with slashes."""
+    kind: Kind
+    classes: tuple[str, ...] = ()
+    """One for a label, several for "both", none else."""
+    why: str = ""
+    """Why it was asked about; see `edge_app.library.ask.Why`."""
+    predicted: str = ""
+    """What the head said before."""
+    probability: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.kind == "label") != (len(self.classes) == 1) or (self.kind == "both") != (len(self.classes) > 1):
+            raise ValueError(f"answer: found {self.kind} with {len(self.classes)} classes")
+
+
+def valid_class(name: str) -> str:
+    """A class as it may be called: it becomes a folder, and a label of a card. Raises UsageError."""
+    name = valid_name(name)
+    if _BETWEEN.strip() in name or "/" in name or "\\" in name or name.startswith("."):
+        raise UsageError(f"the class {name!r} can be no folder's name", expected="no |, / or \\, no dot in front")
+    return name
+
+
+class LabelFile:
+    """The answers in one file, the last of each picture first."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        """Read what is there; a row that a kill cut off is passed over. Raises EdgeError where it is another file."""
+        self.path = path
+        self._clock = clock
+        self._said: dict[str, list[Answer]] = {}
+        self._order: list[str] = []
+        self.twice: dict[str, tuple[str, str]] = {}
+        """Pictures that were labelled twice and differently: what first, what last, which counts."""
+        for picture, answer in _read(path):
+            self._take(picture, answer)
+
+    @property
+    def answers(self) -> Mapping[str, Answer]:
+        """The last answer for every picture, in the order of the answers."""
+        return {picture: said[-1] for picture, said in self._said.items() if said}
+
+    def add(self, answer: Answer) -> None:
+        """Write one answer; it is on the disk when this returns. Raises EdgeError."""
+        self._append(
+            (
+                _stamp(self._clock()),
+                answer.picture,
+                answer.kind,
+                _BETWEEN.join(answer.classes),
+                answer.why,
+                answer.predicted,
+                "" if answer.probability is None else f"{answer.probability:.4f}",
+            )
+        )
+        self._take(answer.picture, answer)
+
+    def undo(self) -> Answer | None:
+        """Take the last answer back, and return it; None where there is none."""
+        if not self._order:
+            return None
+        picture = self._order[-1]
+        last = self._said[picture][-1]
+        self._append((_stamp(self._clock()), picture, "undo", "", "", "", ""))
+        self._take(picture, None)
+        return last
+
+    def _take(self, picture: str, answer: Answer | None) -> None:
+        if answer is None:
+            if self._said.get(picture):
+                self._said[picture].pop()
+                at = len(self._order) - 1 - self._order[::-1].index(picture)
+                del self._order[at]
+            return
+        said = self._said.pop(picture, [])
+        if said and said[-1].kind == answer.kind == "label" and said[-1].classes != answer.classes:
+            self.twice[picture] = said[-1].classes[0], answer.classes[0]
+        self._said[picture] = [*said, answer]
+        self._order.append(picture)
+
+    def _append(self, cells: Iterable[str]) -> None:
+        with readable_os_errors(self.path.parent):
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                size = os.fstat(descriptor).st_size
+                rows = _row(cells)
+                if size == 0:
+                    rows = _row(HEADER) + rows
+                elif os.pread(descriptor, 1, size - 1) != b"\n":
+                    rows = b"\n" + rows  # the row before was cut off by a kill
+                while rows:
+                    rows = rows[os.write(descriptor, rows) :]
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keep other processes from answering into the same file. Raises EdgeError where one does already."""
+    with locked(path.with_name(f".{path.name}.lock"), wait=False) as mine:
+        if not mine:
+            raise EdgeError(f"another process writes into {path}", remedy="close it first")
+        yield
+
+
+def _stamp(now_s: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_s))
+
+
+def _row(cells: Iterable[str]) -> bytes:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(cell.replace("\n", " ") for cell in cells)
+    return buffer.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _read(path: Path) -> Iterator[tuple[str, Answer | None]]:
+    """Every answer, None for one that was taken back."""
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(_LIMIT_BYTES + 1)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise EdgeError(f"{path} cannot be read: {error.strerror}", expected="a file of answers") from error
+    lines = content.decode("utf-8", "surrogateescape").split("\n")
+    if not content:
+        return
+    if len(content) > _LIMIT_BYTES or tuple(lines[0].rstrip("\r").split(",")) != HEADER:
+        raise EdgeError(
+            f"{path} is no file of answers", expected=f"a new name, or a CSV that begins with {','.join(HEADER)}"
+        )
+    for line in lines[1:]:  # a row is a line: names with line breaks are written without
+        row = next(csv.reader([line]), [])
+        if len(row) != len(HEADER):
+            continue
+        picture, kind, label, why, predicted, probability = row[1:]
+        classes = tuple(label.split(_BETWEEN)) if label else ()
+        if kind == "undo":
+            yield picture, None
+        elif kind in ("label", "both", "neither", "skip"):
+            try:
+                sure = float(probability) if probability else None
+                yield picture, Answer(picture, cast(Kind, kind), classes, why, predicted, sure)
+            except ValueError:
+                continue
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What became of the answers in a folder per class."""
+
+    counts: Mapping[str, int]
+    left_out: Mapping[str, int]
+    """Answers that are no one class, by kind, and "gone" for pictures that are not there any more."""
+
+
+def export(labels: LabelFile, pile: Path, into: Path, *, copy: bool) -> Exported:
+    """Make a folder per class of links to the labelled pictures, or of copies, as `edge-app train classifier` reads.
+
+    Nothing in `into` is replaced: a picture that is there already stays. Raises EdgeError.
+    """
+    counts: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
+    with readable_os_errors(into):
+        for picture, answer in labels.answers.items():
+            origin = (pile / picture).absolute()
+            if answer.kind != "label" or not origin.is_file():
+                left_out[answer.kind if answer.kind != "label" else "gone"] += 1
+                continue
+            [name] = answer.classes
+            to = into / valid_class(name) / picture.replace("/", "__")
+            make_private_folder(to.parent)
+            counts[name] += 1
+            if os.path.lexists(to):
+                continue
+            if not copy:
+                to.symlink_to(origin)
+                continue
+            scratch = hidden_beside(to)
+            try:
+                shutil.copyfile(origin, scratch)
+                settle(scratch, to, replace=False)
+            finally:
+                scratch.unlink(missing_ok=True)
+    return Exported(dict(counts), dict(left_out))

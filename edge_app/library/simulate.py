@@ -1,0 +1,101 @@
+"""How many answers it takes, on a folder whose labels are known: asking as `annotate` does beside asking at random."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from edge_app.core.types import Float32s
+from edge_app.library.annotation import REFIT_EVERY
+from edge_app.library.ask import Fitted, Steadiness, accuracy, fit_answers, next_questions
+from edge_app.library.head import Integers
+
+Order = Literal["asked", "random"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One place of a simulated learning curve."""
+
+    labels: int
+    right: float
+    """Share of the pictures kept aside that the head tells right."""
+    promised: tuple[float, float]
+    """The interval in which the answers to pictures drawn at random place that share, [0, 1] where there are none."""
+    over: bool
+    """Whether it was said that more answers would change little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One simulated session."""
+
+    order: Order
+    seed: int
+    steps: tuple[Step, ...]
+
+    def labels_for(self, target: float) -> int | None:
+        """Answers after which the share right is at least `target` and stays there for the next fit; None: never."""
+        right = [step.right for step in self.steps]
+        for number, step in enumerate(self.steps):
+            if min(right[number : number + 2]) >= target:
+                return step.labels
+        return None
+
+
+def simulate(
+    features: Float32s,
+    classes: Integers,
+    seeds: Sequence[int],
+    most: int | None = None,
+    advance: Callable[[], object] = lambda: None,
+) -> Iterator[Run]:
+    """Sessions over (N, D) features whose classes (N,) are known, two for each seed.
+
+    Half of the pictures are the pile and half are kept aside to judge by, drawn anew for every seed and the same for
+    both orders. Both start from nothing and end after `most` answers, or with the pile.
+    """
+    for seed in seeds:
+        order = np.random.default_rng(seed).permutation(len(features))
+        pile, aside = order[len(order) // 2 :], order[: len(order) // 2]
+        orders: tuple[Order, ...] = ("asked", "random")
+        for how in orders:
+            yield Run(how, seed, tuple(_session(features, classes, pile, aside, how, seed, most or len(pile), advance)))
+
+
+def _session(
+    features: Float32s,
+    classes: Integers,
+    pile: Integers,
+    aside: Integers,
+    how: Order,
+    seed: int,
+    most: int,
+    advance: Callable[[], object],
+) -> Iterator[Step]:
+    inside, truth, count = features[pile], classes[pile], int(classes.max()) + 1
+    rng, shuffled = np.random.default_rng(1000 + seed), np.random.default_rng(2000 + seed).permutation(len(pile))
+    answers: dict[int, int] = {}
+    drawn: list[int] = []
+    fitted: Fitted | None = None
+    steady = Steadiness()
+    while len(answers) < min(most, len(pile)):
+        if how == "asked":
+            for question in next_questions(inside, answers, (), fitted, REFIT_EVERY, rng):
+                answers[question.picture] = int(truth[question.picture])
+                if question.why == "random":
+                    drawn.append(question.picture)
+        else:
+            for one in shuffled[len(answers) : len(answers) + REFIT_EVERY]:
+                answers[int(one)] = int(truth[one])
+        advance()
+        fitted = fit_answers(inside, answers, count)
+        if fitted is None:
+            continue
+        steady.add(fitted)
+        right = float(np.mean(fitted.head.probabilities(features[aside]).argmax(axis=1) == classes[aside]))
+        told = accuracy(fitted, answers, drawn)
+        yield Step(len(answers), right, (told.low, told.high), steady.is_over)

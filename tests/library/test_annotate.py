@@ -1,0 +1,355 @@
+"""Labelling: the head recovers what it was given, questions cover groups, answers survive kills, the app asks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from edge_app.cli import main
+from edge_app.core.errors import EdgeError, UsageError
+from edge_app.library.annotation import Annotation
+from edge_app.library.ask import Steadiness, accuracy, fit_answers, kappa, next_questions, suspects
+from edge_app.library.features import plain_vector
+from edge_app.library.head import MOST, centred, fit
+from edge_app.library.labels import Answer, LabelFile, export, valid_class
+from edge_app.library.simulate import simulate
+from edge_app.media.pictures import write_picture
+from edge_app.tui.annotate import KEYS, AnnotateApp
+from edge_app.tui.picture.terminal import Terminal
+
+
+def clouds(per_class, classes=3, size=20, spread=0.25, seed=0):
+    """Unit vectors about one centre per class, and their classes, mixed."""
+    rng = np.random.default_rng(seed)
+    centres = np.linalg.qr(rng.normal(size=(size, classes)))[0].T
+    truth = rng.permutation(np.repeat(np.arange(classes), per_class))
+    return centred((centres[truth] + rng.normal(0, spread, (len(truth), size))).astype(np.float32)), truth
+
+
+def test_the_head_s_left_out_answers_are_those_of_heads_fitted_without():
+    features, truth = clouds(8, spread=0.6)
+    head = fit(features, truth, 3)
+    for left in (0, 5, 11):
+        rest = np.delete(np.arange(24), left)
+        # The same ridge, no class weights: by hand.
+        counts = np.bincount(truth, minlength=3)
+        root = np.sqrt(24 / (3 * counts))[truth]
+        x = np.concatenate([features, np.ones((24, 1))], axis=1) * root[:, None]
+        y = (np.eye(3)[truth] - 1 / 3) * root[:, None]
+        scores = {}
+        for ridge in np.logspace(-3, 1, 9):
+            weights = np.linalg.solve(x[rest].T @ x[rest] + ridge * np.eye(21), x[rest].T @ y[rest])
+            scores[ridge] = np.append(features[left], 1) @ weights
+        shown = head.left_out[left]
+        made = [np.exp(head.sharpness * s - (head.sharpness * s).max()) for s in scores.values()]
+        assert min(np.abs(m / m.sum() - shown).max() for m in made) < 1e-6
+
+
+def test_a_rare_class_is_not_drowned():
+    features, truth = clouds(60, classes=2, spread=0.35)
+    keep = np.concatenate([np.flatnonzero(truth == 0), np.flatnonzero(truth == 1)[:3]])
+    found = fit(features[keep], truth[keep], 2).probabilities(features).argmax(axis=1)
+    assert np.mean(found[truth == 1] == 1) > 0.7
+
+
+def test_a_fit_of_very_many_uses_a_part():
+    features, truth = clouds(MOST, classes=2, size=4)
+    assert len(fit(features, truth, 2).fitted_on) == MOST
+
+
+def test_the_first_questions_are_one_for_each_group():
+    features, truth = clouds(40, classes=5, spread=0.1)
+    asked = [q.picture for q in next_questions(features, {}, (), None, 6, np.random.default_rng(0)) if q.why == "group"]
+    assert set(truth[asked[:5]].tolist()) == set(range(5))
+
+
+def test_later_questions_are_doubted_ones_and_every_fifth_is_drawn_at_random():
+    features, truth = clouds(60, spread=0.7)
+    answers = {i: int(truth[i]) for i in range(40)}
+    fitted = fit_answers(features, answers, 3)
+    questions = next_questions(features, answers, (), fitted, 10, np.random.default_rng(0))
+    assert [n for n, one in enumerate(questions) if one.why == "random"] == [4, 9]
+    doubted = [one.picture for one in questions if one.why == "doubt"]
+    left = np.setdiff1d(np.arange(180), list(answers))
+    assert fitted.doubt[doubted].mean() > np.median(fitted.doubt[left]) + 0.05
+    assert len({one.picture for one in questions} | set(answers)) == 50
+
+
+def test_the_last_pictures_are_asked_about_and_then_none():
+    features, truth = clouds(4)
+    answers = {i: int(truth[i]) for i in range(10)}
+    questions = next_questions(features, answers, [10], fit_answers(features, answers, 3), 10, np.random.default_rng(0))
+    assert [one.picture for one in questions] == [11]
+    assert next_questions(features, answers, [10, 11], None, 10, np.random.default_rng(0)) == []
+
+
+def test_the_accuracy_is_that_of_pictures_drawn_at_random_alone():
+    features, truth = clouds(30)
+    wrong = dict(enumerate(truth[:60].tolist()))
+    for i in range(10):
+        wrong[i] = (wrong[i] + 1) % 3
+    fitted = fit_answers(features, wrong, 3)
+    assert accuracy(fitted, wrong, range(10)).value < 0.2
+    assert accuracy(fitted, wrong, range(20, 60)).value > 0.9
+    assert accuracy(fitted, wrong, []).trials == 0
+
+
+def test_wrong_labels_are_found_first():
+    features, truth = clouds(40)
+    spoiled = truth.copy()
+    spoiled[[3, 50, 77]] = (spoiled[[3, 50, 77]] + 1) % 3
+    head = fit(features, spoiled, 3)
+    assert set(suspects(head, spoiled)[:3]) == {3, 50, 77}
+
+
+def test_it_is_over_when_three_heads_in_a_row_say_the_same():
+    one, other = np.array([0, 0, 1, 1] * 50), np.array([0, 1, 1, 1] * 50)
+    assert kappa(one, one) == 1 and kappa(one, other) == pytest.approx(0.5) and kappa(one * 0, one * 0) == 1
+    features, truth = clouds(30, spread=0.1)
+    fitted, steady = fit_answers(features, dict(enumerate(truth.tolist())), 3), Steadiness()
+    for _ in range(3):
+        steady.add(fitted)
+        assert not steady.is_over
+    steady.add(fitted)
+    assert steady.is_over
+
+
+def test_asking_reaches_the_target_with_fewer_labels_where_a_class_is_rare():
+    features, truth = clouds(150, spread=0.12)
+    keep = np.concatenate([np.flatnonzero(truth != 2), np.flatnonzero(truth == 2)[:12]])
+    runs = list(simulate(features[keep], truth[keep], range(4), most=60))
+    asked = [run.labels_for(0.99) for run in runs if run.order == "asked"]
+    random = [run.labels_for(0.99) or 65 for run in runs if run.order == "random"]
+    assert None not in asked and np.mean(asked) < np.mean(random)
+
+
+# --- the file of answers ---------------------------------------------------------------------------------------------
+
+
+def test_answers_are_read_back_and_the_last_counts(tmp_path):
+    path = tmp_path / "labels.csv"
+    first = LabelFile(path, clock=lambda: 0.0)
+    first.add(Answer("a,1.jpg", "label", ("ant",), "group"))
+    first.add(Answer("b.jpg", "both", ("ant", "bee")))
+    first.add(Answer("a,1.jpg", "label", ("bee",), "doubt", "ant", 0.5))
+    again = LabelFile(path)
+    assert again.answers == first.answers
+    assert again.answers["a,1.jpg"].classes == ("bee",) and again.twice == {"a,1.jpg": ("ant", "bee")}
+    assert again.undo().picture == "a,1.jpg" and LabelFile(path).answers["a,1.jpg"].classes == ("ant",)
+    assert again.undo().picture == "b.jpg" and set(LabelFile(path).answers) == {"a,1.jpg"}
+    assert again.undo() is not None and again.undo() is None and not LabelFile(path).answers
+    assert path.stat().st_mode & 0o077 == 0
+    assert path.read_text().splitlines()[1] == '1970-01-01T00:00:00Z,"a,1.jpg",label,ant,group,,'
+
+
+def test_a_file_cut_off_anywhere_loses_at_most_the_row_that_was_being_written(tmp_path):
+    path = tmp_path / "labels.csv"
+    whole = LabelFile(path, clock=lambda: 0.0)
+    for number in range(3):
+        whole.add(Answer(f"{number}.jpg", "label", ("ant",)))
+    content = path.read_bytes()
+    rows = [i + 1 for i, byte in enumerate(content) if byte == 10]
+    for cut in range(rows[0], len(content)):
+        path.write_bytes(content[:cut])
+        labels = LabelFile(path, clock=lambda: 0.0)
+        complete = sum(end <= cut for end in rows[1:])
+        assert len(labels.answers) in (complete, complete + 1)
+        labels.add(Answer("9.jpg", "skip"))
+        assert LabelFile(path).answers["9.jpg"].kind == "skip" and len(LabelFile(path).answers) >= complete + 1
+
+
+@pytest.mark.parametrize("content", [b"hello", b"picture,label\na,b\n", b"\x89PNG\r\n"])
+def test_another_file_is_not_written_into(tmp_path, content):
+    path = tmp_path / "labels.csv"
+    path.write_bytes(content)
+    with pytest.raises(EdgeError, match="is no file of answers"):
+        LabelFile(path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a|b", "..", ".x", "bell\a", "x" * 200])
+def test_a_class_that_can_be_no_folder_is_refused(name):
+    with pytest.raises(UsageError):
+        valid_class(name)
+
+
+def test_a_folder_per_class_is_made_and_nothing_in_it_replaced(tmp_path):
+    pile = tmp_path / "pile"
+    (pile / "sub").mkdir(parents=True)
+    for name in ("a.png", "sub/a.png", "c.png"):
+        write_picture(pile / name, np.full((40, 40, 3), 90, np.uint8))
+    labels = LabelFile(tmp_path / "labels.csv")
+    for name, one in (("a.png", "ant"), ("sub/a.png", "bee"), ("gone.png", "bee")):
+        labels.add(Answer(name, "label", (one,)))
+    labels.add(Answer("c.png", "both", ("ant", "bee")))
+    for copy in (False, True):
+        into = tmp_path / f"out{copy}"
+        (into / "ant").mkdir(parents=True)
+        (into / "ant" / "a.png").write_bytes(b"mine")
+        done = export(labels, pile, into, copy=copy)
+        assert (done.counts, done.left_out) == ({"ant": 1, "bee": 1}, {"gone": 1, "both": 1})
+        assert (into / "ant" / "a.png").read_bytes() == b"mine"
+        assert (into / "bee" / "sub__a.png").is_symlink() is not copy
+        assert (into / "bee" / "sub__a.png").read_bytes() == (pile / "sub" / "a.png").read_bytes()
+
+
+# --- the session and the app -----------------------------------------------------------------------------------------
+
+
+def session_over(tmp_path, truth, features, **options):
+    names = [f"{i}.png" for i in range(len(truth))]
+    return Annotation(names, features, LabelFile(tmp_path / "labels.csv"), classes=("x", "y", "z"), **options)
+
+
+def test_a_session_learns_says_how_well_and_goes_on_where_it_was(tmp_path):
+    features, truth = clouds(60, spread=0.1)
+    session = session_over(tmp_path, truth, features)
+    for _ in range(60):
+        asked = session.asked()
+        session.answer("label", "xyz"[truth[int(asked.picture.partition(".")[0])]])
+        if session.wants_fit:
+            session.refit()
+    assert (
+        session.curve[-1].accuracy.trials == session.curve[-1].labels // 5 > 9 and session.curve[-1].accuracy.value == 1
+    )
+    assert session.is_over and session.counts.total() == 60
+    again = session_over(tmp_path, truth, features)
+    again.refit()
+    right = [one == "xyz"[truth[i]] for i, (_, one, _) in enumerate(again.predictions())]
+    assert np.mean(right) > 0.98 and again.answered["label"] == 60
+
+
+def test_undoing_asks_the_same_picture_again(tmp_path):
+    features, truth = clouds(20)
+    session = session_over(tmp_path, truth, features)
+    first = session.asked()
+    session.answer("label", "x")
+    assert session.asked().picture != first.picture
+    assert session.undo() == first.picture and session.asked().picture == first.picture
+    assert session.undo() is None
+
+
+def test_checking_asks_about_the_wrong_labels_alone(tmp_path):
+    features, truth = clouds(40, spread=0.1)
+    known = {f"{i}.png": "xyz"[one] for i, one in enumerate(truth)}
+    known["7.png"] = "xyz"[(truth[7] + 1) % 3]
+    session = session_over(tmp_path, truth, features, known=known, checking=True)
+    session.refit()
+    asked = session.asked()
+    assert (asked.picture, asked.why, asked.given) == ("7.png", "check", known["7.png"])
+    assert asked.guesses[0][0] == "xyz"[truth[7]]
+    session.answer("label", "xyz"[truth[7]])
+    session.refit()
+    assert session.asked() is None
+    assert session.counts["xyz"[truth[7]]] == 40
+
+
+def test_the_app_asks_and_a_key_answers(tmp_path):
+    features, truth = clouds(30, spread=0.1)
+    session = session_over(tmp_path, truth, features)
+    shown = []
+
+    def read(name):
+        shown.append(name)
+        return np.full((40, 60, 3), 200, np.uint8)
+
+    async def play():
+        app = AnnotateApp(session, read, Terminal("truecolor"))
+        async with app.run_test(size=(110, 34)) as pilot:
+            await pilot.pause(0.2)
+            for _ in range(12):
+                number = int(session.asked().picture.partition(".")[0])
+                await pilot.press(KEYS[truth[number]])
+                await pilot.pause(0.1)
+            await pilot.press("0")
+            await pilot.press("space")
+            await pilot.press("b", "1", "2", "b")
+            await pilot.pause(0.2)
+            assert dict(session.answered) == {"label": 12, "neither": 1, "skip": 1, "both": 1}
+            await pilot.press("u")
+            await pilot.pause(0.2)
+            assert session.answered["both"] == 0
+            await pilot.press("n", *"wasp", "enter")
+            await pilot.pause(0.2)
+            assert session.classes[-1] == "wasp"
+            said = str(app.query_one("#classes").render())
+            assert "wasp" in said and "1" in said
+            assert "14 answers" in str(app.query_one("#said").render())
+
+    asyncio.run(play())
+    assert len(shown) > 12
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def say(capsys, tmp_path):
+    def run(*argv):
+        code = main([*map(str, argv), "--home", str(tmp_path / "home")])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def stripes(tmp_path):
+    """A folder per direction of stripes."""
+    rng = np.random.default_rng(0)
+    for name, shape in (("across", (64, 1)), ("along", (1, 64))):
+        (tmp_path / "parts" / name).mkdir(parents=True)
+        for number in range(30):
+            wave = np.repeat(rng.choice([40, 210], shape), 64, axis=shape.index(1))
+            pixels = np.clip(wave[..., None] + rng.normal(0, 20, (64, 64, 3)), 0, 255).astype(np.uint8)
+            write_picture(tmp_path / "parts" / name / f"{number}.png", pixels)
+    return tmp_path / "parts"
+
+
+def test_outlines_tell_stripes_apart_without_a_network(stripes):
+    import cv2
+
+    vectors = np.stack([plain_vector(cv2.imread(str(path))) for path in sorted(stripes.glob("*/*.png"))])
+    features = centred(vectors)
+    truth = np.repeat([0, 1], 30)
+    head = fit(features[::6], truth[::6], 2)
+    assert np.mean(head.probabilities(features).argmax(axis=1) == truth) > 0.95
+
+
+def test_simulate_and_suggest_and_export(say, stripes, tmp_path):
+    code, out, _ = say("annotate", "--simulate", stripes, "--seeds", 2, "--json")
+    told = json.loads(out)
+    assert code == 0 and told["asked"]["never"] == 0 and told["pictures"] == 60
+    labels = LabelFile(tmp_path / "labels.csv")
+    for name in ("across", "along"):
+        for number in range(5):
+            labels.add(Answer(f"{name}/{number}.png", "label", (name,)))
+    code, out, _ = say("annotate", stripes, "--output", tmp_path / "labels.csv", "--recursive", "--suggest", "--json")
+    told = json.loads(out)
+    assert code == 0 and np.mean([one["picture"].startswith(one["label"]) for one in told]) > 0.9
+    code, out, _ = say("annotate", stripes, "--output", tmp_path / "labels.csv", "--export", tmp_path / "made")
+    assert (code, out) == (0, f"{tmp_path / 'made'}: across 5, along 5\n")
+
+
+def test_misuse_is_one_line(say, stripes, tmp_path):
+    labels = tmp_path / "labels.csv"
+    for words, line in (
+        ((stripes,), "no --output"),
+        ((stripes, "--output", labels, "--check"), "--check has nothing to check"),
+        ((stripes, "--output", labels), "this is no terminal"),
+        ((stripes, "--output", labels, "--export", tmp_path / "made"), "holds no answer"),
+        ((stripes, "--output", labels, "--suggest", "--known", tmp_path), "lies outside"),
+        ((stripes, "--output", labels, "--suggest", "--recursive"), "too few labels"),
+        ((stripes, "--output", labels, "--suggest", "--recursive", "--embedder", "nix"), "no general image embedder"),
+        (("--simulate", stripes, "--target", 2), "a share in (0, 1)"),
+        (("--simulate", tmp_path), "40 of 2"),
+    ):
+        code, _, err = say("annotate", *words)
+        assert code == 2 and line in err.splitlines()[-1], err
+    shutil.rmtree(stripes)
+    assert say("annotate", stripes, "--output", labels, "--suggest")[0] == 1
