@@ -101,6 +101,17 @@ def turn_between(before: Points, after: Points) -> Turn:
     return Turn(-math.degrees(yaw), math.degrees(pitch), math.degrees(roll), scale)
 
 
+def breadth_and_height(before: Points, after: Points) -> tuple[float, float]:
+    """How broad and how tall the second look is, times the first look's surface turned likewise; both (468, 3).
+
+    The surface is seen from wherever it fits best (an affine camera), so a head that turns keeps both near 1, and a
+    picture that is tilted loses the one along which it is foreshortened.
+    """
+    surface, seen = before - before.mean(axis=0), (after - after.mean(axis=0))[:, :2]
+    across, down = np.linalg.lstsq(surface, seen, rcond=None)[0].T
+    return float(np.linalg.norm(across)), float(np.linalg.norm(down))
+
+
 def unlike_a_plane(before: Points, after: Points, eye_distance_px: float) -> float:
     """How far the second look is from any look at a flat picture of the first: RMS distance in eye distances.
 

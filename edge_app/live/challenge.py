@@ -11,12 +11,12 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 import numpy as np
 
 from edge_app.core.types import Float32s
-from edge_app.inference.face_mesh import Points, Turn, turn_between, unlike_a_plane
+from edge_app.inference.face_mesh import Points, Turn, breadth_and_height, turn_between, unlike_a_plane
 
 
 class Movement(StrEnum):
@@ -56,14 +56,19 @@ class ChallengeOptions:
     knows whether it will be asked."""
     settle_s: float = 0.4
     """The head must have been still for so long before the first prompt."""
-    pause_s: tuple[float, float] = (0.2, 0.7)
-    """A time drawn at random between being still and the next prompt."""
+    pause_s: tuple[float, float] = (0.25, 1.25)
+    """A time drawn at random between being still and the next prompt: the longer it may be, the fewer recordings move
+    at a moment that fits."""
+    calm_s: float = 0.3
+    """No prompt comes while the head moved in the time just before it: a recording is often under way by then."""
+    calm_deg: float = 4.0
+    """Less than this within that time is calm: heads that were asked for nothing stay below it in 95 of 100."""
     answer_s: float = 3.5
     """A prompt must be answered within this time."""
     return_s: float = 3.0
     """The head must be back within this time."""
-    reaction_s: float = 0.3
-    """Nobody is under way sooner: a movement that began earlier was not an answer."""
+    reaction_s: float = 0.4
+    """Nobody has understood a prompt and is `still_deg` under way sooner: what moved earlier was not an answer."""
     yaw_deg: float = 18.0
     pitch_deg: float = 13.0
     closer: float = 1.2
@@ -76,10 +81,18 @@ class ChallengeOptions:
     """How unlike a plane a turned face must be, RMS in eye distances (`unlike_a_plane`). Of pairs of photographs of one
     person (half of lfw_dev's people) 99 in 100 have more: 0.061 at 15 to 20 degrees to the side, 0.052 up or down. Of
     prints turned as far as they could be read 95 in 100 have less: 0.027 flat, 0.035 bent over up to 100 degrees."""
+    least_breadth: float = 0.93
+    """What a face turned to the side must keep of its breadth against its height (`breadth_and_height`): a folded print
+    must be turned so far that it gets narrow. 1 of 227 turned heads has less, and 14 of the 38 folded prints that have
+    depth enough (half of lfw_dev's people, rendered); of pairs of photographs of one person 3 %."""
+    least_height: float = 0.9
+    """What a face turned up or down must keep of its height: 2 of 215 heads have less, 75 of 146 folded prints."""
     unnamed_s: float = 1.5
     """How long the name may be off the face while it moves."""
     gap_s: float = 0.6
     """Without the face for longer than this, anything may have been exchanged."""
+    company_s: float = 0.3
+    """Somebody else must be seen for so long to end a challenge; no prompt is given and no answer counts meanwhile."""
     mirrored: bool = False
     """Whether the camera delivers mirrored pictures."""
 
@@ -124,7 +137,7 @@ class Progress:
     """What to tell the person now."""
     asked: Movement | None = None
     reason: str = ""
-    """Why it was not passed."""
+    """Why it was not passed, or cannot go on."""
     steps: tuple[Step, ...] = ()
     began_s: float | None = None
     """Time of the first frame with the person's name."""
@@ -137,6 +150,13 @@ class _Baseline:
 
     points: Points
     eye_distance_px: float
+
+    @classmethod
+    def of(cls, sights: Sequence[Sight]) -> Self:
+        """The mean of several looks, wherever in the picture the face was."""
+        looks = [np.asarray(one.points, np.float64) for one in sights]
+        centred = np.mean([look - look.mean(axis=0) for look in looks], axis=0)
+        return cls(centred, float(np.mean([one.eye_distance_px for one in sights])))
 
 
 @dataclass(slots=True, eq=False)
@@ -157,6 +177,7 @@ class Challenge:
     _track: int | None = field(default=None, init=False)
     _seen_s: float = field(default=0.0, init=False)
     _named_s: float = field(default=0.0, init=False)
+    _company_s: float | None = field(default=None, init=False)
     _still: list[Sight] = field(default_factory=list, init=False)
     _ahead: _Baseline | None = field(default=None, init=False)
     _moved_s: float | None = field(default=None, init=False)
@@ -178,10 +199,11 @@ class Challenge:
             self._wait_for(sight)
         elif fault := self._fault(sight):
             self._end("not live", fault, sight.time_s)
-        elif sight.track == self._track and sight.points is not None:
+        elif sight.track == self._track:
             self._seen_s = sight.time_s
             self._named_s = sight.time_s if sight.named else self._named_s
-            self._go_on(sight, np.asarray(sight.points, np.float64))
+            if sight.points is not None:
+                self._go_on(sight, np.asarray(sight.points, np.float64))
         if self.progress.outcome == "waiting":
             self._check_time(sight.time_s)
         return self.progress
@@ -196,7 +218,8 @@ class Challenge:
 
     def _fault(self, sight: Sight) -> str:
         """What no live person's challenge shows."""
-        if sight.others:
+        self._company_s = None if not sight.others else sight.time_s if self._company_s is None else self._company_s
+        if self._company_s is not None and sight.time_s - self._company_s >= self.options.company_s and self._ahead:
             return "somebody else was in the picture"
         if sight.track is not None and sight.track != self._track:
             return "the picture changed: another face was there all at once"
@@ -217,12 +240,18 @@ class Challenge:
         elif self._stage == "answer":
             self._judge(sight, points, turn)
         elif self._is_still(turn):
-            self._stage, self._since_s = "pause", sight.time_s
+            self._stage, self._since_s, self._still = "pause", sight.time_s, []
             self._pause_s = self.draw.uniform(*self.options.pause_s)
             self._tell("look at the camera, and hold still")
 
     def _settle(self, sight: Sight, points: Points) -> None:
         """Wait until the face has looked the same way for a while, and remember that as ahead."""
+        if sight.others:  # nothing was asked yet, so nothing is lost by waiting
+            self._still, self._since_s = [], sight.time_s
+            self._tell("be alone in the picture: somebody else is near", reason="somebody else was in the picture")
+            return
+        if not self._still:
+            self._tell("look at the camera, and hold still")
         newest = self._still[-12:]
         still = [
             one for one in newest
@@ -233,9 +262,7 @@ class Challenge:
         self._still = [*newest, sight]
         if sight.time_s - self._since_s < self.options.settle_s or len(self._still) < 3:
             return
-        looks = [np.asarray(one.points, np.float64) for one in self._still]
-        ahead = np.mean([look - look.mean(axis=0) for look in looks], axis=0)
-        self._ahead = _Baseline(ahead, float(np.mean([one.eye_distance_px for one in self._still])))
+        self._ahead = _Baseline.of(self._still)
         self._stage, self._since_s = "pause", sight.time_s
         self._pause_s = self.draw.uniform(*self.options.pause_s)
 
@@ -244,15 +271,18 @@ class Challenge:
             # Slow drift is a person who shifts; a movement that is large before it was asked for is a recording.
             if self._answers(turn) is not None:
                 self._end("not live", "moved before it was asked to, as a recording does", sight.time_s)
+            self._still = []
             self._since_s = sight.time_s if self.script is None else self._since_s
             return
-        due = (
-            sight.time_s >= self.script[done][0]
-            if self.script is not None
-            else sight.time_s - self._since_s >= self._pause_s
-        )
+        just = [one for one in self._still if sight.time_s - one.time_s <= self.options.calm_s] or self._still[-1:]
+        self._still = [*just, sight]
+        if self.script is not None:
+            due = sight.time_s >= self.script[done][0]
+        else:
+            waited_s = sight.time_s - self._since_s
+            due = waited_s >= self._pause_s and not sight.others and self._is_calm(just, points)
         if due:
-            self._ahead = self._ahead if not self._is_still(turn) else _Baseline(points, sight.eye_distance_px)
+            self._ahead = _Baseline.of(self._still) if self._is_still(turn) else self._ahead
             self._stage, self._since_s, self._moved_s, self._flat = "answer", sight.time_s, None, 0
             movement = self._movements[done]
             step = Step(movement, sight.time_s)
@@ -281,10 +311,7 @@ class Challenge:
             hint = "; does the camera mirror?" if {answer, step.movement} == {Movement.LEFT, Movement.RIGHT} else ""
             self._end("not live", f"{step.movement.value} was asked for, {answer.value} was done{hint}", sight.time_s)
             return
-        needed = {Movement.LEFT: options.depth_yaw, Movement.RIGHT: options.depth_yaw, Movement.CLOSER: 0.0}.get(
-            answer, options.depth_pitch
-        )
-        if depth < needed:
+        if not self._is_solid(answer, ahead.points, points, depth) or sight.others:
             return  # it may still turn farther; a flat picture never gets there
         if sight.similarity is not None and sight.similarity() < self.similar_from:
             return
@@ -307,6 +334,23 @@ class Challenge:
         limit = self.options.still_deg * factor
         grown = max(turn.scale, 1 / max(turn.scale, 1e-6)) - 1
         return max(abs(turn.yaw_deg), abs(turn.pitch_deg)) < limit and grown < (self.options.still_scale - 1) * factor
+
+    def _is_calm(self, before: Sequence[Sight], points: Points) -> bool:
+        """Whether the head did not move in the looks just before this one, of which there is one at least."""
+        turns = [turn_between(np.asarray(one.points, np.float64), points) for one in before]
+        least = self.options.calm_deg
+        return bool(turns) and all(max(abs(turn.yaw_deg), abs(turn.pitch_deg)) < least for turn in turns)
+
+    def _is_solid(self, answer: Movement, before: Points, after: Points, depth: float) -> bool:
+        """Whether a face that has moved looks as a head does then. Nothing flat can be told by coming closer."""
+        broad, tall = breadth_and_height(before, after)
+        match answer:
+            case Movement.CLOSER:
+                return True
+            case Movement.LEFT | Movement.RIGHT:
+                return depth >= self.options.depth_yaw and broad / tall >= self.options.least_breadth
+            case Movement.UP | Movement.DOWN:
+                return depth >= self.options.depth_pitch and tall >= self.options.least_height
 
     def _shares(self, turn: Turn) -> dict[Movement, float]:
         """How much of each movement a turn is: from 1 on it is an answer."""
@@ -342,9 +386,11 @@ class Challenge:
         turned = max(abs(turn.yaw_deg) / self.options.yaw_deg, abs(turn.pitch_deg) / self.options.pitch_deg)
         return bool(narrow / max(wide, 1e-9) < 0.87 and depth < 0.035 and turned < 0.7)
 
-    def _tell(self, prompt: str, asked: Movement | None = None, steps: tuple[Step, ...] | None = None) -> None:
+    def _tell(
+        self, prompt: str, asked: Movement | None = None, steps: tuple[Step, ...] | None = None, reason: str = ""
+    ) -> None:
         kept = self.progress.steps if steps is None else steps
-        self.progress = Progress("waiting", prompt, asked, "", kept, self.progress.began_s)
+        self.progress = Progress("waiting", prompt, asked, reason, kept, self.progress.began_s)
 
     def _end(self, outcome: Outcome, reason: str, time_s: float) -> None:
         self.progress = Progress(outcome, "", None, reason, self.progress.steps, self.progress.began_s, time_s)

@@ -193,7 +193,7 @@ def _at_the_end(mode: ChallengeMode | PassiveMode, name: str, recognized: bool) 
     if isinstance(mode, ChallengeMode):
         progress = mode.progress
         if progress.began_s is not None:
-            return Login(Outcome.NO_ANSWER, "the challenge was not finished in time", progress.steps)
+            return Login(Outcome.NO_ANSWER, progress.reason or "the challenge was not finished in time", progress.steps)
     elif recognized:
         return Login(Outcome.NOT_LIVE, "not checked: what surrounds the face was in too few pictures, step back")
     return Login(Outcome.NOT_RECOGNIZED, f"{name} was not recognized in time")

@@ -154,6 +154,59 @@ def test_whoever_is_there_must_be_the_same_person_and_alone_throughout(change, r
     assert progress.outcome == "not live" and reason in progress.reason
 
 
+def test_somebody_who_passes_by_ends_nothing_and_nothing_is_asked_before_one_is_alone():
+    _, passed_by = run(
+        Obeys(), fps=30.0, change=lambda seen, _: replace(seen, others=1) if int(seen.time_s * 30) % 40 < 6 else seen
+    )
+    assert passed_by.outcome == "passed"
+    beside = lambda seen, _: replace(seen, others=1) if seen.time_s < 3 else seen  # noqa: E731
+    _, later_alone = run(Obeys(), change=beside)
+    assert later_alone.outcome == "passed" and later_alone.steps[0].asked_s > 3.3
+    _, never = run(Obeys(), change=lambda seen, _: replace(seen, others=1))
+    assert never.outcome == "waiting" and not never.steps
+    assert "be alone" in never.prompt and "somebody else" in never.reason
+
+
+def test_no_answer_counts_while_somebody_else_is_there():
+    flashes = lambda seen, progress: replace(seen, others=int(seen.time_s * 10) % 2) if progress.asked else seen  # noqa: E731
+    _, progress = run(Obeys(), change=flashes)
+    assert progress.outcome == "passed"
+    assert all(int(step.answered_s * 10) % 2 == 0 for step in progress.steps)
+
+
+def test_nothing_is_asked_while_the_head_moves():
+    def drifting(time_s: float, progress: Progress) -> Pose:
+        begun = progress.began_s is not None and "hold still" in progress.prompt and time_s > 0.6
+        return Pose(yaw_deg=5 * (int(time_s * 10) % 2)) if begun else Pose()
+
+    _, progress = run(drifting)
+    assert progress.outcome == "waiting" and not progress.steps
+    _, calm = run(drifting, options=ChallengeOptions(calm_deg=6.0))
+    assert calm.steps
+
+
+def test_a_face_that_gets_narrow_or_short_as_it_turns_answers_nothing():
+    def squeezed(seen: Sight, progress: Progress) -> Sight:
+        if seen.points is None or progress.asked is None or progress.asked is Movement.CLOSER:
+            return seen
+        axis = 0 if progress.asked in (Movement.LEFT, Movement.RIGHT) else 1
+        share = np.ones(3, np.float32)
+        share[axis] = 0.88
+        return replace(seen, points=(seen.points - 100) * share + 100)
+
+    for seed in range(4):
+        _, progress = run(Obeys(), seed=seed, change=squeezed)
+        assert progress.outcome == "no answer"
+        loose = ChallengeOptions(least_breadth=0.8, least_height=0.8)
+        assert run(Obeys(), seed=seed, change=squeezed, options=loose)[1].outcome == "passed"
+
+
+def test_a_head_whose_surface_is_not_found_for_a_while_is_still_the_persons():
+    blind = lambda seen, progress: replace(seen, points=None) if progress.asked else seen  # noqa: E731
+    _, progress = run(Obeys(), change=blind)
+    assert progress.outcome == "no answer"
+
+
 def test_a_face_that_is_missed_for_a_moment_is_forgiven():
     _, progress = run(
         Obeys(), fps=30.0, change=lambda seen, _: replace(seen, track=None) if int(seen.time_s * 30) % 9 < 3 else seen

@@ -164,9 +164,12 @@ def sheet_seen(sheet: Sheet, pose: Pose, behind: Pixels, face_share: float = 0.2
     scale = sheet.face_width_px / (width * face_share)  # sheet pixels for one of the picture's
     far = 7.0 * width * face_share / pose.scale
     matrix = rotation(pose)
-    ys, xs = np.mgrid[0:height, 0:width].astype(np.float64)
+    # Where a sheet lies is smooth: it is computed for every second pixel.
+    ys, xs = (np.mgrid[0 : height // 2, 0 : width // 2] * 2 + 0.5).astype(np.float32)
     focal = 7.0 * width * face_share
-    rays = np.dstack([(xs - width / 2) / focal, (ys - height / 2) / focal, np.ones_like(xs)]) @ matrix
+    rays = np.dstack([(xs - width / 2) / focal, (ys - height / 2) / focal, np.ones_like(xs)]) @ matrix.astype(
+        np.float32
+    )
     origin = -np.array([pose.x * width * face_share, pose.y * width * face_share, far]) @ matrix
     if sheet.bent_deg > 0:
         radius = wide / scale / math.radians(sheet.bent_deg)
@@ -194,10 +197,12 @@ def sheet_seen(sheet: Sheet, pose: Pose, behind: Pixels, face_share: float = 0.2
         t = -origin[2] / rays[..., 2]
         hit = origin + rays * t[..., None]
         u, valid = hit[..., 0], t > 0
-    map_x = (u * scale + wide / 2).astype(np.float32)
-    map_y = (hit[..., 1] * scale + tall / 2).astype(np.float32)
+    map_x, map_y, share = (
+        cv2.resize(one.astype(np.float32), (width, height))
+        for one in (u * scale + wide / 2, hit[..., 1] * scale + tall / 2, valid)
+    )
     picture, edge = sheet.picture, 0
-    valid = valid & (map_x >= 0) & (map_y >= 0) & (map_x < wide) & (map_y < tall)
+    valid = (share > 0.5) & (map_x >= 0) & (map_y >= 0) & (map_x < wide) & (map_y < tall)
     if sheet.phone:
         edge = 14
         picture = np.ascontiguousarray(picture)
