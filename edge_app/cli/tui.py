@@ -122,12 +122,17 @@ def _end_on_signals(app: EdgeApp) -> None:
 
 def desk_of(args: Arguments) -> Desk:
     """Everything outside the app, for these arguments. Raises EdgeError for a broken settings file."""
+    from edge_app.model_store import catalogue
     from edge_app.tui.picture.terminal import Terminal
     from edge_app.tui.services import Desk
 
     home, settings = options.settings(args)
     smallest = getattr(args, "min_face", None)
     source, notice = _source(getattr(args, "source", None), settings)
+    notices = [notice] if notice else []
+    if settings.liveness == "passive" and not any(one.task is Task.LIVENESS for one in catalogue.installed(home)):
+        settings = replace(settings, liveness="off")
+        notices.append("No liveness network is installed any more: liveness is off.")
     return Desk(
         settings=settings,
         source=source,
@@ -146,7 +151,7 @@ def desk_of(args: Arguments) -> Desk:
         recall=lambda: home.recall(_REMEMBERED) or {},
         remember=lambda looks: home.remember(_REMEMBERED, dict(looks)),
         now_s=time.time,
-        notices=(notice,) if notice else (),
+        notices=tuple(notices),
     )
 
 
@@ -176,14 +181,17 @@ def _cameras() -> Sequence[CameraInfo]:
 
 def _open_worker(home: Home, settings: Settings, source: str, sink: Sink, min_face_px: float | None) -> LiveWorker:
     from edge_app.inference.detector import DetectorOptions
+    from edge_app.live.passive_mode import PassiveMode
     from edge_app.live.update import WorkerOptions
     from edge_app.live.worker import Worker
     from edge_app.media.live_camera import LiveOptions
+    from edge_app.recognition.liveness import open_liveness
     from edge_app.recognition.open_session import OpenOptions, open_people
 
     detector = DetectorOptions() if min_face_px is None else DetectorOptions(min_face_px=min_face_px)
     bench = open_people(home, settings, OpenOptions(detector=detector))
-    return Worker(bench, source, sink, WorkerOptions(camera=LiveOptions(loop=True)))
+    mode = PassiveMode(bench, open_liveness(home, settings.threads)) if settings.liveness == "passive" else None
+    return Worker(bench, source, sink, WorkerOptions(camera=LiveOptions(loop=True)), mode=mode)
 
 
 def _snapshot(home: Home, shown: Seen) -> Path:

@@ -34,9 +34,9 @@ def command() -> Command:
         params=[
             Argument("source", "SOURCE", f"{SOURCE_HELP} (default: see `cameras --use`)", required=False),
             options.json_flag(),
-            Option("--liveness", kind=("off", "passive"), default="off",
+            Option("--liveness", kind=("off", "passive"),
                 help="passive: installed liveness networks judge who is recognized; events and hooks say live yes, no "
-                "or unchecked (off)"),
+                "or unchecked (the app's setting: off)"),
             Option("--realtime", kind=bool, help="play a video at its own speed, not as fast as it goes"),
             *output.model_options(),
             *(
@@ -107,7 +107,8 @@ def _mode(args: Arguments, session: Session) -> Mode | None:
     from edge_app.recognition.faces import PeopleSession
     from edge_app.recognition.liveness import open_liveness
 
-    if args.liveness == "off":
+    wanted = args.liveness or ("passive" if session.settings.liveness == "passive" else "off")
+    if wanted == "off" or (args.liveness is None and not isinstance(session, PeopleSession)):
         return None
     if not isinstance(session, PeopleSession):
         raise UsageError(f"--liveness was given with {session.look_for}", expected="people to look for")

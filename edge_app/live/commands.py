@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from edge_app.core.errors import MediaError
+from edge_app.core.errors import EdgeError, MediaError, UsageError
 from edge_app.core.model_card import ModelCard
 from edge_app.core.task import LookFor
 from edge_app.core.types import Float32s, Identity
 from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot, Verdict
 from edge_app.gallery.matching import MatchRule
+from edge_app.live.examiner import Examiner
 from edge_app.live.mode import Mode
 from edge_app.media.pictures import read_picture
 from edge_app.recognition.faces import PeopleSession
@@ -145,6 +146,32 @@ class Pause:
 
     def run(self, loop: Loop) -> None:
         loop.pause(self.paused)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask the largest face with a name to make movements that a picture cannot; gives the name.
+
+    How it goes is told with every Update. Inactive: ask no more. UsageError where no people are looked for, and
+    EdgeError when nobody with a name is in view.
+    """
+
+    active: bool = True
+
+    def run(self, loop: Loop) -> str | None:
+        session = loop.mode.session
+        if not isinstance(session, PeopleSession):
+            raise UsageError(f"{session.look_for} answers no challenge", expected="faces")
+        if not self.active:
+            loop.mode.examiner = None
+            return None
+        named = [track for track in loop.mode.tracks if track.name is not None and track.state != "lost"]
+        if not named:
+            raise EdgeError("nobody with a name is in view", remedy="look at the camera until your name stands there")
+        nearest = max(named, key=lambda track: float(track.box[3] - track.box[1]))
+        assert nearest.name is not None
+        loop.mode.examiner = Examiner.of(session, nearest.name)
+        return nearest.name
 
 
 @dataclass(frozen=True, slots=True)

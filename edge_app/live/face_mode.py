@@ -65,6 +65,8 @@ class FaceMode(Mode):
     def observe(self, frame: Frame) -> Seen:
         seen = self._live.observe(frame)
         self._happened += self._events.update(frame.time_s, steady_answers(self._live.tracks))
+        if self.examiner is not None:
+            self.examiner.look(frame, seen)
         return seen
 
     def shot(self, seen: Seen, source: str) -> Shot | Refusal:

@@ -9,6 +9,7 @@ from edge_app.core.types import Float32s, Frame, Seen
 from edge_app.gallery.enrollment import Refusal, Shot
 from edge_app.gallery.matching import NAMES_NOBODY, MatchRule
 from edge_app.live.events import LiveEvent
+from edge_app.live.examiner import Examiner
 from edge_app.live.tracker import TrackInfo
 from edge_app.recognition.gallery_session import GallerySession
 from edge_app.recognition.session import Session
@@ -25,6 +26,8 @@ class Mode(ABC):
         """The newest; an immutable value, which other threads may read."""
         self.explaining = False
         """Whether findings carry heatmaps, where the recognizer has them."""
+        self.examiner: Examiner | None = None
+        """Asks one of the people to move; None while nobody is asked."""
         self._happened: list[LiveEvent] = []
 
     @property

@@ -8,6 +8,7 @@ from edge_app.core.task import PEOPLE, LookFor
 from edge_app.core.types import Seen
 from edge_app.gallery.enrollment import Refusal, Shot
 from edge_app.gallery.matching import MatchRule
+from edge_app.live.challenge import Progress
 from edge_app.live.events import LiveEvent
 from edge_app.live.tracker import TrackerOptions, TrackInfo
 from edge_app.media.live_camera import CameraStatus, LiveOptions
@@ -52,3 +53,7 @@ class Update:
     """What went wrong with the last frame or the gallery, one line; empty when all is well."""
     look_for: LookFor = PEOPLE
     """What the frames are looked at for."""
+    asked: str = ""
+    """Who was asked for a challenge last, by `Ask`."""
+    challenge: Progress | None = None
+    """How far that challenge is, or how it ended; None when nobody was asked."""

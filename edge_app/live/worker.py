@@ -221,6 +221,8 @@ class Worker:
             shot=shot,
             trouble=self._trouble or self._gallery_trouble,
             look_for=self.mode.session.look_for,
+            asked=(examiner.name or "") if (examiner := self.mode.examiner) else "",
+            challenge=examiner.progress if examiner else None,
         )
         try:
             self._sink(update)

@@ -33,6 +33,9 @@ class Settings:
     """Camera number, file or address that live commands open; None: the first camera."""
     keep_pictures: bool = False
     """Whether enrollment keeps the face pictures beside the templates."""
+    liveness: Literal["off", "passive", "challenge"] = "off"
+    """What Live and `watch` make of whether somebody lives: nothing, what installed liveness networks say, or in
+    Live, at a key, a challenge."""
     threads: int | None = None
     """Threads for each model, 1 to 1024; None: chosen for this machine."""
 

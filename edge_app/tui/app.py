@@ -333,4 +333,5 @@ class EdgeApp(App[None]):
 
 def _models_of(settings: Settings) -> tuple[Any, ...]:
     """The settings that decide which models are loaded, and how."""
-    return settings.precision, settings.detector, settings.embedder, settings.threads, settings.keep_pictures
+    passive = settings.liveness == "passive"
+    return settings.precision, settings.detector, settings.embedder, settings.threads, settings.keep_pictures, passive

@@ -10,6 +10,7 @@ from typing import Final
 
 from rich.text import Text
 
+from edge_app.live.challenge import Progress
 from edge_app.live.events import LiveEvent
 from edge_app.live.tracker import TrackInfo
 from edge_app.live.update import Update
@@ -103,7 +104,10 @@ def event_words(event: LiveEvent) -> EventWords:
     """An event about a person or the source, in words."""
     took = duration_words(event.duration_s or 0.0)
     if event.event == "recognized":
-        return EventWords(f"● {event.name}", STYLES["known"], f" {event.similarity or 0:.2f}")
+        if event.live == "no":
+            return EventWords(f"! {event.name}: not live", "bold red", f" {event.similarity or 0:.2f}")
+        said = {"yes": ", live", "unchecked": ", not checked"}.get(event.live or "", "")
+        return EventWords(f"● {event.name}", STYLES["known"], f" {event.similarity or 0:.2f}{said}")
     if event.event == "unknown":
         return EventWords("? unknown", STYLES["unknown"])
     if event.event == "left":
@@ -113,6 +117,20 @@ def event_words(event: LiveEvent) -> EventWords:
     if event.event == "source_lost":
         return EventWords("! source lost", "bold red")
     return EventWords("✓ source back", "green", f" after {took}")
+
+
+def challenge_words(asked: str, progress: Progress) -> EventWords:
+    """How the challenge of somebody goes, or how it ended."""
+    match progress.outcome:
+        case "waiting":
+            return EventWords(f"{asked}: {progress.prompt}", "bold")
+        case "passed":
+            took_s = (progress.ended_s or 0.0) - (progress.began_s or 0.0)
+            return EventWords(f"✓ {asked}: live", "bold green", f" answered in {took_s:.1f} s")
+        case "no answer":
+            return EventWords(f"? {asked}: {progress.reason}", "bold yellow")
+        case "not live":
+            return EventWords(f"! {asked}: not live", "bold red", f" {progress.reason}")
 
 
 def event_line(clock: str, event: EventWords, width: int) -> Text:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from textual.message import Message
 
 from edge_app.live.commands import (
+    Ask,
     Capture,
     Enroll,
     Explain,
@@ -30,6 +31,7 @@ from edge_app.live.commands import (
 from edge_app.live.update import Update
 
 __all__ = [
+    "Ask",
     "Capture",
     "Enroll",
     "Explain",

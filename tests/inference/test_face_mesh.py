@@ -10,7 +10,7 @@ import pytest
 
 from edge_app.core.errors import ModelError
 from edge_app.core.types import Face
-from edge_app.inference.face_mesh import LEFT_EYE, RIGHT_EYE, FaceMesh, turn_between, unlike_a_plane
+from edge_app.inference.face_mesh import LEFT_EYE, RIGHT_EYE, FaceMesh, breadth_and_height, turn_between, unlike_a_plane
 from edge_app.media.pictures import read_picture
 from edge_app.model_store import fingerprint
 from edge_app.model_store.catalogue import open_shipped
@@ -61,6 +61,14 @@ def test_a_plane_stays_a_plane_however_it_is_seen_and_a_turned_head_does_not():
     flat = np.column_stack([seen[:, :2] / seen[:, 2:], head[:, 2]])
     assert unlike_a_plane(head, flat, 60.0) < 1e-6
     assert unlike_a_plane(head, turned(head, 20, 0, 0), 60.0) > 0.05
+
+
+def test_a_head_that_turns_keeps_its_breadth_and_height_and_a_tilted_picture_does_not():
+    head = np.random.default_rng(2).normal(size=(468, 3)) * [40, 60, 30]
+    for yaw, pitch in ((20, 0), (-25, 5), (0, 20)):
+        np.testing.assert_allclose(breadth_and_height(head, 1.2 * turned(head, yaw, pitch, 0)), 1.2, rtol=1e-6)
+    tilted = head * [np.cos(np.radians(30)), 1, 1]
+    np.testing.assert_allclose(breadth_and_height(head, tilted), [0.866, 1.0], atol=1e-3)
 
 
 def test_the_mesh_lies_on_the_landmarks_that_another_network_found(portraits, mesh):

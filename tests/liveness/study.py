@@ -87,6 +87,12 @@ def people_of(
     return found
 
 
+def _is_named(session: PeopleSession, person: Person) -> bool:
+    """Whether the living head is recognized at all: what a challenge stops is measured of those."""
+    found = session.recognizer.observe(Frame(person.head.seen(Pose()), 0, 0.0)).findings
+    return any(one.name == person.name for one in found)
+
+
 def actor_of(species: str, person: Person, other: Person, challenge: Challenge, draw: random.Random) -> Actor:
     """What stands before the camera."""
     camera = Camera(np.random.default_rng(draw.randrange(2**31)), draw.uniform(0.6, 1.2), draw.uniform(1, 5))
@@ -164,6 +170,8 @@ def main() -> None:
         mesh = FaceMesh(open_shipped("face-mesh", threads=1))
         people = people_of(given.people, given.part, given.most, session, mesh, given.skip)
         session = session.refreshed()
+        enrolled, people = len(people), [one for one in people if _is_named(session, one)]
+        print(f"{enrolled} people are enrolled; {len(people)} are recognized in front of the camera", flush=True)
         rows = []
         for species in given.species:
             began, outcomes, lengths, reasons = time.time(), collections.Counter(), [], collections.Counter()

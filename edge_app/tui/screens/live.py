@@ -23,12 +23,14 @@ from edge_app.core.task import PEOPLE, LookFor, Task
 from edge_app.core.types import Finding, Pixels, Seen
 from edge_app.gallery.enrollment import EnrollOptions, Shot
 from edge_app.inference.classifier import MAPS
+from edge_app.live.challenge import Progress
 from edge_app.live.tracker import TrackInfo
 from edge_app.media.drawing import warmed
 from edge_app.media.live_camera import CameraState
 from edge_app.recognition.faces import PeopleSession
 from edge_app.tui.face_text import (
     EventWords,
+    challenge_words,
     clock_words,
     event_line,
     event_words,
@@ -38,6 +40,7 @@ from edge_app.tui.face_text import (
     marks_of,
     title_of,
 )
+from edge_app.tui.inbox import Ask as AskToMove
 from edge_app.tui.inbox import Enroll, Pause, Run, SetRule, Switch, Update
 from edge_app.tui.model_text import (
     answer_event_words,
@@ -55,6 +58,9 @@ from edge_app.tui.screens.dialogs import ChooseModel, ChooseRule, ChooseSource
 
 GREETING_S = 4.0
 """How long a greeting stays."""
+
+CHALLENGED_S = 8.0
+"""How long it stays under the picture how a challenge ended."""
 
 _NEW_SHARE = 0.07
 """Share of the newest picture in the averages."""
@@ -93,6 +99,7 @@ class LiveScreen(BoxScreen):
         Binding("m", "mirror", "Mirror"),
         Binding("c", "source", "Source"),
         Binding("t", "threshold", "Threshold"),
+        Binding("v", "challenge", "Challenge"),
         Binding("l", "look_for", "Look for"),
         Binding("x", "explain", "Explain"),
         *BOX_KEYS,
@@ -118,6 +125,11 @@ class LiveScreen(BoxScreen):
         self._told_card: ModelCard | None = None
         self._shown_explained = False
         self._paused = False
+        self._challenging = False
+        self._told_challenge: Progress | None = None
+        """The end of a challenge that is in the list of events already."""
+        self._challenged_until_s = 0.0
+        """How long the end of a challenge stays under the picture."""
         self._newest: tuple[Seen, tuple[TrackInfo, ...]] | None = None
         """The newest picture with everybody on it, drawn or not."""
 
@@ -158,6 +170,7 @@ class LiveScreen(BoxScreen):
         if self.app.screen is not self:
             return
         self._paused = update.paused
+        self._challenging = update.challenge is not None and update.challenge.outcome == "waiting"
         if update.look_for != self._look_for:
             self._change(update.look_for)
         if self._told_card is not self.card:
@@ -184,8 +197,13 @@ class LiveScreen(BoxScreen):
         for event in update.events:
             words = event_words(event) if update.look_for.is_people else answer_event_words(event)
             log.note(clock_words(now_s), words)
-            if event.event == "recognized" and update.look_for.is_people:
+            if event.event == "recognized" and update.look_for.is_people and event.live != "no":
                 self._greeting, self._greeting_until_s = f"Hello, {event.name}!", now_s + GREETING_S
+
+        ended = update.challenge is not None and update.challenge.outcome != "waiting"
+        if update.challenge is not None and ended and update.challenge is not self._told_challenge:
+            self._told_challenge, self._challenged_until_s = update.challenge, now_s + CHALLENGED_S
+            log.note(clock_words(now_s), challenge_words(update.asked, update.challenge))
 
     def _change(self, look_for: LookFor) -> None:
         """Something else is looked for: what was said and drawn of the last is gone."""
@@ -249,6 +267,12 @@ class LiveScreen(BoxScreen):
         words = update.trouble or update.status.message
         if not words and update.status.state is CameraState.ENDED:
             words = f"{update.source} is at its end: press c for another source"
+        style = ""
+        if not words and update.challenge is not None:
+            going_on = update.challenge.outcome == "waiting"
+            if going_on or self.edge.desk.now_s() < self._challenged_until_s:
+                said = challenge_words(update.asked, update.challenge)
+                words, style = said.words + said.detail + ("; v ends it" if going_on else ""), said.style
         if not words and update.paused:
             words = "paused: nothing is looked at; space goes on"
         notice = self.query_one("#notice", Static)
@@ -256,7 +280,7 @@ class LiveScreen(BoxScreen):
         notice.set_class(not words, "quiet")
         words = words or (explained if self.edge.explaining else "")
         notice.display = bool(words)
-        put(notice, Text(words))
+        put(notice, Text(words, style))
 
     @work
     async def action_pause(self) -> None:
@@ -290,6 +314,12 @@ class LiveScreen(BoxScreen):
             rule = await self.order(SetRule(fpir=chosen))
             self.edge.keep_settings(fpir=chosen)
             self.edge.tell(rule.words)
+
+    @work
+    async def action_challenge(self) -> None:
+        """Ask the person in view to make movements that a picture cannot, or ask no more."""
+        with self.telling():
+            await self.order(AskToMove(active=not self._challenging))
 
     @work
     async def action_source(self) -> None:
@@ -405,6 +435,8 @@ class LiveScreen(BoxScreen):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer only the keys that do something now."""
+        if action == "challenge":
+            return self._look_for.is_people and self.edge.settings.liveness == "challenge"
         if action in {"threshold", "ignore"}:
             return self._look_for.is_people
         if action == "explain":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args, get_type_hints
 
 from rich.text import Text
 from textual import work
@@ -13,6 +13,7 @@ from textual.widgets import Input, Label, Select, Static, Switch
 
 from edge_app.core.errors import EdgeError, UsageError
 from edge_app.gallery.matching import share_words
+from edge_app.system.settings import Settings
 from edge_app.tui.screens.base import EdgeScreen, KeyBar, back
 from edge_app.tui.screens.dialogs import SHARES
 from edge_app.tui.screens.models import PRECISIONS, detectors
@@ -22,6 +23,7 @@ _ABOUT = {
     "margin": "How much more like one person than like the next a face must be, 0 to 1.",
     "precision": "auto takes the build that was measured faster on this machine.",
     "detector": "yunet is fast; mtcnn places landmarks more carefully and is slower.",
+    "liveness": "passive: installed networks judge who is named. challenge: v in Live asks for movements.",
     "threads": "For each model; empty lets the app choose.",
     "keep_pictures": "Off: only templates are stored, from which no picture can be shown.",
     "theme": "Colours of this app.",
@@ -48,6 +50,8 @@ class SettingsScreen(EdgeScreen[None]):
             yield from _row("Lead over the second best", "margin", Input(f"{kept.margin:g}", id="margin", compact=True))
             yield from _row("Build of the embedder", "precision", _select("precision", PRECISIONS, kept.precision))
             yield from _row("Detector", "detector", _select("detector", detectors(kept.detector), kept.detector))
+            liveness = get_args(get_type_hints(Settings)["liveness"])
+            yield from _row("Liveness", "liveness", _select("liveness", liveness, kept.liveness))
             threads = "" if kept.threads is None else str(kept.threads)
             yield from _row("Threads", "threads", Input(threads, id="threads", compact=True, placeholder="automatic"))
             yield from _row("Keep face pictures", "keep_pictures", Switch(kept.keep_pictures, id="keep_pictures"))
@@ -84,7 +88,7 @@ class SettingsScreen(EdgeScreen[None]):
     def _changes(self) -> dict[str, Any]:
         threads = self.query_one("#threads", Input).value.strip()
         chosen: dict[str, Any] = {
-            name: self.query_one(f"#{name}", Select).value for name in ("fpir", "precision", "detector")
+            name: self.query_one(f"#{name}", Select).value for name in ("fpir", "precision", "detector", "liveness")
         }
         return chosen | {
             "margin": _number(self.query_one("#margin", Input).value, float, "the lead"),
