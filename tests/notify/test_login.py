@@ -60,7 +60,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, species: str) -> None:
                 pixels = read_picture(path)
                 face = detector.detect(pixels)[0]
                 people.append(Person(name, pixels, face, Head(pixels, face, mesh)))
-            challenge = mode._challenge
+            challenge = mode.examiner._challenge
             self.actor: Actor = actor_of(species, people[0], people[1], challenge, challenge.draw)
             self.mode, self.sink, self.index = mode, sink, 0
 

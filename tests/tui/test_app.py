@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,46 @@ async def test_a_stranger_is_marked_without_colour_too(stage: Stage) -> None:
         assert drawn.isascii()
         # Dashes around a stranger; a whole line is for friends. No shade is drawn with these.
         assert drawn.count(".") > 4 and drawn.count(":") > 4 and "-" not in drawn and "|" not in drawn
+
+
+async def test_the_person_in_view_is_asked_for_a_challenge_at_a_key(stage: Stage) -> None:
+    enroll_sample_people(stage.home, sample.OBAMA)
+    stage.settings = replace(stage.settings, liveness="challenge")
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await started(stage)
+        await pilot.press("v")
+        await until(lambda: "nobody with a name is in view" in " ".join(seen(app).split()), "there is nobody to ask")
+        stage.reel.feed(clip_frame(index) for index in OBAMA_ALONE)
+        await until(lambda: "● Barack Obama" in words(app, "#here"), "somebody is there")
+        await pilot.press("v")
+        await until(lambda: app.latest.challenge is not None, "he is asked")
+        still = [clip_frame(OBAMA_ALONE[-1])] * 30
+        stage.reel.feed(still)
+        await until(lambda: "Barack Obama: " in words(app, "#notice"), "the prompt stands under the picture")
+        assert "v ends it" in words(app, "#notice")
+        await pilot.press("v")
+        await until(lambda: app.latest.challenge is None, "he is asked no more")
+        await pilot.press("v")
+        stage.reel.feed(still * 4)
+        await until(lambda: app.latest.challenge and app.latest.challenge.outcome == "no answer", "he stood still")
+        told = "? Barack Obama: no answer to"
+        await until(lambda: told in words(app, "#notice"), "how it ended")
+        log = [line.text for line in app.screen.query_one("#log", RichLog).lines]
+        assert sum("? Barack Obama: no" in line for line in log) == 1
+
+
+async def test_without_the_setting_nobody_is_asked(stage: Stage) -> None:
+    enroll_sample_people(stage.home, sample.OBAMA)
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await started(stage)
+        stage.reel.feed(clip_frame(index) for index in OBAMA_ALONE)
+        await until(lambda: "● Barack Obama" in words(app, "#here"), "somebody is there")
+        await pilot.press("v")
+        stage.reel.feed([clip_frame(OBAMA_ALONE[-1])])
+        await until(lambda: stage.reel._frames.empty(), "the frame is taken")
+        assert app.latest.challenge is None and "Challenge" not in seen(app)
 
 
 async def test_pausing_looks_at_nothing_and_says_so(stage: Stage) -> None:
@@ -512,9 +553,10 @@ async def test_settings_are_applied_and_saved_or_refused_with_words(stage: Stage
         app.screen.query_one("#threads", Input).value = ""
         app.screen.query_one("#margin", Input).value = "0.2"
         app.screen.query_one("#theme").value = "nord"
+        app.screen.query_one("#liveness").value = "challenge"
         await pilot.press("ctrl+s")
         await until(lambda: stage.saved, "they are saved")
-        assert stage.saved[-1].margin == 0.2
+        assert stage.saved[-1].margin == 0.2 and stage.saved[-1].liveness == "challenge"
         await until(lambda: app.latest.rule.margin == pytest.approx(0.2 * app.latest.rule.scale), "they are used")
         await until(lambda: stage.looks.get("theme") == "nord", "the theme is remembered")
         assert len(stage.workers) == 1
