@@ -169,7 +169,7 @@ class Server:
 
     def head(self, known: int) -> Head:
         """See `Transport`. Raises EdgeError for a server without the tables, or with those of a newer version."""
-        [row] = self._ask("SELECT * FROM edge_app.head(:known)", known=known)
+        row = self._ask_row("SELECT * FROM edge_app.head(:known)", known=known)
         version, fleet_id, key_check, model_id, model_version, dimensions, revision, stamp, may_write, clock_s = row
         if version != schema.VERSION:
             newer = isinstance(version, int) and version > schema.VERSION
@@ -192,7 +192,7 @@ class Server:
 
     def put(self, known: int, machine: str, changes: Sequence[Sent]) -> int | None:
         """See `Transport`."""
-        [(revision,)] = self._ask(
+        (revision,) = self._ask_row(
             "SELECT edge_app.put(:known, :machine, cast(:uids AS bytea[]), cast(:gones AS boolean[]), "
             "cast(:seals AS bytea[]), cast(:told AS text[]))",
             known=known,
@@ -206,7 +206,7 @@ class Server:
 
     def report(self, machine: str, known: int, visits: Sequence[bytes], visit: bytes, *, takes_over: bool) -> bool:
         """See `Transport`."""
-        [(own,)] = self._ask(
+        (own,) = self._ask_row(
             "SELECT edge_app.report(:machine, :known, cast(:visits AS bytea[]), :visit, :over)",
             machine=machine,
             known=known,
@@ -219,7 +219,7 @@ class Server:
     def found(self, fleet_id: bytes, key_check: bytes, model_id: str, model_version: str, dimensions: int) -> bool:
         """Make this the fleet of a server that has none yet; False where another machine was first."""
         asked = "SELECT edge_app.found(:id, :check, :model, :version, :dimensions)"
-        [(first,)] = self._ask(
+        (first,) = self._ask_row(
             asked, id=fleet_id, check=key_check, model=model_id, version=model_version, dimensions=dimensions
         )
         return bool(first)
@@ -231,7 +231,7 @@ class Server:
 
     def version(self) -> tuple[str, str | None]:
         """The server's own version, and that of pgvector where it is installed in the database."""
-        [(server, vector)] = self._ask(
+        server, vector = self._ask_row(
             "SELECT current_setting('server_version'), "
             "(SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'vector')"
         )
@@ -260,7 +260,16 @@ class Server:
 
     def _ask(self, sql: str, **values: Any) -> list[Any]:
         with self._bounded(self._answer_s):
-            return list(self._driver.run(sql, **values) or [])
+            rows = list(self._driver.run(sql, **values) or [])
+            if sql.startswith("SELECT") and self._driver.row_count != len(rows):
+                raise ValueError("rows are missing")  # a way that loses bytes; without TLS nothing else notices
+            return rows
+
+    def _ask_row(self, sql: str, **values: Any) -> tuple[Any, ...]:
+        rows = self._ask(sql, **values)
+        if len(rows) != 1:
+            raise self._away("it answers with nothing")
+        return tuple(rows[0])
 
     @contextlib.contextmanager
     def _bounded(self, seconds: float) -> Iterator[None]:

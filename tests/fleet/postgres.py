@@ -97,6 +97,12 @@ class Proxy:
         self.delay_s = 0.0
         self.drop_every = 0
         """Close the connection at every n-th packet; 0: never."""
+        self.lose_every = 0
+        """Pass on all but every n-th packet; 0: all."""
+        self.break_at: int | None = None
+        """Close the connection at that packet."""
+        self.deaf = False
+        """Lose what the server answers when it has done something."""
         self.swallow = False
         """Take everything and answer nothing: half open."""
         self.packets = self.bytes_seen = 0
@@ -131,17 +137,18 @@ class Proxy:
             return
         self.open += [client, server]
         for source, sink in ((client, server), (server, client)):
-            threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+            threading.Thread(target=self._pump, args=(source, sink, source is server), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, is_answer: bool) -> None:
         with contextlib.suppress(OSError, ValueError):
             while data := source.recv(65536):
                 self.packets += 1
                 self.bytes_seen += len(data)
-                if self.drop_every and self.packets % self.drop_every == 0:
+                if self.packets == self.break_at or (self.drop_every and self.packets % self.drop_every == 0):
                     break
                 time.sleep(self.delay_s)
-                if not self.swallow:
+                lost = self.lose_every and self.packets % self.lose_every == 0
+                if not (self.swallow or lost or (self.deaf and is_answer and b"SELECT 1\0" in data)):
                     sink.sendall(data)
         for one in (source, sink):
             with contextlib.suppress(OSError):
