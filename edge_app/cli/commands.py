@@ -21,7 +21,7 @@ COMPLETE_VARIABLE: Final = "_EDGE_APP_COMPLETE"
 
 _MODULES: Final[Mapping[str, str]] = {"cameras": "watch"}
 """Modules of this package that hold a command of another name."""
-TRAINING_SIDE: Final = ("train", "export")
+TRAINING_SIDE: Final = ("train", "compose", "export")
 """Commands that models/ and export/ bring, as entry points of the group `edge_app.commands`."""
 
 Act = Callable[[Parsed], Any]
@@ -33,7 +33,7 @@ def load(name: str) -> click.Command:
     if name in TRAINING_SIDE:
         from edge_app.cli import training_side
 
-        module = training_side.find(training_side.COMMANDS, name, name)
+        module = training_side.find(training_side.COMMANDS, name, "export" if name == "export" else "train")
         return _checked(module.command())
     module = importlib.import_module(f"edge_app.cli.{_MODULES.get(name, name)}")
     return _checked(getattr(module, f"{name}_command" if name in _MODULES else "command")())

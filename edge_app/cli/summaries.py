@@ -24,6 +24,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "sift": "keep of a pile of pictures those that pass every step: faces, classes, names, likeness, sharpness",
     "annotate": "label pictures by one key each: it asks about those that teach most, and tells when to stop",
     "train": "train a classifier or an embedder on a folder of pictures",
+    "compose": "make labelled pictures of cut-outs, text and backgrounds",
     "export": "write ONNX models that were proven to agree with what they were made from",
 }
 """Commands in the order of the help."""

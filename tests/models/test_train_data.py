@@ -137,7 +137,7 @@ def test_class_names_that_differ_by_case_are_refused(root):
 
 def test_unreadable_small_empty_nested_and_stray_are_named_with_what_was_done(root):
     (root / "cat" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
-    paint(root / "cat" / "tiny.png", 7, (20, 20))
+    paint(root / "cat" / "tiny.png", 7, (20, 7))
     paint(root / "dog" / "more" / "x.png", 8)
     paint(root / "stray.png", 9)
     (root / "bird").mkdir()

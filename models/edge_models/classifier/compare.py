@@ -24,11 +24,12 @@ from edge_models.classifier.recipe import Workshop, fit_head, hard_targets, logi
 from edge_models.classifier.run import compute_bank, grouped, scan_told, split_of
 from edge_models.classifier.search import chosen
 from edge_models.classifier.small_data import add_pseudo_labels, distilled, with_unlabelled
+from edge_models.classifier.start import settled, starting_backbone
 from edge_models.data.folder import PictureFolder, Split, find_unlabelled
 from edge_models.fitting.checkpoint import write_atomic
 from edge_models.fitting.progress import Progress, Silence
 from edge_models.fitting.run_folder import Hold, finish_run, make_scratch, open_run, refuse_folder
-from edge_models.networks.backbones import check_name, create_backbone
+from edge_models.networks.backbones import check_name
 from edge_models.networks.feature_cache import FeatureBank, default_threads
 
 RESULT_NAME: Final = "comparison.json"
@@ -144,7 +145,8 @@ def _run_trials(
     ledger: _Ledger,
     progress: Progress,
 ) -> None:
-    backbone = create_backbone(options.backbone, weights=options.weights)
+    options = settled(options, folder)
+    backbone = starting_backbone(options)
     bank = compute_bank(options, backbone, folder, progress)
     work = Workshop(options, folder, split_of(folder, options), backbone, bank, hard_targets(folder), progress)
     unlabelled: tuple[int, ...] = ()

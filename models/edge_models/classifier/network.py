@@ -199,7 +199,8 @@ def load_classifier(path: Path, device: Literal["cpu", "cuda", "mps"] = "cpu") -
     checkpoint = load(path)
     if checkpoint.kind != "classifier":
         raise ModelError(f"{path} holds an {checkpoint.kind}", expected="a classifier")
-    model = build_classifier(checkpoint.base.name, len(checkpoint.classes), checkpoint.head)
+    model = build_classifier(checkpoint.base.name, len(checkpoint.classes), checkpoint.head, checkpoint.input.width_px)
+    model.backbone.input, model.backbone.crop = checkpoint.input, checkpoint.crop
     try:
         model.load_state_dict(dict(checkpoint.tensors))
     except RuntimeError as error:
@@ -207,7 +208,7 @@ def load_classifier(path: Path, device: Literal["cpu", "cuda", "mps"] = "cpu") -
     return model.to(device).eval(), checkpoint
 
 
-def build_classifier(name: str, classes: int, head: Mapping[str, Any]) -> TransferClassifier:
+def build_classifier(name: str, classes: int, head: Mapping[str, Any], size: int | None = None) -> TransferClassifier:
     """A classifier with random weights: what a checkpoint is loaded into."""
-    backbone = create_backbone(name, pretrained=False)
+    backbone = create_backbone(name, pretrained=False, size=size)
     return TransferClassifier(backbone, Head(backbone.features, classes, **head))

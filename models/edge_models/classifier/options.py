@@ -10,6 +10,7 @@ from edge_app.core.errors import UsageError
 from edge_models.fitting.options import FIND, LARGEST, NEVER, PathTeller, command_of, plain, told
 
 if TYPE_CHECKING:
+    from edge_models.classifier.losses import LossName
     from edge_models.data.augment import AugmentOptions, Mixing
     from edge_models.fitting.fit import Device, Log, Machine, Precision
 
@@ -64,6 +65,15 @@ class ClassifierOptions:
     ))  # fmt: skip
     weights: Path | None = field(default=None, metadata=told(
         "weight file of the backbone instead of its own", "FILE", _NETWORK))  # fmt: skip
+    size: int | None = field(default=None, metadata=told(
+        "side of the pictures that the network takes; auto: its own, or for pictures of up to 44 px about five times "
+        "theirs", "N|auto", _NETWORK, none="auto"))  # fmt: skip
+    from_run: Path | None = field(default=None, metadata=told(
+        "start from the network of a `train pretrain` run", "RUN", _NETWORK, spelled="--from"))  # fmt: skip
+    from_scratch: bool = field(default=False, metadata=told(
+        "learn every weight of a small ResNet from these pictures alone", "", _NETWORK))  # fmt: skip
+    depth: int = field(default=8, metadata=told(
+        "layers of --from-scratch: 8, 14, 20, 26 or 32", "N", _NETWORK))  # fmt: skip
     unfreeze: int = field(default=UNFREEZE, metadata=told(
         "groups of layers to fine-tune, from the output; 0 keeps the base frozen", "N", _NETWORK))  # fmt: skip
     loss: str = field(default="cross-entropy", metadata=told("what is minimized", "", _LEARNING, choices=LOSSES))
@@ -134,6 +144,8 @@ class ClassifierOptions:
             (1 <= self.ensemble <= MOST_JOINED, "size of an ensemble", self.ensemble, f"1 to {MOST_JOINED}"),
             (self.epochs >= 0, "number of epochs", self.epochs, "0 or more"),
             (self.head in (AUTO, *HEADS), "head", self.head, ", ".join((AUTO, *HEADS))),
+            (self.size is None or 16 <= self.size <= 1024, "size", self.size, "16 to 1024 pixels, or auto"),
+            (self.depth in (8, 14, 20, 26, 32), "depth", self.depth, "8, 14, 20, 26 or 32"),
             (self.unfreeze >= 0, "number of groups to unfreeze", self.unfreeze, "0 or more"),
             (self.tune_epochs >= 1, "number of tuning epochs", self.tune_epochs, "1 or more"),
             (self.batch_size >= 1, "batch size", self.batch_size, "1 or more"),
@@ -175,6 +187,11 @@ class ClassifierOptions:
         from edge_models.data.augment import AugmentOptions, Subject
 
         return AugmentOptions(cast(Subject, self.subject), self.augmentation, self.webcam, self.upside_down)
+
+    @property
+    def loss_word(self) -> LossName:
+        """Loss, as the training module names it."""
+        return cast("LossName", self.loss)
 
     @property
     def mixing_word(self) -> Mixing:

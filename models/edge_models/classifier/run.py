@@ -19,6 +19,7 @@ from edge_models.classifier.options import AUTO, ClassifierOptions
 from edge_models.classifier.recipe import Trained, Workshop, hard_targets, train
 from edge_models.classifier.report import HTML_NAME, JSON_NAME, Circumstances, Report, collect, write
 from edge_models.classifier.search import chosen, search
+from edge_models.classifier.start import refuse_seen, settled, starting_backbone
 from edge_models.data.augment import AugmentOptions, contact_sheet, view_maker
 from edge_models.data.checks import scan
 from edge_models.data.folder import (
@@ -36,12 +37,14 @@ from edge_models.fitting.options import absolute, passed_on
 from edge_models.fitting.report_parts import read_report
 from edge_models.fitting.run_folder import Hold, begun_with
 from edge_models.networks.backbone import Backbone, base_of
-from edge_models.networks.backbones import DEFAULT, check_name, create_backbone
+from edge_models.networks.backbones import DEFAULT, check_name
 from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPlan, default_threads
 
 _SHEET_PICTURES: Final = 6
 _CACHE: Final = "cache"
-_AS_0_1_0: Final[Mapping[str, Any]] = {"keep_out": True, "search": 0.0, "split_by": ""}
+_AS_0_1_0: Final[Mapping[str, Any]] = {
+    "keep_out": True, "search": 0.0, "split_by": "", "size": None, "from_run": None, "from_scratch": False, "depth": 8,
+}  # fmt: skip
 """Options that 0.1.0 did not have, and how it worked."""
 
 
@@ -86,22 +89,24 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
         _refuse_early(options)
         folder, groups = grouped(scan_told(options.directory, notebook), options)
         asked = options = _as_begun(options)
-        backbone = None if options.backbone == AUTO else create_backbone(options.backbone, weights=options.weights)
+        options = settled(options, folder)
+        backbone = None if options.backbone == AUTO else starting_backbone(options)
         begun = {"data_sha256": folder.sha256, "base_sha256": backbone.source.origin_sha256 if backbone else AUTO}
-        open_run(options.output, options.configuration(absolute) | begun, resume=options.resume, unsaid=_AS_0_1_0)
+        open_run(options.output, asked.configuration(absolute) | begun, resume=options.resume, unsaid=_AS_0_1_0)
         hold.take()
         if options.resume and (finished := _finished(options.output)):
             progress.note(f"the run in {options.output} is finished already; nothing was trained again")
             finish_run(options.output, options.output / _CACHE)
             return finished
         split = split_of(folder, options)
+        refuse_seen(options, folder, split)
         found = None
-        if options.search:
+        if options.search and not options.from_scratch:
             cache = options.cache or options.output / _CACHE
             found = search(options, folder, split, notebook, keep=options.output, cache=cache)
             notebook.note(found.sentence())
         options = chosen(options, found)
-        backbone = backbone or create_backbone(options.backbone, weights=options.weights)
+        backbone = backbone or starting_backbone(options)
         if not backbone.source.commercial_use:
             notebook.note(f"{backbone.name}: no commercial use ({backbone.source.licence})")
         bank = compute_bank(options, backbone, folder, notebook)
@@ -154,6 +159,10 @@ def _finished(output: Path) -> ClassifierResult | None:
 
 
 def _train(work: Workshop) -> Trained:
+    if work.options.from_scratch:
+        from edge_models.classifier.scratch import train_from_scratch
+
+        return train_from_scratch(work)
     if work.options.unlabelled is None and not work.options.generations:
         return train(work)
     from edge_models.classifier.small_data import train_with_teacher
@@ -208,7 +217,8 @@ def save_best(work: Workshop, trained: Trained, asked: ClassifierOptions) -> Pat
         trained.model.head.described,
         folder.classes,
         trained.temperature,
-        passed_on(asked) | {"used": {"backbone": options.backbone, "ridge": options.ridge}},
+        passed_on(asked)
+        | {"used": {"backbone": options.backbone, "ridge": options.ridge, "size_px": backbone.input.width_px}},
         {"validation_accuracy": right, "validation_loss": loss, "validation_pictures": float(len(labels))},
         folder.sha256,
         split=hashes_of(
@@ -237,9 +247,9 @@ def show_augmentation(options: ClassifierOptions, path: Path) -> Path:
     """
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise UsageError(f"{path} has no picture's ending", expected=".png, .jpg or .webp")
-    options = chosen(options, None)
     folder = scan(options.directory)
-    backbone = create_backbone(options.backbone, weights=options.weights)
+    options = chosen(settled(options, folder), None)
+    backbone = starting_backbone(options)
     plain = view_maker(AugmentOptions(strength=0.0), backbone.input, backbone.crop)
     view = view_maker(options.augment, backbone.input, backbone.crop)
     shown = np.linspace(0, len(folder.pictures) - 1, min(_SHEET_PICTURES, len(folder.pictures))).astype(int)

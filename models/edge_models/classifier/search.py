@@ -23,11 +23,12 @@ from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.losses import one_hot
 from edge_models.classifier.options import AUTO, HEADS, UNFREEZE, ClassifierOptions
 from edge_models.classifier.recipe import DEEP, RUNG_EPOCHS, fit_temperature, head_of, logits_of
+from edge_models.classifier.start import starting_backbone
 from edge_models.data.folder import PictureFolder, Split, folds
 from edge_models.fitting.checkpoint import write_atomic
 from edge_models.fitting.progress import Progress
 from edge_models.networks.backbone import Backbone
-from edge_models.networks.backbones import DEFAULT, LITES, create_backbone
+from edge_models.networks.backbones import DEFAULT, LITES
 from edge_models.networks.feature_cache import FeatureCache, ViewPlan
 from edge_models.networks.joined import JOIN
 
@@ -135,7 +136,7 @@ def search(
         if number and (not parts or time.monotonic() - begun_s + expected_s > budget_s):
             skipped += [name] if parts else []
             continue
-        backbone = create_backbone(name, weights=options.weights)
+        backbone = starting_backbone(replace(options, backbone=name))
         started_s = time.monotonic()
         features = _plain(options, backbone, folder, FeatureCache(cache, progress, options.machine.accelerator))
         picture_s[name] = (time.monotonic() - started_s) / len(folder.pictures)

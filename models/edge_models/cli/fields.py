@@ -34,6 +34,7 @@ def parameters(kind: type[DataclassInstance], *, may_lack: Sequence[str] = ()) -
         value: Kind = told.choices or (_or_none(hint, told.none) if told.none else hint)
         made.append(
             Option(
+                field.name,
                 told.flag(field.name),
                 kind=value,
                 metavar=told.metavar or None,

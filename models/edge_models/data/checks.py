@@ -22,6 +22,7 @@ from edge_app.media.folders import Unused, is_junk, is_picture, list_folder, unu
 from edge_app.media.pictures import read_picture
 from edge_app.system.files import sha256_of_file
 from edge_models.data.folder import THUMB_PX, Finding, Kind, Part, Picture, PictureFolder, files_below
+from edge_models.data.made import mark_of, sources_of
 
 _NEAR_BITS: Final = 20
 """Of 256 gradient signs, how many may differ; re-encoding and scaling change under 12, other pictures over 60."""
@@ -54,7 +55,7 @@ _RUN_FILE: Final = "run.json"
 
 @dataclass(frozen=True, slots=True)
 class CheckOptions:
-    min_side_px: int = 32
+    min_side_px: int = 8
     """Pictures with a shorter side are left out."""
     min_per_class: int = 3
     """Classes with fewer pictures are left out: one each to learn, to choose and to judge by."""
@@ -97,6 +98,8 @@ def scan(
     if len(folder.classes) < options.min_classes:
         raise _too_few_classes(root, folder.classes, findings, options)
     findings += _placeholders(folder.pictures) + _imbalance(folder, options.imbalance)
+    folder, found = _apart_from_made(folder)
+    findings += found
     return replace(folder, findings=tuple(findings))
 
 
@@ -424,6 +427,37 @@ def _drop_small_classes(
     chosen = [i for i, p in enumerate(pictures) if p.label in renumber]
     relabelled = tuple(replace(pictures[i], label=renumber[pictures[i].label]) for i in chosen)
     return PictureFolder(root, tuple(names[i] for i in kept), relabelled, groups[chosen], ()), findings
+
+
+def _apart_from_made(folder: PictureFolder) -> tuple[PictureFolder, list[Finding]]:
+    """Mark what may not judge: pictures that were made, and real ones that they were made of.
+
+    Raises UsageError where a part that judges holds nothing else.
+    """
+    marks = {picture.name: mark for picture in folder.pictures if (mark := mark_of(picture.path)) is not None}
+    if not marks:
+        return folder, []
+    sources = frozenset[str]().union(*(sources_of(mark) for mark in marks.values()))
+    used = tuple(p.name for p in folder.pictures if p.name not in marks and p.sha256 in sources)
+    barred = {*marks, *used}
+    judging = {p.name for p in folder.pictures if p.part in ("validation", "test")}
+    findings = [Finding("made", tuple(marks), "made, not taken", "learned from; they judge nothing")]
+    if used:
+        findings.append(
+            Finding("made", used, "parts of made pictures were cut from it", "learned from; judges nothing")
+        )
+    if dropped := tuple(sorted(judging & barred)):
+        findings.append(Finding("made", dropped, "made, or made use of, in a part that judges", "left out"))
+    keep = [i for i, p in enumerate(folder.pictures) if p.name not in dropped]
+    pictures = tuple(replace(folder.pictures[i], judges=folder.pictures[i].name not in barred) for i in keep)
+    if sum(p.judges for p in pictures) < len(folder.classes) or (judging and judging <= set(dropped)):
+        raise UsageError(
+            f"{folder.root} holds {len(marks)} pictures that were made and "
+            f"{sum(p.judges for p in pictures)} to judge by",
+            expected="pictures that somebody took, of every class",
+            remedy="put them beside the made ones, or into test/ with the made ones in train/",
+        )
+    return replace(folder, pictures=pictures, groups=folder.groups[keep]), findings
 
 
 def _imbalance(folder: PictureFolder, limit: float) -> list[Finding]:

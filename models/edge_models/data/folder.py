@@ -17,7 +17,8 @@ from edge_app.system.files import sha256_of
 
 Kind = Literal[
     "unreadable", "duplicate", "label conflict", "near-duplicate", "leak", "small class", "empty class",
-    "small picture", "placeholder", "imbalance", "nested folder", "stray picture", "stray folder", "other files",
+    "small picture", "placeholder", "made", "imbalance", "nested folder", "stray picture", "stray folder",
+    "other files",
 ]  # fmt: skip
 Part = Literal["train", "validation", "test"]
 
@@ -57,6 +58,8 @@ class Picture:
     """Share of the picture that its four commonest colours fill: near 1 for what is drawn, not photographed."""
     part: Part | None = None
     """Side of the split that the folder's own train/, val/ and test/ give; None where it has none."""
+    judges: bool = True
+    """False for what was made, and for what parts of it were cut from: it is learned from, and never judges."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,11 +161,17 @@ def split_pictures(
     came_as = np.array([picture.part or "" for picture in folder.pictures])
     judging = "test" if (came_as == "test").any() else "validation"
     given = came_as == judging
-    validation = everything[given] if given.any() else _fold(folder, validation_share, seed)
+    real = np.array([picture.judges for picture in folder.pictures])
+    validation = everything[given] if given.any() else _fold(folder, validation_share, seed, everything[real])
     rest = np.setdiff1d(everything, validation)
+    # What is nearly a picture that judges, and was made of it perhaps, is in no part.
+    rest = rest[real[rest] | ~np.isin(folder.groups[rest], folder.groups[validation])]
     selection = rest[came_as[rest] == "validation"]
     if not len(selection):
-        selection = _take(folder, rest, selection_share, np.random.default_rng([seed, 1]))
+        # Where nothing real is left to choose by, what was made has to do: it decides when to stop, and no figure.
+        choosing = rest[real[rest]] if len(np.unique(folder.labels[rest[real[rest]]])) == len(folder.classes) else rest
+        share = min(0.5, selection_share * len(rest) / len(choosing))
+        selection = _take(folder, choosing, share, np.random.default_rng([seed, 1]))
     train = np.setdiff1d(rest, selection)
     parts = [tuple(int(i) for i in part) for part in (train, selection, validation)]
     return Split(*parts)
@@ -261,13 +270,12 @@ def files_below(folder: Path) -> Iterable[Path]:
         yield from (path for path in (Path(here, name) for name in files) if is_picture(path))
 
 
-def _fold(folder: PictureFolder, share: float, seed: int) -> NDArray[np.intp]:
-    """Fold `seed % k` of division `seed // k`, k being 1 / share."""
+def _fold(folder: PictureFolder, share: float, seed: int, left: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Fold `seed % k` of division `seed // k` of the pictures `left`, k being 1 / share."""
     count = max(2, round(1 / share))
     division, fold = divmod(seed, count)
     if folder.together:
-        return _group_fold(folder, np.arange(len(folder.pictures)), count, division, fold)
-    left = np.arange(len(folder.pictures))
+        return _group_fold(folder, left, count, division, fold)
     # Each fold is taken from what the folds before it left; the last is all that remains.
     for number in range(fold + 1):
         if number == count - 1:

@@ -67,7 +67,8 @@ class Base:
 class Checkpoint:
     """A trained model and all that is needed to use it, export it, or train it again."""
 
-    kind: Literal["classifier", "embedder"]
+    kind: Literal["classifier", "embedder", "backbone"]
+    """A backbone is pretrained without labels and has no head yet."""
     tensors: Mapping[str, Tensor]
     """State dictionary of the module, on the CPU."""
     base: Base
@@ -90,7 +91,8 @@ class Checkpoint:
     versions: Mapping[str, str] = field(default_factory=package_versions)
     split: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """SHA-256 of the pictures of each part: a classifier's `train`, `selection` and `validation`, an embedder's
-    `learning`, `choosing` and `held_out`. Empty in files of version 0.1.0."""
+    `learning`, `choosing` and `held_out`, a backbone's `pool`, with `pool_pixels` of its decoded pixels. Empty in files
+    of version 0.1.0."""
     learned_all: bool = False
     """Whether the weights were fitted again on all parts after judging: the figures are then of the fit before."""
     judged: Mapping[str, Tensor] = field(default_factory=dict)
@@ -140,7 +142,10 @@ def load(path: Path) -> Checkpoint:
             )
         del plain["format"]
         spec = plain["input"]
-        if plain["kind"] not in ("classifier", "embedder") or not 0 < float(plain["temperature"]) < math.inf:
+        if (
+            plain["kind"] not in ("classifier", "embedder", "backbone")
+            or not 0 < float(plain["temperature"]) < math.inf
+        ):
             raise ValueError(f"{plain['kind']!r} of temperature {plain['temperature']!r}")
         return Checkpoint(
             **plain

@@ -82,10 +82,12 @@ class Told:
     positional: bool = False
     off: bool = False
     """A flag that is on unless --no-NAME is given."""
+    spelled: str = ""
+    """The option's name where it is not the field's."""
 
     def flag(self, name: str) -> str:
         """The option's name on the command line."""
-        return f"--{'no-' if self.off else ''}{name.replace('_', '-')}"
+        return self.spelled or f"--{'no-' if self.off else ''}{name.replace('_', '-')}"
 
 
 def told(help: str, metavar: str = "", section: str = "Options", **more: Any) -> dict[str, Told]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self, cast
 
 import torch
@@ -92,6 +92,25 @@ class Backbone(nn.Module, ABC):
         if not self.sequential:
             raise UsageError(f"{self.name} is not a plain chain of layers", expected="one to run in two parts")
         return (layer for group in self.groups[part] for layer in group)
+
+    def resize(self, side_px: int) -> None:
+        """Take square pictures of another side from now on; the weights stay.
+
+        Raises UsageError for a network that takes its own size alone, or cannot take so few pixels.
+        """
+        spec = replace(self.input, width_px=side_px, height_px=side_px)
+        try:
+            with torch.inference_mode():
+                seen = self.eval()(torch.zeros(1, 3, side_px, side_px))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise UsageError(
+                f"{self.name} cannot take pictures of {side_px} px ({str(error).splitlines()[0][:80]})",
+                expected=f"its own {self.input.width_px} px",
+                remedy="leave --size out, or name a convolutional network with --backbone",
+            ) from error
+        if seen.shape[1] != self.features:
+            raise UsageError(f"{self.name} gives other features at {side_px} px", remedy="leave --size out")
+        self.input = spec
 
     def unfreeze(self, top: int) -> list[list[nn.Parameter]]:
         """Let the last `top` groups learn and freeze the rest; returns their parameters, the output's group first.

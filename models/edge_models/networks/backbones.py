@@ -18,6 +18,7 @@ from edge_app.model_store.download import REGISTRY
 from edge_app.system.files import sha256_of_file
 from edge_models.networks.backbone import Backbone, InceptionBackbone, Source, TimmBackbone
 from edge_models.networks.joined import JOIN, JoinedBackbone
+from edge_models.networks.small_resnet import PREFIX, SmallResnetBackbone, depth_of
 from edge_models.networks.weights import (
     create_timm,
     first_line,
@@ -82,30 +83,42 @@ _LARGEST_SIDE: Final = 1024
 _FACENET_URL: Final = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/"
 
 
-def create_backbone(name: str = DEFAULT, *, weights: Path | None = None, pretrained: bool = True) -> Backbone:
+def create_backbone(
+    name: str = DEFAULT, *, weights: Path | None = None, pretrained: bool = True, size: int | None = None
+) -> Backbone:
     """Build a backbone by name.
 
-    Names: those of LITES; "inception-resnet-v1:vggface2" or ":casia-webface"; any model name of timm, with or
-    without "timm:" in front; one of these with "@SIDE" for pictures of another size (a multiple of 32), and several
-    with "+" between them for their features together. `weights` is a state dictionary to use instead (.safetensors,
-    or .pth read weights-only). `pretrained` False leaves the weights random: for a checkpoint that is loaded next.
-    Raises UsageError for an unknown name, ModelError when weights cannot be had or do not fit.
+    Names: those of LITES; "small-resnet-14" and its like; "inception-resnet-v1:vggface2" or ":casia-webface"; any
+    model name of timm, with or without "timm:" in front; one of these with "@SIDE" for pictures of another size (a
+    multiple of 32), and several with "+" between them for their features together. `weights` is a state dictionary to
+    use instead (.safetensors, or .pth read weights-only). `pretrained` False leaves the weights random: for a
+    checkpoint that is loaded next. `size` is the side of the pictures that it will take whatever its name says.
+    Raises UsageError for an unknown name or a size that it cannot take, ModelError when weights cannot be had or do
+    not fit.
     """
+    backbone: Backbone
     if JOIN in name:
         if weights is not None:
             raise UsageError(f"one weight file for {name}", expected="one network", remedy="leave --weights out")
         return JoinedBackbone(name, [create_backbone(part, pretrained=pretrained) for part in name.split(JOIN)])
     plain_name, side = _sized(name)
     if side:
-        backbone = create_backbone(plain_name, weights=weights, pretrained=pretrained)
+        backbone = create_backbone(plain_name, weights=weights, pretrained=pretrained, size=size or side)
         backbone.name = name
-        backbone.input = replace(backbone.input, width_px=side, height_px=side)
         return backbone
     if name in LITES:
-        return _efficientnet_lite(name, weights, pretrained)
-    if name.startswith(_INCEPTION):
-        return _inception_resnet(name, weights, pretrained)
-    return _timm(name, weights, pretrained)
+        backbone = _efficientnet_lite(name, weights, pretrained)
+    elif name.startswith(PREFIX):
+        backbone = SmallResnetBackbone(name)
+        if weights is not None:
+            load_into(backbone, read_state(weights), str(weights))
+    elif name.startswith(_INCEPTION):
+        backbone = _inception_resnet(name, weights, pretrained)
+    else:
+        backbone = _timm(name, weights, pretrained)
+    if size is not None and size != backbone.input.width_px:
+        backbone.resize(size)
+    return backbone
 
 
 def check_name(name: str, others: Sequence[str] = NAMES) -> None:
@@ -119,6 +132,8 @@ def check_name(name: str, others: Sequence[str] = NAMES) -> None:
         return
     if name.startswith(_INCEPTION):
         _inception_data(name)
+    elif name.startswith(PREFIX):
+        depth_of(name)
     elif name not in others:
         refuse_unknown(name.removeprefix("timm:"), others)
 

@@ -49,7 +49,7 @@ MIN_IDENTITIES: Final = 4
 """Two to learn from and two held out: with fewer there is no pair of two identities on each side."""
 FEW_PICTURES: Final = 5
 """Identities with fewer pictures are named: 5-shot accuracy leaves them out."""
-CHECKS: Final = CheckOptions(min_classes=MIN_IDENTITIES, few_per_class=FEW_PICTURES, noun="identity")
+CHECKS: Final = CheckOptions(min_classes=MIN_IDENTITIES, few_per_class=FEW_PICTURES, noun="identity", min_side_px=32)
 CHOOSING_FROM: Final = 10
 """From so many identities to train on, a fifth of them is kept to stop and mix by; below, none can be spared."""
 

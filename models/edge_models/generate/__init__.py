@@ -1,0 +1,1 @@
+"""Pictures that nobody took: composed, drawn, sampled, translated; each marked as made."""

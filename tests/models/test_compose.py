@@ -1,0 +1,174 @@
+"""Composed pictures: objects cut off plain grounds, boxes that hold them, the same set twice, none that judges."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("torch")
+
+from edge_app.core.errors import MediaError, UsageError
+from edge_models.data.checks import scan
+from edge_models.data.folder import split_pictures
+from edge_models.data.made import mark_of, marked, write_made
+from edge_models.generate.compose import ComposeOptions, compose
+from edge_models.generate.cutouts import read_cutout
+from edge_models.generate.lettering import characters_of, find_fonts, text_of
+
+RED, GREEN = (200, 20, 20), (20, 160, 30)
+
+
+def disc(path, colour=RED, side=80, ground=(240, 240, 240)):
+    """A disc of radius 24 on a plain ground."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((side, side, 3), ground, np.uint8)
+    cv2.circle(pixels, (side // 2, side // 2), 24, colour, cv2.FILLED)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def noise(path, seed, side=90):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (side, side, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")}
+
+
+@pytest.fixture
+def stuff(tmp_path):
+    disc(tmp_path / "objects" / "red" / "a.png")
+    disc(tmp_path / "objects" / "green" / "b.png", GREEN)
+    for number in range(3):
+        noise(tmp_path / "grounds" / f"{number}.png", number)
+    return tmp_path
+
+
+def test_a_disc_is_cut_off_its_plain_ground_to_a_pixel(tmp_path):
+    found = read_cutout(disc(tmp_path / "disc.png"), "red")
+    area = float(found.alpha.sum())
+    assert 0.88 * np.pi * 24**2 < area < 1.02 * np.pi * 24**2
+    assert max(found.alpha.shape) <= 51 and tuple(found.colour[24, 24]) == RED
+
+
+def test_transparency_and_masks_are_taken_before_the_ground(tmp_path):
+    pixels = np.asarray(Image.open(noise(tmp_path / "n.png", 5)))
+    with pytest.raises(MediaError, match="has no plain background"):
+        read_cutout(tmp_path / "n.png", "x")
+    mask = np.zeros(pixels.shape[:2], np.uint8)
+    mask[20:60, 30:70] = 255
+    Image.fromarray(mask).save(tmp_path / "n.mask.png")
+    assert read_cutout(tmp_path / "n.png", "x").alpha.shape == (40, 40)
+    Image.fromarray(np.dstack([pixels, mask])).save(tmp_path / "own.png")
+    assert read_cutout(tmp_path / "own.png", "x").alpha.shape == (40, 40)
+    Image.fromarray(np.full((40, 40, 3), 9, np.uint8)).save(tmp_path / "flat.png")
+    with pytest.raises(MediaError, match="nothing stands out"):
+        read_cutout(tmp_path / "flat.png", "x")
+
+
+def test_boxes_and_masks_lie_where_the_colour_is(stuff):
+    options = ComposeOptions(stuff / "made", stuff / "objects", stuff / "grounds", count=6, width_px=96, height_px=80,
+                             occlusion=0.0)  # fmt: skip
+    made = compose(options)
+    assert made.by_class == {"green": 6, "red": 6} and made.pictures == 12
+    told = json.loads((stuff / "made" / "boxes.json").read_text())
+    names = {one["id"]: one["name"] for one in told["categories"]}
+    assert len(told["annotations"]) == 12
+    for box in told["annotations"]:
+        image = told["images"][box["image_id"]]
+        pixels = np.asarray(Image.open(stuff / "made" / image["file_name"]), int)
+        mask = np.asarray(Image.open(stuff / "made" / image["file_name"].replace("pictures", "masks")))[..., 0]
+        x, y, w, h = box["bbox"]
+        ys, xs = np.nonzero(mask == 1)
+        assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == (x, y, x + w, y + h)
+        assert box["area"] == len(xs) and 0.5 <= box["seen"] <= 1.1
+        inner = cv2.erode((mask == 1).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        red, green, _ = pixels[inner].mean(axis=0)
+        assert (red > 2 * green) == (names[box["category_id"]] == "red")
+    assert (stuff / "made" / "made.json").stat().st_mode & 0o077 == 0
+
+
+def test_a_seed_makes_the_same_set_and_another_seed_another(stuff):
+    for name, seed in (("one", 3), ("two", 3), ("three", 4)):
+        compose(ComposeOptions(stuff / name, stuff / "objects", stuff / "grounds", count=2, seed=seed, text="A9",
+                               per_picture=2, width_px=64, height_px=64))  # fmt: skip
+    assert contents(stuff / "one") == contents(stuff / "two") != contents(stuff / "three")
+
+
+def test_cutouts_larger_than_the_background_are_made_to_fit(stuff):
+    small = Image.open(disc(stuff / "big" / "red" / "a.png"))
+    small.resize((1800, 1800)).save(stuff / "big" / "red" / "a.png")
+    made = compose(ComposeOptions(stuff / "made", stuff / "big", stuff / "grounds", count=3, width_px=40, height_px=40))
+    assert made.by_class == {"red": 3}
+
+
+def test_a_folder_that_is_there_is_left_alone_and_nothing_half_made_appears(stuff, monkeypatch):
+    with pytest.raises(UsageError, match="is there already"):
+        compose(ComposeOptions(stuff / "grounds", stuff / "objects"))
+    calls = []
+
+    def full(*_):
+        calls.append(1)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("edge_models.generate.compose.write_made", full)
+    with pytest.raises(Exception, match="No space left"):
+        compose(ComposeOptions(stuff / "made", stuff / "objects"))
+    assert calls and sorted(path.name for path in stuff.iterdir()) == ["grounds", "objects"]
+
+
+def test_a_pattern_becomes_letters_and_digits():
+    text = text_of("AA-99", np.random.default_rng(0))
+    assert text[:2].isalpha() and text[2] == "-" and text[3:].isdigit()
+    assert set(text) <= set(characters_of("AA-99"))
+
+
+def test_fonts_that_lack_a_digit_or_are_none_are_told(tmp_path):
+    fonts = find_fonts(None, "0123456789") if _fonts_here() else pytest.skip("no fonts on this machine")
+    assert fonts.files
+    (tmp_path / "torn.ttf").write_bytes(b"no font at all")
+    with pytest.raises(UsageError, match=r"no font in .* draws '0' \(torn.ttf: cannot be read"):
+        find_fonts(tmp_path, "0")
+    # Nobody draws a character that Unicode will never have: it shows the box of what is absent.
+    (tmp_path / "all.ttf").write_bytes(fonts.files[0].read_bytes())
+    with pytest.raises(UsageError, match="lacks \U0010ffff"):
+        find_fonts(tmp_path, "\U0010ffff")
+
+
+def _fonts_here():
+    from edge_models.generate.lettering import FONT_FOLDERS
+
+    return any(folder.is_dir() and any(folder.rglob("*.ttf")) for folder in FONT_FOLDERS)
+
+
+def test_a_mark_survives_copying_and_is_read_back(tmp_path):
+    write_made(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8), marked("edge-app compose", ["ab", "ab"], {"seed": 1}))
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
+    assert mark_of(tmp_path / "b.png") == {"by": "edge-app compose", "sources": ["ab"], "seed": 1}
+    assert mark_of(noise(tmp_path / "c.png", 1)) is None and mark_of(tmp_path / "nowhere.png") is None
+
+
+def test_what_was_made_and_what_it_was_made_of_never_judges(stuff):
+    made = compose(ComposeOptions(stuff / "made", stuff / "objects", count=12, width_px=48, height_px=48))
+    root = stuff / "made" / "pictures"
+    with pytest.raises(UsageError, match=f"holds {made.pictures} pictures that were made and 0 to judge by"):
+        scan(root)
+    for number in range(10):
+        for name, colour in (("red", RED), ("green", GREEN)):
+            path = disc(root / name / f"real{number}.png", colour, side=60 + 3 * number)
+            path.write_bytes(noise(path, 10 * number + len(name)).read_bytes())
+    source = root / "red" / "source.png"
+    source.write_bytes((stuff / "objects" / "red" / "a.png").read_bytes())
+    folder = scan(root)
+    judged = set()
+    for seed in range(5):
+        split = split_pictures(folder, seed=seed)
+        judged |= {folder.pictures[i].name for i in split.validation}
+        assert {"made"} <= {finding.kind for finding in folder.findings}
+        assert all("real" in folder.pictures[i].name for i in split.selection)
+        assert any("real" not in folder.pictures[i].name for i in split.train)
+    assert judged == {f"{name}/real{number}.png" for number in range(10) for name in ("red", "green")}

@@ -1,0 +1,105 @@
+"""Pictures of 28 and 32 pixels: seen, enlarged to a size that suits them, learned from scratch, exported and served."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+pytest.importorskip("torch")
+
+import torch
+
+from edge_app.core.errors import UsageError
+from edge_models.classifier.network import load_classifier
+from edge_models.classifier.options import ClassifierOptions
+from edge_models.classifier.run import train_classifier
+from edge_models.classifier.start import settled, suitable_size
+from edge_models.data.checks import scan
+from edge_models.fitting.progress import Silence
+from edge_models.networks.backbones import check_name, create_backbone
+
+
+def paint(path, bar, seed, side=28):
+    """A light bar on noise, upright or lying."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 90, (side, side), dtype=np.uint8)
+    at = int(rng.integers(6, side - 10))
+    where = (slice(3, side - 3), slice(at, at + 4)) if bar == "upright" else (slice(at, at + 4), slice(3, side - 3))
+    pixels[where] = rng.integers(170, 255)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="module")
+def bars(tmp_path_factory):
+    root = tmp_path_factory.mktemp("bars")
+    for number in range(20):
+        paint(root / "lying" / f"{number}.png", "lying", number)
+        paint(root / "upright" / f"{number}.png", "upright", 100 + number)
+    return root
+
+
+def test_pictures_of_28_px_are_kept_and_enlarged_five_times(bars):
+    folder = scan(bars)
+    assert len(folder.pictures) == 40 and not [f for f in folder.findings if f.kind == "small picture"]
+    assert suitable_size(folder) == 128
+    options = ClassifierOptions(bars, bars)
+    assert settled(options, folder).size == 128
+    assert settled(ClassifierOptions(bars, bars, size=64), folder).size == 64
+    scratch = settled(ClassifierOptions(bars, bars, from_scratch=True, depth=14), folder)
+    assert (scratch.backbone, scratch.size) == ("small-resnet-14", None)
+
+
+def test_ordinary_pictures_keep_the_network_s_own_size(tmp_path):
+    for number in range(4):
+        for name in ("lying", "upright"):
+            paint(tmp_path / name / f"{number}.png", name, number + 50 * (name == "lying"), side=60)
+    assert suitable_size(scan(tmp_path)) is None
+
+
+def test_a_network_takes_another_size_or_says_that_it_cannot():
+    lite = create_backbone(pretrained=False, size=64)
+    assert (lite.input.width_px, lite.input.height_px) == (64, 64)
+    assert lite(torch.zeros(1, 3, 64, 64)).shape == (1, lite.features)
+    with pytest.raises(UsageError, match="cannot take pictures of 64 px"):
+        create_backbone("timm:vit_tiny_patch16_224", pretrained=False, size=64)
+
+
+def test_the_small_resnet_has_the_layers_of_its_name_and_learns_its_norms():
+    for depth in (8, 14):
+        net = create_backbone(f"small-resnet-{depth}", pretrained=False)
+        convolutions = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]
+        assert len(convolutions) == depth - 1  # and the head
+    assert net.sequential and net.train().body[0][1].training
+    net.frozen_norms = True
+    assert not net.train().body[0][1].training
+    with pytest.raises(UsageError, match="small-resnet-8, small-resnet-14"):
+        check_name("small-resnet-9")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes", [{"from_scratch": True, "depth": 8}, {"size": 64, "backbone": "efficientnet-lite0"}]
+)
+def test_bars_are_learned_exported_and_served_at_their_size(bars, tmp_path, capsys, monkeypatch, changes):
+    from edge_app.cli import main
+    from edge_models.classifier import scratch
+
+    monkeypatch.setattr(scratch, "LEAST_STEPS", 80)
+    options = ClassifierOptions(
+        bars, tmp_path / "run", epochs=8, unfreeze=0, views=0, device="cpu", search=0, augmentation=0.3, mirror=True,
+        log="none", keep_out=True, **changes,
+    )  # fmt: skip
+    result = train_classifier(options, Silence())
+    assert result.report["accuracy"]["value"] >= 0.85
+    model, checkpoint = load_classifier(result.checkpoint)
+    side = changes.get("size", 32)
+    assert model.backbone.input.width_px == checkpoint.input.width_px == side
+    assert main(["export", str(result.checkpoint), "-o", str(tmp_path / "bars.onnx")]) == 0
+    home = ["--home", str(tmp_path / "home")]
+    assert main(["models", "add", str(tmp_path / "bars.onnx"), *home]) == 0
+    capsys.readouterr()
+    assert main(["recognize", str(bars / "upright" / "3.png"), "--model", "bars", *home]) == 0
+    assert "upright" in capsys.readouterr().out
