@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from edge_models.classifier.network import ClassifierModule, Head, Learning, TransferClassifier, feature_scale
+from edge_models.classifier.module import ClassifierModule, Learning
+from edge_models.classifier.network import Head, TransferClassifier, feature_scale
 from edge_models.classifier.recipe import Trained, Workshop, fit_temperature, logits_of, predict, solve_head
 from edge_models.data.batch_views import BatchViews, plain_views
 from edge_models.fitting.fit import BatchKey, EpochBatches, FitOptions, FitResult, Loaders, fit, loader
