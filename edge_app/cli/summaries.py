@@ -21,6 +21,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "bench": "measure each stage and the whole on this machine, beside other libraries where they are installed",
     "evaluate": "measure how well a folder of people is told apart, and what the enrollment gate refuses",
     "completion": "print the lines that let a shell complete commands, options and names",
+    "fetch": "bring pictures from a stock service, a list of addresses or a folder, licences kept beside them",
     "sift": "keep of a pile of pictures those that pass every step: faces, classes, names, likeness, sharpness",
     "annotate": "label pictures by one key each: it asks about those that teach most, and tells when to stop",
     "train": "train a classifier or an embedder on a folder of pictures",

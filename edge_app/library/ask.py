@@ -13,7 +13,7 @@ from typing import Final, Literal, cast
 
 import numpy as np
 
-from edge_app.accuracy.intervals import Estimate, wilson
+from edge_app.accuracy.intervals import Estimate, clopper_pearson
 from edge_app.core.types import Float32s
 from edge_app.library.head import Float64s, Head, Integers, fit
 
@@ -165,7 +165,10 @@ def _k_means(vectors: Float32s, weights: Float64s, groups: int, rng: np.random.G
 
 
 def accuracy(fitted: Fitted, classes: Mapping[int, int], random: Sequence[int]) -> Estimate:
-    """How often the head is right on pictures nobody chose, each told by a head without it, with Wilson's interval."""
+    """How often the head is right on pictures nobody chose, each told by a head without it, with the exact interval.
+
+    Few are drawn and most are right: Wilson's interval held the truth in 79 % of the fits of ten simulated sessions.
+    """
     drawn = set(random)
     right = trials = 0
     for row, used in enumerate(fitted.head.fitted_on):
@@ -173,7 +176,7 @@ def accuracy(fitted: Fitted, classes: Mapping[int, int], random: Sequence[int]) 
         if picture in drawn:
             trials += 1
             right += int(fitted.head.left_out[row].argmax()) == classes[picture]
-    return wilson(right, trials)
+    return clopper_pearson(right, trials)
 
 
 class Steadiness:

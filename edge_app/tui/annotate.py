@@ -68,7 +68,7 @@ class AnnotateApp(App[None]):
     #keys { dock: bottom; height: auto; background: $panel; padding: 0 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+q", "quit", "Quit", priority=True),
+        Binding("ctrl+q", "quit", "Quit", show=False, priority=True),
         Binding("q", "quit", "Quit"),
         Binding("n", "new_class", "New class"),
         Binding("b", "both", "Both"),
@@ -84,6 +84,8 @@ class AnnotateApp(App[None]):
         super().__init__()
         self.session, self._read, self._terminal = session, read, terminal
         self._asked: Asked | None = None
+        self._looked = False
+        """Whether it was asked once what to ask about."""
         self._both: list[str] | None = None
         """Classes chosen so far while several are; None: one key is an answer."""
 
@@ -106,6 +108,7 @@ class AnnotateApp(App[None]):
     async def ask(self) -> None:
         """Show the picture that is asked about now."""
         asked = await asyncio.to_thread(self.session.asked)
+        self._looked = True
         if asked is None or asked != self._asked:
             self._asked = asked
             pixels = None
@@ -225,7 +228,7 @@ class AnnotateApp(App[None]):
         asked, session = self._asked, self.session
         question = Text()
         if asked is None:
-            question.append("nothing left to ask about", "bold")
+            question.append("nothing left to ask about" if self._looked else "a moment", "bold")
         else:
             question.append(plain(asked.picture), "bold").append(f"\n{_WHY[asked.why]}", "dim")
             if asked.given is not None:

@@ -1,0 +1,365 @@
+"""Fetches pictures from a stock service, a list of addresses or a folder, with licence and author kept beside them."""
+
+from __future__ import annotations
+
+import csv
+import email.utils
+import http.client
+import io
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import urlencode, urlsplit
+
+import cv2
+
+from edge_app import __version__
+from edge_app.core.documents import DocumentError, parse_json
+from edge_app.core.errors import EdgeError, MediaError, UsageError
+from edge_app.core.names import slug
+from edge_app.core.types import Pixels
+from edge_app.library.near import Seen, print_of
+from edge_app.media.folders import find_pictures
+from edge_app.media.kinds import HEAD_BYTES, kind_of_bytes
+from edge_app.media.pictures import picture_of_bytes, read_picture
+from edge_app.system.files import make_private_folder, readable_os_errors, sha256_of
+from edge_app.system.http import answer_of
+from edge_app.system.new_file import write_new
+from edge_app.system.timing import back_off_s
+
+PEXELS: Final = "https://api.pexels.com"
+SOURCES: Final = "sources.csv"
+_COLUMNS: Final = ("file", "id", "author", "author page", "licence", "page", "address", "sha256")
+_LIMIT_BYTES: Final = 64 << 20
+_ANSWER_BYTES: Final = 4 << 20
+_BOUND_S: Final = 60.0
+_TRIES: Final = 4
+_LONGEST_WAIT_S: Final = 90.0
+"""A server that wants a longer pause is told to the user instead of waited for."""
+_PAGE: Final = 80
+"""Most results of one request, as the service documents it."""
+_FLAT: Final = 6.0
+"""Standard deviation of brightness under which a picture shows nothing: "image not found" on white has 20, a grey card
+2."""
+_SUFFIXES: Final = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"RIFF": ".webp", b"BM": ".bmp"}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One picture that a source offers."""
+
+    id: str
+    address: str
+    """Where its bytes are: an address, or a path."""
+    author: str = ""
+    author_page: str = ""
+    licence: str = ""
+    page: str = ""
+    """Where a person can look at it."""
+
+
+class Source(Protocol):
+    """Where pictures come from."""
+
+    def find(self, query: str) -> Iterator[Found]:
+        """What answers the query, best first. Raises EdgeError."""
+
+    def read(self, found: Found) -> bytes:
+        """Its bytes. Raises MediaError where there is no picture to be had, EdgeError where nothing can be."""
+
+
+class Web:
+    """Requests that wait when a server says so, and give up in words. Sends the key to the service alone."""
+
+    def __init__(self, sleep: Callable[[float], object] = time.sleep, now: Callable[[], float] = time.time) -> None:
+        self._sleep, self._now = sleep, now
+        self._trusted = ssl.create_default_context()
+
+    def get(self, address: str, limit_bytes: int, key: str | None = None) -> tuple[bytes, str]:
+        """The body and its kind ("image/jpeg"), at most `limit_bytes`. With a `key` no redirect is followed.
+
+        Raises MediaError for what is not there or too large, EdgeError for a server that cannot be reached, refuses the
+        key, or wants a pause of more than 90 s.
+        """
+        if urlsplit(address).scheme not in ("http", "https"):
+            raise MediaError(f"the address {address} is none", expected="https:// or http://")
+        headers = {"User-Agent": f"edge-app/{__version__}"} | ({} if key is None else {"Authorization": key})
+        handlers = [urllib.request.HTTPRedirectHandler()] if key is None else []
+        shown = address.partition("?")[0]
+        for attempt in range(1, _TRIES + 1):
+            request = urllib.request.Request(address, headers=headers)
+            try:
+                with answer_of(request, _BOUND_S, context=self._trusted, handlers=handlers) as answer:
+                    body = answer.read(limit_bytes + 1)
+                    kind = answer.headers.get_content_type()
+                if len(body) > limit_bytes:
+                    raise MediaError(f"{shown} sends more than {limit_bytes >> 20} MiB", expected="a picture")
+                return body, kind
+            except urllib.error.HTTPError as error:
+                error.close()
+                self._judge(shown, error, attempt, keyed=key is not None)
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                if attempt == _TRIES:
+                    raise EdgeError(f"{shown} cannot be reached: {error or type(error).__name__}") from error
+                self._sleep(back_off_s(attempt, 1.0, 8.0))
+        raise EdgeError(f"{shown} answers errors alone", remedy="try again later")
+
+    def _judge(self, shown: str, error: urllib.error.HTTPError, attempt: int, *, keyed: bool) -> None:
+        """Wait before another try, or say why there is none."""
+        if keyed and error.code in (401, 403):
+            raise EdgeError(f"{shown} answers {error.code}: it does not take the key", remedy="check the key")
+        if error.code not in (408, 429) and error.code < 500:
+            raise MediaError(f"{shown} answers {error.code}", expected="a picture")
+        wait_s = self._asked_s(error.headers)
+        if error.code == 429 and (wait_s or 0.0) > _LONGEST_WAIT_S:
+            raise EdgeError(
+                f"{shown} has had enough requests; it asks for a pause of {(wait_s or 0) / 60:.0f} minutes",
+                remedy="run the same command then: what came is kept",
+            )
+        if attempt == _TRIES:
+            raise EdgeError(
+                f"{shown} answers {error.code} again and again", remedy="run the same command later: what came is kept"
+            )
+        self._sleep(min(_LONGEST_WAIT_S, back_off_s(attempt, 1.0, 8.0) if wait_s is None else max(0.0, wait_s)))
+
+    def _asked_s(self, headers: Any) -> float | None:
+        """Seconds to wait by Retry-After (seconds or a date) or X-Ratelimit-Reset (Unix time)."""
+        after = str(headers.get("Retry-After") or "").strip()
+        if after.isdigit():
+            return float(after)
+        if after:
+            try:
+                return email.utils.parsedate_to_datetime(after).timestamp() - self._now()
+            except (TypeError, ValueError):
+                return None
+        reset = str(headers.get("X-Ratelimit-Reset") or "").strip()
+        return float(reset) - self._now() if reset.isdigit() else None
+
+
+class Pexels:
+    """Pexels' photo search, https://www.pexels.com/api/documentation/."""
+
+    def __init__(self, key: str, web: Web, address: str = PEXELS, size: str = "large2x") -> None:
+        """Raises UsageError for a key that can be none, and for an address that would send it in the open."""
+        if not key.strip() or not key.strip().isascii() or not key.strip().isprintable():
+            raise UsageError("the key is empty or holds odd characters", expected="the key that the service gave you")
+        parts = urlsplit(address)
+        if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+            raise UsageError(f"{address} would get the key in the open", expected="https://")
+        self._key, self._web, self._address, self._size = key.strip(), web, address.rstrip("/"), size
+
+    def find(self, query: str) -> Iterator[Found]:
+        page = 1
+        while True:
+            words = urlencode({"query": query, "per_page": _PAGE, "page": page})
+            body, _ = self._web.get(f"{self._address}/v1/search?{words}", _ANSWER_BYTES, self._key)
+            photos, more = self._photos(body)
+            yield from photos
+            if not more or not photos:
+                return
+            page += 1
+
+    def read(self, found: Found) -> bytes:
+        return self._web.get(found.address, _LIMIT_BYTES)[0]
+
+    def _photos(self, body: bytes) -> tuple[list[Found], bool]:
+        """The photos of one page, and whether there is another. Raises EdgeError for another answer."""
+        try:
+            answer = parse_json(body, most_bytes=_ANSWER_BYTES)
+        except DocumentError as error:
+            raise self._unlike() from error
+        if not isinstance(answer, dict) or not isinstance(answer.get("photos"), list):
+            raise self._unlike()
+        found = []
+        for photo in answer["photos"]:
+            sizes = photo.get("src") if isinstance(photo, dict) else None
+            address = sizes.get(self._size) or sizes.get("original") if isinstance(sizes, dict) else None
+            if not isinstance(address, str) or not isinstance(photo.get("id"), int):
+                continue
+            texts = {name: photo[name] if isinstance(photo.get(name), str) else "" for name in
+                     ("photographer", "photographer_url", "url")}  # fmt: skip
+            licence = "Pexels License, https://www.pexels.com/license/"
+            author, author_page, page = texts.values()
+            found.append(Found(f"pexels-{photo['id']}", address, author, author_page, licence, page))
+        return found, bool(answer.get("next_page"))
+
+    def _unlike(self) -> EdgeError:
+        return EdgeError(
+            f"{self._address} answers something else than a list of photos", expected="JSON in the documented form",
+            remedy="a page for people may stand in between: check the network",
+        )  # fmt: skip
+
+
+class AddressList:
+    """A text file with an address a line, or a CSV with the columns url, author, licence, page."""
+
+    def __init__(self, path: Path, web: Web) -> None:
+        self._path, self._web = path, web
+
+    def find(self, query: str) -> Iterator[Found]:
+        """The addresses whose line has every word of the query."""
+        with readable_os_errors(self._path.parent):
+            text = self._path.read_text(encoding="utf-8", errors="replace")
+        lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+        table = bool(lines) and "url" in [cell.strip().lower() for cell in lines[0].split(",")]
+        header = [cell.strip().lower() for cell in lines.pop(0).split(",")] if table else ["url"]
+        for line in lines:
+            cells = next(csv.reader([line])) if table else [line.strip()]
+            row = dict(zip(header, (cell.strip() for cell in cells), strict=False))
+            if row.get("url") and _has_words(line, query):
+                name = slug(Path(urlsplit(row["url"]).path).stem)[:40]
+                identity = f"{name}-{sha256_of(row['url'])[:8]}"
+                yield Found(
+                    identity, row["url"], row.get("author", ""), "", row.get("licence", ""), row.get("page", "")
+                )
+
+    def read(self, found: Found) -> bytes:
+        return self._web.get(found.address, _LIMIT_BYTES)[0]
+
+
+class Folder:
+    """Pictures that lie in a folder already; their licences are read from a sources.csv in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def find(self, query: str) -> Iterator[Found]:
+        """The pictures whose path has every word of the query."""
+        known = {row["file"]: row for row in read_sources(self._folder)}
+        for path in find_pictures(self._folder, recursive=True):
+            name = path.relative_to(self._folder).as_posix()
+            if _has_words(name, query):
+                row = known.get(name, {})
+                texts = (row.get(one, "") for one in ("author", "author page", "licence", "page"))
+                yield Found(slug(path.stem)[:48] + f"-{sha256_of(name)[:8]}", str(path), *texts)
+
+    def read(self, found: Found) -> bytes:
+        try:
+            with Path(found.address).open("rb") as stream:
+                content = stream.read(_LIMIT_BYTES + 1)
+        except OSError as error:
+            raise MediaError(f"{found.address} cannot be read: {error.strerror}") from error
+        if len(content) > _LIMIT_BYTES:
+            raise MediaError(f"{found.address} has more than {_LIMIT_BYTES >> 20} MiB", expected="a picture")
+        return content
+
+
+def _has_words(text: str, query: str) -> bool:
+    return all(word in text.casefold() for word in query.casefold().split())
+
+
+@dataclass(slots=True)
+class Fetched:
+    """What a run has come to."""
+
+    kept: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    """By reason."""
+    without_licence: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def fetch(
+    source: Source,
+    query: str,
+    into: Path,
+    most: int,
+    least_px: int,
+    advance: Callable[[], object] = lambda: None,
+) -> Fetched:
+    """Bring up to `most` new pictures into a folder, each noted in its sources.csv before it is counted.
+
+    Left out: what is there already, by id, content or looks; what is no whole picture, smaller than `least_px`, flat.
+    Raises EdgeError where the source or the folder cannot be used; what came is then kept.
+    """
+    done = Fetched()
+    with readable_os_errors(into):
+        make_private_folder(into)
+        rows = read_sources(into)
+        ids, hashes, seen = {row["id"] for row in rows}, {row["sha256"] for row in rows}, Seen()
+        for path in sorted(into.iterdir()):
+            if path.is_file() and path.name != SOURCES:
+                try:
+                    seen.add(path.name, print_of(read_picture(path, max_px=256)))
+                except MediaError:
+                    continue
+        for found in source.find(query):
+            if done.kept >= most:
+                break
+            if found.id in ids:
+                done.left_out["there already"] += 1
+                continue
+            ids.add(found.id)
+            try:
+                content = source.read(found)
+                why, pixels = _judged(content, found, least_px)
+            except MediaError as error:
+                done.left_out["no picture to be had"] += 1
+                done.problems.append(str(error))
+                continue
+            digest = sha256_of(content)
+            look = print_of(pixels)
+            if not why and (digest in hashes or seen.twin(look) is not None):
+                why = "the same as another"
+            if why:
+                done.left_out[why] += 1
+                continue
+            path = write_new(into / f"{found.id}{_suffix(content)}", partial(_fill, content))
+            _note(into / SOURCES, found, path.name, digest)
+            hashes.add(digest)
+            seen.add(path.name, look)
+            done.kept += 1
+            done.without_licence += not found.licence
+            advance()
+    return done
+
+
+def _judged(content: bytes, found: Found, least_px: int) -> tuple[str, Pixels]:
+    """Why a picture is of no use, "" where it is of some. Raises MediaError for what is no whole picture, or a bomb."""
+    if kind_of_bytes(content[:HEAD_BYTES], "") != "picture":
+        raise MediaError(f"{found.address.partition('?')[0]} is no picture")
+    picture = picture_of_bytes(content, found.address.partition("?")[0], max_px=1024)
+    if min(picture.original_size_px) < least_px:
+        return "too small", picture.pixels
+    grey = cv2.cvtColor(picture.pixels, cv2.COLOR_RGB2GRAY)
+    return ("flat, or a placeholder" if float(grey.std()) < _FLAT else ""), picture.pixels
+
+
+def _fill(content: bytes, scratch: Path) -> None:
+    scratch.write_bytes(content)
+
+
+def _suffix(content: bytes) -> str:
+    return next((suffix for head, suffix in _SUFFIXES.items() if content.startswith(head)), ".img")
+
+
+def _note(path: Path, found: Found, file: str, digest: str) -> None:
+    """Append one row; the file is there before its row, and comes again where a kill fell between."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    if not path.exists():
+        writer.writerow(_COLUMNS)
+    texts = (file, found.id, found.author, found.author_page, found.licence, found.page, found.address, digest)
+    writer.writerow(" ".join(text.split()) for text in texts)
+    with path.open("a", encoding="utf-8", errors="replace") as stream:
+        path.chmod(0o600)
+        stream.write(buffer.getvalue())
+
+
+def read_sources(folder: Path) -> Sequence[Mapping[str, str]]:
+    """The rows of a folder's sources.csv; none where there is none."""
+    try:
+        text = (folder / SOURCES).read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    rows = [row for row in csv.reader(text.splitlines()) if row]
+    if not rows or tuple(rows[0]) != _COLUMNS:
+        raise EdgeError(f"{folder / SOURCES} is no list of sources", expected="another folder, or that file moved away")
+    return [dict(zip(_COLUMNS, row, strict=True)) for row in rows[1:] if len(row) == len(_COLUMNS)]
