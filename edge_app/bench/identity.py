@@ -6,19 +6,21 @@ a majority vote over each track's frames, and where it is given another checkout
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
 
+from edge_app.accuracy.intervals import wilson
 from edge_app.bench.clips import SIZE_PX, Clip, Person, Present
 from edge_app.bench.identity_score import IdentityScore, Said, add_clip, named_by
 from edge_app.bench.people_clips import Cast, Half, Portraits, cast_people, identity_clips, visit_clips
@@ -32,6 +34,7 @@ from edge_app.media.pictures import read_picture
 from edge_app.recognition.faces import FaceRecognizer
 from edge_app.recognition.open_session import open_people
 from edge_app.system.data_folder import Home
+from edge_app.system.files import make_private_folder, readable_os_errors, write_private
 from edge_app.system.settings import Settings
 
 OURS: Final = "edge-app, live"
@@ -62,6 +65,8 @@ class IdentityOptions:
     kinds: tuple[str, ...] = ()
     """Kinds of clips; empty: all."""
     seed: int = 0
+    keep: Path | None = None
+    """A folder for what was said of each clip, from which a later run with the same setup and code goes on."""
 
 
 class Contestant(Protocol):
@@ -106,9 +111,11 @@ def run(options: IdentityOptions, progress: Progress) -> dict[str, Any]:
                 contestants[VOTED] = _Voted(afresh)
             if options.beside is not None:
                 contestants[OTHER] = other = _Other(options, cast)
-            result["contestants"] = _contest(clips, contestants, progress)
+            kept = None if options.keep is None else KeptClips(options.keep, _setup(options, cast, parts))
+            result["contestants"] = _contest(clips, contestants, progress, kept)
             if options.visits:
-                result["visits"] = _visits(visit_clips(cast, portraits, most=options.visits), contestants, progress)
+                visited = visit_clips(cast, portraits, most=options.visits)
+                result["visits"] = _visits(visited, contestants, progress, kept)
         finally:
             if other is not None:
                 other.close()
@@ -137,16 +144,103 @@ def enroll(
     return parts.with_gallery(gallery, rule), replace(cast, known=tuple(known))
 
 
-def _contest(clips: Sequence[Clip], contestants: dict[str, Contestant], progress: Progress) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Played:
+    """A clip's truth, and what each contestant said of it, frame by frame."""
+
+    truth: list[tuple[Present, ...]]
+    said: dict[str, list[list[Said]]]
+    cpu_ms: dict[str, list[float]]
+
+
+class KeptClips:
+    """A file for each clip that was played, so that a run of hours can be interrupted.
+
+    A file counts only for the `setup` it was made with: the options, the cast, the threshold and the code.
+    """
+
+    def __init__(self, folder: Path, setup: Mapping[str, object]) -> None:
+        self._folder = folder
+        self._setup = setup
+
+    def read(self, clip: Clip, contestants: Sequence[str]) -> Played | None:
+        """What was kept of the clip; None where there is nothing, or of another setup."""
+        path = self._path(clip, contestants)
+        if not path.exists():
+            return None
+        with readable_os_errors(path):
+            try:
+                kept = json.loads(path.read_bytes())
+                return Played(
+                    [tuple(Present(p, v, n, _box(b), s) for p, v, n, b, s in frame) for frame in kept["truth"]],
+                    {
+                        who: [
+                            [Said(_box(box), name, track) for box, name, track in frame] for frame in kept["said"][who]
+                        ]
+                        for who in contestants
+                    },
+                    {who: [float(ms) for ms in kept["cpu_ms"][who]] for who in contestants},
+                )
+            except (ValueError, KeyError, TypeError) as error:
+                raise EdgeError(f"{path} is damaged", remedy="remove it: the clip is played again") from error
+
+    def write(self, clip: Clip, contestants: Sequence[str], played: Played) -> None:
+        """Keep a clip. Raises EdgeError where it cannot be written."""
+        path = self._path(clip, contestants)
+        content = {
+            "setup": self._setup,
+            "clip": clip.title,
+            "truth": [[[o.person, o.visit, o.name, o.box, o.visible] for o in frame] for frame in played.truth],
+            "said": {
+                who: [[[one.box, one.name, one.track] for one in frame] for frame in frames]
+                for who, frames in played.said.items()
+            },
+            "cpu_ms": played.cpu_ms,
+        }
+        with readable_os_errors(path):
+            make_private_folder(self._folder)
+            write_private(path, json.dumps(content).encode())
+
+    def _path(self, clip: Clip, contestants: Sequence[str]) -> Path:
+        roles = [
+            (take.duration_s, take.seed, role.person.key, role.poses, role.yaw, role.whole, role.change_every_s)
+            for take in clip.takes
+            for role in take.roles
+        ]
+        faces = [shown.face.box.tolist() for take in clip.takes for role in take.roles for shown in role.portraits]
+        what = repr((sorted(self._setup.items()), clip.kind, clip.title, clip.fps, roles, faces, tuple(contestants)))
+        return self._folder / f"{clip.kind}-{hashlib.sha256(what.encode()).hexdigest()[:20]}.json"
+
+
+def _setup(options: IdentityOptions, cast: Cast, parts: FaceRecognizer) -> dict[str, object]:
+    """All that decides what is said of a clip, beside the clip itself."""
+    code = hashlib.sha256()
+    for room in ("core", "media", "inference", "gallery", "recognition", "live", "bench"):
+        for path in sorted((Path(__file__).parents[1] / room).rglob("*.py")):
+            code.update(path.read_bytes())
+    return {
+        "half": options.half,
+        "seed": options.seed,
+        "settings": repr(options.settings),
+        "embedder": parts.embedder.model_id,
+        "threshold": float(parts.rule.threshold),
+        "enrolled": [person.key for person in cast.known],
+        "beside": str(options.beside),
+        "code": code.hexdigest(),
+    }
+
+
+def _contest(
+    clips: Sequence[Clip], contestants: dict[str, Contestant], progress: Progress, kept: KeptClips | None
+) -> dict[str, Any]:
     scores: dict[str, dict[str, IdentityScore]] = {who: {} for who in contestants}
     cpu: dict[str, dict[str, list[float]]] = {who: {} for who in contestants}
     for number, clip in enumerate(clips):
-        progress(f"{number + 1} of {len(clips)}: {clip.title}")
-        truth, said = _play(clip, contestants)
-        for who, answers in said.items():
+        played = _play(clip, contestants, kept, progress, f"{number + 1} of {len(clips)}: {clip.title}")
+        for who, answers in played.said.items():
             for kind in ("all", clip.kind):
-                add_clip(scores[who].setdefault(kind, IdentityScore()), clip, truth, answers)
-                cpu[who].setdefault(kind, []).extend(contestants[who].cpu_ms)
+                add_clip(scores[who].setdefault(kind, IdentityScore()), clip, played.truth, answers)
+                cpu[who].setdefault(kind, []).extend(played.cpu_ms[who])
     return {
         who: {
             kind: score.as_dict() | {"cpu_ms_a_frame": round(float(np.mean(cpu[who][kind])), 3)}
@@ -157,32 +251,46 @@ def _contest(clips: Sequence[Clip], contestants: dict[str, Contestant], progress
 
 
 def _play(
-    clip: Clip, contestants: dict[str, Contestant]
-) -> tuple[list[tuple[Present, ...]], dict[str, list[list[Said]]]]:
-    truth: list[tuple[Present, ...]] = []
-    said: dict[str, list[list[Said]]] = {who: [] for who in contestants}
+    clip: Clip, contestants: dict[str, Contestant], kept: KeptClips | None, progress: Progress, title: str
+) -> Played:
+    """Play a clip to all, or take what was kept of it."""
+    before = None if kept is None else kept.read(clip, tuple(contestants))
+    if before is not None:
+        progress(f"{title}, kept from before")
+        return before
+    progress(title)
+    played = Played([], {who: [] for who in contestants}, {})
     for contestant in contestants.values():
         contestant.begin(clip)
     for frame, present in clip.frames():
-        truth.append(present)
+        played.truth.append(present)
         for who, contestant in contestants.items():
-            said[who].append(contestant.observe(frame))
-    return truth, said
+            played.said[who].append(contestant.observe(frame))
+    played.cpu_ms.update({who: contestant.cpu_ms for who, contestant in contestants.items()})
+    if kept is not None:
+        kept.write(clip, tuple(contestants), played)
+    return played
 
 
-def _visits(clips: Sequence[Clip], contestants: dict[str, Contestant], progress: Progress) -> dict[str, Any]:
-    """Shares of strangers' visits that got a name, by length."""
-    asked = {who: one for who, one in contestants.items() if who in (OURS, OTHER)}
+def _visits(
+    clips: Sequence[Clip], contestants: dict[str, Contestant], progress: Progress, kept: KeptClips | None
+) -> dict[str, Any]:
+    """Shares of strangers' visits that the live loop gave a name, by length, with the 95 % interval (Wilson)."""
+    asked = {OURS: contestants[OURS]}
     totals = {who: [[0, 0] for _ in VISITS_S] for who in asked}
     for number, clip in enumerate(clips):
-        progress(f"visits, {number + 1} of {len(clips)}")
-        truth, said = _play(clip, asked)
-        for who, answers in said.items():
-            for total, (visits, named) in zip(totals[who], named_by(clip, truth, answers, VISITS_S), strict=True):
+        played = _play(clip, asked, kept, progress, f"visits, {number + 1} of {len(clips)}")
+        for who, answers in played.said.items():
+            for total, (visits, named) in zip(
+                totals[who], named_by(clip, played.truth, answers, VISITS_S), strict=True
+            ):
                 total[0] += visits
                 total[1] += named
     return {
-        who: {f"{s:g} s": {"visits": v, "named": n} for s, (v, n) in zip(VISITS_S, rows, strict=True)}
+        who: {
+            f"{s:g} s": {"visits": v, "named": n, "interval": [round(wilson(n, v).low, 5), round(wilson(n, v).high, 5)]}
+            for s, (v, n) in zip(VISITS_S, rows, strict=True)
+        }
         for who, rows in totals.items()
     }
 

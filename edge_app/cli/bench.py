@@ -33,7 +33,9 @@ def command() -> Command:
             Option("--batches", kind=Path, many=True, metavar="FILE",
                 help="measure networks with 1 to 16 pictures a run instead"),
             Option("beside", "--embedder", metavar="ID|FILE", help="time this embedder against the peers as well"),
-            Option("--output", kind=Path, metavar="DIR", help="write bench.json, bench.md and bench.png there"),
+            Option("--output", kind=Path, metavar="DIR",
+                help="write bench.json, bench.md and bench.png there; with --people each clip's answers too, by which "
+                "a run that was interrupted goes on"),
             Option("--live", kind=bool, help="measure the live loop instead: cost and tracking"),
             Option("--live-frames", kind=int, default=180, metavar="N", section=_LIVE,
                 help="frames of each clip (default 180)"),
@@ -148,6 +150,7 @@ def _identity(args: Arguments, settings: Settings) -> int:
         args.repeat,
         beside=args.checkout,
         visits=args.visits,
+        keep=None if args.output is None else args.output / "clips",
     )
     result = identity.run(chosen, lambda part: options.warn(f"measuring {part}"))
 
@@ -196,12 +199,14 @@ def identity_tables(result: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...
     tables = [(title, ("", *whos), rows)]
     if "visits" in result:
         lengths = tuple(next(iter(result["visits"].values())))
-        told = [
-            (who, *(f"{found[length]['named']} of {found[length]['visits']}" for length in lengths))
-            for who, found in result["visits"].items()
-        ]
+        told = [(who, *(_visited(found[length]) for length in lengths)) for who, found in result["visits"].items()]
         tables.append(("strangers' visits that got a name", ("", *lengths), told))
     return tables
+
+
+def _visited(found: Mapping[str, Any]) -> str:
+    low, high = found["interval"]
+    return f"{found['named']} of {found['visits']} ({low:.2%} to {high:.2%})"
 
 
 def live_options(args: Arguments, settings: Settings) -> LiveBenchOptions:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from edge_app.bench import identity
 from edge_app.bench.clips import Clip, Present, Take
 from edge_app.bench.identity_score import IdentityScore, Said, add_clip, named_by
 from edge_app.core.errors import EdgeError
+from edge_app.core.types import Frame
 
 pytest.importorskip("motmetrics")
 
@@ -124,7 +127,7 @@ def test_what_the_table_tells_is_measured():
         "enrolled": 3,
         "half": "develop",
         "threshold": 0.4,
-        "visits": {"edge-app, live": {"1 s": {"visits": 7, "named": 1}}},
+        "visits": {"edge-app, live": {"1 s": {"visits": 7, "named": 1, "interval": [0.0257, 0.5131]}}},
     }
     (_, columns, rows), (_, lengths, visits) = identity_tables(result)
     told = {row[0]: row[1] for row in rows}
@@ -132,10 +135,75 @@ def test_what_the_table_tells_is_measured():
     assert told["IDF1 of the tracks"] == "1"
     assert told["seconds to the name, 50 / 90 / 95 %"] == "0 / 0 / 0"
     assert told["processor time a frame, ms"] == "1.5"
-    assert (lengths, visits) == (("", "1 s"), [("edge-app, live", "1 of 7")])
+    assert (lengths, visits) == (("", "1 s"), [("edge-app, live", "1 of 7 (2.57% to 51.31%)")])
 
 
 def test_without_the_other_library_it_is_told_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(EdgeError, match="supervision is not installed; expected the extra `bench`"):
         identity._Voted(identity._Afresh.__new__(identity._Afresh))
+
+
+class Echo:
+    """Says what it is told to, and counts the frames it was asked about."""
+
+    def __init__(self) -> None:
+        self.cpu_ms: list[float] = []
+        self.asked = 0
+
+    def begin(self, clip):
+        self.cpu_ms = []
+
+    def observe(self, frame):
+        self.asked += 1
+        self.cpu_ms.append(frame.index + 0.5)
+        return [said("Ada" if frame.index else None, frame.index + 1)]
+
+
+class Reel(SimpleNamespace):
+    """A clip of three frames in which Ada is."""
+
+    def frames(self):
+        pixels = np.zeros((48, 64, 3), np.uint8)
+        for index in range(3):
+            yield Frame(pixels, index, index / 10), (here("Ada", 1),)
+
+
+def reel(title="one"):
+    role = SimpleNamespace(
+        person=SimpleNamespace(key="Ada"), poses=(), yaw=(), whole=False, change_every_s=5.0, portraits=()
+    )
+    take = SimpleNamespace(duration_s=0.3, seed=1, roles=(role,))
+    return Reel(kind="cuts", title=title, fps=10.0, takes=(take,))
+
+
+def test_a_run_that_was_interrupted_goes_on_with_what_it_kept(tmp_path):
+    told: list[str] = []
+    first, second = Echo(), Echo()
+    folder = tmp_path / "clips"
+    fresh = identity._play(reel(), {"x": first}, identity.KeptClips(folder, {"code": 1}), told.append, "1 of 1")
+    again = identity._play(reel(), {"x": second}, identity.KeptClips(folder, {"code": 1}), told.append, "1 of 1")
+    assert (first.asked, second.asked) == (3, 0)
+    assert again == fresh
+    assert again.cpu_ms == {"x": [0.5, 1.5, 2.5]}
+    assert told == ["1 of 1", "1 of 1, kept from before"]
+    assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600]
+
+
+@pytest.mark.parametrize("change", ["code", "clip", "contestants"])
+def test_what_was_kept_of_another_setup_is_not_taken(tmp_path, change):
+    identity._play(reel(), {"x": Echo()}, identity.KeptClips(tmp_path, {"code": 1}), print, "")
+    asked = Echo()
+    kept = identity.KeptClips(tmp_path, {"code": 2 if change == "code" else 1})
+    who = "y" if change == "contestants" else "x"
+    identity._play(reel("another" if change == "clip" else "one"), {who: asked}, kept, print, "")
+    assert asked.asked == 3
+
+
+def test_a_damaged_clip_is_named(tmp_path):
+    kept = identity.KeptClips(tmp_path, {})
+    identity._play(reel(), {"x": Echo()}, kept, print, "")
+    (path,) = tmp_path.iterdir()
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(EdgeError, match="is damaged; remove it: the clip is played again"):
+        identity._play(reel(), {"x": Echo()}, kept, print, "")
