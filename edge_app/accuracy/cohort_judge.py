@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edge_app.accuracy.cohort_fit import Fitted, Strangers, fit, together
 from edge_app.accuracy.groups import EVERYBODY, GroupFmr, GroupFpir, fmr_by_group, fpir_by_group
 from edge_app.accuracy.open_set import OpenSetProtocol, Realized, Rule, open_set
-from edge_app.accuracy.pair_scores import operating_points, shares_of
+from edge_app.accuracy.pair_scores import operating_points, shares_of, unit_rows
 from edge_app.core.errors import ModelError
 from edge_app.core.types import Float32s
 from edge_app.gallery.calibration import Thresholds
@@ -111,18 +111,35 @@ def judge(
 def second_pictures(faces: Strangers, crowd: Strangers) -> Float32s:
     """Another picture of everybody, made up: (M, D) unit rows.
 
-    Each is as far from the first as a second picture of somebody in the crowd is from his first, in that one's
-    direction.
+    Each is as far from the first as a second picture of somebody in the crowd is from his first, and as like the others
+    of the group as a first picture is: around the group's mean, a share of what sets the first apart and a draw from
+    how the group varies. On half of LFW's people, where second pictures exist, strangers reach 0.3, 0.35 and 0.4 to the
+    mean of two in 1.41, 0.27 and 0.033 % of pairs; to the real means in 1.36, 0.27 and 0.040 %.
     """
+    rng = np.random.default_rng(0)
     order = np.argsort(crowd.people, kind="stable")
     _, starts, counts = np.unique(crowd.people[order], return_index=True, return_counts=True)
-    chosen = np.random.default_rng(0).choice(starts[counts > 1], len(faces))
-    one, other = crowd.vectors[order[chosen]], crowd.vectors[order[chosen + 1]]
-    cosine = (one * other).sum(axis=1, keepdims=True)
-    aside = other - cosine * one
-    aside -= (aside * faces.vectors).sum(axis=1, keepdims=True) * faces.vectors
-    aside *= np.sqrt(1 - cosine**2) / np.maximum(1e-9, np.linalg.norm(aside, axis=1, keepdims=True))
-    return np.asarray(cosine * faces.vectors + aside, np.float32)
+    one, other = (crowd.vectors[order[starts[counts > 1] + place]] for place in (0, 1))
+    cosines = (one * other).sum(axis=1)
+    made = np.zeros_like(faces.vectors)
+    for group in np.unique(faces.groups):
+        where = np.flatnonzero(faces.groups == group)
+        first = faces.vectors[where]
+        mean = first.mean(axis=0)
+        apart = first - mean
+        length = np.maximum(1e-6, np.linalg.norm(apart, axis=1, keepdims=True))
+        drawn = rng.normal(size=(len(where), len(where))).astype(np.float32) @ apart
+        drawn -= (drawn * apart).sum(axis=1, keepdims=True) / length**2 * apart
+        drawn *= length / np.maximum(1e-6, np.linalg.norm(drawn, axis=1, keepdims=True))
+        wanted = rng.choice(cosines, (len(where), 1))
+        low, high = np.full_like(wanted, -1.0), np.ones_like(wanted)
+        for _ in range(30):
+            share = (low + high) / 2
+            second = unit_rows(mean + share * apart + np.sqrt(1 - share**2) * drawn)
+            nearer = (second * first).sum(axis=1, keepdims=True) > wanted
+            low, high = np.where(nearer, low, share), np.where(nearer, share, high)
+        made[where] = second
+    return made
 
 
 def _crowd(others: Strangers, ours: Strangers, thresholds: Thresholds, templates: int) -> Crowd:

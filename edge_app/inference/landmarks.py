@@ -43,9 +43,11 @@ _TURN_PAYS: Final = 0.1
 """Another way up counts when O-Net doubts it so many times less: of heads turned to the side by 60 degrees, which it
 doubts whichever way up, 16 of 204 were set on their side by the least doubt alone, 5 by a tenth."""
 _HOPELESS: Final = 0.8
-_HOPELESS_UNLIKELY: Final = 0.5
+_HOPELESS_UNLIKELY: Final = 0.7
 """What O-Net doubts more than this on all four sides is no face and is not looked at again; the second figure is for
-faces below the score that was asked for. TUNED"""
+faces below the score that was asked for. Of 7,318 faces of half of lfw_dev's people, tilted, hidden, small and dark, 9
+are lost in the picture as it stands, 8 of them lying at 45 degrees or more; of 43 pictures without a face in which
+there was something to look at, 28 cost no second look."""
 _QUARTER_BACK: Final = np.array([[0.0, -1.0, _SIDE_PX - 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 """Brings x, y, 1 of a crop that np.rot90 turned to where they were before."""
 _LEVEL_DEG: Final = 5.0

@@ -10,6 +10,7 @@ import pytest
 
 from edge_app.accuracy import cohort_fit, groups
 from edge_app.accuracy.cohort_fit import Strangers, find_people, fit, k_means, same_person_limit, together
+from edge_app.accuracy.cohort_judge import second_pictures
 from edge_app.core.errors import MediaError, UsageError
 from edge_app.gallery.calibration import Thresholds
 
@@ -151,6 +152,22 @@ def test_a_second_picture_and_one_person_twice():
     )
     assert groups.fmr_by_group(twin, thresholds, [1e-2])[0].left_out == 1
     assert groups.fmr_by_group(twin, thresholds, [1e-2], named=True)[0].left_out == 0
+
+
+def test_a_second_picture_that_is_made_up_is_a_picture_like_the_first():
+    """As far from the first as the crowd's second pictures, and as like the others of its group as the first is."""
+    one, crowd = faces(16), people(17, 300, 2)
+    again = second_pictures(one, crowd)
+    assert np.linalg.norm(again, axis=1) == pytest.approx(1.0, abs=1e-5)
+    real = (crowd.vectors[0::2] * crowd.vectors[1::2]).sum(axis=1)
+    made = (one.vectors * again).sum(axis=1)
+    assert np.quantile(made, [0.1, 0.5, 0.9]) == pytest.approx(np.quantile(real, [0.1, 0.5, 0.9]), abs=0.02)
+    for group in SHARED:
+        own, second = one.vectors[one.groups == group], again[one.groups == group]
+        others = ~np.eye(len(own), dtype=bool)
+        first, other = (own @ own.T)[others], (own @ second.T)[others]
+        assert other.mean() == pytest.approx(first.mean(), abs=0.01)
+        assert other.std() == pytest.approx(first.std(), rel=0.1)
 
 
 # --- the file of groups ----------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from edge_app.media.pictures import read_picture
 from edge_app.model_store import catalogue
 from edge_app.model_store.open_detector import open_detector
 
+POINTS = np.array([[0.3, 0.35], [0.7, 0.35], [0.5, 0.55], [0.35, 0.75], [0.65, 0.75]], np.float32)
 PEOPLE = [*(path for paths in sample.people().values() for path in paths), *sample.probes()["Barack Obama"]]
 
 
@@ -191,3 +192,28 @@ def test_a_square_is_cut_out_turned_and_leads_back(roll_deg, side_px):
     assert seen == pytest.approx(places, abs=2.0)
     top_edge = back[:, :2] @ np.array([1.0, 0.0])
     assert np.degrees(np.arctan2(top_edge[1], top_edge[0])) == pytest.approx(roll_deg)
+
+
+def test_what_is_no_face_from_any_side_costs_one_look(monkeypatch):
+    """A picture without faces in which the detector sees a faint one must stay cheap."""
+    onet = catalogue.open_shipped("mtcnn-onet", threads=1)
+    looked: list[int] = []
+    run = onet.run
+    monkeypatch.setattr(onet, "run", lambda crops, names: (looked.append(len(crops)), run(crops, names))[1])
+    texture = np.random.default_rng(1).integers(90, 160, (240, 320, 3), np.uint8)
+    faint = Face(np.array([100, 60, 180, 150], np.float32), POINTS * 80 + (100, 60), 0.5)
+    [checked] = LandmarkFinder(onet).refine(texture, [faint], likely=0.6)
+    assert checked.doubt > 0.7
+    assert looked == [4]
+
+
+def test_a_faint_face_upside_down_is_still_turned(detector):
+    pixels, face = portrait(PEOPLE[0], 110, detector)
+    finder = LandmarkFinder(catalogue.open_shipped("mtcnn-onet", threads=1))
+    over = np.ascontiguousarray(pixels[::-1, ::-1])
+    size = np.array([pixels.shape[1], pixels.shape[0]], np.float32) - 1
+    box = np.concatenate([size - face.box[2:], size - face.box[:2]])
+    upright = POINTS * (box[2:] - box[:2]) + box[:2]
+    [checked] = finder.refine(over, [Face(box, upright.astype(np.float32), 0.5)], likely=0.6)
+    assert checked.doubt < 0.01
+    assert off(checked.face, size - face.landmarks) < 0.08
