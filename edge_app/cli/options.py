@@ -83,18 +83,24 @@ def people(args: Arguments, *, model: str | None = None, tell_missing: bool = Tr
     return session
 
 
-def exchange(home: Home, *, connect_s: float = 3.0) -> None:
-    """Take in and send what changed, where the gallery is shared with other machines; says what a user should know."""
+def exchange(home: Home, *, connect_s: float = 3.0) -> bool:
+    """Take in and send what changed, where the gallery is shared with other machines; says what a user should know.
+
+    False where this machine goes on alone.
+    """
     if not home.gallery_path.exists():
-        return
+        return True
     from edge_app.gallery.storage import Vault
 
     with Vault(home.gallery_path) as vault:
-        if vault.connection() is not None:
-            from edge_app.fleet.follower import catch_up, lines
+        if vault.connection() is None:
+            return True
+        from edge_app.fleet.follower import catch_up, lines
 
-            for line in lines(catch_up(vault, connect_s=connect_s)):
-                warn(line)
+        found = catch_up(vault, connect_s=connect_s)
+    for line in lines(found):
+        warn(line)
+    return found is None or found.done is not None
 
 
 def detector_options(args: Arguments) -> DetectorOptions | None:

@@ -85,8 +85,9 @@ def run_watch(args: Arguments) -> int:
 
     with Stop() as stop, Outlets(_outlets(args), options.warn) as outlets, ExitStack() as stack:
         home = Home.locate(args.home)
-        options.exchange(home)  # whoever was forgotten elsewhere while this door was off is not to be let in
-        stack.enter_context(Follower(home.gallery_path, options.warn))
+        # Whoever was forgotten elsewhere while this door was off is not to be let in.
+        is_alone = not options.exchange(home)
+        stack.enter_context(Follower(home.gallery_path, options.warn, is_alone=is_alone))
         session = output.open_chosen(args)
         output.tell_of(session)
         source = source_of(args.source, session.settings)

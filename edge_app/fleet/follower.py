@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -85,11 +84,12 @@ def age(here: Connection) -> str:
 class Follower:
     """Exchanges with the server from a thread until it is closed; does nothing for a gallery that is not shared.
 
-    Each trouble, and its end, is told once to `tell`, as is whatever was decided where changes met.
+    Each trouble, and its end, is told once to `tell`, as is whatever was decided where changes met. `is_alone` says
+    that the first trouble is known already.
     """
 
-    def __init__(self, gallery: Path, tell: Callable[[str], None]) -> None:
-        self._gallery, self._tell = gallery, tell
+    def __init__(self, gallery: Path, tell: Callable[[str], None], *, is_alone: bool = False) -> None:
+        self._gallery, self._tell, self._is_alone = gallery, tell, is_alone
         self._stop = threading.Event()
         self._server: Server | None = None
         self._told = ""
@@ -119,17 +119,15 @@ class Follower:
                     with Server(here.address) as server:
                         fleet = Fleet(vault, server)
                         server.listen()
-                        if self._told:
+                        if self._is_alone:
                             self._say("the server is back")
-                            self._told = ""
+                        self._is_alone, self._told = False, ""
                         pause_s = POLL_S
                         self._follow(fleet, server)
                 except EdgeError as error:
-                    if str(error) != self._told:
-                        self._told = str(error)
-                        with contextlib.suppress(EdgeError):
-                            here = load(vault) or here
+                    if str(error) != self._told and not (self._is_alone and not self._told):
                         self._say(f"{error}; going on alone")
+                    self._is_alone, self._told = True, str(error)
                     self._stop.wait(pause_s)
                     pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 

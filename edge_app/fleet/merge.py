@@ -68,11 +68,19 @@ def merge(base: Copy | None, ours: Copy | None, theirs: Copy | None) -> Merged:
 
 
 def free_name(name: str, taken: Callable[[str], bool]) -> str:
-    """The name with the lowest number behind it that nobody has: "Ada (2)"."""
-    number = 2
-    while True:
+    """The name with a number behind it that nobody has, "Ada (2)": the lowest where none is left out below it.
+
+    Asks `taken` some forty times for a million people of one name.
+    """
+
+    def numbered(number: int) -> str:
         behind = f" ({number})"
-        found = name[: NAME_MAX_CHARS - len(behind)].rstrip() + behind
-        if not taken(found):
-            return found
-        number += 1
+        return name[: NAME_MAX_CHARS - len(behind)].rstrip() + behind
+
+    last_taken, free = 1, 2
+    while taken(numbered(free)):
+        last_taken, free = free, 2 * free
+    while free - last_taken > 1:
+        middle = (last_taken + free) // 2
+        last_taken, free = (middle, free) if taken(numbered(middle)) else (last_taken, middle)
+    return numbered(free)

@@ -157,7 +157,7 @@ def server(count: int) -> None:
             told(taken_in=limit, taken_s=took, people_per_s=limit / took)
         where = ["-h", "127.0.0.1", "-p", postgres.port, "-U", "dba", "-d", "fleet", "--schema=edge_app", "-Fc"]
         began = time.perf_counter()
-        done = postgres.run("pg_dump", *where, "--enable-row-security", "-f", postgres.folder / "dump",
+        done = postgres.run("pg_dump", *where, "-f", postgres.folder / "dump",
             env={"PGPASSWORD": "dba", "PATH": "/bin"})  # fmt: skip
         told(dump_s=time.perf_counter() - began, dump_mb=(postgres.folder / "dump").stat().st_size / 1e6,
             stderr=done.stderr[:200])  # fmt: skip

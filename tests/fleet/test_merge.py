@@ -85,4 +85,7 @@ def test_a_change_on_one_side_alone_is_taken_as_it_is(base, changed):
 def test_a_free_name_has_the_lowest_number_and_is_never_too_long():
     taken = {"Ada", "Ada (2)", "Ada (3)"}
     assert free_name("Ada", taken.__contains__) == "Ada (4)"
+    asked = []
+    among = {f"Ada ({number})" for number in range(2, 1_000_001)}
+    assert free_name("Ada", lambda one: asked.append(one) or one in among) == "Ada (1000001)" and len(asked) < 60
     assert len(free_name("A" * NAME_MAX_CHARS, taken.__contains__)) == NAME_MAX_CHARS

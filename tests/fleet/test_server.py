@@ -424,7 +424,7 @@ def test_a_dump_restored_by_the_administrator_is_the_same_fleet(postgres, machin
     front.sync()
     where = ["-h", "127.0.0.1", "-p", postgres.port, "-U", "dba", "-d", "fleet"]
     environment = {"PGPASSWORD": "dba", "PATH": "/bin"}
-    dump = postgres.run("pg_dump", *where, "--schema=edge_app", "--enable-row-security", check=False, env=environment)
+    dump = postgres.run("pg_dump", *where, "--schema=edge_app", check=False, env=environment)
     assert dump.returncode == 0, dump.stderr
     office.vault.forget("Ada")
     office.vault.add("Cyd", [shot_of(2, 0)])
