@@ -20,9 +20,9 @@ from edge_models.data.folder import (
     folds,
     hashes_of,
     keep_together,
-    read_groups,
     split_pictures,
 )
+from edge_models.data.groups import find_sessions, read_table
 
 SPEC = InputSpec("input", 8, 8)
 
@@ -345,14 +345,59 @@ def test_groups_come_by_name_or_bare_name(root, tmp_path):
     folder = scan(root)
     table = tmp_path / "groups.csv"
     table.write_text("file,group\ncat/3.png,indoors\n")
-    groups = read_groups(table, folder)
+    groups = read_table(table, folder).column("group")
     assert groups[[p.name for p in folder.pictures].index("cat/3.png")] == "indoors" and groups.count("") == 19
-    table.write_text("name,kind\nx,y\n")
-    with pytest.raises(UsageError, match="lacks a column"):
-        read_groups(table, folder)
+    for wrong in ("name,kind\nx,y\n", "file\ncat/3.png\n", "", "file,group\n"):
+        table.write_text(wrong)
+        with pytest.raises(UsageError, match="lacks a column"):
+            read_table(table, folder)
     table.write_text("file,driver\ncat/1.png,ann\ncat/1.png,bob\n")
     with pytest.raises(UsageError, match=r"tells cat/1.png twice, as ann and bob"):
-        read_groups(table, folder, "driver")
+        read_table(table, folder)
+    table.write_text("file,driver\n1.png,ann\n")
+    with pytest.raises(UsageError, match=r"1.png, which 2 pictures are called"):
+        read_table(table, folder)
+    table.write_text("file,driver\nnobody.png,ann\n")
+    with pytest.raises(UsageError, match=r"no file of .* is a picture"):
+        read_table(table, folder)
+
+
+def test_what_of_a_csv_is_of_no_use_is_said(root, tmp_path):
+    table = tmp_path / "groups.csv"
+    table.write_text("file,sex,camera\ncat/1.png,f,a\ncat/1.png,f,a\ndog/1.png,f,b\ngone.png,m,a\n")
+    found = read_table(table, scan(root))
+    assert found.unknown == ("gone.png",) and found.repeated == 1 and list(found.columns) == ["sex", "camera"]
+    told = found.sentence()
+    assert "1 files are no pictures of the folder (gone.png)" in told and "1 lines say again" in told
+    assert "sex has one value only" in told
+    with pytest.raises(UsageError, match="no column 'age'"):
+        found.column("age")
+
+
+def test_sessions_are_seen_in_names_and_not_where_names_only_count(tmp_path):
+    for label, name in enumerate(("phone", "wheel")):
+        for place, driver in enumerate(("ann", "bob", "cat", "dan")):
+            for number in range(4):
+                seed = 1000 * label + 100 * place + number
+                paint(tmp_path / "named" / name / f"{driver}_{number:03}.png", seed)
+                paint(tmp_path / "classes" / name / f"{name}-{seed}.png", seed)
+    found = find_sessions(scan(tmp_path / "named"))
+    assert found is not None and set(found.values) == {"ann", "bob", "cat", "dan"} and found.by == "names"
+    assert "32 pictures look like 4 sessions" in found.sentence(Path("s.csv"))
+    assert find_sessions(scan(tmp_path / "classes")) is None
+
+
+def test_sessions_are_seen_in_the_times_of_exif(tmp_path):
+    for name in ("phone", "wheel"):
+        for number in range(12):
+            path = tmp_path / name / f"{hex(7919 * number + len(name))}z.jpg"
+            paint(path, 100 * len(name) + number + (name == "wheel") * 50)
+            with Image.open(path) as image:
+                exif = Image.Exif()
+                exif[0x0132] = f"2026:11:26 {10 + number // 4}:00:{number % 4:02}"
+                image.save(path, exif=exif)
+    found = find_sessions(scan(tmp_path))
+    assert found is not None and found.by == "times in EXIF" and len(set(found.values)) == 3
 
 
 def test_what_is_no_picture_is_counted_and_a_picture_is_one_by_its_bytes(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -170,15 +170,6 @@ def label_suspects(folder: PictureFolder, chances: Float32s) -> tuple[Suspect, .
         )
         for i in order
     )
-
-
-def group_figures(groups: Sequence[str], predicted: Labels, labels: Labels) -> dict[str, dict[str, Any]]:
-    """Accuracy with interval of every group that a CSV gives; pictures without one are left out."""
-    names = np.array(groups)
-    return {
-        name: {"accuracy": plain_estimate(accuracy(predicted[names == name], labels[names == name]))}
-        for name in sorted(set(groups) - {""})
-    }
 
 
 def plain_estimate(estimate: Estimate) -> dict[str, float | int | None]:

@@ -32,6 +32,8 @@ HEADS = ("logistic", "discriminant", "prototypes")
 AUTO = "auto"
 """The backbone that `--search` chooses; without a search, efficientnet-lite0."""
 
+BALANCES = ("none", "classes", "groups", "dro")
+
 MOST_JOINED = 3
 """Backbones that a search knows."""
 
@@ -80,7 +82,12 @@ class ClassifierOptions:
     smoothing: float = field(default=0.0, metadata=told("label smoothing, from 0 to below 1", "S", _LEARNING))
     mixing: str = field(default="none", metadata=told(
         "mix pictures of a batch", "", _LEARNING, choices=("none", "mixup", "cutmix")))  # fmt: skip
-    balanced: bool = field(default=False, metadata=told("draw every class equally often", "", _LEARNING))
+    balanced: bool = field(default=False, metadata=told("the same as --balance classes", "", _LEARNING))
+    balance: str = field(default="none", metadata=told(
+        "what counts alike: classes; groups, in each class; dro, groups by how badly they are served", "", _LEARNING,
+        choices=BALANCES))  # fmt: skip
+    balance_by: str = field(default="", metadata=told(
+        "column of the --groups CSV to balance, where it has several", "COLUMN", _LEARNING))  # fmt: skip
     head: str = field(default=AUTO, metadata=told(
         "on the frozen base: auto is what --search finds best, logistic without a search", "", _NETWORK,
         choices=(AUTO, *HEADS)))  # fmt: skip
@@ -117,7 +124,8 @@ class ClassifierOptions:
         "ship the network that was judged, instead of learning once more from every picture", "", _PICTURES,
     ))  # fmt: skip
     groups: Path | None = field(default=None, metadata=told(
-        "columns file, group: results per group", "CSV", _PICTURES))  # fmt: skip
+        "column file, and any others such as sex, camera, shift: results per group of each", "CSV", _PICTURES,
+    ))  # fmt: skip
     split_by: str = field(default="", metadata=told(
         "column of the --groups CSV whose pictures stay on one side of every split: driver, session, part", "COLUMN",
         _PICTURES))  # fmt: skip
@@ -143,6 +151,7 @@ class ClassifierOptions:
             (0 <= self.search <= 1e5, "minutes to search", self.search, "0 or more"),
             (1 <= self.ensemble <= MOST_JOINED, "size of an ensemble", self.ensemble, f"1 to {MOST_JOINED}"),
             (self.epochs >= 0, "number of epochs", self.epochs, "0 or more"),
+            (self.balance in BALANCES, "balance", self.balance, ", ".join(BALANCES)),
             (self.head in (AUTO, *HEADS), "head", self.head, ", ".join((AUTO, *HEADS))),
             (self.size is None or 16 <= self.size <= 1024, "size", self.size, "16 to 1024 pixels, or auto"),
             (self.depth in (8, 14, 20, 26, 32), "depth", self.depth, "8, 14, 20, 26 or 32"),
@@ -165,6 +174,8 @@ class ClassifierOptions:
             (0 <= self.augmentation <= 2, "augmentation strength", self.augmentation, "0 to 2"),
             (0 <= self.webcam <= 1, "webcam share", self.webcam, "0 to 1"),
         ]
+        if self.balanced and self.balance not in ("none", "classes"):
+            raise UsageError(f"--balanced beside --balance {self.balance}", expected="one of them")
         for good, what, found, expected in checks:
             if not good:
                 raise UsageError(f"found {found} as {what}", expected=expected)

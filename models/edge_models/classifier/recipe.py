@@ -106,6 +106,8 @@ class Workshop:
     progress: Progress
     deep: int = 0
     """How many of `DEEP` there is time for."""
+    balance: Float32s | None = None
+    """(N,) how much each picture of the folder counts, where groups are balanced."""
     extra: tuple[Path, ...] = ()
     """Files of the unlabelled pictures, in the order of their rows."""
 
@@ -517,12 +519,15 @@ def _picture_loaders(work: Workshop, train: Sequence[int], selection: Sequence[i
 
 
 def _weights(work: Workshop, at: Sequence[int], views: int) -> Float32s | None:
-    """Of each example, so that every class is drawn equally often; None when that is not wanted."""
-    if not work.options.balanced:
+    """Of each example, so that what is balanced counts alike; None where nothing is."""
+    options, labels = work.options, work.targets[list(at)].argmax(1).numpy()
+    if options.balanced or options.balance == "classes":
+        return np.tile(1.0 / np.bincount(labels, minlength=work.classes)[labels], views)
+    if work.balance is None:
         return None
-    labels = work.targets[list(at)].argmax(1).numpy()
-    counts = np.bincount(labels, minlength=work.classes)
-    return np.tile(1.0 / counts[labels], views)
+    # Pictures that a teacher labelled belong to no group: they count once.
+    known = len(work.balance)
+    return np.tile(np.array([work.balance[i] if i < known else 1.0 for i in at]), views)
 
 
 def _fit_options(options: ClassifierOptions, stage: str, epochs: int) -> FitOptions:

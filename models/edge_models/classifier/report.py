@@ -25,7 +25,6 @@ from edge_models.classifier.analysis import (
     calibration,
     class_figures,
     confusion,
-    group_figures,
     label_suspects,
     out_of_fold,
     plain_estimate,
@@ -33,11 +32,13 @@ from edge_models.classifier.analysis import (
     warnings_of,
 )
 from edge_models.classifier.baseline import folder_features, forest_predictions
+from edge_models.classifier.bias import group_report, right_out_of_fold, sentences
 from edge_models.classifier.growth import curve_parts, growth
 from edge_models.classifier.network import TransferClassifier
 from edge_models.classifier.options import ClassifierOptions
 from edge_models.classifier.recipe import KINDS, Trained, Workshop
 from edge_models.data.folder import Split
+from edge_models.data.groups import GroupTable
 from edge_models.fitting.checkpoint import package_versions, write_atomic
 from edge_models.fitting.report_parts import figure_of, render, svg
 from edge_models.networks.backbone import normalize
@@ -58,8 +59,8 @@ class Circumstances:
     """What a report tells beside the figures."""
 
     checkpoint: Path
-    groups: Sequence[str] | None
-    """A group per picture of the folder, from the user's CSV."""
+    groups: GroupTable | None
+    """What the user's CSV tells of the pictures."""
     notes: Sequence[str]
     """What was told while training."""
     started_s: float
@@ -91,6 +92,11 @@ def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
     held_out = out_of_fold(folder, plain, targets, options.ridge, options.seed)
     suspects = label_suspects(folder, held_out) if held_out is not None else ()
     work.progress.advance(3)
+    groups: dict[str, Any] = {}
+    if about.groups is not None:
+        before = right_out_of_fold(folder, plain, targets, options, None)
+        after = None if work.balance is None else right_out_of_fold(folder, plain, targets, options, work.balance)
+        groups = {} if before is None else group_report(about.groups, folder, before, after)
     names = [folder.pictures[i].name for i in judged]
     fit = np.array([i for i in split.fit if i < len(folder.pictures)], np.intp)
     warnings = warnings_of(table, folder.classes, np.bincount(folder.labels[fit], minlength=work.classes))
@@ -129,9 +135,8 @@ def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
         "mistakes": _mistakes(names, labels, chances, folder.classes),
         "suspects": [asdict(s) | {"file": folder.pictures[s.index].name} for s in suspects[:SUSPECTS]],
         "suspects_found": len(suspects),
-        "groups": group_figures(about.groups, held_out.argmax(axis=1), folder.labels)
-        if about.groups and held_out is not None
-        else {},
+        "groups": groups,
+        "group_sentences": sentences(groups),
         "notes": list(about.notes),
         "versions": package_versions(),
     }

@@ -15,6 +15,7 @@ from edge_app.core.errors import UsageError
 from edge_app.media.pictures import read_picture, write_picture
 from edge_models.classifier import odd_pictures
 from edge_models.classifier.analysis import probabilities
+from edge_models.classifier.bias import balance, column_to_balance
 from edge_models.classifier.options import AUTO, ClassifierOptions
 from edge_models.classifier.recipe import Trained, Workshop, hard_targets, train
 from edge_models.classifier.report import HTML_NAME, JSON_NAME, Circumstances, Report, collect, write
@@ -28,10 +29,10 @@ from edge_models.data.folder import (
     find_unlabelled,
     hashes_of,
     keep_together,
-    read_groups,
     split_pictures,
 )
-from edge_models.fitting.checkpoint import Checkpoint, save
+from edge_models.data.groups import GroupTable, find_sessions, read_table
+from edge_models.fitting.checkpoint import Checkpoint, save, write_atomic
 from edge_models.fitting.fit import Progress, finish_run, open_run, refuse_folder
 from edge_models.fitting.options import absolute, passed_on
 from edge_models.fitting.report_parts import read_report
@@ -42,8 +43,10 @@ from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPl
 
 _SHEET_PICTURES: Final = 6
 _CACHE: Final = "cache"
+_SESSIONS: Final = "sessions.csv"
 _AS_0_1_0: Final[Mapping[str, Any]] = {
     "keep_out": True, "search": 0.0, "split_by": "", "size": None, "from_run": None, "from_scratch": False, "depth": 8,
+    "head": "logistic", "ensemble": 1, "balance": "none", "balance_by": "",
 }  # fmt: skip
 """Options that 0.1.0 did not have, and how it worked."""
 
@@ -87,7 +90,10 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
     notebook = _Notebook(progress)
     with Hold(options.output) as hold:
         _refuse_early(options)
-        folder, groups = grouped(scan_told(options.directory, notebook), options)
+        folder, table = grouped(scan_told(options.directory, notebook), options)
+        groups = column_to_balance(options, table)
+        if table is not None and (sentence := table.sentence()):
+            notebook.note(sentence)
         asked = options = _as_begun(options)
         options = settled(options, folder)
         backbone = None if options.backbone == AUTO else starting_backbone(options)
@@ -98,6 +104,12 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
             progress.note(f"the run in {options.output} is finished already; nothing was trained again")
             finish_run(options.output, options.output / _CACHE)
             return finished
+        if not options.split_by and (sessions := find_sessions(folder)) is not None:
+            lines = [
+                f'"{p.name}","{value}"' for p, value in zip(folder.pictures, sessions.values, strict=True) if value
+            ]
+            write_atomic(options.output / _SESSIONS, "\n".join(["file,session", *lines, ""]))
+            notebook.note(sessions.sentence(options.output / _SESSIONS))
         split = split_of(folder, options)
         refuse_seen(options, folder, split)
         found = None
@@ -113,10 +125,12 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
         if sentence := odd_pictures.show(folder, bank.plain, options.output):
             notebook.note(sentence)
         deep = found.deep if found is not None and found.tune else 0
-        work = Workshop(options, folder, split, backbone, bank, hard_targets(folder), notebook, deep)
+        targets = hard_targets(folder)
+        weights = balance(options, folder, groups, bank.plain, targets)
+        work = Workshop(options, folder, split, backbone, bank, targets, notebook, deep, weights)
         trained = _train(work)
         path = save_best(work, trained, asked)
-        about = Circumstances(path, groups, notebook.notes, started_s, asked, asdict(found) if found else None)
+        about = Circumstances(path, table, notebook.notes, started_s, asked, asdict(found) if found else None)
         report = collect(work, trained, about)
         html, data = write(options.output, report, work, trained)
         finish_run(options.output, options.output / _CACHE)
@@ -129,6 +143,8 @@ def _as_begun(options: ClassifierOptions) -> ClassifierOptions:
         return options
     begun = begun_with(options.output)
     missing = {name: value for name, value in _AS_0_1_0.items() if name not in begun}
+    if not options.epochs and begun.get("epochs"):
+        missing["epochs"] = begun["epochs"]  # where 0 was none yet
     if "search" in missing and options.backbone == AUTO:
         missing["backbone"] = DEFAULT
     return replace(options, **missing)
@@ -139,6 +155,8 @@ def _refuse_early(options: ClassifierOptions) -> None:
     options.machine.check()
     if options.split_by and options.groups is None:
         raise UsageError(f"--split-by {options.split_by} without --groups", expected="a CSV with that column")
+    if options.balance in ("groups", "dro") and options.groups is None:
+        raise UsageError(f"--balance {options.balance} without --groups", expected="a CSV that tells the groups")
     if options.backbone != AUTO:
         check_name(options.backbone)
     elif options.weights is not None:
@@ -180,12 +198,12 @@ def scan_told(directory: Path, progress: Progress) -> PictureFolder:
     return folder
 
 
-def grouped(folder: PictureFolder, options: ClassifierOptions) -> tuple[PictureFolder, list[str] | None]:
-    """The folder, with what --split-by names kept on one side of its splits, and the groups of the --groups CSV."""
+def grouped(folder: PictureFolder, options: ClassifierOptions) -> tuple[PictureFolder, GroupTable | None]:
+    """The folder, with what --split-by names kept on one side of its splits, and what the --groups CSV tells."""
     if options.groups is None:
         return folder, None
-    groups = read_groups(options.groups, folder, options.split_by or "group")
-    return (keep_together(folder, groups) if options.split_by else folder), groups
+    table = read_table(options.groups, folder)
+    return (keep_together(folder, table.column(options.split_by)) if options.split_by else folder), table
 
 
 def compute_bank(

@@ -192,33 +192,6 @@ def folds(
     return [(learn, judge) for learn, judge in splitter.split(at, labels, folder.groups[at])]
 
 
-def read_groups(path: Path, folder: PictureFolder, column: str = "group") -> list[str]:
-    """Read a CSV with the columns `file` and `column`; returns a group per picture, "" where the CSV names none.
-
-    A file is given relative to the folder or by its bare name. Raises UsageError for missing columns, no match, or a
-    file that is told twice and differently.
-    """
-    import csv
-
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        why = error.strerror if isinstance(error, OSError) else "no CSV of UTF-8 text"
-        raise UsageError(f"{path} cannot be read ({why})", expected=f"a CSV with the columns file, {column}") from error
-    if not rows or not {"file", column} <= set(rows[0]):
-        raise UsageError(f"{path} lacks a column", expected=f"the columns file, {column} in its first line")
-    table: dict[str, str] = {}
-    for row in rows:
-        name, group = str(row["file"]), str(row[column] or "")
-        if table.setdefault(name, group) != group:
-            raise UsageError(f"{path} tells {name} twice, as {table[name]} and {group}", expected="a line per file")
-    groups = [table.get(p.name, table.get(Path(p.name).name, "")) for p in folder.pictures]
-    if not any(groups):
-        raise UsageError(f"no file of {path} is a picture of {folder.root}", expected="names relative to that folder")
-    return groups
-
-
 def keep_together(folder: PictureFolder, values: Sequence[str]) -> PictureFolder:
     """The folder with all pictures of one value (a driver, a session, a part) on one side of every split.
 

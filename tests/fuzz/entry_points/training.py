@@ -100,12 +100,14 @@ def checkpoint_header(data, folder):
 )
 def table_of_groups(data, folder):
     """`train classifier --groups FILE.csv`."""
-    from edge_models.data.folder import keep_together, read_groups
+    from edge_models.data.folder import keep_together
+    from edge_models.data.groups import read_table
 
     (folder / "x.csv").write_bytes(data)
-    groups = read_groups(folder / "x.csv", _folder())
-    keep_together(_folder(), groups)
-    return plain(" ".join(groups))
+    table = read_table(folder / "x.csv", _folder())
+    for values in table.columns.values():
+        keep_together(_folder(), values)
+    return plain(" ".join(table.columns))
 
 
 @entry_point("bytes", [b"picture,group\nants/0.jpg,a\nbees/0.jpg,b\n", b"person,group\nants,a\nbees,b\n"], share=3)
