@@ -60,8 +60,8 @@ class ClassifierOptions:
         "efficientnet-lite0, -lite1 or -lite2 need no network, auto chooses one of them; any timm name; "
         "inception-resnet-v1:vggface2", "NAME", _NETWORK))  # fmt: skip
     search: float = field(default=1.0, metadata=told(
-        "minutes to choose the backbone, the head's penalty and how deep to fine-tune; 0: no search", "MINUTES",
-        _NETWORK))  # fmt: skip
+        "minutes to choose backbone, head and how deep to fine-tune, up to six times as many for fine-tuning where the "
+        "frozen base names many wrongly; 0: no search", "MINUTES", _NETWORK))  # fmt: skip
     ensemble: int = field(default=1, metadata=told(
         "backbones that --search may join into one network, if it shows to be worth its time", "N", _NETWORK,
     ))  # fmt: skip

@@ -72,6 +72,8 @@ DEEP: Final[Mapping[str, Deep]] = {
 }
 """Tried in this order as far as time allows: all for RUNG_EPOCHS, the best one to its end."""
 RUNG_EPOCHS: Final = 2
+DEEP_EPOCHS: Final = 1.5
+"""Times as many epochs as the tuning of the top."""
 KINDS: Final = {
     "head": "with the base frozen",
     "tune": "fine-tuned at the top",
@@ -106,6 +108,8 @@ class Workshop:
     progress: Progress
     deep: int = 0
     """How many of `DEEP` there is time for."""
+    side: int = 0
+    """Side in pixels of what they see; 0: the network's own."""
     balance: Float32s | None = None
     """(N,) how much each picture of the folder counts, where groups are balanced."""
     extra: tuple[Path, ...] = ()
@@ -160,10 +164,10 @@ def train(work: Workshop) -> Trained:
     told = {"head": loss}
     start = _start(work, split.train, head)
     for name, trial in _shortlist(_tunings(work, start), start, stages, pristine):
-        work.backbone.load_state_dict(pristine)
+        trial.backbone.load_state_dict(pristine)
         tuned, stages[name] = fit_tune(trial, copy.deepcopy(start), split.train, split.selection, name)
         seen = [work.paths[i] for i in split.selection]
-        logits = predict(TransferClassifier(work.backbone, tuned), seen, options.machine.accelerator)
+        logits = predict(TransferClassifier(trial.backbone, tuned), seen, options.machine.accelerator)
         own_temperature, told[name] = _on_selection(work, logits)
         if told[name] < told[chosen]:
             chosen, tuning, temperature = name, trial, own_temperature
@@ -171,25 +175,25 @@ def train(work: Workshop) -> Trained:
         losses = ", ".join(f"{loss:.4f} {KINDS[name]}" for name, loss in told.items())
         work.progress.note(f"selection loss: {losses}; keeping the network {KINDS[chosen]}")
     until = stages[chosen].best_epoch + 1 if chosen != "head" else 0
-    work.backbone.load_state_dict(pristine)
+    tuning.backbone.load_state_dict(pristine)
     refit_head, stages["refit-head"] = fit_head(work, split.fit, None, "refit-head")
     head_logits = logits = logits_of(refit_head, work.bank.plain[list(split.validation)])
     judged = TransferClassifier(work.backbone, refit_head)
     if until:
         tuned = copy.deepcopy(_start(work, split.fit, refit_head))
         tuned, stages[f"refit-{chosen}"] = fit_tune(tuning, tuned, split.fit, None, f"refit-{chosen}", until)
-        judged = TransferClassifier(work.backbone, tuned)
+        judged = TransferClassifier(tuning.backbone, tuned)
         logits = predict(judged, [work.paths[i] for i in split.validation], options.machine.accelerator)
     model = judged
     if not options.keep_out and not work.folder.has_test:
         everything = tuple(sorted(split.fit + split.validation))
-        work = replace(work, backbone=copy.deepcopy(work.backbone))
-        work.backbone.load_state_dict(pristine)
+        tuning = replace(tuning, backbone=copy.deepcopy(tuning.backbone))
+        tuning.backbone.load_state_dict(pristine)
         head, stages["final-head"] = fit_head(work, everything, None, "final-head")
         if until:
-            tuning, head = replace(tuning, backbone=work.backbone), _start(work, everything, head)
+            head = _start(work, everything, head)
             head, stages[f"final-{chosen}"] = fit_tune(tuning, head, everything, None, f"final-{chosen}", until)
-        model = TransferClassifier(work.backbone, head)
+        model = TransferClassifier(tuning.backbone, head)
         work.progress.note(
             f"the network that ships learned once more, from all {len(everything)} pictures; the figures are of the "
             f"same recipe after {len(split.fit)} of them, judged on the other {len(split.validation)}"
@@ -207,8 +211,17 @@ def _tunings(work: Workshop, head: Head) -> dict[str, Workshop]:
             options = replace(options, tune_rate=_found_rate(work, copy.deepcopy(head)))
         tried["tune"] = replace(work, options=options)
     groups = len(work.backbone.groups)
+    if work.side and work.deep:
+        work = replace(work, backbone=copy.deepcopy(work.backbone))
+        work.backbone.resize(work.side)
     for name, deep in list(DEEP.items())[: work.deep]:
-        wanted = replace(options, unfreeze=math.ceil(deep.share * groups), tune_rate=deep.rate, decay=deep.decay)
+        wanted = replace(
+            options,
+            unfreeze=math.ceil(deep.share * groups),
+            tune_rate=deep.rate,
+            decay=deep.decay,
+            tune_epochs=deep_epochs(options),
+        )
         # Other views every epoch, read anew: what all layers learn from three views they learn by heart.
         tried[name] = replace(work, options=wanted, bank=replace(work.bank, cuts=None))
     return tried
@@ -240,6 +253,11 @@ def _shortlist(
             yield name, work
         elif name == best:
             yield name, replace(work, options=replace(work.options, resume=True)) if len(deep) > 1 else work
+
+
+def deep_epochs(options: ClassifierOptions) -> int:
+    """How long every layer is fine-tuned."""
+    return math.ceil(DEEP_EPOCHS * options.tune_epochs)
 
 
 def _start(work: Workshop, train: Sequence[int], head: Head) -> Head:

@@ -127,7 +127,9 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
         deep = found.deep if found is not None and found.tune else 0
         targets = hard_targets(folder)
         weights = balance(options, folder, groups, bank.plain, targets)
-        work = Workshop(options, folder, split, backbone, bank, targets, notebook, deep, weights)
+        work = Workshop(
+            options, folder, split, backbone, bank, targets, notebook, deep, found.side if found else 0, weights
+        )
         trained = _train(work)
         path = save_best(work, trained, asked)
         about = Circumstances(path, table, notebook.notes, started_s, asked, asdict(found) if found else None)
@@ -221,7 +223,7 @@ def save_best(work: Workshop, trained: Trained, asked: ClassifierOptions) -> Pat
 
     Its name tells the validation accuracy, and no other of the run is left beside it.
     """
-    folder, options, backbone = work.folder, work.options, work.backbone
+    folder, options, backbone = work.folder, work.options, trained.model.backbone
     labels = folder.labels[list(work.split.validation)]
     right = float((trained.logits.argmax(axis=1) == labels).mean())
     chances = probabilities(trained.logits, trained.temperature)

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,7 @@ from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Group, Option
 from edge_app.core.errors import EdgeError, UsageError
 from edge_app.system.new_file import NewFiles
+from edge_models.classifier.contestants import CONTESTANTS
 from edge_models.classifier.options import METHODS, ClassifierOptions
 from edge_models.cli.fields import parameters
 from edge_models.cli.progress import TrainingProgress
@@ -57,6 +59,24 @@ def command() -> Group:
                 help="fine-tune an embedder so that a few pictures suffice in a new domain",
                 example="edge-app train siamese people/ --output runs/people --aligned",
                 params=[*parameters(SiameseOptions), options.json_flag()]),
+            Command("contest", run_contest,
+                help="accuracy and processor time beside fastai, timm with scikit-learn, and AutoGluon",
+                example="edge-app train contest flowers/ --per-class 20 --seeds 5 --python others/bin/python",
+                params=[
+                    Argument("directory", "DIR", "a sub-folder of pictures per class; three tenths are kept aside",
+                        kind=Path),
+                    Option("--per-class", kind=int, metavar="N",
+                        help="learn from N pictures of each class (default: all that are not kept aside)"),
+                    Option("--seeds", kind=int, default=5, metavar="N", help="how many draws (default 5)"),
+                    Option("--who", many=True, metavar="NAME",
+                        help="only these of: " + ", ".join(CONTESTANTS)),
+                    Option("--search", kind=float, default=1.0, metavar="MINUTES",
+                        help="of our own search (default 1)"),
+                    Option("--python", metavar="FILE",
+                        help="interpreter of the environment in which the others are installed"),
+                    Option("--output", kind=Path, metavar="DIR", help="keep finished turns there, and go on from them"),
+                    options.json_flag(),
+                ]),
             Command("bench", run_bench,
                 help="training speed against a plain PyTorch loop on the same pictures",
                 example="edge-app train bench flowers/ --epochs 20",
@@ -158,6 +178,44 @@ def run_bench(args: Arguments) -> int:
     columns = ("what", "by hand, s", "ours, s", "times faster", "rounds", "times less CPU", "wanted", "")
     options.show(options.table(title, columns, map(_bench_line, found["rows"])))
     return 0
+
+
+def run_contest(args: Arguments) -> int:
+    """Let everybody learn from the same pictures and print what they named rightly."""
+    _require()
+    look(args.directory)
+    with TrainingProgress(quiet=args.json) as told:
+        told.stage(_LOADING, 1)
+        from edge_models.classifier.contest import Contest, hold
+
+        told.advance(1)
+        who, seeds = tuple(args.who or CONTESTANTS), tuple(range(args.seeds))
+        contest = Contest(args.per_class, seeds, who, args.search, args.python or sys.executable)
+        found = hold(args.directory, contest, told, args.output)
+    if args.json:
+        options.print_json(found)
+        return 0
+    few = "" if found["per_class"] is None else f", {found['per_class']} of each class to learn from"
+    title = f"{found['judged']} pictures kept aside, means of {len(found['seeds'])} seeds{few}"
+    columns = ("who", "accuracy", "balanced", "CPU s", "ours is better by", "95 % interval")
+    options.show(options.table(title, columns, map(_contest_line, found["rows"])))
+    for name, why in found["absent"].items():
+        options.say(f"{name} did not enter: {why}")
+    return 0
+
+
+def _contest_line(row: Mapping[str, Any]) -> tuple[str, ...]:
+    gain = row.get("ours_gains")
+    compared = (
+        (f"{100 * gain['value']:+.1f}", f"{100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}") if gain else ("",) * 2
+    )
+    return (
+        row["who"],
+        f"{100 * row['accuracy']:.1f} %",
+        f"{100 * row['balanced']:.1f} %",
+        f"{row['cpu_s']:.0f}",
+        *compared,
+    )
 
 
 def _bench_line(row: Mapping[str, Any]) -> tuple[str, ...]:
