@@ -117,7 +117,7 @@ def test_a_search_prefers_the_features_that_tell_apart_keeps_its_trials_and_is_n
         return good if backbone == "efficientnet-lite1" else torch.randn(32, 4)
 
     torch.manual_seed(0)
-    monkeypatch.setattr(searching, "create_backbone", lambda name, **_: name)
+    monkeypatch.setattr(searching, "starting_backbone", lambda options: options.backbone)
     monkeypatch.setattr(searching, "_plain", features)
     auto = replace(options, backbone="auto", weights=None, epochs=0)
     (tmp_path / "kept").mkdir()
@@ -143,7 +143,7 @@ def test_a_budget_that_is_spent_leaves_backbones_out_and_says_so(
     options: ClassifierOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = scan(options.directory)
-    monkeypatch.setattr(searching, "create_backbone", lambda name, **_: name)
+    monkeypatch.setattr(searching, "starting_backbone", lambda options: options.backbone)
     monkeypatch.setattr(searching, "_plain", lambda *_: torch.randn(32, 4))
     tiny = replace(options, backbone="auto", weights=None, search=1e-6, epochs=0)
     found = searching.search(tiny, folder, split_pictures(folder, seed=0), Silence(), keep=tmp_path, cache=tmp_path)
