@@ -135,7 +135,7 @@ def test_fonts_that_lack_a_digit_or_are_none_are_told(tmp_path):
         find_fonts(tmp_path, "0")
     # Nobody draws a character that Unicode will never have: it shows the box of what is absent.
     (tmp_path / "all.ttf").write_bytes(fonts.files[0].read_bytes())
-    with pytest.raises(UsageError, match="lacks \U0010ffff"):
+    with pytest.raises(UsageError, match=r"lacks \\U0010ffff"):
         find_fonts(tmp_path, "\U0010ffff")
 
 

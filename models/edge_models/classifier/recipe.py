@@ -75,6 +75,7 @@ RUNG_EPOCHS: Final = 2
 DEEP_EPOCHS: Final = 1.5
 """Times as many epochs as the tuning of the top."""
 KINDS: Final = {
+    "scratch": "learned from scratch",
     "head": "with the base frozen",
     "tune": "fine-tuned at the top",
     **{name: deep.words for name, deep in DEEP.items()},

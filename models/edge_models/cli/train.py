@@ -25,6 +25,7 @@ from edge_models.cli.fields import parameters
 from edge_models.cli.progress import TrainingProgress
 from edge_models.data.checks import CheckOptions, look
 from edge_models.fitting.options import chosen
+from edge_models.selfsup.options import PretrainOptions
 from edge_models.siamese.options import SiameseOptions
 
 _NEEDS: Final = ("torch", "torchvision", "timm", "lightning", "safetensors", "sklearn")
@@ -55,6 +56,10 @@ def command() -> Group:
                         help="of --compare: learn from N pictures of each class only, and hide the others' labels"),
                     options.json_flag(),
                 ]),
+            Command("pretrain", run_pretrain,
+                help="learn what pictures look like from a folder without labels; go on with `train classifier --from`",
+                example="edge-app train pretrain photos/ --method vicreg --labelled flowers/ --output runs/pool",
+                params=[*parameters(PretrainOptions), options.json_flag()]),
             Command("siamese", run_siamese,
                 help="fine-tune an embedder so that a few pictures suffice in a new domain",
                 example="edge-app train siamese people/ --output runs/people --aligned",
@@ -136,6 +141,29 @@ def _compare(args: Arguments) -> int:
         options.print_json(found)
     else:
         _show_comparison(found)
+    return 0
+
+
+def run_pretrain(args: Arguments) -> int:
+    """Learn without labels and tell whether it got anywhere."""
+    _require()
+    with TrainingProgress(quiet=args.json) as told, _stopped(args, told):
+        told.stage(_LOADING, 1)
+        from edge_models.selfsup.pretrain import pretrain
+
+        told.advance(1)
+        result = pretrain(chosen(PretrainOptions, args.values()), told)
+    if args.json:
+        options.print_json(json.loads(result.report.read_text(encoding="utf-8")))
+        return 0
+    last, probes = result.epochs[-1], [line["probe"] for line in result.epochs if "probe" in line]
+    options.say(
+        f"{result.pictures} pictures, {len(result.epochs)} epochs: loss {last['loss']:.3f}, spread of features "
+        f"{last['spread']:.2f} (0: collapsed), effective rank {last['rank']:.0f}"
+    )
+    if probes:
+        options.say(f"linear probe on the labelled pictures: {probes[0]:.1%} at first, {probes[-1]:.1%} in the end")
+    options.say(shlex.join(["next:", "edge-app", "train", "classifier", "DIR", "--from", str(args.output)]) + " ...")
     return 0
 
 

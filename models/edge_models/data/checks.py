@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_app.core.errors import MediaError, UsageError
+from edge_app.core.types import Pixels
 from edge_app.media.folders import Unused, is_junk, is_picture, list_folder, unused_words
 from edge_app.media.pictures import read_picture
 from edge_app.system.files import sha256_of_file
@@ -278,12 +279,10 @@ def _read_all(
             pixels = read_picture(path)
         except MediaError as error:
             return Finding("unreadable", (_name(root, path),), str(error), "left out")
-        grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-        thumbnail = cv2.resize(grey, (THUMB_PX + 1, THUMB_PX), interpolation=cv2.INTER_AREA)
         digest = sha256_of_file(path)
         size = (int(pixels.shape[1]), int(pixels.shape[0]))
         flat = _flat(np.asarray(pixels))
-        return Picture(path, _name(root, path), label[name], digest, size, np.asarray(thumbnail, np.uint8), flat, part)
+        return Picture(path, _name(root, path), label[name], digest, size, thumbnail_of(pixels), flat, part)
 
     results: list[Picture | Finding] = []
     # Decoding releases the interpreter's lock; map keeps the order.
@@ -293,6 +292,12 @@ def _read_all(
             if tell and (done % 16 == 0 or done == len(listing)):
                 tell(done, len(listing))
     return [r for r in results if isinstance(r, Picture)], [r for r in results if isinstance(r, Finding)]
+
+
+def thumbnail_of(pixels: Pixels) -> NDArray[np.uint8]:
+    """(THUMB_PX, THUMB_PX + 1) grey: what near-duplicates are told by."""
+    grey = cv2.cvtColor(np.asarray(pixels), cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.resize(grey, (THUMB_PX + 1, THUMB_PX), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _flat(pixels: NDArray[np.uint8]) -> float:
@@ -364,16 +369,34 @@ def _near_pairs(pictures: Sequence[Picture]) -> Iterable[tuple[int, int]]:
     """Pairs that look alike: gradient signs first (dHash, 256 bits), then the thumbnails themselves."""
     if len(pictures) < 2:
         return
-    thumbs = np.stack([p.thumbnail for p in pictures]).astype(np.int16)
-    signs = np.packbits((thumbs[:, :, 1:] > thumbs[:, :, :-1]).reshape(len(pictures), -1), axis=1).view(np.uint64)
-    flat = thumbs.reshape(len(pictures), -1).astype(np.float64)
-    flat -= flat.mean(axis=1, keepdims=True)
-    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
+    signs, flat = _signs_and_vectors([p.thumbnail for p in pictures])
     for i in range(len(pictures) - 1):
         differing = np.bitwise_count(signs[i + 1 :] ^ signs[i]).sum(axis=1)
         for j in np.flatnonzero(differing <= _NEAR_BITS) + i + 1:
             if flat[i] @ flat[j] >= _NEAR_CORRELATION:
                 yield i, int(j)
+
+
+def near_between(first: Sequence[NDArray[np.uint8]], second: Sequence[NDArray[np.uint8]]) -> Iterable[tuple[int, int]]:
+    """Pairs (i of the first, j of the second) of thumbnails that look alike, as near-duplicates of a folder do."""
+    if not len(first) or not len(second):
+        return
+    signs, flat = _signs_and_vectors(first)
+    other_signs, other_flat = _signs_and_vectors(second)
+    for i in range(len(first)):
+        differing = np.bitwise_count(other_signs ^ signs[i]).sum(axis=1)
+        for j in np.flatnonzero(differing <= _NEAR_BITS):
+            if flat[i] @ other_flat[j] >= _NEAR_CORRELATION:
+                yield i, int(j)
+
+
+def _signs_and_vectors(thumbnails: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
+    thumbs = np.stack(list(thumbnails)).astype(np.int16)
+    signs = np.packbits((thumbs[:, :, 1:] > thumbs[:, :, :-1]).reshape(len(thumbs), -1), axis=1).view(np.uint64)
+    flat = thumbs.reshape(len(thumbs), -1).astype(np.float64)
+    flat -= flat.mean(axis=1, keepdims=True)
+    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
+    return signs, flat
 
 
 def _resolve_near(

@@ -1,0 +1,183 @@
+"""Learning without labels: losses by hand, collapse told, pools that hold judging pictures refused, whole runs."""
+
+import json
+import math
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+pytest.importorskip("torch")
+
+import torch
+
+from edge_app.core.errors import EdgeError, UsageError
+from edge_models.classifier.options import ClassifierOptions
+from edge_models.classifier.run import train_classifier
+from edge_models.data.checks import scan
+from edge_models.data.folder import split_pictures
+from edge_models.fitting.progress import Silence
+from edge_models.networks.pretrained_run import load_pretrained, pretrained_backbone
+from edge_models.selfsup import pretrain as pretraining
+from edge_models.selfsup.losses import byol, nt_xent, spread_of, vicreg, where_hidden
+from edge_models.selfsup.options import METHODS, PretrainOptions
+from edge_models.selfsup.pretrain import pretrain
+
+
+def paint(path, bar, seed, side=28):
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 90, (side, side), dtype=np.uint8)
+    at = int(rng.integers(4, side - 9))
+    pixels[(slice(3, 25), slice(at, at + 5)) if bar == "upright" else (slice(at, at + 5), slice(3, 25))] = 220
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="module")
+def bars(tmp_path_factory):
+    root = tmp_path_factory.mktemp("bars")
+    for number in range(16):
+        for shift, name in enumerate(("lying", "upright")):
+            paint(root / "labelled" / name / f"{number}.png", name, 1000 * shift + number)
+            paint(root / "pool" / f"{name}{number}.png", name, 5000 + 1000 * shift + number)
+    return root
+
+
+def test_nt_xent_by_hand():
+    # Two pictures whose views agree and are at right angles: each view has one at cosine 1 and two at cosine 0.
+    unit = torch.eye(2)
+    expected = -math.log(math.e**5 / (math.e**5 + 2))
+    assert float(nt_xent(unit, unit)) == pytest.approx(expected, abs=1e-6)
+    assert float(nt_xent(unit, unit.flip(0))) > 4
+
+
+def test_byol_by_hand_and_no_gradient_reaches_the_target():
+    first, second = torch.tensor([[1.0, 0.0]], requires_grad=True), torch.tensor([[0.0, 2.0]], requires_grad=True)
+    loss = byol(first, second)
+    assert float(loss) == pytest.approx(2)
+    loss.backward()
+    assert second.grad is None and first.grad is not None
+
+
+def test_vicreg_by_hand():
+    seen = torch.tensor([[2.0, 2.0], [-2.0, -2.0], [2.0, -2.0], [-2.0, 2.0]])
+    assert float(vicreg(seen, seen)) == pytest.approx(0, abs=1e-5)  # alike, spread by 2.3, uncorrelated
+    same = seen[:, :1].repeat(1, 2)
+    assert float(vicreg(same, same)) == pytest.approx(2 * 2 * (16 / 3) ** 2 / 2, rel=1e-5)  # told twice
+    assert float(vicreg(torch.zeros(4, 2), torch.zeros(4, 2))) == pytest.approx(25 * (1 - 0.01), rel=1e-4)
+
+
+def test_only_hidden_pixels_count():
+    truth, made = torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2)
+    made[:, :, 0, 0] = 9
+    hidden = torch.ones(1, 1, 2, 2)
+    hidden[:, :, 0, 0] = 0
+    assert float(where_hidden(made, truth, hidden)) == pytest.approx(1)
+
+
+def test_the_spread_tells_collapse():
+    rng = torch.Generator().manual_seed(0)
+    everywhere = torch.randn(400, 32, generator=rng)
+    deviation, rank = spread_of(everywhere)
+    assert deviation == pytest.approx(1, abs=0.05) and rank > 25
+    one = torch.ones(400, 32) + 1e-3 * everywhere
+    assert spread_of(one)[0] < pretraining.COLLAPSED
+    assert spread_of(torch.zeros(4, 3)) == (0.0, 0.0)
+    line = torch.linspace(-1, 1, 50)[:, None] * torch.ones(1, 8)
+    assert spread_of(line)[1] == pytest.approx(1, abs=1e-6)
+
+
+def test_a_pool_that_holds_judging_pictures_is_refused_by_content_whatever_their_names(bars, tmp_path):
+    folder = scan(bars / "labelled")
+    judge = folder.pictures[split_pictures(folder, seed=0).validation[0]]
+    for how, write in (
+        ("bytes", lambda path: path.write_bytes(judge.path.read_bytes())),
+        ("pixels", lambda path: Image.open(judge.path).convert("RGB").save(path, compress_level=1)),
+        ("nearly", lambda path: Image.open(judge.path).resize((40, 40), Image.Resampling.BICUBIC).save(path)),
+    ):
+        pool = tmp_path / how
+        pool.mkdir()
+        for path in (bars / "pool").iterdir():
+            (pool / path.name).write_bytes(path.read_bytes())
+        write(pool / "innocent.png")
+        with pytest.raises(UsageError, match=r"pictures that will judge.*innocent[.]png"):
+            pretrain(
+                PretrainOptions(pool, tmp_path / f"run-{how}", labelled=bars / "labelled", device="cpu"), Silence()
+            )
+        assert not (tmp_path / f"run-{how}").exists()
+
+
+def test_a_pool_of_one_picture_is_refused(bars, tmp_path):
+    paint(tmp_path / "one" / "a.png", "lying", 1)
+    (tmp_path / "one" / "b.png").write_bytes((tmp_path / "one" / "a.png").read_bytes())
+    with pytest.raises(UsageError, match="holds 1 pictures that differ"):
+        pretrain(PretrainOptions(tmp_path / "one", tmp_path / "run"), Silence())
+
+
+def test_features_that_become_one_are_told_and_no_network_is_written(bars, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretraining, "spread_of", lambda features: (0.01, 1.0))
+    with pytest.raises(EdgeError, match="vicreg collapsed in epoch 1"):
+        pretrain(PretrainOptions(bars / "pool", tmp_path / "run", epochs=1, batch_size=8, device="cpu"), Silence())
+    assert not list((tmp_path / "run").glob("pretrained*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_lowers_its_loss_and_keeps_pictures_apart(bars, tmp_path, method):
+    options = PretrainOptions(bars / "pool", tmp_path / "run", method=method, labelled=bars / "labelled", epochs=6,
+                              batch_size=16, device="cpu")  # fmt: skip
+    made = pretrain(options, Silence())
+    losses = [line["loss"] for line in made.epochs]
+    assert len(losses) == 6 and min(losses[3:]) < losses[0]
+    assert 0 <= made.epochs[-1]["probe"] <= 1 and not (tmp_path / "run" / "state").exists()
+    checkpoint = load_pretrained(tmp_path / "run")
+    assert len(checkpoint.split["pool"]) == 32 and f"{method} on 32 pictures" in checkpoint.base.origin
+    assert pretrained_backbone(checkpoint)(torch.zeros(1, 3, 32, 32)).shape == (1, 128)
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_to_the_same_network(bars, tmp_path, monkeypatch):
+    def options(name, **more):
+        return PretrainOptions(bars / "pool", tmp_path / name, epochs=4, batch_size=16, device="cpu", **more)
+
+    pretrain(options("whole"), Silence())
+    calls = []
+
+    def stop_in_the_third(features):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return 1.0, 9.0
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pretraining, "spread_of", stop_in_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(options("halved"), Silence())
+    pretrain(options("halved", resume=True), Silence())
+    whole, halved = (load_pretrained(tmp_path / name).tensors for name in ("whole", "halved"))
+    assert whole.keys() == halved.keys() and all(torch.equal(whole[name], halved[name]) for name in whole)
+
+
+@pytest.mark.slow
+def test_a_classifier_starts_from_the_run_and_refuses_to_be_judged_by_its_pool(bars, tmp_path, capsys):
+    from edge_app.cli import main
+
+    pretrain(PretrainOptions(bars / "pool", tmp_path / "pool", epochs=3, batch_size=16, device="cpu"), Silence())
+    options = ClassifierOptions(
+        bars / "labelled", tmp_path / "run", from_run=tmp_path / "pool", search=0, unfreeze=1, tune_epochs=3, views=1,
+        device="cpu", log="none", keep_out=True,
+    )  # fmt: skip
+    result = train_classifier(options, Silence())
+    assert json.loads(result.json.read_text())["base"]["name"] == "small-resnet-8"
+    assert main(["export", str(result.checkpoint), "-o", str(tmp_path / "bars.onnx")]) == 0
+    home = ["--home", str(tmp_path / "home")]
+    assert main(["models", "add", str(tmp_path / "bars.onnx"), *home]) == 0
+    picture = str(bars / "labelled" / "upright" / "3.png")
+    assert main(["recognize", picture, "--model", "bars", *home]) == 0
+    pretrain(PretrainOptions(bars / "labelled", tmp_path / "same", epochs=1, batch_size=16, device="cpu"), Silence())
+    with pytest.raises(UsageError, match="were in the pool of"):
+        train_classifier(
+            ClassifierOptions(bars / "labelled", tmp_path / "again", from_run=tmp_path / "same"), Silence()
+        )
