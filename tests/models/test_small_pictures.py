@@ -73,8 +73,7 @@ def test_the_small_resnet_has_the_layers_of_its_name_and_learns_its_norms():
         convolutions = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]
         assert len(convolutions) == depth - 1  # and the head
     assert net.sequential and net.train().body[0][1].training
-    net.frozen_norms = True
-    assert not net.train().body[0][1].training
+    assert not net.eval().body[0][1].training
     with pytest.raises(UsageError, match="small-resnet-8, small-resnet-14"):
         check_name("small-resnet-9")
 

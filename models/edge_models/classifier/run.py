@@ -40,6 +40,7 @@ from edge_models.fitting.run_folder import Hold, begun_with
 from edge_models.networks.backbone import Backbone, base_of
 from edge_models.networks.backbones import DEFAULT, check_name
 from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPlan, default_threads
+from edge_models.networks.small_resnet import PREFIX
 
 _SHEET_PICTURES: Final = 6
 _CACHE: Final = "cache"
@@ -113,7 +114,7 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
         split = split_of(folder, options)
         refuse_seen(options, folder, split)
         found = None
-        if options.search and not options.from_scratch:
+        if options.search and not options.backbone.startswith(PREFIX):
             cache = options.cache or options.output / _CACHE
             found = search(options, folder, split, notebook, keep=options.output, cache=cache)
             notebook.note(found.sentence())
@@ -179,10 +180,10 @@ def _finished(output: Path) -> ClassifierResult | None:
 
 
 def _train(work: Workshop) -> Trained:
-    if work.options.from_scratch:
-        from edge_models.classifier.scratch import train_from_scratch
+    if work.backbone.name.startswith(PREFIX):
+        from edge_models.classifier.scratch import train_every_layer
 
-        return train_from_scratch(work)
+        return train_every_layer(work)
     if work.options.unlabelled is None and not work.options.generations:
         return train(work)
     from edge_models.classifier.small_data import train_with_teacher

@@ -1,4 +1,5 @@
-"""Learns every weight of a small network from the folder alone (Barz and Denzler 2020, arXiv 1901.09054)."""
+"""Learns every weight of a small network: from nothing (Barz and Denzler 2020, arXiv 1901.09054), or going on from a
+pretraining without labels."""
 
 from __future__ import annotations
 
@@ -7,13 +8,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.module import ClassifierModule, Learning
 from edge_models.classifier.network import Head, TransferClassifier, feature_scale
-from edge_models.classifier.recipe import Trained, Workshop, fit_temperature, logits_of, predict, solve_head
+from edge_models.classifier.recipe import KINDS, Trained, Workshop, fit_temperature, logits_of, predict, solve_head
 from edge_models.data.batch_views import BatchViews, plain_views
 from edge_models.fitting.fit import BatchKey, EpochBatches, FitOptions, FitResult, Loaders, fit, loader
 from edge_models.fitting.seeds import seed_of
@@ -52,36 +55,55 @@ class ViewsInMemory(Dataset[Any]):
         return normalize(images, self._spec), self._targets[at]
 
 
-def train_from_scratch(work: Workshop) -> Trained:
-    """As `edge_models.classifier.recipe.train`, from random weights: the selection part chooses when to stop.
+def train_every_layer(work: Workshop) -> Trained:
+    """As `edge_models.classifier.recipe.train`, for a small network whose weights are random or pretrained without
+    labels: every layer learns at one rate, or the head alone where the selection part says that this is better.
 
-    `--tune-epochs` is the least number of epochs. The head on the untrained base is what it is held against.
+    `--tune-epochs` is the least number of epochs.
     """
     split, options = work.split, work.options
     pristine = copy.deepcopy(work.backbone.state_dict())
     images = plain_views(work.paths, work.backbone.input, work.backbone.crop)
     epochs = max(options.tune_epochs, LEAST_EPOCHS)
-    untrained = solve_head(work.bank.plain[list(split.fit)], work.targets[list(split.fit)], options.ridge)
-    head_logits = logits_of(untrained, work.bank.plain[list(split.validation)])
     stages: dict[str, FitResult] = {}
-    head, stages["scratch"] = fit_all(work, images, split.train, split.selection, "scratch", epochs)
+
+    def base_head(at: Sequence[int]) -> Head:
+        return solve_head(work.bank.plain[list(at)], work.targets[list(at)], options.ridge)
+
+    tuned, stages["scratch"] = fit_all(work, images, split.train, split.selection, "scratch", epochs)
     device = options.machine.accelerator
-    by_selection = predict(TransferClassifier(work.backbone, head), [work.paths[i] for i in split.selection], device)
-    temperature = fit_temperature(by_selection, work.folder.labels[list(split.selection)])
+    seen = [work.paths[i] for i in split.selection]
+    told: dict[str, tuple[float, float]] = {}
+    for name, logits in (
+        ("head", logits_of(base_head(split.train), work.bank.plain[list(split.selection)])),
+        ("scratch", predict(TransferClassifier(work.backbone, tuned), seen, device)),
+    ):
+        labels = work.folder.labels[list(split.selection)]
+        temperature = fit_temperature(logits, labels)
+        chances = probabilities(logits, temperature)[np.arange(len(labels)), labels]
+        told[name] = float(-np.log(np.maximum(chances, 1e-12)).mean()), temperature
+    chosen = min(told, key=lambda name: told[name][0])
     until = stages["scratch"].best_epoch + 1
-    work.progress.note(f"from scratch: the weights after {until} of {epochs} epochs were best on the selection part")
+    words = ", ".join(f"{loss:.4f} {KINDS[name]}" for name, (loss, _) in told.items())
+    work.progress.note(f"selection loss: {words} ({until} of {epochs} epochs); keeping the network {KINDS[chosen]}")
     work.backbone.load_state_dict(pristine)
-    head, stages["refit-scratch"] = fit_all(work, images, split.fit, None, "refit-scratch", epochs, until)
+    head = base_head(split.fit)
+    head_logits = logits = logits_of(head, work.bank.plain[list(split.validation)])
+    if chosen == "scratch":
+        head, stages["refit-scratch"] = fit_all(work, images, split.fit, None, "refit-scratch", epochs, until)
+        judged = TransferClassifier(work.backbone, head)
+        logits = predict(judged, [work.paths[i] for i in split.validation], device)
     judged = TransferClassifier(work.backbone, head)
-    logits = predict(judged, [work.paths[i] for i in split.validation], device)
     model = judged
     if not options.keep_out and not work.folder.has_test:
+        everything = tuple(sorted(split.fit + split.validation))
         work = replace(work, backbone=copy.deepcopy(work.backbone))
         work.backbone.load_state_dict(pristine)
-        everything = tuple(sorted(split.fit + split.validation))
-        head, stages["final-scratch"] = fit_all(work, images, everything, None, "final-scratch", epochs, until)
+        head = base_head(everything)
+        if chosen == "scratch":
+            head, stages["final-scratch"] = fit_all(work, images, everything, None, "final-scratch", epochs, until)
         model = TransferClassifier(work.backbone, head)
-    return Trained(model, judged, "scratch", temperature, stages, head_logits, logits)
+    return Trained(model, judged, chosen, told[chosen][1], stages, head_logits, logits)
 
 
 def fit_all(

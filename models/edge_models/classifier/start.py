@@ -14,7 +14,7 @@ from edge_models.fitting.checkpoint import Checkpoint
 from edge_models.networks.backbone import Backbone
 from edge_models.networks.backbones import create_backbone
 from edge_models.networks.pretrained_run import load_pretrained, pixels_hash, pretrained_backbone
-from edge_models.networks.small_resnet import PREFIX, SmallResnetBackbone
+from edge_models.networks.small_resnet import PREFIX
 
 _SMALL_PX: Final = 44
 """Folders whose pictures are mostly smaller are trained on at a size of their own."""
@@ -47,8 +47,6 @@ def starting_backbone(options: ClassifierOptions) -> Backbone:
     """The network that settled options name. Raises UsageError and ModelError as `create_backbone` does."""
     if options.from_run is not None:
         backbone = pretrained_backbone(load_pretrained(options.from_run))
-        if isinstance(backbone, SmallResnetBackbone):
-            backbone.frozen_norms = True
     else:
         own = "@" in options.backbone or "+" in options.backbone  # a search tries sizes of its own
         backbone = create_backbone(

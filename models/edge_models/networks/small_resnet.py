@@ -24,8 +24,7 @@ _WIDTHS: Final = (32, 64, 128)
 class SmallResnetBackbone(Backbone):
     """Normalized pictures (N, 3, H, W) to features (N, 128); random weights until a checkpoint is loaded.
 
-    Its batch-norms learn while it trains, for they have no statistics of a larger set to lose; `frozen_norms` keeps
-    them as they are, which going on from pretrained weights with few pictures wants.
+    Its batch-norms learn while it trains, for they have no statistics of a larger set to lose.
     """
 
     def __init__(self, name: str) -> None:
@@ -46,7 +45,6 @@ class SmallResnetBackbone(Backbone):
         source = Source("Apache-2.0", True, "random weights", "")
         super().__init__(name, nn.ModuleList([stem, *stages]), spec, "centre-1", source)
         self.features = _WIDTHS[-1]
-        self.frozen_norms = False
         self.eval()
 
     def layers(self) -> tuple[nn.Module, ...]:
@@ -58,12 +56,11 @@ class SmallResnetBackbone(Backbone):
         return maps.mean(dim=(2, 3))
 
     def train(self, mode: bool = True) -> Self:
-        """Batch-norms learn too unless `frozen_norms`."""
+        """Batch-norms learn too."""
         super().train(mode)
-        if mode and not self.frozen_norms:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.train()
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.train(mode)
         return self
 
 
