@@ -26,7 +26,9 @@ GROUPS_PER_CLASS: Final = 4
 """Answers per class by groups before doubt decides."""
 _CANDIDATES: Final = 10
 """Doubted pictures to spread a batch over, times its size."""
-_STEADY: Final = 0.99
+_EARLIER: Final = 0.75
+_STEADY: Final = 0.96
+"""Chosen on ants_bees (stops after 38 of 123 labels, 0.2 points below all), cifar10_small and tiles (near the end)."""
 _STEADY_TIMES: Final = 3
 _MOST_GROUPED: Final = 4000
 """Pictures of which groups are made; of more a random part."""
@@ -180,21 +182,24 @@ def accuracy(fitted: Fitted, classes: Mapping[int, int], random: Sequence[int]) 
 
 
 class Steadiness:
-    """Whether more answers still change what the head says of the pile.
+    """Whether a third more answers changed what the head says of the pile.
 
-    Bloodgood and Vijay-Shanker 2009: stop when successive heads agree by Cohen's kappa of 0.99, three times in a row.
+    Bloodgood and Vijay-Shanker 2009 stop when successive heads agree by Cohen's kappa, three times in a row. Here each
+    is compared with the one of three quarters of the labels, however often it is fitted: five answers alone change
+    little long before there are enough (on signs that stopped 3.3 points too early).
     """
 
     def __init__(self) -> None:
-        self._last: Integers | None = None
+        self._said: list[tuple[int, Integers]] = []
         self.kappas: list[float] = []
 
     def add(self, fitted: Fitted) -> None:
         """Take in the head after a few more answers."""
-        now = fitted.predicted
-        if self._last is not None and len(self._last) == len(now):
-            self.kappas.append(kappa(self._last, now))
-        self._last = now
+        labels, now = len(fitted.answered), fitted.predicted
+        earlier = [said for count, said in self._said if count <= _EARLIER * labels and len(said) == len(now)]
+        if earlier:
+            self.kappas.append(kappa(earlier[-1], now))
+        self._said.append((labels, now))
 
     @property
     def is_over(self) -> bool:

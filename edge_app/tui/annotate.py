@@ -263,5 +263,5 @@ class AnnotateApp(App[None]):
         told = ", ".join(f"{done[kind]} {kind}" for kind in ("both", "neither", "skip") if done[kind])
         line = f"{done.total()} answers" + (f" ({told})" if told else "")
         if self.session.is_over:
-            line += ". More answers change little: the last heads agree on all but 1 % of the pile."
+            line += ". More answers change little: the last quarter of them left what the head says as it was."
         return line
