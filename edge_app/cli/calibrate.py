@@ -27,7 +27,12 @@ DIR wants at least 10 sub-folders, one per thing or person, with 3 or more
 pictures each. They need not be those that you will enroll, only of the same
 kind. A general image embedder that has no thresholds wants this once before
 the first `enroll`; with another file of it, or on other kinds of pictures, do
-it again."""
+it again.
+
+Of a classifier: --cost says what missing each label costs. From then on
+`recognize`, `watch` and the app tell the label with the least expected cost.
+DIR, a sub-folder per label of pictures it did not learn from, shows what that
+finds and how often it cries wolf."""
 
 _Embed = Callable[["Pixels"], "list[Float32s] | str"]
 """A picture in, its unit vector by every build out, or why there is none."""
@@ -37,12 +42,21 @@ def command() -> Command:
     return Command(
         "calibrate",
         run,
-        example="edge-app calibrate things/ --model ID",
+        example="edge-app calibrate things/ --model ID\n"
+        "         edge-app calibrate kept-aside/ --model tiles --cost free=1,others=20",
         more=_WANTED,
         params=[
             Argument("folder", "DIR", "a sub-folder per thing or person", kind=Path, required=False),
             Option("--model", metavar="ID", help="embedder to calibrate (default: the one in use)"),
-            Option("--reset", kind=bool, help="go back to the thresholds that the model brought"),
+            Option("--reset", kind=bool, help="go back to the thresholds that the model brought, or to no costs"),
+            Option(
+                "--cost",
+                metavar="LABEL=N,...",
+                help="of a classifier: what missing a label costs ('others': all that are not named); kept in its card",
+            ),
+            Option(
+                "--normal", metavar="LABEL", help="with --cost: the label whose loss is a false alarm (the cheapest)"
+            ),
             options.json_flag(),
             *options.recognition(),
         ],
@@ -60,6 +74,10 @@ def run(args: Arguments) -> int:
     from edge_app.model_store.catalogue import open_entry
 
     home, settings = options.settings(args)
+    if args.cost is not None or args.normal is not None or _is_classifier(home, args.model):
+        from edge_app.cli.calibrate_costs import run as run_costs
+
+        return run_costs(args)
     model_id, entries = _entries(home, settings, args.model, args.precision)
     if args.reset:
         return _reset(args, home, model_id)
@@ -97,6 +115,12 @@ def run(args: Arguments) -> int:
             options.warn(warning)
     options.say(f"kept in {calibration.path_of(home)}; `edge-app calibrate --reset --model {model_id}` goes back")
     return 0
+
+
+def _is_classifier(home: Home, model_id: str | None) -> bool:
+    from edge_app.model_store.catalogue import catalogue
+
+    return any(entry.id == model_id and Task(entry.task).classifies for entry in catalogue(home))
 
 
 def _reset(args: Arguments, home: Home, model_id: str) -> int:

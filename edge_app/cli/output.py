@@ -19,13 +19,15 @@ _LINE_TOP = 3
 
 
 def model_options() -> list[Option]:
-    """--model and --unsure-below."""
+    """--model, --unsure-below and --roi."""
     section = "Model"
     return [
         Option("--model", metavar="ID", section=section,
             help="'faces', or the id of a model (default: see `models use`); `models list`: ids"),
         Option("--unsure-below", kind=float, metavar="P", section=section,
             help="a classifier is not sure below this probability (its card's)"),
+        Option("--roi", metavar="X1,Y1,X2,Y2", section=section,
+            help="the part of a picture that a classifier looks at, as shares of it from 0 to 1 (its card's)"),
     ]  # fmt: skip
 
 
@@ -39,8 +41,13 @@ def open_chosen(args: Arguments) -> Session:
     home, chosen = options.settings(args)
     look_for = LookFor(args.model if args.model is not None else chosen.model)
     precision = None if args.precision in (None, "auto") else args.precision
+    roi = None
+    if args.roi is not None:
+        from edge_app.inference.geometry import parse_region
+
+        roi = parse_region(args.roi)
     return open_session(
-        home, chosen, look_for, OpenOptions(precision, args.unsure_below, options.detector_options(args))
+        home, chosen, look_for, OpenOptions(precision, args.unsure_below, options.detector_options(args), roi)
     )
 
 

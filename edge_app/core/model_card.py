@@ -31,6 +31,7 @@ _COSINE_LIMIT: Final = 1.0001
 """A threshold lies just above a similarity, which rounding may carry past 1."""
 _ID_LIMIT: Final = 80
 """`models add` takes 64; files of earlier exports may have more, and get another id there."""
+_COST_LIMIT: Final = 1e6
 TASKS: Final = tuple(Task)
 
 
@@ -132,13 +133,17 @@ class ModelCard:
     """Hash of the file the weights came in."""
     crop: str = "none"
     """What part of a picture it takes: an alignment template of `edge_app.inference.geometry.CROPS`, "centre-S" (the
-    central rectangle, S times the largest that fits), "face-S" (a face's box grown S times), or "none"."""
+    central rectangle, S times the largest that fits), "centre-S@x1,y1,x2,y2" (that of a region of the picture, given as
+    shares of it), "face-S" (a face's box grown S times), or "none"."""
     embedding_size: int | None = None
     labels: tuple[str, ...] = ()
     temperature: float = 1.0
     """softmax(logits / temperature) is a calibrated probability; classifiers only."""
     unsure_below: float = 0.0
     """Probability of the best label under which the answer is "not sure", [0, 1); classifiers only."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """What it costs to miss a label, 1 for those that are not named: the label with the least expected cost is told,
+    and is sure from `unsure_below` of the probability so weighted. Classifiers only."""
     operating_points: tuple[OperatingPoint, ...] = ()
     cohort: Cohort | None = None
     """What evens out how alike strangers of one kind are; None: similarities are the cosines as they are."""
@@ -182,6 +187,12 @@ class ModelCard:
             )
         if self.task.classifies and not self.labels:
             raise ModelError(f"the card of {self.id!r} gives no labels", expected="one label per class")
+        wrong = [label for label, cost in self.costs.items() if label not in self.labels or not 0 < cost <= _COST_LIMIT]
+        if wrong:
+            raise ModelError(
+                f"the card of {self.id!r} gives {wrong[0][:80]!r} a cost",
+                expected=f"labels of its own, and costs above 0, at most {_COST_LIMIT:g}",
+            )
         check_operating_points(self.operating_points)
 
     def _texts(self) -> Iterator[tuple[str, str]]:
@@ -191,6 +202,7 @@ class ModelCard:
         yield "input.name", self.input.name
         for name in ("outputs", "labels"):
             yield from ((f"{name}[{number}]", text) for number, text in enumerate(getattr(self, name)))
+        yield from (("a label in costs", text) for text in self.costs)
         yield from (("a name in metrics", text) for text in self.metrics)
         for name, text in self.provenance.items():
             yield "a name in provenance", name
@@ -203,9 +215,12 @@ class ModelCard:
             "input": asdict(self.input),
             "operating_points": [asdict(point) for point in self.operating_points],
             "cohort": self.cohort and asdict(self.cohort),
+            "costs": dict(self.costs),
             "metrics": dict(self.metrics),
             "provenance": dict(self.provenance),
         }
+        if not self.costs:  # earlier versions do not know the field
+            del values["costs"]
         return json.dumps(values, ensure_ascii=False)
 
     @classmethod

@@ -223,6 +223,8 @@ class ClassScore:
     label: str
     probability: float
     """Calibrated, [0, 1]."""
+    cost: float = 1.0
+    """What it costs to miss it, beside the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,11 +232,12 @@ class Classification:
     """What a classifier says of one area of a picture."""
 
     scores: tuple[ClassScore, ...]
-    """Every label, best first; the probabilities sum to 1."""
+    """Every label, the best first: the likeliest, or where costs are given the one whose miss would cost most; the
+    probabilities sum to 1."""
     sure: bool
     """False: the best is not likely enough to be named."""
     unsure_below: float = 0.0
-    """Probability from which the best is named."""
+    """Probability, weighted by the costs, from which the best is named."""
 
     def __post_init__(self) -> None:
         if not self.scores:

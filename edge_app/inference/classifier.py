@@ -98,7 +98,8 @@ class Classifier:
 
     def judge(self, logits: Float32s) -> Classification:
         """Turn one picture's (C,) logits into calibrated probabilities and a verdict."""
-        return ranked(self.card.labels, softmax(logits, self.card.temperature), self.unsure_below)
+        costs = np.array([self.card.costs.get(label, 1.0) for label in self.card.labels])
+        return ranked(self.card.labels, softmax(logits, self.card.temperature), self.unsure_below, costs)
 
     def _checked(self, logits: Float32s) -> Float32s:
         count = len(self.card.labels)
@@ -113,8 +114,22 @@ class Classifier:
         return logits
 
 
-def ranked(labels: Sequence[str], probabilities: NDArray[np.float64], unsure_below: float) -> Classification:
-    """Labels and their probabilities, best first, sure when the best reaches the bar; ties in the card's order."""
-    order = np.argsort(-probabilities, kind="stable")
-    scores = tuple(ClassScore(labels[i], float(probabilities[i])) for i in order)
-    return Classification(scores, scores[0].probability >= unsure_below, unsure_below)
+def ranked(
+    labels: Sequence[str],
+    probabilities: NDArray[np.float64],
+    unsure_below: float,
+    costs: NDArray[np.float64] | None = None,
+) -> Classification:
+    """Labels and their probabilities, best first, sure when the best reaches the bar; ties in the card's order.
+
+    With `costs` (C,) of missing each label the best is the one with the least expected cost, and the bar is for the
+    probabilities weighted by them (Elkan 2001, The foundations of cost-sensitive learning).
+    """
+    costs = np.ones(len(labels)) if costs is None else costs
+    weighted = probabilities * costs
+    order = np.argsort(-weighted, kind="stable")
+    scores = tuple(ClassScore(labels[i], float(probabilities[i]), float(costs[i])) for i in order)
+    share = float(weighted[order[0]] / max(float(weighted.sum()), 1e-12))
+    # Without costs the probability itself is compared: the sum is 1 but for rounding.
+    reached = share if np.ptp(costs) > 0 else scores[0].probability
+    return Classification(scores, reached >= unsure_below, unsure_below)

@@ -18,6 +18,7 @@ from edge_app.core.model_card import InputSpec
 from edge_app.core.types import Float32s, Pixels
 
 Matrix = NDArray[np.float64]
+_LEAST_REGION: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,20 +167,65 @@ def prepare(pixels: Pixels, spec: InputSpec, crop: str) -> Pixels:
 def seen_area(width_px: int, height_px: int, spec: InputSpec, crop: str) -> tuple[int, int, int, int]:
     """The part of a picture of that size that a "centre-S" network sees: x1, y1, x2, y2 in whole pixels.
 
-    It is the central rectangle of the input's shape, as large as fits, times S in (0, 1]. Raises UsageError for a
-    crop that is no such share.
+    It is the central rectangle of the input's shape, as large as fits, times S in (0, 1]; of "centre-S@x1,y1,x2,y2" it
+    lies in that region, which is given as shares of the picture. Raises UsageError for a crop that is no such thing.
     """
+    kind, at, region = crop.partition("@")
     try:
-        share = float(crop.removeprefix("centre-"))
+        share = float(kind.removeprefix("centre-"))
     except ValueError:
         share = 0.0
-    if not crop.startswith("centre-") or not 0.0 < share <= 1.0 or not spec.width_px or not spec.height_px:
+    if not kind.startswith("centre-") or not 0.0 < share <= 1.0 or not spec.width_px or not spec.height_px:
         raise UsageError(f"the crop is {crop!r}", expected="centre-S, S in (0, 1], and a fixed input size")
+    x1, y1, x2, y2 = _in_pixels(width_px, height_px, parse_region(region)) if at else (0, 0, width_px, height_px)
     aspect = spec.width_px / spec.height_px
-    wide = min(width_px, height_px * aspect) * share
+    wide = min(x2 - x1, (y2 - y1) * aspect) * share
     w, h = max(1, round(wide)), max(1, round(wide / aspect))
-    left, top = (width_px - w) // 2, (height_px - h) // 2
-    return left, top, left + w, top + h
+    left, top = x1 + (x2 - x1 - w) // 2, y1 + (y2 - y1 - h) // 2
+    return max(0, left), max(0, top), max(0, left) + w, max(0, top) + h
+
+
+Region = tuple[float, float, float, float]
+"""x1, y1, x2, y2 as shares of a picture, [0, 1]."""
+
+
+def parse_region(text: str) -> Region:
+    """Read "x1,y1,x2,y2". Raises UsageError unless 0 <= x1 < x2 <= 1, the same for y, and a side is 2 % or more."""
+    try:
+        values = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) == 4:
+        x1, y1, x2, y2 = values
+        if 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1 and min(x2 - x1, y2 - y1) >= _LEAST_REGION:
+            return x1, y1, x2, y2
+    raise UsageError(
+        f"the region is {text!r}",
+        expected="x1,y1,x2,y2 as shares of the picture from 0 to 1, left and top first, such as 0.2,0,0.8,0.5",
+    )
+
+
+def with_region(crop: str, region: Region) -> str:
+    """The same crop within a region. Raises UsageError for a crop of faces."""
+    kind = crop.partition("@")[0]
+    kind = "centre-1" if kind == "none" else kind
+    if not kind.startswith("centre-"):
+        raise UsageError(f"the crop is {crop!r}", expected="a model that looks at whole pictures for a region")
+    return f"{kind}@{','.join(f'{value:.4g}' for value in region)}"
+
+
+def in_region(pixels: Pixels, crop: str) -> Pixels:
+    """The region of a picture that a crop names, before anything else is cut; all of it where it names none."""
+    _, at, region = crop.partition("@")
+    if not at:
+        return pixels
+    x1, y1, x2, y2 = _in_pixels(pixels.shape[1], pixels.shape[0], parse_region(region))
+    return pixels[y1:y2, x1:x2]
+
+
+def _in_pixels(width_px: int, height_px: int, region: Region) -> tuple[int, int, int, int]:
+    x1, y1 = min(width_px - 1, round(region[0] * width_px)), min(height_px - 1, round(region[1] * height_px))
+    return x1, y1, max(x1 + 1, round(region[2] * width_px)), max(y1 + 1, round(region[3] * height_px))
 
 
 def face_area(box: Float32s, scale: float, width_px: int, height_px: int) -> tuple[int, int, int, int]:

@@ -49,7 +49,8 @@ class LiveEvent:
             plain.pop("live")
         if classes is None:
             return plain
-        return plain | {"classes": [one | {"probability": round(one["probability"], 4)} for one in classes]}
+        told = [{"label": one["label"], "probability": round(one["probability"], 4)} for one in classes]
+        return plain | {"classes": told}
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from edge_app.model_store import fingerprint, sandbox_check, shipped
 from edge_app.model_store.candidates import candidate_file, lock_of
 from edge_app.model_store.catalogue import builds, installed, list_path
 from edge_app.model_store.describe import Description, check_card
-from edge_app.model_store.onnx_inspect import SIZE_LIMIT_BYTES, OnnxFile, inspect_bytes, with_metadata
+from edge_app.model_store.onnx_inspect import SIZE_LIMIT_BYTES, OnnxFile, inspect_bytes, with_card, with_metadata
 from edge_app.model_store.shipped import Entry
 from edge_app.system.data_folder import Home
 from edge_app.system.files import (
@@ -173,6 +173,15 @@ def _admit(home: Home, candidate: Path, content: bytes, card: ModelCard, old: En
         if old is not None and old.path != path:
             old.path.unlink(missing_ok=True)
     return entry
+
+
+def replace_card(home: Home, entry: Entry, card: ModelCard) -> Entry:
+    """Install the same network with another card of the same id and precision in place of `entry`. Raises EdgeError."""
+    content = with_card(_read(entry.path), card)
+    if sha256_of(content) == entry.sha256:
+        return entry
+    with candidate_file(home, content) as candidate:
+        return _admit(home, candidate, content, card, entry)
 
 
 def _write_list(home: Home, entries: list[Entry]) -> None:

@@ -17,6 +17,7 @@ from edge_app.system.settings import Settings
 
 if TYPE_CHECKING:
     from edge_app.inference.detector import DetectorOptions
+    from edge_app.inference.geometry import Region
     from edge_app.recognition.faces import PeopleSession
     from edge_app.recognition.things import ThingSession
 
@@ -30,6 +31,8 @@ class OpenOptions:
     unsure_below: float | None = None
     """Takes the place of a classifier's own bar, [0, 1)."""
     detector: DetectorOptions | None = None
+    roi: Region | None = None
+    """What a classifier looks at, in place of what its card says."""
 
 
 Opener = Callable[[Home, Settings, LookFor, OpenOptions], Session]
@@ -49,8 +52,9 @@ def open_session(
     opener = OPENERS.get(look_for.word)
     if opener is None:
         opener = OPENERS.get(Task(builds(home, look_for.word)[0].task), _refuse)
-    if options.unsure_below is not None and opener is not _open_classes:
-        raise UsageError("--unsure-below is for classifiers", expected=f"a classifier, not {look_for}")
+    if (options.unsure_below is not None or options.roi is not None) and opener is not _open_classes:
+        what = "--roi" if options.roi is not None else "--unsure-below"
+        raise UsageError(f"{what} is for classifiers", expected=f"a classifier, not {look_for}")
     return opener(home, settings, look_for, options)
 
 
@@ -101,6 +105,7 @@ def _open_things(home: Home, settings: Settings, look_for: LookFor, options: Ope
 
 def _open_classes(home: Home, settings: Settings, look_for: LookFor, options: OpenOptions) -> Session:
     from edge_app.inference.classifier import Classifier
+    from edge_app.inference.geometry import with_region
     from edge_app.recognition.classes import ClassRecognizer, judges_faces
 
     model_id = look_for.word
@@ -109,7 +114,10 @@ def _open_classes(home: Home, settings: Settings, look_for: LookFor, options: Op
     else:
         has = settings.precision in {one.precision for one in builds(home, model_id)}
         entry = choose(model_id, settings.precision if has else "auto", home, settings.threads).entry
-    classifier = Classifier(open_entry(entry, settings.threads), options.unsure_below)
+    model = open_entry(entry, settings.threads)
+    if options.roi is not None:
+        model.card = replace(model.card, crop=with_region(model.card.crop, options.roi))
+    classifier = Classifier(model, options.unsure_below)
     detector = None
     if judges_faces(classifier.card.crop):
         from edge_app.model_store.open_detector import open_detector

@@ -85,7 +85,9 @@ class Smoothing:
             area.mix({score.label: score.probability for score in now.answer.scores}, fade)
             labels = tuple(score.label for score in now.answer.scores if score.label in area.weights)
             weights = np.array([area.weights[label] for label in labels])
-            answer = ranked(labels, weights, now.answer.unsure_below)
+            cost_of = {score.label: score.cost for score in now.answer.scores}
+            costs = np.array([cost_of[label] for label in labels])
+            answer = ranked(labels, weights, now.answer.unsure_below, costs)
             area.tell(self._time_s, answer.name, None, answer.scores)
         else:
             area.mix({now.answer.name: 1.0}, fade)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from edge_app.core.errors import UsageError
+from edge_app.inference.geometry import parse_region
 from edge_models.fitting.options import FIND, LARGEST, NEVER, PathTeller, command_of, plain, told
 
 if TYPE_CHECKING:
@@ -118,6 +119,9 @@ class ClassifierOptions:
         "chance of each webcam fault in a random view, 0 to 1", "P", _PICTURES))  # fmt: skip
     subject: str = field(default="thing", metadata=told(
         "face: aligned crops, never cut", "", _PICTURES, choices=("thing", "face")))  # fmt: skip
+    roi: str = field(default="", metadata=told(
+        "the part of every picture that counts, as shares of it from 0 to 1; served the same", "X1,Y1,X2,Y2",
+        _PICTURES))  # fmt: skip
     upside_down: bool = field(default=False, metadata=told("vertical flips too", "", _PICTURES))
     mirror: bool = field(default=True, metadata=told("left and right mean something", "", _PICTURES, off=True))
     keep_out: bool = field(default=False, metadata=told(
@@ -179,6 +183,8 @@ class ClassifierOptions:
         for good, what, found, expected in checks:
             if not good:
                 raise UsageError(f"found {found} as {what}", expected=expected)
+        if self.roi:
+            parse_region(self.roi)
 
     @property
     def solvable(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from edge_app.core.errors import UsageError
+from edge_app.inference.geometry import parse_region, with_region
 from edge_models.classifier.options import AUTO, ClassifierOptions
 from edge_models.data.folder import PictureFolder, Split
 from edge_models.fitting.checkpoint import Checkpoint
@@ -57,6 +58,8 @@ def starting_backbone(options: ClassifierOptions) -> Backbone:
         )
     if options.size is not None and options.from_run is not None:
         backbone.resize(options.size)
+    if options.roi:
+        backbone.crop = with_region(backbone.crop, parse_region(options.roi))
     return backbone
 
 

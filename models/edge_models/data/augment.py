@@ -18,7 +18,7 @@ from torchvision.transforms import v2  # type: ignore[import-untyped]
 from edge_app.core.errors import UsageError
 from edge_app.core.model_card import InputSpec
 from edge_app.core.types import Pixels
-from edge_app.inference.geometry import prepare
+from edge_app.inference.geometry import in_region, prepare
 from edge_models.fitting.seeds import seed_of
 
 Subject = Literal["thing", "face"]
@@ -69,6 +69,8 @@ def view_maker(options: AugmentOptions, spec: InputSpec, crop: str) -> View:
             torch.manual_seed(seed)
             if options.subject == "face" or options.strength == 0:
                 pixels = prepare(pixels, spec, crop)
+            else:
+                pixels = in_region(pixels, crop)
             image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
             image = colour(geometry(image))
             faults = np.random.default_rng(seed)
