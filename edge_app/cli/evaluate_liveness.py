@@ -133,7 +133,7 @@ def _shown(file: Path, session: PeopleSession, networks: Sequence[ClassRecognize
             fresh.see(frame.pixels, faces[0])
     if fresh.verdict is None:
         return "not checked", "no face with its surroundings in the picture"
-    return ("live" if fresh.verdict else "not live"), f"{fresh.share:.2f}"
+    return ("live", f"{fresh.share:.2f}") if fresh.verdict else ("not live", fresh.reason)
 
 
 def _tell(report: dict[str, Any]) -> None:

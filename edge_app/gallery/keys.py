@@ -290,7 +290,8 @@ def _systemd_creds(arguments: list[str], given: bytes) -> bytes:
         raise GalleryError(f"systemd-creds gave no answer in {_PATIENCE_S:.0f} s") from None
     if done.returncode:
         why = " ".join(done.stderr.decode(errors="replace").split())[:200] or f"exit code {done.returncode}"
-        raise GalleryError(f"systemd-creds refused: {why}", remedy="it needs root, or a service that loads the key")
+        remedy = "it needs root or a service that loads the key, and does not open what another machine sealed"
+        raise GalleryError(f"systemd-creds refused: {why}", remedy=remedy)
     return done.stdout
 
 

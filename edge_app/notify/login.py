@@ -182,10 +182,7 @@ def _of(progress: Progress) -> Login:
 
 
 def _judged(liveness: PassiveLiveness) -> Login:
-    share = liveness.share or 0.0
-    if liveness.verdict:
-        return Login(Outcome.VERIFIED)
-    return Login(Outcome.NOT_LIVE, f"liveness networks give it {share:.2f}, 0.50 is needed")
+    return Login(Outcome.VERIFIED) if liveness.verdict else Login(Outcome.NOT_LIVE, liveness.reason)
 
 
 def _at_the_end(mode: ChallengeMode | PassiveMode, name: str, recognized: bool) -> Login:

@@ -1,4 +1,4 @@
-"""Liveness networks over several frames: a cue that may deny and never grants."""
+"""Liveness networks over several frames, and how the face moves in its surroundings: cues that may only deny."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from edge_app.inference.classifier import Classifier
 from edge_app.inference.geometry import face_area
 from edge_app.model_store import catalogue
 from edge_app.recognition.classes import ClassRecognizer, face_scale
+from edge_app.recognition.sheet_motion import SheetMotion
 from edge_app.system.data_folder import Home
 
 LIVE_LABEL: Final = "live"
@@ -29,12 +30,16 @@ class PassiveLiveness:
     least_looks: int = _LEAST_LOOKS
     """Frames without which nothing is said."""
     _seen: list[float] = field(default_factory=list)
+    _motion: SheetMotion = field(default_factory=SheetMotion)
+    _together: bool = False
 
     def see(self, pixels: Pixels, face: Face) -> None:
         """Judge the face in (H, W, 3) uint8 RGB pixels, if what surrounds it is in the picture for every network.
 
         On faces without their surroundings such networks are worthless, so they are not asked.
         """
+        self._motion.see(pixels, face)
+        self._together = self._together or self._motion.together is True
         height, width = pixels.shape[:2]
         scales = [face_scale(network.card.crop) for network in self.networks if network.card.crop.startswith("face-")]
         if not all(_fits(face, scale, width, height) for scale in scales):
@@ -45,8 +50,17 @@ class PassiveLiveness:
 
     @property
     def verdict(self) -> bool | None:
-        """True for live, False for fake, by the median over the frames; None: not checked, which is neither."""
+        """True for live, by the median over the frames; False for fake; None: not checked, which is neither."""
+        if self._together:
+            return False
         return None if self.share is None else self.share >= 0.5
+
+    @property
+    def reason(self) -> str:
+        """Why the verdict is False, one line."""
+        if self._together:
+            return "what surrounds the face moves with it, as a picture in a hand does"
+        return f"liveness networks give it {self.share or 0.0:.2f}, 0.50 is needed"
 
     @property
     def share(self) -> float | None:

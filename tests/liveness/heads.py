@@ -52,9 +52,11 @@ def rotation(pose: Pose) -> NDArray[np.float64]:
 class Head:
     """A head that turns, from one photograph."""
 
-    def __init__(self, pixels: Pixels, face: Face, mesh: FaceMesh, size: tuple[int, int] = (320, 240)) -> None:
-        """`size`: width and height of the pictures; the face is about a quarter as wide."""
-        scale = size[0] * 0.26 / face.width_px
+    def __init__(
+        self, pixels: Pixels, face: Face, mesh: FaceMesh, size: tuple[int, int] = (320, 240), share: float = 0.26
+    ) -> None:
+        """`size`: width and height of the pictures; `share`: how much of the width the face takes."""
+        scale = size[0] * share / face.width_px
         middle = np.array([(face.box[0] + face.box[2]) / 2, (face.box[1] + face.box[3]) / 2], np.float64)
         to = np.array([[scale, 0, size[0] / 2 - scale * middle[0]], [0, scale, size[1] / 2 - scale * middle[1]]])
         how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
