@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from edge_app.core.errors import EdgeError
 from edge_app.core.types import Frame
 from edge_app.gallery.enrollment import EnrollOptions
-from edge_app.inference.face_mesh import FaceMesh
-from edge_app.live.challenge import Challenge, ChallengeOptions
+from edge_app.inference.face_mesh import LEFT_EYE, RIGHT_EYE, FaceMesh
+from edge_app.live.challenge import Challenge, ChallengeOptions, Progress
 from edge_app.live.challenge_mode import ChallengeMode
 from edge_app.live.challenge_record import FILE, Recorder, read_recording, replay
 from edge_app.media import sample
@@ -24,6 +26,7 @@ from edge_app.recognition.faces import PeopleSession
 from edge_app.recognition.open_session import open_people
 from edge_app.system.data_folder import Home
 from edge_app.system.settings import Settings
+from tests.liveness.actors import Body, Camera, Cut, Living
 from tests.liveness.heads import Head, Pose
 from tests.liveness.study import Person, actor_of, run
 
@@ -83,6 +86,31 @@ def test_a_flat_print_does_not(session, mesh, people):
     challenge, draw = challenge_of(session, "flat print")
     progress = run(session, mesh, people[0], actor_of("flat print", *people, challenge, draw), challenge, 10.0)
     assert progress.began_s is not None and progress.outcome in ("not live", "no answer")
+
+
+@pytest.mark.slow
+def test_glasses_put_on_midway_are_no_other_person_and_a_mask_put_on_is(session, mesh, people):
+    def changed(cover: Callable[[Head], None]) -> Progress:
+        challenge, draw = challenge_of(session, "live 10 fps")
+        camera = Camera(np.random.default_rng(1))
+        body, other = Body(draw), copy.copy(people[0].head)
+        other.picture = other.picture.copy()
+        cover(other)
+        answered = lambda progress: any(step.answered_s for step in progress.steps)  # noqa: E731
+        actor = Cut(Living(people[0].head, body, camera), Living(other, body, camera), answered)
+        return run(session, mesh, people[0], actor, challenge, 10.0)
+
+    def glasses(head: Head) -> None:
+        for eye in (RIGHT_EYE, LEFT_EYE):
+            x, y = (int(value) for value in head.mesh.points[list(eye), :2].mean(axis=0))
+            cv2.ellipse(head.picture, (x, y), (9, 7), 0, 0, 360, (15, 15, 15), 1)
+
+    def mask(head: Head) -> None:
+        head.picture[:] = people[1].head.picture
+
+    assert changed(glasses).outcome == "passed"
+    masked = changed(mask)
+    assert masked.outcome in ("not live", "no answer") and masked.reason
 
 
 def test_the_head_of_somebody_else_is_asked_nothing(session, mesh, people):

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 
 from edge_app.cli import main
@@ -108,6 +110,24 @@ def test_a_print_is_recognized_and_not_live(session, monkeypatch, capsys):
     assert session.vault is not None
     assert session.vault.person(OBAMA).facts.failures == 1
     assert not [e for e in session.vault.events() if e.happening == "login"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("what", "code", "said"), [
+    ("black", Outcome.NOT_RECOGNIZED, "the picture is black"),
+    ("frozen", Outcome.NO_ANSWER, "the picture stands still"),
+])  # fmt: skip
+def test_a_black_camera_and_one_that_stands_still_let_nobody_in(session, tmp_path, capsys, what, code, said):
+    portrait = read_picture(sample.probes()[OBAMA][0], max_px=320)
+    frame = np.zeros((240, 320, 3), np.uint8) if what == "black" else portrait[:240, :320, ::-1]
+    height, width = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2
+    video = cv2.VideoWriter(str(tmp_path / "it.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (width, height))
+    for _ in range(80):
+        video.write(np.ascontiguousarray(frame[:height, :width]))
+    video.release()
+    at = ["--source", str(tmp_path / "it.avi"), "--timeout", "12", "--home", str(session.home.path)]
+    assert main(["verify", OBAMA, *at]) == code
+    assert said in capsys.readouterr().err
 
 
 def test_a_single_picture_answers_no_challenge(session):
