@@ -69,8 +69,16 @@ def what_is_proven(rates: Sequence[Rates]) -> str:
     if not attacks:
         return "No attack was judged: nothing is known of what passes."
     fewest, worst = min(attacks, key=lambda one: one.cases), attacks[0]
-    return (
-        f"The worst species, {worst.species}, may pass in up to {worst.error.high:.1%} (95 %); of {fewest.cases} cases "
-        f"of {fewest.species} without a single error no more than {clopper_pearson(0, fewest.cases).high:.1%} would be "
-        "shown."
+    said = (
+        f"What is proven (95 %): the worst attack, {worst.species}, passes in no more than {worst.error.high:.1%}; of "
+        f"{fewest.species} with its {fewest.cases} cases {clopper_pearson(0, fewest.cases).high:.1%} may pass even if "
+        "none did here."
     )
+    grouped = min((one for one in rates if one.group), key=lambda one: one.cases, default=None)
+    if grouped is not None:
+        open_share = clopper_pearson(0, grouped.cases).high
+        said += (
+            f" Groups that differ by less than {open_share:.1%} are not told apart: {grouped.species} of "
+            f"{grouped.group} has {grouped.cases} cases."
+        )
+    return said

@@ -46,12 +46,15 @@ def test_errors_and_silence_are_counted_apart_and_the_worst_attack_comes_first()
     assert (phone.error.value, phone.non_response.value, phone.cases) == (0.5, 0.5, 10)
     assert (print_.error.value, print_.non_response.value) == (0.1, 0.0)
     assert (live.error.value, live.non_response.value) == (pytest.approx(0.15), 0.05)
-    assert "phone, may pass in up to 81.3%" in what_is_proven([phone, print_, live])
+    proven = what_is_proven([phone, print_, live])
+    assert "phone, passes in no more than 81.3%; of phone with its 10 cases 30.8% may pass" in proven
+    assert "Groups" not in proven
 
 
 def test_groups_have_rates_of_their_own():
     found = rates_of(cases("print", "a", live=1, not_live=1) + cases("print", "b", not_live=4))
     assert {(one.group, one.error.value) for one in found} == {("", 1 / 6), ("a", 0.5), ("b", 0.0)}
+    assert "differ by less than 84.2% are not told apart: print of a has 2 cases" in what_is_proven(found)
 
 
 def test_without_attacks_nothing_is_proven():
@@ -83,11 +86,16 @@ def test_recorded_challenges_are_judged(tmp_path: Path, capsys):
         prompts = [{"at_s": 1.0, "movement": "left"}, {"at_s": 3.0, "movement": "up"}]
         (place / FILE).write_text(json.dumps({"times_s": times, "prompts": prompts}))
     given = ["evaluate", str(tmp_path / "cases"), "--liveness", "--home", str(tmp_path / "home")]
+    (tmp_path / "groups.csv").write_text("picture,group\nlive/one,young\nprint/one,old\n")
     assert main([*given, "--json", "--output", str(tmp_path / "out")]) == 0
     report = json.loads(capsys.readouterr().out)
     rates = {one["species"]: one for one in report["rates"]}
     assert rates["print"]["error"]["value"] == 0.0 and rates["print"]["non_response"]["value"] == 1.0
     assert rates["live"]["error"]["value"] == 0.0 and rates["live"]["non_response"]["value"] == 1.0
     assert (tmp_path / "out" / "liveness.json").is_file()
-    assert main(given) == 0
-    assert "print" in capsys.readouterr().out
+    assert main([*given, "--groups", str(tmp_path / "groups.csv")]) == 0
+    told = capsys.readouterr().out
+    assert [line.split()[:3] for line in told.splitlines() if "%" in line][-3:-1] == [
+        ["old", "print", "1"], ["young", "live", "1"]
+    ]  # fmt: skip
+    assert "97.5% are not told apart" in told

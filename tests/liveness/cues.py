@@ -62,14 +62,14 @@ def main() -> None:
     parser.add_argument("--people", type=Path, required=True)
     parser.add_argument("--home", type=Path, help="a data folder with liveness networks")
     parser.add_argument("--most", type=int, default=40)
-    parser.add_argument("--skip", type=int, default=0)
+    parser.add_argument("--after", default="", help="only people whose names come after this one")
     given = parser.parse_args()
     cv2.setNumThreads(1)
     denied: dict[str, collections.Counter[str]] = {kind: collections.Counter() for kind in KINDS}
     with tempfile.TemporaryDirectory() as folder:
         session = open_people(Home(Path(folder)), Settings(precision="fp32", threads=1))
         mesh = FaceMesh(open_shipped("face-mesh", threads=1))
-        people = people_of(given.people, "tuning", given.most, session, mesh, given.skip)
+        people = people_of(given.people, "tuning", given.most, session, mesh, given.after)
     networks = [] if given.home is None else open_liveness(Home(given.home), 1)
     detector = session.recognizer.detector
     for number, person in enumerate(people):

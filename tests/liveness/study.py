@@ -58,15 +58,14 @@ class Person:
 
 
 def people_of(
-    folder: Path, part: str, most: int, session: PeopleSession, mesh: FaceMesh, skip: int = 0
+    folder: Path, part: str, most: int, session: PeopleSession, mesh: FaceMesh, after: str = ""
 ) -> list[Person]:
-    """Enroll the people of one part, and make their heads; the first `skip` are left out."""
+    """Enroll the people of one part, and make their heads; those whose names come after `after`."""
     found: list[Person] = []
-    passed_over = 0
     for place in sorted(folder.iterdir()):
         half = int(hashlib.sha256(place.name.encode()).hexdigest(), 16) % 2
         pictures = sorted(place.iterdir())
-        if half != (part == "kept") or len(pictures) < 2 or len(found) >= most:
+        if half != (part == "kept") or len(pictures) < 2 or len(found) >= most or place.name <= after:
             continue
         pixels = [read_picture(path) for path in pictures[:2]]
         faces = [session.recognizer.detector.detect(one) for one in pixels]
@@ -78,9 +77,6 @@ def people_of(
             not there or len([one for one in there if one.size_px > 0.4 * there[0].size_px]) > 1 for there in scenes
         ):
             continue  # somebody else is in the scene: the attack "two people" is measured apart
-        passed_over += 1
-        if passed_over <= skip:
-            continue
         shots = [session.recognizer.shot_of(pixels[0], faces[0][0], "first")]
         session.enroll(place.name, [("first", shot) for shot in shots], EnrollOptions())
         found.append(Person(place.name, pixels[1], faces[1][0], head))
@@ -158,7 +154,7 @@ def main() -> None:
     parser.add_argument("--people", type=Path, required=True)
     parser.add_argument("--part", choices=("tuning", "kept"), default="tuning")
     parser.add_argument("--most", type=int, default=10)
-    parser.add_argument("--skip", type=int, default=0, help="leave out the first people of the part")
+    parser.add_argument("--after", default="", help="only people whose names come after this one")
     parser.add_argument("--species", nargs="*", default=SPECIES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
@@ -168,7 +164,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         session = open_people(Home(Path(folder)), Settings(precision="fp32", threads=1))
         mesh = FaceMesh(open_shipped("face-mesh", threads=1))
-        people = people_of(given.people, given.part, given.most, session, mesh, given.skip)
+        people = people_of(given.people, given.part, given.most, session, mesh, given.after)
         session = session.refreshed()
         enrolled, people = len(people), [one for one in people if _is_named(session, one)]
         print(f"{enrolled} people are enrolled; {len(people)} are recognized in front of the camera", flush=True)
