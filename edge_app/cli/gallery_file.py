@@ -142,6 +142,12 @@ def run_protect(args: Arguments) -> int:
     with vault:
         vault.unlock()
         if args.off:
+            if vault.connection() is not None:
+                raise UsageError(
+                    "this gallery is shared with other machines, and holds their key",
+                    expected="one that is encrypted",
+                    remedy="edge-app gallery connect --off",
+                )
             vault.unprotect()
         else:
             vault.protect(args.method or ("keyring" if usable_keyring() else "file"))

@@ -134,7 +134,7 @@ BEGIN
   END IF;
   FOR i IN 1 .. cardinality(uids) LOOP
     SELECT p.gone INTO was_gone FROM person p WHERE p.uid = uids[i];
-    CONTINUE WHEN gones[i] AND (was_gone IS NULL OR was_gone);  -- nobody here ever knew that person, or all do
+    CONTINUE WHEN gones[i] AND was_gone;
     IF was_gone THEN
       RAISE EXCEPTION 'a person who was forgotten stays forgotten';
     END IF;

@@ -123,6 +123,8 @@ class Lasting:
     """Changes with the person."""
     lost: bool
     """Whether others may not know any more what was agreed; see `Vault.disagree`."""
+    shared: bool
+    """Whether others ever knew the person."""
 
 
 class Vault:
@@ -474,7 +476,11 @@ class Vault:
         with self._file.writing(create=True) as db, self._sound():
             db.execute("DELETE FROM connection")
             if record is None:
-                db.execute("UPDATE lasting SET agreed = 0, base = NULL")
+                # Others may still have whoever was forgotten, and meet this gallery again through another server.
+                db.execute(
+                    "UPDATE lasting SET agreed = CASE WHEN identity IS NULL AND agreed <> 0 THEN -1 ELSE 0 END, "
+                    "base = NULL"
+                )
             else:
                 sealed = self._sealer(db).seal("connection.record", (1,), record)
                 db.execute("INSERT INTO connection VALUES (1, ?)", (sealed,))
@@ -510,7 +516,7 @@ class Vault:
                 (stored,) = db.execute("SELECT name FROM identity WHERE id = ?", (number,)).fetchone()
                 name, _ = records.decode_name(sealer.open("identity.name", (number,), stored))
                 base = None if base is None else sealer.open("lasting.base", (number,), base)
-            return Lasting(_bytes(uid), name, base, revision > agreed, revision, agreed < 0)
+            return Lasting(_bytes(uid), name, base, revision > agreed, revision, agreed < 0, agreed != 0)
 
     def agree(self, uid: bytes, base: bytes | None) -> None:
         """Note that other doors know a person as they are here now; `base` describes that, None for a forgotten one.
@@ -522,7 +528,7 @@ class Vault:
             if (row is not None and row[0] is not None) != (base is not None):
                 raise ValueError("found a base for somebody who is not here, or none for somebody who is")
             if row is None:
-                db.execute("INSERT INTO lasting VALUES (?, NULL, 0, 0, NULL)", (uid,))
+                db.execute("INSERT INTO lasting VALUES (?, NULL, 1, 1, NULL)", (uid,))
             else:
                 sealed = None if base is None else self._sealer(db).seal("lasting.base", (row[0],), base)
                 db.execute("UPDATE lasting SET agreed = revision, base = ? WHERE uid = ?", (sealed, uid))
@@ -530,7 +536,7 @@ class Vault:
     def disagree(self, uid: bytes | None) -> None:
         """Note that other doors may not know a person, or that they were forgotten, any more; None: all of them."""
         with self._file.writing() as db:
-            db.execute("UPDATE lasting SET agreed = -1 WHERE uid = ? OR ? IS NULL", (uid, uid))
+            db.execute("UPDATE lasting SET agreed = -1 WHERE uid = ? OR (? IS NULL AND agreed <> 0)", (uid, uid))
 
     def relabel(self, name: str, uid: bytes) -> None:
         """Let a person be known by the uid that other doors have for the same person."""

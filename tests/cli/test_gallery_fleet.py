@@ -104,6 +104,8 @@ def test_a_door_whose_server_is_away_says_so_goes_on_and_waits_no_longer_than_it
     assert "1 changes wait" in told.out or "1 change" in told.out
     assert json.loads(at("front", "gallery", "status", "--json", code=1).out)["reachable"] is False
     assert "is not to be had" in at("front", "gallery", "push", code=1).err
+    at("front", "gallery", "protect", "--with", "file")
+    assert "holds their key" in at("front", "gallery", "protect", "--off", code=2).err
     told = at("front", "gallery", "connect", "--off")
     assert "everybody here stays here" in told.out
     assert "alone" not in at("front", "gallery", "rename", "Eve", "Zoe").err

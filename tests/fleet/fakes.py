@@ -76,7 +76,7 @@ class FakeTransport:
                 return None
             for one in changes:
                 before = s.people.get(one.uid)
-                if one.gone and (before is None or before[1]):
+                if one.gone and before is not None and before[1]:
                     continue
                 assert before is None or not before[1], "a person who was forgotten stays forgotten"
                 s.revision += 1
