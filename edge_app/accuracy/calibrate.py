@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_app.accuracy.cohort_fit import LEAST_PEOPLE, Strangers, cohort_from_folder
+from edge_app.accuracy.groups import EVERYBODY, fpir_by_group
 from edge_app.accuracy.intervals import Estimate, wilson
 from edge_app.accuracy.open_set import Rule, identify, named_by
-from edge_app.accuracy.pair_scores import Ints, label_numbers, mean_templates, operating_points, pair_scores
+from edge_app.accuracy.pair_scores import Ints, label_numbers, mean_templates, operating_points, pair_scores, shares_of
 from edge_app.core.cohort import Cohort
 from edge_app.core.errors import UsageError
 from edge_app.core.types import Float32s
-from edge_app.gallery.calibration import Calibration
+from edge_app.gallery.calibration import Calibration, Thresholds
 from edge_app.gallery.matching import rule_for
 
 FMRS: Final = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
@@ -30,6 +31,9 @@ MOST_PICTURES: Final = 20_000
 SPLITS: Final = 20
 HOPELESS_FNIR: Final = 0.5
 """An embedder that misses or misnames more than this share in the trial is of little use for these pictures."""
+_ALIKE: Final = 5
+"""People in the galleries of one kind by which a cohort is tried: a folder has few of each."""
+_MOST_COST: Final = 0.003
 _BLOCK_ROWS: Final = 256
 _SAME_PICTURE: Final = 0.99999
 """Two things this alike are one picture filed twice: it would push every threshold to 1."""
@@ -77,37 +81,47 @@ def calibrate(
 ) -> Calibrated:
     """Measure thresholds on (N, D) unit rows with one name each, and try them out.
 
-    `cohort` is the model's own. Without one, and with `LEAST_PEOPLE` identities or more, one is fitted to a third of
-    them, and kept where the trial on the others misses no more. Raises UsageError when there are too few or too many
-    pictures, or one picture is filed under two names.
+    `cohort` is the model's own. Without one, and with `LEAST_PEOPLE` identities or more, one is fitted to half of them,
+    and kept where it pays on the others. Raises UsageError when there are too few or too many pictures, or one picture
+    is filed under two names.
     """
     _check_enough(names)
     labels = label_numbers(names, len(vectors))
     _check_apart(vectors, labels, names)
-    kept, own = np.ones(len(labels), np.bool_), None
+    own = None
+    if cohort is None and int(labels.max()) + 1 >= LEAST_PEOPLE:
+        fitted, aside = cohort_from_folder(Strangers(vectors, labels, np.full(len(labels), "folder", dtype=np.str_)))
+        if fitted and _pays(vectors[aside], label_numbers(labels[aside], int(aside.sum())), fitted, fpir, margin):
+            own = cohort = fitted
     trial = try_out(vectors, labels, fpir, margin, cohort)
-    if cohort is None and int(labels.max()) + 1 >= LEAST_PEOPLE and trial is not None:
-        groups = np.full(len(labels), "folder", dtype=np.str_)
-        fitted, rest = cohort_from_folder(Strangers(vectors, labels, groups))
-        plain = try_out(vectors[rest], label_numbers(labels[rest], int(rest.sum())), fpir, margin, None)
-        evened = try_out(vectors[rest], label_numbers(labels[rest], int(rest.sum())), fpir, margin, fitted)
-        if (
-            fitted
-            and plain
-            and evened
-            and evened.fnir.value <= plain.fnir.value
-            and evened.fpir.value <= plain.fpir.value
-        ):
-            kept, own, cohort, trial = rest, fitted, fitted, evened
-    rows, numbers = vectors[kept], label_numbers(labels[kept], int(kept.sum()))
-    single, double = (operating_points(rows, numbers, FMRS, templates, cohort) for templates in (1, 2))
-    genuine = pair_scores(rows, numbers, cohort=cohort).genuine
+    single, double = (operating_points(vectors, labels, FMRS, templates, cohort) for templates in (1, 2))
+    genuine = pair_scores(vectors, labels, cohort=cohort).genuine
     return Calibrated(
         Calibration(model_id, sha256, int(labels.max()) + 1, len(labels), single + double, own),
         float(np.median(genuine)),
         {point.fmr: float((genuine >= point.threshold).mean()) for point in single},
         trial,
     )
+
+
+def _pays(vectors: Float32s, labels: Ints, cohort: Cohort, fpir: float, margin: float) -> bool:
+    """Whether, among people it was not fitted to, fewer strangers are named in galleries of one kind, and no more of
+    the enrolled are missed in mixed ones than `_MOST_COST` of them."""
+    assert cohort.kinds is not None
+    plain, evened = (try_out(vectors, labels, fpir, margin, which) for which in (None, cohort))
+    if plain is None or evened is None or evened.fnir.value > plain.fnir.value + _MOST_COST:
+        return False
+    people = Strangers(vectors, labels, np.full(len(labels), "", dtype=np.str_)).one_each()
+    kind = np.array([f"kind {one}" for one in cohort.kinds.shares(people.vectors).argmax(axis=1)])
+    named = []
+    for which in (None, cohort):
+        points = tuple(p for n in (1, 2) for p in operating_points(vectors, labels, FMRS, n, which))
+        found = fpir_by_group(
+            Strangers(people.vectors, people.people, kind), Thresholds(points, which), (_ALIKE,), (fpir,),
+            margin=margin, named=True,
+        )  # fmt: skip
+        named.append([each.happened.value for each in found if each.group != EVERYBODY])
+    return bool(named[0]) and float(np.mean(named[1])) < float(np.mean(named[0]))
 
 
 def try_out(vectors: Float32s, labels: Ints, fpir: float, margin: float, cohort: Cohort | None = None) -> Trial | None:
@@ -124,10 +138,10 @@ def try_out(vectors: Float32s, labels: Ints, fpir: float, margin: float, cohort:
         if min(sum(p.templates == n for p in points) for n in (1, 2)) < 2:
             return None
         gallery_ids, enrolled = np.sort(order[half : half + known]), known
-        found = rule_for(points, 0, known, fpir, margin, cohort)
-        rule = Rule(found.threshold, found.margin)
         enrolled_rows = np.concatenate([rng.permutation(np.flatnonzero(labels == i))[:2] for i in gallery_ids])
         gallery, _ = mean_templates(vectors[enrolled_rows], labels[enrolled_rows], 2)
+        found = rule_for(points, 0, known, fpir, margin, cohort, shares_of(cohort, gallery))
+        rule = Rule(found.threshold, found.margin, found.company)
         for totals, ids in ((mates, gallery_ids), (strangers, order[half + known :])):
             probes = np.setdiff1d(np.flatnonzero(np.isin(labels, ids)), enrolled_rows)
             ranked = identify(gallery, vectors[probes], cohort)

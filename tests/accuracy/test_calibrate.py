@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from edge_app.accuracy import calibrate as calibration
-from edge_app.accuracy.calibrate import try_out
+from edge_app.accuracy.calibrate import calibrate, try_out
 from edge_app.accuracy.pair_scores import label_numbers, operating_points
 from edge_app.core.errors import UsageError
+from edge_app.gallery.matching import rule_for
 
 
 def clouds(identities=24, each=5, spread=0.3, size=16, seed=0):
@@ -84,3 +85,40 @@ def test_one_picture_under_two_names_is_found():
     rows[7] = rows[100]
     with pytest.raises(UsageError, match="'thing 01' and 'thing 20' hold the same picture"):
         calibration.calibrate(rows, names, model_id="m", sha256="a")
+
+
+def kinds_of_people(seed=5, count=360):
+    """Two groups of people with three pictures each: of a group strangers are alike at about 0.4, of two at 0."""
+    rng = np.random.default_rng(seed)
+
+    def unit(rows):
+        return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+    own = unit(0.65 * np.eye(64)[np.arange(count) % 2] + np.sqrt(1 - 0.65**2) * unit(rng.normal(size=(count, 64))))
+    owner = np.repeat(np.arange(count), 3)
+    return unit(own[owner] + 0.35 * unit(rng.normal(size=(len(owner), 64)))), [f"p{one:03d}" for one in owner]
+
+
+@pytest.mark.slow
+def test_a_large_folder_gets_kinds_of_its_own_where_they_pay():
+    vectors, names = kinds_of_people()
+    made = calibrate(vectors, names, model_id="m", sha256="0" * 64)
+    cohort = made.calibration.cohort
+    assert cohort is not None and cohort.kinds is not None
+    assert all(point.evened for point in made.calibration.points)
+    assert made.trial is not None and made.trial.fpir.value < 0.03
+    alike = cohort.kinds.shares(vectors[:180:6])  # people of one group
+    mixed = cohort.kinds.shares(vectors[:90:3])
+    rules = [rule_for(made.calibration.points, 0, 30, 0.01, 0.05, cohort, who) for who in (alike, mixed)]
+    assert rules[0].threshold > rules[1].threshold
+
+
+def test_a_small_folder_keeps_plain_cosines():
+    rng = np.random.default_rng(6)
+    own = rng.normal(size=(320, 64))
+    rows = np.repeat(own, 3, axis=0) + 0.3 * rng.normal(size=(960, 64))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    names = [f"p{one // 3:03d}" for one in range(960)]
+    made = calibrate(rows[:600], names[:600], model_id="m", sha256="0" * 64)
+    assert made.calibration.cohort is None
+    assert not any(point.evened for point in made.calibration.points)

@@ -222,7 +222,24 @@ def test_a_file_of_groups_that_fits_nothing_is_one_clear_line(tmp_path, rows, wo
 def test_a_folders_own_cohort_wants_people_enough():
     rows = people(14, 320, 2)
     made, others = cohort_fit.cohort_from_folder(rows)
-    assert made is not None and made.kinds is None
+    assert made is not None
     assert not set(rows.people[others]) & set(rows.people[~others])
     few, _ = cohort_fit.cohort_from_folder(people(14, 60, 2))
     assert few is None
+
+
+def test_a_folders_clusters_are_kinds_that_count_for_themselves():
+    """A folder of two groups: its clusters find them, and somebody of one counts for little to the other."""
+    rng = np.random.default_rng(18)
+    axes = 0.5 * np.eye(SIZE)[:2]
+    owner = np.repeat(np.arange(400), 2)
+    own = unit(axes[np.arange(400) % 2] + np.sqrt(0.75) * unit(rng.normal(size=(400, SIZE))))
+    rows = unit(own[owner] + 0.4 * unit(rng.normal(size=(800, SIZE))))
+    made, aside = cohort_fit.cohort_from_folder(Strangers(rows, owner, np.full(800, "folder")))
+    assert made is not None and made.kinds is not None
+    assert float(made.excess(rows).max()) == 0.0
+    shares, group = made.kinds.shares(rows[aside]), owner[aside] % 2
+    toward = [made.kinds.peers(shares, shares[group == one][:50]) for one in (0, 1)]
+    assert all(float(toward[one][group == one].mean()) > 5 * toward[one][group != one].mean() for one in (0, 1))
+    mixed = np.concatenate([shares[group == one][:50] for one in (0, 1)])
+    assert float(made.kinds.peers(shares, mixed).mean()) == pytest.approx(100, rel=0.35)
