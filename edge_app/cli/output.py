@@ -31,8 +31,8 @@ def model_options() -> list[Option]:
     ]  # fmt: skip
 
 
-def open_chosen(args: Arguments) -> Session:
-    """Open what --model or the settings look for.
+def open_chosen(args: Arguments, *, runner_up: bool = False) -> Session:
+    """Open what --model or the settings look for; `runner_up`: a classifier's maps are of its second best label.
 
     Raises UsageError for an unknown model or one that tells nothing, such as a detector.
     """
@@ -46,9 +46,8 @@ def open_chosen(args: Arguments) -> Session:
         from edge_app.inference.geometry import parse_region
 
         roi = parse_region(args.roi)
-    return open_session(
-        home, chosen, look_for, OpenOptions(precision, args.unsure_below, options.detector_options(args), roi)
-    )
+    asked = OpenOptions(precision, args.unsure_below, options.detector_options(args), roi, runner_up)
+    return open_session(home, chosen, look_for, asked)
 
 
 def tell_of(session: Session, *, rule: bool = False) -> None:

@@ -52,6 +52,7 @@ def command() -> Command:
                 help="print the paths of those in which somebody, or NAME, is recognized, and nothing else"),
             Option("-0", "--null", kind=bool, help="end each of these paths with a zero byte, for xargs -0"),
             Option("--explain", kind=bool, help="with --save: show where a classifier saw its answer"),
+            Option("--runner-up", kind=bool, help="with --explain: show where it saw the second best label"),
             Option("--top", kind=int, metavar="N", help="tell the N best labels (default: 3, in JSON all)"),
             options.json_flag(),
             *output.model_options(),
@@ -118,6 +119,8 @@ def run(args: Arguments) -> int:
 
     if args.explain and args.save is None:
         raise UsageError("--explain has nowhere to draw", expected="--save DIR")
+    if args.runner_up and not args.explain:
+        raise UsageError("--runner-up has no map to draw", expected="--explain --save DIR")
     if args.paths_only and args.json:
         raise UsageError("both --paths-only and --json were given", expected="one of them")
     if args.null and not args.paths_only:
@@ -207,7 +210,7 @@ def _open(args: Arguments) -> Session:
     batch: EfficientNet-Lite0 8.8 / 8.4 / 10.1, as INT8 6.3 / 6.1 / 7.4; SFace 11.2 / 11.1 / 12.9, as INT8 8.0 / 6.3 /
     7.2. Larger batches than the best lose, and the last gain, of a fifth, would have faces of several pictures wait.
     """
-    session = output.open_chosen(args)
+    session = output.open_chosen(args, runner_up=args.runner_up)
     output.check_view(session, explain=args.explain, top=args.top)
     if args.only is not None:
         card, vault = session.recognizer.card, session.vault

@@ -72,8 +72,10 @@ class Classifier:
         ]
         return self._checked(np.concatenate(parts) if parts else np.zeros((0, len(self.card.labels)), np.float32))
 
-    def explain(self, pixels: Pixels, label: str | None = None) -> tuple[Classification, Heatmap]:
-        """Judge a picture and show where it sees `label`, by default the best one; both in one run.
+    def explain(
+        self, pixels: Pixels, label: str | None = None, *, runner_up: bool = False
+    ) -> tuple[Classification, Heatmap]:
+        """Judge a picture and show where it sees `label`, by default the best one or the `runner_up`; both in one run.
 
         The map covers what the network saw of the picture. Raises UsageError for a label that the model does not
         know, or a model without maps.
@@ -93,7 +95,8 @@ class Classifier:
                 remedy="export it again",
             )
         classification = self.judge(self._checked(logits)[0])
-        shown = label or classification.scores[0].label
+        second = classification.scores[min(1, len(classification.scores) - 1)].label
+        shown = label or (second if runner_up else classification.scores[0].label)
         return classification, Heatmap(shown, maps[0, self.card.labels.index(shown)])
 
     def judge(self, logits: Float32s) -> Classification:

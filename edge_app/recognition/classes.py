@@ -26,8 +26,11 @@ class ClassRecognizer:
 
     words: Words = Task.CLASSIFICATION.words
 
-    def __init__(self, classifier: Classifier, detector: Detector | None = None) -> None:
-        """`detector` is needed for crops of faces only; ModelError when it is missing there, or the crop is none."""
+    def __init__(self, classifier: Classifier, detector: Detector | None = None, *, runner_up: bool = False) -> None:
+        """`detector` is needed for crops of faces only; ModelError when it is missing there, or the crop is none.
+
+        `runner_up`: maps are of the second best label, not of the best.
+        """
         card = classifier.card
         if judges_faces(card.crop):
             if detector is None:
@@ -36,6 +39,7 @@ class ClassRecognizer:
             seen_area(1, 1, card.input, card.crop)
         self.classifier = classifier
         self._detector = detector
+        self._runner_up = runner_up
 
     @property
     def card(self) -> ModelCard:
@@ -99,7 +103,7 @@ class ClassRecognizer:
     def _judge(self, cut: _Cut, explain: bool) -> Finding:
         if not explain:
             return Finding(cut.box, self.classifier.classify([cut.pixels])[0], face=cut.face)
-        classification, heatmap = self.classifier.explain(cut.pixels)
+        classification, heatmap = self.classifier.explain(cut.pixels, runner_up=self._runner_up)
         return Finding(cut.box, classification, face=cut.face, heatmap=cut.over_box(heatmap))
 
 

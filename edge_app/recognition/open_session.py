@@ -33,6 +33,8 @@ class OpenOptions:
     detector: DetectorOptions | None = None
     roi: Region | None = None
     """What a classifier looks at, in place of what its card says."""
+    runner_up: bool = False
+    """A classifier's maps are of the second best label."""
 
 
 Opener = Callable[[Home, Settings, LookFor, OpenOptions], Session]
@@ -123,7 +125,7 @@ def _open_classes(home: Home, settings: Settings, look_for: LookFor, options: Op
         from edge_app.model_store.open_detector import open_detector
 
         detector = open_detector(settings.detector, options.detector, settings.threads, home)
-    return Session(home, settings, ClassRecognizer(classifier, detector))
+    return Session(home, settings, ClassRecognizer(classifier, detector, runner_up=options.runner_up))
 
 
 def _refuse(home: Home, _settings: Settings, look_for: LookFor, _options: OpenOptions) -> Session:

@@ -81,6 +81,7 @@ def test_a_map_shows_where_the_label_is_and_averages_to_its_logit(tmp_path):
     logits = model.logits(model.inputs([picture]))
     assert heatmap.values.mean() == pytest.approx(float(logits[0, 0]), abs=1e-4)
     assert model.explain(picture)[1].label == "blue"
+    assert model.explain(picture, runner_up=True)[1].label == answer.scores[1].label == "red"
 
 
 def test_an_unknown_label_and_a_graph_without_maps_are_refused_in_words(tmp_path):

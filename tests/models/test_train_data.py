@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 pytest.importorskip("torch")
 
@@ -273,6 +273,24 @@ def test_a_drawn_placeholder_is_found_among_photographs_and_not_among_drawings(r
             drawn.paste((255, 255, 255), (5 * number, 8, 5 * number + 9, 30 + label))
             drawn.save(root / name / f"drawn{number}.png")
     assert "placeholder" not in kinds(scan(root))
+
+
+def test_a_dark_and_a_blurred_picture_are_named_among_others_alone(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(8):
+            blocks = np.kron(rng.integers(60, 220, (9, 12, 3)), np.ones((8, 8, 1)))
+            grain = rng.normal(0, 8, blocks.shape)
+            Image.fromarray(np.clip(blocks + grain, 0, 255).astype(np.uint8)).save(tmp_path / name / f"{number}.png")
+    first = Image.open(tmp_path / "cat" / "0.png")
+    first.rotate(90).point(lambda value: value // 20).save(tmp_path / "cat" / "night.png")
+    first.rotate(180).filter(ImageFilter.GaussianBlur(9)).save(tmp_path / "dog" / "shaken.png")
+    found = kinds(scan(tmp_path))
+    assert (found["dark"].files, found["blurred"].files) == (("cat/night.png",), ("dog/shaken.png",))
+    for path in tmp_path.glob("*/*.png"):
+        Image.open(path).point(lambda value: value // 20).save(path)
+    assert "dark" not in kinds(scan(tmp_path))
 
 
 def test_what_belongs_together_stays_on_one_side_of_every_split(root):

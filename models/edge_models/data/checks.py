@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from edge_app.core.errors import MediaError, UsageError
 from edge_app.core.types import Pixels
+from edge_app.inference.face_quality import detail
 from edge_app.media.folders import Unused, is_junk, is_picture, list_folder, unused_words
 from edge_app.media.pictures import read_picture
 from edge_app.system.files import sha256_of_file
@@ -37,6 +38,14 @@ _FLAT_ODD: Final = 0.93
 _FLAT_USUAL: Final = 0.5
 """Where half of the pictures are flatter than this, being flat is nothing odd: digits, scans, parts on white."""
 _ENOUGH: Final = 10
+_DETAIL_PX: Final = 160
+_BLURRED: Final = 0.12
+_SHARP: Final = 0.2
+"""Where half of the pictures have less detail than this, being blurred is nothing odd: plain parts, X-rays."""
+_DARK: Final = 16.0
+"""Mean luminance, 0-255, of a picture in which next to nothing is seen."""
+_LIGHT: Final = 40.0
+"""Where half of the pictures are darker than this, they are meant to be."""
 
 _MOST_NAMED: Final = 3
 """Files or classes that one line of an error tells by name."""
@@ -98,7 +107,9 @@ def scan(
     findings += found
     if len(folder.classes) < options.min_classes:
         raise _too_few_classes(root, folder.classes, findings, options)
-    findings += _placeholders(folder.pictures) + _imbalance(folder, options.imbalance)
+    findings += (
+        _placeholders(folder.pictures) + _dark_and_blurred(folder.pictures) + _imbalance(folder, options.imbalance)
+    )
     folder, found = _apart_from_made(folder)
     findings += found
     return replace(folder, findings=tuple(findings))
@@ -282,7 +293,8 @@ def _read_all(
         digest = sha256_of_file(path)
         size = (int(pixels.shape[1]), int(pixels.shape[0]))
         flat = _flat(np.asarray(pixels))
-        return Picture(path, _name(root, path), label[name], digest, size, thumbnail_of(pixels), flat, part)
+        thumbnail, sharpness = thumbnail_of(pixels), _sharpness(np.asarray(pixels))
+        return Picture(path, _name(root, path), label[name], digest, size, thumbnail, flat, part, sharpness=sharpness)
 
     results: list[Picture | Finding] = []
     # Decoding releases the interpreter's lock; map keeps the order.
@@ -298,6 +310,13 @@ def thumbnail_of(pixels: Pixels) -> NDArray[np.uint8]:
     """(THUMB_PX, THUMB_PX + 1) grey: what near-duplicates are told by."""
     grey = cv2.cvtColor(np.asarray(pixels), cv2.COLOR_RGB2GRAY)
     return np.asarray(cv2.resize(grey, (THUMB_PX + 1, THUMB_PX), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _sharpness(pixels: NDArray[np.uint8]) -> float:
+    height, width = pixels.shape[:2]
+    scale = min(1.0, _DETAIL_PX / min(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return detail(cv2.cvtColor(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY))
 
 
 def _flat(pixels: NDArray[np.uint8]) -> float:
@@ -316,6 +335,27 @@ def _placeholders(pictures: Sequence[Picture]) -> list[Finding]:
         for p in pictures
         if p.flat >= _FLAT_ODD
     ]
+
+
+def _dark_and_blurred(pictures: Sequence[Picture]) -> list[Finding]:
+    """Pictures that show little among others that show more. Kept: they may be what the camera will see too."""
+    if len(pictures) < _ENOUGH:
+        return []
+    light = {p.name: float(p.thumbnail.mean()) for p in pictures}
+    findings = []
+    if np.median(list(light.values())) > _LIGHT:
+        findings += [
+            Finding("dark", (p.name,), f"its brightness is {light[p.name]:.0f} of 255", "kept; please look")
+            for p in pictures
+            if light[p.name] < _DARK
+        ]
+    if np.median([p.sharpness for p in pictures]) > _SHARP:
+        findings += [
+            Finding("blurred", (p.name,), f"its detail is {p.sharpness:.2f}, under {_BLURRED}", "kept; please look")
+            for p in pictures
+            if p.sharpness < _BLURRED and light[p.name] >= _DARK
+        ]
+    return findings
 
 
 def _drop_small_pictures(pictures: list[Picture], min_side_px: int) -> tuple[list[Picture], list[Finding]]:

@@ -17,8 +17,8 @@ from edge_app.system.files import sha256_of
 
 Kind = Literal[
     "unreadable", "duplicate", "label conflict", "near-duplicate", "leak", "small class", "empty class",
-    "small picture", "placeholder", "made", "imbalance", "nested folder", "stray picture", "stray folder",
-    "other files",
+    "small picture", "placeholder", "dark", "blurred", "made", "imbalance", "nested folder",
+    "stray picture", "stray folder", "other files",
 ]  # fmt: skip
 Part = Literal["train", "validation", "test"]
 
@@ -60,6 +60,8 @@ class Picture:
     """Side of the split that the folder's own train/, val/ and test/ give; None where it has none."""
     judges: bool = True
     """False for what was made, and for what parts of it were cut from: it is learned from, and never judges."""
+    sharpness: float = 1.0
+    """Fine detail, as `edge_app.inference.face_quality.detail` measures it at a shorter side of 160 px."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
