@@ -119,11 +119,12 @@ class Follower:
                     with Server(here.address) as server:
                         fleet = Fleet(vault, server)
                         server.listen()
+                        told = self._tell_new(fleet.sync(), frozenset())
                         if self._is_alone:
                             self._say("the server is back")
                         self._is_alone, self._told = False, ""
                         pause_s = POLL_S
-                        self._follow(fleet, server)
+                        self._follow(fleet, server, told)
                 except EdgeError as error:
                     if str(error) != self._told and not (self._is_alone and not self._told):
                         self._say(f"{error}; going on alone")
@@ -131,19 +132,21 @@ class Follower:
                     self._stop.wait(pause_s)
                     pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    def _follow(self, fleet: Fleet, server: Server) -> None:
-        reported_s = 0.0
-        problems: list[str] = []
+    def _follow(self, fleet: Fleet, server: Server, told: frozenset[str]) -> None:
+        reported_s = time.monotonic()
         while not self._stop.is_set():
-            now_s = time.monotonic()
-            if fleet.is_behind() or now_s - reported_s > BEAT_S:
-                done = fleet.sync()
-                reported_s = now_s
-                for line in lines(CaughtUp(done)):
-                    if line not in problems:
-                        self._say(line)
-                problems = lines(CaughtUp(done))
             server.wait(POLL_S)
+            if fleet.is_behind() or time.monotonic() - reported_s > BEAT_S:
+                told = self._tell_new(fleet.sync(), told)
+                reported_s = time.monotonic()
+
+    def _tell_new(self, done: Synced, told: frozenset[str]) -> frozenset[str]:
+        """Tell what was not told the last time; returns all of it."""
+        found = lines(CaughtUp(done))
+        for line in found:
+            if line not in told:
+                self._say(line)
+        return frozenset(found)
 
     def _say(self, line: str) -> None:
         if not self._stop.is_set():

@@ -9,7 +9,7 @@ CHANNEL: Final = "edge_app"
 
 _SQL: Final = """\
 -- edge-app {program}: the tables of a fleet, version {version}. Read it, then run it in the fleet's own database:
---   psql -v ON_ERROR_STOP=1 -d edge_app -f schema.sql
+--   psql -v ON_ERROR_STOP=1 -d fleet -f fleet.sql
 -- It needs no superuser: a role that may create in this database, and CREATEROLE for the three roles below.
 --
 -- What lies here: a random number for each person, a record sealed with a key that only the doors have, and a trail of
@@ -20,8 +20,8 @@ _SQL: Final = """\
 --   CREATE ROLE office LOGIN PASSWORD '...' IN ROLE edge_app_office;
 --   CREATE ROLE privacy_officer LOGIN PASSWORD '...' IN ROLE edge_app_auditor;
 -- and in pg_hba.conf let them in over TLS alone (postgresql.conf: ssl = on, password_encryption = scram-sha-256):
---   hostssl edge_app +edge_app_door,+edge_app_office,+edge_app_auditor all scram-sha-256
---   hostnossl edge_app all all reject
+--   hostssl fleet +edge_app_door,+edge_app_office,+edge_app_auditor all scram-sha-256
+--   hostnossl fleet all all reject
 
 BEGIN;
 
