@@ -327,7 +327,7 @@ def test_an_old_record_put_back_by_hand_brings_nobody_back(offices, door, server
     assert door.vault.names() == north.vault.names() == ()
 
 
-def test_a_server_put_back_to_a_backup_gets_back_what_it_lacks_and_nobody_comes_back(offices, door, server):
+def test_a_server_put_back_to_a_backup_gets_back_what_it_lacks_and_nobody_comes_back(offices, door, server, tmp_path):
     north, south = offices
     for number, name in enumerate(("Ada", "Bob", "Cyd")):
         north.enroll(name, number)
@@ -345,7 +345,9 @@ def test_a_server_put_back_to_a_backup_gets_back_what_it_lacks_and_nobody_comes_
         one.sync()
     for one in (north, south, door):
         assert one.vault.names() == ("Cyd", "Dee", "Eli", "Rob")
-    assert contents(north.vault) == contents(south.vault) == contents(door.vault)
+    new = Machine(tmp_path, server, "new", may_write=False)
+    new.sync()
+    assert contents(north.vault) == contents(south.vault) == contents(door.vault) == contents(new.vault)
 
 
 def test_a_server_emptied_still_learns_who_was_forgotten_and_nothing_of_whom_it_never_knew(offices, door, server):
