@@ -30,6 +30,11 @@ METHODS = (
 
 HEADS = ("logistic", "discriminant", "prototypes")
 
+ADAPTATIONS = ("batch-norm", "coral", "self-training", "dann")
+
+STUDENTS = {name: f"efficientnet-{name}" for name in ("lite0", "lite1", "lite2")}
+"""Short names of networks, for `--student`."""
+
 AUTO = "auto"
 """The backbone that `--search` chooses; without a search, efficientnet-lite0."""
 
@@ -137,6 +142,21 @@ class ClassifierOptions:
         "folder of pictures to take pseudo-labels from", "DIR", _SMALL_DATA))  # fmt: skip
     confidence: float = field(default=0.95, metadata=told(
         "what the teacher must be sure of before a pseudo-label is taken", "P", _SMALL_DATA))  # fmt: skip
+    rounds: int = field(default=0, metadata=told(
+        "of noisy students on the --unlabelled pictures, each taught by the one before it; 0: pseudo-labels once", "N",
+        _SMALL_DATA))  # fmt: skip
+    student: str = field(default="", metadata=told(
+        "network of the students: lite0, lite1, lite2 or any backbone; usually a larger one", "NAME", _SMALL_DATA,
+    ))  # fmt: skip
+    cap: int = field(default=0, metadata=told(
+        "most pseudo-labels of a class in a round; 0: the even share of the pool", "N", _SMALL_DATA))  # fmt: skip
+    hard_labels: bool = field(default=False, metadata=told(
+        "students learn what the teacher names, not how sure it is", "", _SMALL_DATA))  # fmt: skip
+    adapt: Path | None = field(default=None, metadata=told(
+        "pictures without labels of the place where it will be used, to adapt to", "TARGET", _SMALL_DATA,
+    ))  # fmt: skip
+    adapt_by: str = field(default="self-training", metadata=told(
+        "how; the last two need --from-scratch", "", _SMALL_DATA, choices=ADAPTATIONS))  # fmt: skip
     generations: int = field(default=0, metadata=told("of self-distillation", "N", _SMALL_DATA))
     device: str = field(default="auto", metadata=told(
         "what trains", "", _MACHINE, choices=("auto", "cpu", "cuda", "mps")))  # fmt: skip
@@ -168,6 +188,9 @@ class ClassifierOptions:
             (0 <= self.dropout < 1, "dropout", self.dropout, "0 to below 1"),
             (0 <= self.ridge <= LARGEST, "ridge", self.ridge, f"0 to {LARGEST:g}"),
             (0 < self.decay <= 1, "decay", self.decay, "above 0, to 1"),
+            (0 <= self.rounds <= 20, "number of rounds", self.rounds, "0 to 20"),
+            (self.cap >= 0, "cap", self.cap, "0 or more"),
+            (self.adapt_by in ADAPTATIONS, "adaptation", self.adapt_by, ", ".join(ADAPTATIONS)),
             (self.loss in LOSSES, "loss", self.loss, ", ".join(LOSSES)),
             (self.seed >= 0, "seed", self.seed, "0 or more"),
             (0 < self.learning_rate <= LARGEST, "learning rate", self.learning_rate, _RATE),

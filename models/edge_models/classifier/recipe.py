@@ -75,7 +75,8 @@ RUNG_EPOCHS: Final = 2
 DEEP_EPOCHS: Final = 1.5
 """Times as many epochs as the tuning of the top."""
 KINDS: Final = {
-    "scratch": "learned from scratch",
+    "scratch": "with every layer learned",
+    "adapted": "adapted to the target",
     "head": "with the base frozen",
     "tune": "fine-tuned at the top",
     **{name: deep.words for name, deep in DEEP.items()},

@@ -16,7 +16,7 @@ from edge_app.media.pictures import read_picture, write_picture
 from edge_models.classifier import odd_pictures
 from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.bias import balance, column_to_balance
-from edge_models.classifier.options import AUTO, ClassifierOptions
+from edge_models.classifier.options import AUTO, STUDENTS, ClassifierOptions
 from edge_models.classifier.recipe import Trained, Workshop, hard_targets, train
 from edge_models.classifier.report import HTML_NAME, JSON_NAME, Circumstances, Report, collect, write
 from edge_models.classifier.search import chosen, search
@@ -47,6 +47,7 @@ _CACHE: Final = "cache"
 _SESSIONS: Final = "sessions.csv"
 _AS_0_1_0: Final[Mapping[str, Any]] = {
     "keep_out": True, "search": 0.0, "split_by": "", "size": None, "from_run": None, "from_scratch": False, "depth": 8,
+    "adapt": None, "adapt_by": "self-training", "rounds": 0, "student": "", "cap": 0, "hard_labels": False,
     "head": "logistic", "ensemble": 1, "balance": "none", "balance_by": "",
 }  # fmt: skip
 """Options that 0.1.0 did not have, and how it worked."""
@@ -164,6 +165,16 @@ def _refuse_early(options: ClassifierOptions) -> None:
         check_name(options.backbone)
     elif options.weights is not None:
         raise UsageError("--weights without --backbone", expected="the network whose weights they are")
+    if (options.rounds or options.student) and options.unlabelled is None:
+        raise UsageError("--rounds or --student without --unlabelled", expected="a folder of pictures without labels")
+    if options.student:
+        if not options.rounds:
+            raise UsageError("--student without --rounds", expected="how often a student teaches the next")
+        check_name(STUDENTS.get(options.student, options.student))
+    if options.adapt is not None:
+        if options.unlabelled is not None or options.generations:
+            raise UsageError("--adapt beside --unlabelled or --generations", remedy="leave one out")
+        find_unlabelled(options.adapt)
     refuse_folder(options.output, resume=options.resume)
     _ = options.augment
     if options.unlabelled is not None:
@@ -180,12 +191,20 @@ def _finished(output: Path) -> ClassifierResult | None:
 
 
 def _train(work: Workshop) -> Trained:
+    if work.options.adapt is not None:
+        from edge_models.classifier.adapt import train_adapted
+
+        return train_adapted(work, work.options.adapt)
     if work.backbone.name.startswith(PREFIX):
         from edge_models.classifier.scratch import train_every_layer
 
         return train_every_layer(work)
     if work.options.unlabelled is None and not work.options.generations:
         return train(work)
+    if work.options.rounds:
+        from edge_models.classifier.noisy_student import train_students
+
+        return train_students(work)
     from edge_models.classifier.small_data import train_with_teacher
 
     return train_with_teacher(work)

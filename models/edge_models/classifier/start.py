@@ -33,6 +33,11 @@ def settled(options: ClassifierOptions, folder: PictureFolder) -> ClassifierOpti
         options = replace(options, backbone=load_pretrained(options.from_run).base.name)
     if options.from_scratch and options.backbone == AUTO:
         options = replace(options, backbone=f"{PREFIX}{options.depth}")
+    if options.backbone.startswith(PREFIX) and (options.unlabelled is not None or options.generations):
+        raise UsageError(
+            f"--unlabelled or --generations beside {options.backbone}", expected="a pretrained network",
+            remedy="`train pretrain` learns from such pictures, and --from goes on",
+        )  # fmt: skip
     if options.size is None and options.from_run is None and not options.backbone.startswith(PREFIX):
         options = replace(options, size=suitable_size(folder))
     return options

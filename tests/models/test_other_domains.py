@@ -1,0 +1,180 @@
+"""Adaptation to another domain and noisy students: known shifts undone, caps kept, judging pictures refused, served."""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+pytest.importorskip("torch")
+
+import torch
+
+from edge_app.core.errors import UsageError
+from edge_models.classifier import adapt, scratch
+from edge_models.classifier.adapt import adopt_statistics, coral, surest
+from edge_models.classifier.noisy_student import calibrated, take, taught
+from edge_models.classifier.options import ADAPTATIONS, ClassifierOptions
+from edge_models.classifier.recipe import Workshop, hard_targets
+from edge_models.classifier.run import train_classifier
+from edge_models.data.folder import Picture, PictureFolder, split_pictures
+from edge_models.fitting.progress import Silence
+from edge_models.networks.backbone import normalize
+from edge_models.networks.backbones import create_backbone
+from edge_models.networks.feature_cache import FeatureBank
+
+
+class Notes(Silence):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def paint(path, bar, seed, ink=220, ground=(0, 90), side=28):
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(*ground, (side, side), dtype=np.uint8)
+    at = int(rng.integers(4, side - 9))
+    pixels[(slice(3, 25), slice(at, at + 5)) if bar == "upright" else (slice(at, at + 5), slice(3, 25))] = ink
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="module")
+def bars(tmp_path_factory):
+    """Light bars to learn from; duller ones without labels."""
+    root = tmp_path_factory.mktemp("bars")
+    for number in range(20):
+        for shift, name in enumerate(("lying", "upright")):
+            paint(root / "light" / name / f"{number}.png", name, 1000 * shift + number)
+            paint(root / "dark" / name / f"d{number}.png", name, 3000 + 1000 * shift + number, 190, (30, 110))
+    return root
+
+
+def test_coral_gives_the_source_the_target_s_mean_and_covariance():
+    draw = torch.Generator().manual_seed(0)
+    source = torch.randn(4000, 3, generator=draw) @ torch.tensor([[2.0, 0.5, 0], [0, 1, 0], [0.3, 0, 3]])
+    target = torch.randn(4000, 3, generator=draw) @ torch.tensor([[1.0, 0, 0], [0.8, 1, 0], [0, 0, 0.5]]) + 7
+    found = coral(source, target)
+    assert torch.allclose(found.mean(0), target.mean(0), atol=1e-3)
+    before = (torch.cov(source.T) - torch.cov(target.T)).norm()
+    assert (torch.cov(found.T) - torch.cov(target.T)).norm() < 0.1 * before
+
+
+def test_adaptive_batch_norm_takes_the_target_s_statistics_and_nothing_else():
+    net = create_backbone("small-resnet-8")
+    images = torch.randint(0, 256, (300, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    weights = {name: tensor.clone() for name, tensor in net.state_dict().items() if "running" not in name}
+    adopt_statistics(net, images)
+    stem = net.body[0]
+    seen = stem[0](normalize(images, net.input))
+    assert torch.allclose(stem[1].running_mean, seen.mean((0, 2, 3)), atol=2e-2)
+    after = net.state_dict()
+    assert all(torch.equal(after[name], kept) for name, kept in weights.items() if "num_batches" not in name)
+    assert not net.training and stem[1].momentum == 0.1
+
+
+def test_of_each_class_the_surest_are_believed():
+    chances = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.45, 0.55], [0.7, 0.3], [0.99, 0.01]])
+    at, soft = surest(chances, 0.5)
+    assert at.tolist() == [0, 2, 5] and torch.allclose(soft, torch.from_numpy(chances[[0, 2, 5]]).float())
+
+
+def test_a_reversed_gradient_points_the_other_way():
+    x = torch.ones(2, requires_grad=True)
+    adapt._Reversed.apply(x, 0.5).sum().backward()
+    assert x.grad.tolist() == [-0.5, -0.5]
+
+
+def workshop(tmp_path, **changes):
+    pictures = tuple(Picture(f"{i}.png", f"{i}.png", i % 2, f"{i:064d}", (96, 96), None, 0.1) for i in range(20))
+    folder = PictureFolder(tmp_path, ("ant", "bee"), pictures, np.arange(20), ())
+    options = ClassifierOptions(tmp_path, tmp_path / "run", device="cpu", log="none", **changes)
+    bank = FeatureBank(torch.zeros(1, 26, 4), None)
+    targets = torch.cat([hard_targets(folder), torch.full((6, 2), 0.5)])
+    extra = tuple(tmp_path / name / "x.png" for name in ("ant", "ant", "bee", "bee", "bee", "ant"))
+    return Workshop(options, folder, split_pictures(folder, seed=0), None, bank, targets, Silence(), extra=extra)
+
+
+def test_the_cap_keeps_a_class_from_drowning_the_other_and_the_surest_stay(tmp_path):
+    chances = np.array([[0.99, 0.01], [0.98, 0.02], [0.97, 0.03], [0.96, 0.04], [0.03, 0.97], [0.6, 0.4]])
+    unlabelled = tuple(range(20, 26))
+    assert take(workshop(tmp_path), unlabelled, chances).rows.tolist() == [0, 1, 2, 4]  # even share: 3 each
+    found = take(workshop(tmp_path, cap=2), unlabelled, chances)
+    assert found.rows.tolist() == [0, 1, 4] and found.labels.tolist() == [0, 0, 1]
+    assert found.offered == 6 and found.right == 3
+    assert "ant 2, bee 1" in found.sentence(1, ("ant", "bee")) and "3 of them rightly" in found.sentence(1, ("a", "b"))
+
+
+def test_students_learn_soft_or_hard_labels_of_what_was_taken_alone(tmp_path):
+    chances = np.array([[0.99, 0.01], [0.5, 0.5], [0.5, 0.5], [0.5, 0.5], [0.04, 0.96], [0.5, 0.5]])
+    unlabelled = tuple(range(20, 26))
+    for hard, first in ((False, 0.99), (True, 1.0)):
+        work = workshop(tmp_path, hard_labels=hard)
+        made = taught(work, work, take(work, unlabelled, chances), chances, unlabelled)
+        assert made.split.train == (*work.split.train, 20, 24)
+        assert made.targets[20, 0] == pytest.approx(first) and made.targets[21].tolist() == [0.5, 0.5]
+        assert torch.equal(made.targets[:20], work.targets[:20])
+
+
+def test_an_overconfident_teacher_is_calibrated_before_it_is_believed(tmp_path):
+    work = workshop(tmp_path)
+    labels = work.folder.labels[list(work.split.selection)]
+    wrong_half = np.where(np.arange(len(labels)) % 2 == 0, labels, 1 - labels)
+    selection = 6.0 * np.eye(2)[wrong_half]
+    assert calibrated(work, selection, np.array([[6.0, 0.0]])).max() < 0.95 < 1 / (1 + np.exp(-6))
+
+
+def test_options_that_do_not_go_together_are_refused(bars, tmp_path):
+    def run(**more):
+        train_classifier(ClassifierOptions(bars / "light", tmp_path / "run", device="cpu", **more), Silence())
+
+    with pytest.raises(UsageError, match="--rounds or --student without --unlabelled"):
+        run(rounds=2)
+    with pytest.raises(UsageError, match="--student without --rounds"):
+        run(student="lite2", unlabelled=bars / "dark")
+    with pytest.raises(UsageError, match="--adapt beside --unlabelled"):
+        run(adapt=bars / "dark", unlabelled=bars / "dark")
+    with pytest.raises(UsageError, match="beside small-resnet-8"):
+        run(from_scratch=True, unlabelled=bars / "dark")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_target_that_holds_judging_pictures_is_refused(bars, tmp_path, monkeypatch):
+    monkeypatch.setattr(scratch, "LEAST_STEPS", 20)
+    options = ClassifierOptions(bars / "light", tmp_path / "run", from_scratch=True, adapt=bars / "light", device="cpu")
+    with pytest.raises(UsageError, match="holds 8 of the pictures that judge"):
+        train_classifier(options, Silence())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [*ADAPTATIONS, "students"])
+def test_every_method_makes_a_network_that_exports_and_is_served(bars, tmp_path, monkeypatch, how):
+    from edge_app.cli import main
+
+    monkeypatch.setattr(scratch, "LEAST_STEPS", 150)
+    monkeypatch.setattr(adapt, "_STEPS", 20)
+    notes = Notes()
+    options = ClassifierOptions(
+        bars / "light", tmp_path / "run", device="cpu", search=0, augmentation=0.3, log="none", keep_out=True,
+        views=0, unfreeze=0,
+    )  # fmt: skip
+    if how == "students":
+        options = replace(options, size=64, backbone="efficientnet-lite0", unlabelled=bars / "dark", rounds=2,
+                          student="lite1", confidence=0.5)  # fmt: skip
+    else:
+        options = replace(options, from_scratch=True, adapt=bars / "dark", adapt_by=how)
+    result = train_classifier(options, notes)
+    if how == "students":
+        assert [note for note in notes.notes if note.startswith("round 2: took") and "rightly" in note]
+        assert result.report["base"]["name"] == "efficientnet-lite1"
+    else:
+        assert [note for note in notes.notes if f"of dark by {how}" in note]
+    assert main(["export", str(result.checkpoint), "-o", str(tmp_path / "bars.onnx")]) == 0
+    home = ["--home", str(tmp_path / "home")]
+    assert main(["models", "add", str(tmp_path / "bars.onnx"), *home]) == 0
+    assert main(["recognize", str(bars / "light" / "upright" / "3.png"), "--model", "bars", *home]) == 0
