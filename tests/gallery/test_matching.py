@@ -283,18 +283,21 @@ def all_compared(people, probe, made):
     return first, similarities[first], similarities[first] - similarities[second]
 
 
-@pytest.mark.parametrize("towards", [0.0, 1.0, 3.0], ids=["anybody", "some evened", "most evened"])
-def test_among_many_the_first_two_are_those_of_comparing_all(towards):
-    means = crowd(6_000, towards, 1.0)
+@pytest.mark.parametrize(
+    ("towards", "spread"), [(0.0, 1.0), (3.0, 1.0), (1.0, 0.003)], ids=["anybody", "some evened", "a crowd of twins"]
+)
+def test_among_many_the_first_two_are_those_of_comparing_all(towards, spread):
+    means = crowd(6_000, towards * np.eye(16)[0], spread)
     many = Gallery("m", [f"p{i}" for i in range(6_000)], means, np.arange(6_000))
-    probes = unit(means[::500] + np.random.default_rng(5).normal(size=(12, 16)) * 0.1).astype(np.float32)
+    probes = unit(means[::100] + np.random.default_rng(5).normal(size=(60, 16)) * 0.1).astype(np.float32)
     for made in (rule(-1.0), many.rule(EVENED, 0.01, 0.0, cohort())):
         lenient = replace(made, threshold=-5.0, margin=0.0)
         found = many.match([Embedding(probe, "m") for probe in probes], lenient)
         wanted = [all_compared(means, Embedding(probe, "m").vector, lenient) for probe in probes]
-        assert [match.name for match in found] == [f"p{first}" for first, _, _ in wanted]
-        np.testing.assert_allclose([match.similarity for match in found], [one[1] for one in wanted], atol=1e-5)
-        np.testing.assert_allclose([match.margin for match in found], [one[2] for one in wanted], atol=1e-5)
+        if spread == 1.0:  # of twins float32 cannot tell who is first
+            assert [match.name for match in found] == [f"p{first}" for first, _, _ in wanted]
+        np.testing.assert_allclose([match.similarity for match in found], [one[1] for one in wanted], atol=2e-6)
+        np.testing.assert_allclose([match.margin for match in found], [one[2] for one in wanted], atol=2e-6)
     own = Embedding(means[77], "m")
     assert many.nearest(own)[0] == "p77"
     assert many.nearest(own, other_than="p77")[1] == pytest.approx(float(np.sort(means @ own.vector)[-2]), abs=1e-5)
