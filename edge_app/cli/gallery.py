@@ -258,12 +258,9 @@ def run_review(args: Arguments) -> int:
         stored = vault.read(entry.id)
         if args.name is not None:
             vault.identity(args.name, entry.id)  # says so when there is none
-        means = []
-        for index, name in enumerate(stored.names):
-            mean = stored.vectors[stored.owner == index].mean(axis=0)
-            means.append((name, np.asarray(mean / max(1e-6, float(np.linalg.norm(mean))), np.float32)))
+        means = list(zip(stored.names, stored.means, strict=True))
         wanted = stored.names if args.name is None else (args.name,)
-        strangers = np.zeros((0, stored.vectors.shape[1]), np.float32)
+        strangers = np.zeros((0, stored.means.shape[1]), np.float32)
         if args.strangers is not None:
             strangers = _strangers(args)
         elif thresholds.cohort is not None:

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,9 @@ from edge_app.core.cohort import Cohort, Kinds
 from edge_app.core.errors import GalleryError, UsageError
 from edge_app.core.model_card import OperatingPoint
 from edge_app.core.types import Embedding, Float32s, Match
+from edge_app.gallery.blocks import mean_directions
 from edge_app.gallery.scan import Scan
+from edge_app.gallery.storage import Stored
 
 NO_RUNNER_UP: Final = 2.0
 """Margin when there is nobody to confuse with: the largest distance two cosines can have."""
@@ -116,13 +118,30 @@ class Gallery:
         """
         if len(vectors) != len(owner) or (len(owner) and not 0 <= int(owner.min()) <= int(owner.max()) < len(names)):
             raise ValueError(f"gallery: found {len(vectors)} vectors, {len(owner)} owners, {len(names)} names")
-        self.model_id = model_id
-        self.names = tuple(names)
-        self.ignored = frozenset(ignored)
-        self.template_counts: NDArray[np.int64] = np.bincount(owner, minlength=len(names)).astype(np.int64)
-        if len(names) and int(self.template_counts.min()) == 0:
+        counts = np.bincount(owner, minlength=len(names)).astype(np.int64)
+        if len(names) and int(counts.min()) == 0:
             raise ValueError("gallery: found an identity without a template")
-        self._means = _mean_directions(vectors, owner, self.template_counts)
+        try:
+            means = mean_directions(vectors, owner, counts)
+        except ValueError as error:
+            raise GalleryError(str(error), remedy="forget that person and enroll again") from error
+        self._set(model_id, tuple(names), means, counts, ignored)
+
+    @classmethod
+    def of_means(cls, stored: Stored) -> Self:
+        """Everybody as the vault holds them; their names are read when they are asked for."""
+        gallery = cls.__new__(cls)
+        gallery._set(stored.model_id, stored.names, stored.means, stored.counts, stored.ignored)
+        return gallery
+
+    def _set(
+        self, model_id: str, names: Sequence[str], means: Float32s, counts: NDArray[np.int64], ignored: Collection[str]
+    ) -> None:
+        self.model_id = model_id
+        self.names = names
+        self.ignored = frozenset(ignored)
+        self.template_counts = counts
+        self._means = means
         self._excess: tuple[Cohort, Float32s] | None = None
         self._scan: Scan | None = None
 
@@ -265,23 +284,6 @@ class Gallery:
         if name in self.ignored:
             return Match(None, similarity, margin, ignored=name)
         return Match(name, similarity, margin)
-
-
-def _mean_directions(vectors: Float32s, owner: NDArray[np.integer], counts: NDArray[np.int64]) -> Float32s:
-    """Unit means (N, D): on LFW the mean of two templates beat the best of the two."""
-    if len(vectors) == 0:
-        return np.zeros((0, 0), np.float32)
-    if len(counts) == len(vectors):
-        means = np.empty_like(vectors)
-        means[owner] = vectors
-        return means
-    order = np.argsort(owner, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    sums = np.add.reduceat(vectors[order], starts, axis=0)
-    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-    if float(lengths.min()) < 1e-6:
-        raise GalleryError("two templates of one identity cancel out", remedy="forget that person and enroll again")
-    return np.asarray(sums / lengths, np.float32)
 
 
 def looks_like_nobody_can_tell(template: Embedding, cohort: Cohort | None) -> bool:

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from edge_app.core.errors import UsageError
 from edge_app.core.names import NAME_MAX_CHARS, valid_name
 from edge_app.core.types import Embedding, Float32s, Quality, Template
 from edge_app.gallery.sealing import Clear
-from edge_app.gallery.sqlite_file import Schema
+from edge_app.gallery.sqlite_file import Schema, padding
 
 LITTLE: Final = np.dtype("<f4")
 UNIT_TOLERANCE: Final = 1e-3
@@ -116,7 +117,7 @@ def encode_vector(embedding: Embedding) -> bytes:
     return embedding.vector.astype(LITTLE).tobytes()
 
 
-def unit_rows(blob: bytes, shape: tuple[int, int]) -> Float32s:
+def unit_rows(blob: bytes | memoryview, shape: tuple[int, int]) -> Float32s:
     """Vectors as a read-only (T, D) float32 array, without a copy where the machine is little-endian."""
     if len(blob) != shape[0] * shape[1] * LITTLE.itemsize:
         raise ValueError("a vector of the wrong length")
@@ -175,7 +176,7 @@ def upgrade_first(db: sqlite3.Connection, version: int, lost: list[str] | None =
             if lost is None:
                 raise
     db.execute("DROP TABLE model")
-    for statement in _TABLES:
+    for statement in SECOND_TABLES:
         db.execute(statement)
     _fill(db)
     (gallery_id,) = db.execute("SELECT gallery_id FROM gallery").fetchone()
@@ -236,15 +237,58 @@ def upgrade_first(db: sqlite3.Connection, version: int, lost: list[str] | None =
         db.execute(f"DROP TABLE old_{table}")
 
 
-def _upgrade(db: sqlite3.Connection, version: int) -> None:
-    if version == 2:
-        for statement in _SHARING:
-            db.execute(statement)
-    else:
-        upgrade_first(db, version)
-    people = db.execute("SELECT id FROM identity").fetchall()
-    rows = ((os.urandom(UID_BYTES), number) for (number,) in people)
-    db.executemany("INSERT INTO lasting VALUES (?, ?, 1, 0, NULL)", rows)
+def upgrade(db: sqlite3.Connection, version: int, lost: list[str] | None = None) -> None:
+    """From the tables of version 0.1.0 (1) or 0.2.0 (2); with `lost` as `upgrade_first`, and damaged records stay."""
+    if version != 2:
+        upgrade_first(db, version, lost)
+    old = ("identity", "template", "picture")
+    for table in old:
+        db.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
+    db.execute("DROP INDEX IF EXISTS template_of")
+    for statement in (*_PEOPLE, *_SHARING):
+        db.execute(statement)
+
+    def moved(table: str, columns: str) -> Iterator[tuple[object, ...]]:
+        numbers = db.execute(f"SELECT rowid FROM old_{table} ORDER BY rowid").fetchall()
+        for (number,) in numbers:
+            yield db.execute(f"SELECT {columns} FROM old_{table} WHERE rowid = ?", (number,)).fetchone()
+
+    for number, token, name, facts in moved("identity", "id, token, name, facts"):
+        put(db, "identity", (number, bucket(token)), name, facts)
+        db.execute("INSERT INTO lasting VALUES (?, ?, 1, 0)", (os.urandom(UID_BYTES), number))
+    for key, person, model, vector, shot in moved("template", "id, identity, model, vector, shot"):
+        put(db, "template", (key, person, model), vector, shot)
+    for key, content in moved("picture", "template, bytes"):
+        put(db, "picture", (key,), content)
+    # Numbers of whoever was forgotten are not used again either.
+    for table in ("identity", "template"):
+        used = "SELECT max(seq) FROM sqlite_sequence WHERE name IN (?, 'old_' || ?)"
+        [last] = db.execute(used, (table, table)).fetchone()
+        db.execute("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
+        db.execute("INSERT INTO sqlite_sequence VALUES (?, ?)", (table, last or 0))
+    for table in reversed(old):
+        db.execute(f"DROP TABLE old_{table}")
+
+
+def put(db: sqlite3.Connection, table: str, numbers: tuple[object, ...], *blobs: object) -> None:
+    """Write a row: its number, what else is no secret, and what must leave no byte when it is deleted.
+
+    See `edge_app.gallery.sqlite_file` for why these are padded.
+    """
+    columns = COLUMNS[table]
+    updates = ", ".join(f"{column} = excluded.{column}" for column in columns[1:])
+    marks = ", ".join("zeroblob(?)" if column == "pad" else "?" for column in columns)
+    pad = padding(numbers[1:], blobs)
+    statement = f"INSERT INTO {table} VALUES ({marks}) ON CONFLICT ({columns[0]}) DO UPDATE SET {updates}"
+    db.execute(statement, (*numbers, pad, *blobs))
+
+
+def bucket(token: object) -> int:
+    """One of 4,096 that a name is in, by its token: enough to find it among a million, too little to confirm it.
+
+    An index may keep a stale entry; of a token that would tell whether somebody who guesses the name is right.
+    """
+    return int.from_bytes(token[:2], "big") >> 4 if isinstance(token, bytes) else -1
 
 
 def encode_event(time_s: float, happening: str, templates: int, person: int | None, process: str) -> bytes:
@@ -263,30 +307,59 @@ def decode_event(record: bytes) -> tuple[float, str, int, int | None, str]:
 
 _SHARING: Final = (
     # Everybody who ever was here, by a random number that is the same at every door; `identity` is NULL for whoever was
-    # forgotten. `revision` is the generation of the last change, `agreed` the one that other doors know, `base` what
-    # they then had.
+    # forgotten. `revision` is the generation of the last change, `agreed` the one that other doors know.
     "CREATE TABLE lasting (uid BLOB PRIMARY KEY, identity INTEGER UNIQUE, revision INTEGER NOT NULL, "
-    "agreed INTEGER NOT NULL, base BLOB)",
+    "agreed INTEGER NOT NULL)",
     "CREATE INDEX unagreed ON lasting (uid) WHERE revision > agreed",
+    # What other doors then had of somebody.
+    "CREATE TABLE base (identity INTEGER PRIMARY KEY, pad BLOB NOT NULL, record BLOB NOT NULL)",
     "CREATE TABLE connection (id INTEGER PRIMARY KEY CHECK (id = 1), record BLOB NOT NULL)",
 )
 UID_BYTES: Final = 16
-_TABLES: Final = (
+_PEOPLE: Final = (
+    # Numbers are not used again: the audit trail speaks of people by their number.
+    "CREATE TABLE identity (id INTEGER PRIMARY KEY AUTOINCREMENT, bucket INTEGER NOT NULL, pad BLOB NOT NULL, "
+    "name BLOB NOT NULL, facts BLOB NOT NULL)",
+    "CREATE INDEX identity_in ON identity (bucket)",
+    "CREATE TABLE template (id INTEGER PRIMARY KEY AUTOINCREMENT, "
+    "identity INTEGER NOT NULL REFERENCES identity ON DELETE CASCADE, "
+    "model INTEGER NOT NULL REFERENCES model, pad BLOB NOT NULL, vector BLOB NOT NULL, shot BLOB NOT NULL)",
+    "CREATE INDEX template_of ON template (identity, model)",
+    "CREATE INDEX template_by ON template (model)",
+    # Apart from the templates, so that reading all vectors does not wade through pictures.
+    "CREATE TABLE picture (template INTEGER PRIMARY KEY REFERENCES template ON DELETE CASCADE, pad BLOB NOT NULL, "
+    "bytes BLOB NOT NULL)",
+    # See `edge_app.gallery.blocks`.
+    "CREATE TABLE directory (id INTEGER PRIMARY KEY, people INTEGER NOT NULL, pad BLOB NOT NULL, names BLOB NOT NULL)",
+    "CREATE TABLE packed (id INTEGER PRIMARY KEY, people INTEGER NOT NULL, templates INTEGER NOT NULL, "
+    "pad BLOB NOT NULL, vectors BLOB NOT NULL)",
+)
+COLUMNS: Final = {
+    "identity": ("id", "bucket", "pad", "name", "facts"),
+    "template": ("id", "identity", "model", "pad", "vector", "shot"),
+    "picture": ("template", "pad", "bytes"),
+    "directory": ("id", "people", "pad", "names"),
+    "packed": ("id", "people", "templates", "pad", "vectors"),
+    "base": ("identity", "pad", "record"),
+}
+"""The tables that hold what must leave no byte."""
+_BESIDE: Final = (
     "CREATE TABLE gallery (id INTEGER PRIMARY KEY CHECK (id = 1), gallery_id BLOB NOT NULL, protection BLOB, "
     "retention BLOB, chain BLOB NOT NULL)",
     "CREATE TABLE model (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, dimensions INTEGER NOT NULL)",
-    # Numbers are not used again: the audit trail speaks of people by their number.
+    "CREATE TABLE event (id INTEGER PRIMARY KEY AUTOINCREMENT, record BLOB NOT NULL, link BLOB NOT NULL)",
+)
+SECOND_TABLES: Final = (
+    *_BESIDE,
     "CREATE TABLE identity (id INTEGER PRIMARY KEY AUTOINCREMENT, token BLOB NOT NULL UNIQUE, name BLOB NOT NULL, "
     "facts BLOB NOT NULL)",
     "CREATE TABLE template (id INTEGER PRIMARY KEY AUTOINCREMENT, "
     "identity INTEGER NOT NULL REFERENCES identity ON DELETE CASCADE, "
     "model INTEGER NOT NULL REFERENCES model, vector BLOB NOT NULL, shot BLOB NOT NULL)",
     "CREATE INDEX template_of ON template (identity)",
-    # Apart from the templates, so that reading all vectors does not wade through pictures.
     "CREATE TABLE picture (template INTEGER PRIMARY KEY REFERENCES template ON DELETE CASCADE, bytes BLOB NOT NULL)",
-    "CREATE TABLE event (id INTEGER PRIMARY KEY AUTOINCREMENT, record BLOB NOT NULL, link BLOB NOT NULL)",
-    *_SHARING,
 )
+"""Those of version 0.2.0."""
 
 _QUALITY: Final = ", ".join(field.name for field in fields(Quality))
 FIRST_TABLES: Final = (
@@ -300,9 +373,9 @@ FIRST_TABLES: Final = (
 """The columns of version 0.1.0, without its constraints: what can be read of a damaged file is gathered in them."""
 
 SCHEMA: Final = Schema(
-    statements=_TABLES,
+    statements=(*_BESIDE, *_PEOPLE, *_SHARING),
     version=3,
     application_id=0x45444745,  # "EDGE"
     fill=_fill,
-    upgrade=_upgrade,
+    upgrade=upgrade,
 )

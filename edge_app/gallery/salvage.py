@@ -12,7 +12,7 @@ from typing import Final
 
 from edge_app.core.errors import EdgeError, GalleryError
 from edge_app.gallery import keys, records
-from edge_app.gallery.records import FIRST_TABLES, SCHEMA, SPOILED
+from edge_app.gallery.records import FIRST_TABLES, SCHEMA, SECOND_TABLES, SPOILED
 from edge_app.gallery.sealing import Clear, Sealed, Sealer
 from edge_app.gallery.sqlite_file import damaged
 from edge_app.gallery.storage import Person, Vault, read_person
@@ -152,8 +152,8 @@ def _copied(path: Path) -> Iterator[tuple[sqlite3.Connection, Sealer, list[str]]
             version = int(db.execute("PRAGMA user_version").fetchone()[0])
         except sqlite3.Error as error:
             raise damaged(path, str(error)) from error
-        first = version == 1
-        for statement in FIRST_TABLES if first else SCHEMA.statements:
+        tables_of = {1: FIRST_TABLES, 2: SECOND_TABLES}
+        for statement in tables_of.get(version, SCHEMA.statements):
             fresh.execute(statement)
         tables = [row[0] for row in fresh.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()]
         for table in tables:
@@ -163,9 +163,9 @@ def _copied(path: Path) -> Iterator[tuple[sqlite3.Connection, Sealer, list[str]]
             marks = ", ".join("?" * len(columns))
             for row in _readable_rows(db, table, columns):
                 fresh.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)
-        if first:
+        if version in tables_of:
             try:
-                records.upgrade_first(fresh, 1, lost)
+                records.upgrade(fresh, version, lost)
             except (*SPOILED, sqlite3.Error) as error:
                 raise damaged(path, str(error)) from error
         yield fresh, _opener(fresh, path), lost

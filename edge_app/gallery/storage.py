@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
 import os
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -20,8 +22,8 @@ from edge_app.core.errors import GalleryError
 from edge_app.core.names import valid_name
 from edge_app.core.suggest import did_you_mean
 from edge_app.core.types import Embedding, Float32s, Identity, Template
-from edge_app.gallery import keys, records
-from edge_app.gallery.records import CHAIN_END, SCHEMA, SPOILED, UID_BYTES, Facts
+from edge_app.gallery import blocks, keys, records
+from edge_app.gallery.records import CHAIN_END, SCHEMA, SPOILED, UID_BYTES, Facts, bucket, put
 from edge_app.gallery.sealing import Clear, Sealed, Sealer
 from edge_app.gallery.sqlite_file import Database, damaged
 
@@ -30,20 +32,24 @@ __all__ = ["SCHEMA", "Enrolled", "Event", "Happening", "KeptShot", "Lasting", "P
 Happening = Literal["enroll", "rename", "forget", "export", "login", "retention", "protect", "unprotect", "merge"]
 _HAPPENINGS: Final = frozenset(get_args(Happening))
 _CHANGES_NOBODY: Final = frozenset({"login", "export", "merge"})
-_LEAVES_NOTHING: Final = frozenset({"rename", "forget", "retention", "protect", "unprotect"})
+_LEAVES_NOTHING: Final = frozenset({"rename", "forget", "retention"})
+_MOST_COMPARED: Final = 5_000
+"""Names that are held against a mistyped one."""
+MOST_TEMPLATES: Final = 10_000
+"""Of one person; beyond it several people were meant by one name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stored:
-    """All templates of one model, as matching wants them."""
+    """Everybody enrolled with one model, as matching wants them."""
 
     model_id: str
-    names: tuple[str, ...]
+    names: Sequence[str]
     """The identities that have templates of this model, in order of enrollment."""
-    vectors: Float32s
-    """(T, D) float32, rows of unit length, read-only; (0, 0) when there is none."""
-    owner: NDArray[np.intp]
-    """(T,) index into `names` of each row, read-only."""
+    means: Float32s
+    """(N, D) float32, each one's mean template, of unit length, read-only; (0, 0) when there is none."""
+    counts: NDArray[np.int64]
+    """(N,) how many templates each has."""
     generation: int
     """`Vault.generation()` at the moment of reading."""
     ignored: frozenset[str] = frozenset()
@@ -138,7 +144,8 @@ class Vault:
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         self.path = path
-        self._file = Database(path, SCHEMA)
+        self._file = Database(path, SCHEMA, self._settle)
+        self._changed_blocks: set[int] = set()
         self._clock = clock
         self._opened: tuple[tuple[object, object], Sealer] | None = None
 
@@ -163,6 +170,27 @@ class Vault:
         with self._file.reading() as db:
             self._sealer(db)
 
+    def _directory(self, db: sqlite3.Connection, sealer: Sealer) -> blocks.Directory:
+        if self._changed_blocks:  # by the transaction in which this is asked
+            self._settle(db)
+        return blocks.directory(db, sealer)
+
+    def _settle(self, db: sqlite3.Connection) -> None:
+        """Make the blocks anew whose people were changed; all of them where an earlier version left none."""
+        if self._changed_blocks:
+            with self._sound():
+                changed = blocks.all_blocks(db) if blocks.are_missing(db) else sorted(self._changed_blocks)
+                blocks.rewrite(db, self._sealer(db), changed)
+            self._changed_blocks.clear()
+
+    def _build(self) -> None:
+        """Make the blocks that an earlier version left none of, unless the file is busy or read-only."""
+        with self._file.reading() as db:
+            missing = blocks.are_missing(db)
+        if missing:
+            with contextlib.suppress(GalleryError), self._file.writing() as db:
+                self._changed_blocks.update(blocks.all_blocks(db))
+
     def protection(self) -> keys.Protection | None:
         """How the gallery is protected, None for not at all. Needs no key."""
         with self._file.reading() as db, self._sound():
@@ -170,26 +198,19 @@ class Vault:
             return None if stored is None else keys.Protection.decode(stored)
 
     def read(self, model_id: str) -> Stored:
-        """Read all templates of one model. Raises GalleryError when a vector is damaged."""
+        """Read everybody's mean template of one model. Raises GalleryError when one is damaged."""
+        self._build()
         with self._file.reading() as db, self._sound():
             sealer = self._sealer(db)
             generation = self._file.generation()
+            everybody = self._directory(db, sealer)
             key, dimensions = _model(db, model_id) or (0, 0)
-            rows = db.execute(
-                "SELECT id, identity, vector FROM template WHERE model = ? ORDER BY id", (key,)
-            ).fetchall()
-            owners = np.fromiter((row[1] for row in rows), np.int64, len(rows))
-            present, owner = np.unique(owners, return_inverse=True)
-            owner = owner.astype(np.intp, copy=False)
-            owner.setflags(write=False)
-            places = [((at, who, key), vector) for at, who, vector in rows]
-            blob = b"".join(sealer.open_all("template.vector", places))
-            vectors = records.unit_rows(blob, (len(rows), dimensions if rows else 0))
-            people = _people(db, sealer)
-            having = [people[found] for found in present.tolist()]
-            names = tuple(name for name, _ in having)
-            ignored = frozenset(name for name, is_ignored in having if is_ignored)
-        return Stored(model_id, names, vectors, owner, generation, ignored)
+            found = blocks.means(db, sealer, key, dimensions)
+            where = np.searchsorted(everybody.numbers, found.numbers)
+            if not np.array_equal(everybody.numbers[np.minimum(where, len(everybody.numbers) - 1)], found.numbers):
+                raise ValueError("vectors of nobody")
+            names = everybody.names if len(where) == len(everybody.names) else everybody.names.chosen(where)
+        return Stored(model_id, names, found.vectors, found.counts, generation, names.ignored())
 
     def identity(self, name: str, model_id: str | None = None) -> Identity:
         """Return one identity with its templates of one model, oldest first.
@@ -225,58 +246,86 @@ class Vault:
 
     def names(self, model_id: str | None = None) -> tuple[str, ...]:
         """All names, sorted; with `model_id`, those that have templates of that model."""
+        self._build()
         with self._file.reading() as db, self._sound():
-            people = _people(db, self._sealer(db))
-            if model_id is None:
-                return tuple(sorted(name for name, _ in people.values()))
+            everybody = self._directory(db, self._sealer(db))
+            names: Sequence[str] = everybody.names
+            if model_id is not None:
+                key, _ = _model(db, model_id) or (0, 0)
+                having = db.execute("SELECT DISTINCT identity FROM template WHERE model = ?", (key,)).fetchall()
+                which = np.isin(everybody.numbers, np.array(having, np.int64).ravel())
+                names = everybody.names.chosen(np.flatnonzero(which))
+            return tuple(sorted(names))
+
+    def has(self, name: str, model_id: str | None = None) -> bool:
+        """Whether a name is enrolled; with `model_id`, whether it has templates of that model."""
+        with self._file.reading() as db, self._sound():
+            number = _number(db, self._sealer(db), valid_name(name))
+            if number is None or model_id is None:
+                return number is not None
             key, _ = _model(db, model_id) or (0, 0)
-            having = db.execute("SELECT DISTINCT identity FROM template WHERE model = ?", (key,))
-            return tuple(sorted(people[number][0] for (number,) in having))
+            found = db.execute("SELECT 1 FROM template WHERE identity = ? AND model = ?", (number, key)).fetchone()
+            return found is not None
+
+    def without(self, model_id: str) -> tuple[str, ...]:
+        """Names of whoever has no template of a model, sorted."""
+        with self._file.reading() as db, self._sound():
+            key, _ = _model(db, model_id) or (0, 0)
+            if not db.execute("SELECT 1 FROM model WHERE id <> ?", (key,)).fetchone():
+                return ()
+            everybody = self._directory(db, self._sealer(db))
+            having = db.execute("SELECT DISTINCT identity FROM template WHERE model = ?", (key,)).fetchall()
+            which = ~np.isin(everybody.numbers, np.array(having, np.int64).ravel())
+            return tuple(sorted(everybody.names.chosen(np.flatnonzero(which))))
 
     def models_without_poses(self) -> frozenset[str]:
         """Models none of whose templates was measured to be turned or tilted, and all with the score 1: of things.
 
         Imported templates, of which nothing was measured, tell nothing.
         """
-        of_things: dict[str, bool] = {}
-        measured: set[str] = set()
+        of_things = set()
         with self._file.reading() as db, self._sound():
             sealer = self._sealer(db)
-            models = _models(db)
-            for number, person, model, shot in db.execute("SELECT id, identity, model, shot FROM template"):
-                name = models[model][0]
-                if of_things.get(name, True):
+            for model, (name, _) in _models(db).items():
+                measured = False
+                rows = db.execute("SELECT id, identity, shot FROM template WHERE model = ?", (model,))
+                for number, person, shot in rows:
                     _, _, q = records.decode_shot(sealer.open("template.shot", (number, person, model), shot))
-                    of_things[name] = not (q.yaw or q.pitch or q.roll_deg) and (q.score == 1 or q.face_px == 0)
-                    if q.score == 1:
-                        measured.add(name)
-        return frozenset(name for name, so in of_things.items() if so and name in measured)
+                    if q.yaw or q.pitch or q.roll_deg or (q.score != 1 and q.face_px != 0):
+                        break
+                    measured = measured or q.score == 1
+                else:
+                    if measured:
+                        of_things.add(name)
+        return frozenset(of_things)
 
     def roster(self) -> tuple[Enrolled, ...]:
         """All identities, a line each, sorted by name."""
+        return self.page()
+
+    def page(self, after: str = "", most: int | None = None) -> tuple[Enrolled, ...]:
+        """The first `most` identities whose names come after `after`, sorted by name; None: all of them."""
+        self._build()
         with self._file.reading() as db, self._sound():
             sealer = self._sealer(db)
+            everybody = self._directory(db, sealer)
+            start = after.encode(errors="replace")
+            listed = ((record[1:], at) for at, record in enumerate(everybody.names.all_raw()) if record[1:] > start)
+            chosen = sorted(listed) if most is None else heapq.nsmallest(most, listed)
             models = _models(db)
-            people = _people(db, sealer)
-            counts: dict[int, dict[str, int]] = {}
-            created: dict[int, float] = {}
-            for number, person, model, shot in db.execute("SELECT id, identity, model, shot FROM template ORDER BY id"):
-                name = models[model][0]
-                of_person = counts.setdefault(person, {})
-                of_person[name] = of_person.get(name, 0) + 1
-                _, created_s, _ = records.decode_shot(sealer.open("template.shot", (number, person, model), shot))
-                created[person] = min(created_s, created.get(person, created_s))
-            kept = dict(
-                db.execute("SELECT identity, count(*) FROM picture JOIN template ON template.id = template GROUP BY 1")
-            )
-            found = []
-            for person, stored in db.execute("SELECT id, facts FROM identity").fetchall():
-                name, ignored = people[person]
-                facts = records.decode_facts(sealer.open("identity.facts", (person,), stored))
-                by_model = MappingProxyType(counts[person])
-                line = (by_model, kept.get(person, 0), created[person], facts.last_seen_s, ignored, facts.consents)
-                found.append(Enrolled(name, *line))
-        return tuple(sorted(found, key=lambda one: one.name))
+            return tuple(_line(db, sealer, models, int(everybody.numbers[at])) for _, at in chosen)
+
+    def line(self, name: str) -> Enrolled | None:
+        """One identity in a line; None when nobody has that name."""
+        with self._file.reading() as db, self._sound():
+            sealer = self._sealer(db)
+            number = _number(db, sealer, valid_name(name))
+            return None if number is None else _line(db, sealer, _models(db), number)
+
+    def count(self) -> int:
+        """How many are enrolled."""
+        with self._file.reading() as db:
+            return int(db.execute("SELECT count(*) FROM identity").fetchone()[0])
 
     def models(self) -> dict[str, int]:
         """Number of templates by model id."""
@@ -322,41 +371,38 @@ class Vault:
         """
         with self._file.writing(create=True) as db, self._sound():
             sealer = self._sealer(db)
-            token = sealer.token(valid_name(person.name))
-            row = db.execute("SELECT id, name, facts FROM identity WHERE token = ?", (token,)).fetchone()
-            if row is None:
-                added = db.execute("INSERT INTO identity VALUES (NULL, ?, zeroblob(0), zeroblob(0))", (token,))
-                number, facts = cast(int, added.lastrowid), person.facts
-                plain = records.encode_name(valid_name(person.name), ignored=person.ignored)
-                name = sealer.seal("identity.name", (number,), plain)
-                db.execute("UPDATE identity SET name = ? WHERE id = ?", (name, number))
-                db.execute("INSERT INTO lasting VALUES (?, ?, 0, 0, NULL)", (uid or os.urandom(UID_BYTES), number))
+            name = valid_name(person.name)
+            number = _number(db, sealer, name)
+            if number is None:
+                number, facts = _next(db, "identity"), person.facts
+                _write(db, sealer, number, name, ignored=person.ignored, facts=facts)
+                db.execute("INSERT INTO lasting VALUES (?, ?, 0, 0)", (uid or os.urandom(UID_BYTES), number))
             else:
-                number = row[0]
-                _, ignored = records.decode_name(sealer.open("identity.name", (number,), row[1]))
+                _, ignored, held = _read(db, sealer, number)
                 if ignored != person.ignored:
                     what = "a known stranger" if ignored else "enrolled"
                     raise GalleryError(
                         f"{person.name!r} is {what} already", remedy="choose another name or forget it first"
                     )
-                held = records.decode_facts(sealer.open("identity.facts", (number,), row[2]))
+                [had] = db.execute("SELECT count(*) FROM template WHERE identity = ?", (number,)).fetchone()
+                if had + len(person.shots) > MOST_TEMPLATES:
+                    raise GalleryError(
+                        f"{person.name!r} would have {had + len(person.shots):,} templates",
+                        expected=f"{MOST_TEMPLATES:,} at most of one person; do several people have that name?",
+                    )
                 seen = [at for at in (held.last_seen_s, person.facts.last_seen_s) if at is not None]
                 consents = held.consents + tuple(c for c in person.facts.consents if c not in held.consents)
                 facts = replace(held, last_seen_s=max(seen, default=None), consents=consents)
-            _write_facts(db, sealer, number, facts)
+                _write(db, sealer, number, name, ignored=ignored, facts=facts)
             for shot in person.shots:
                 model = _model_key(db, shot.template.embedding)
-                added = db.execute(
-                    "INSERT INTO template VALUES (NULL, ?, ?, zeroblob(0), zeroblob(0))", (number, model)
-                )
-                key = cast(int, added.lastrowid)
-                place = (key, number, model)
+                place = (_next(db, "template"), number, model)
                 vector = sealer.seal("template.vector", place, records.encode_vector(shot.template.embedding))
                 measured = sealer.seal("template.shot", place, records.encode_shot(shot.template))
-                db.execute("UPDATE template SET vector = ?, shot = ? WHERE id = ?", (vector, measured, key))
+                put(db, "template", place, vector, measured)
                 if shot.picture is not None:
-                    sealed = sealer.seal("picture.bytes", (key,), shot.picture)
-                    db.execute("INSERT INTO picture VALUES (?, ?)", (key, sealed))
+                    put(db, "picture", place[:1], sealer.seal("picture.bytes", place[:1], shot.picture))
+            self._changed_blocks.add(blocks.block_of(number))
             self._record(db, "enroll", len(person.shots), number)
 
     def rename(self, old: str, new: str) -> None:
@@ -370,14 +416,13 @@ class Vault:
             person, old = _find(db, sealer, old)
             if old == new:
                 return
-            if db.execute("SELECT 1 FROM identity WHERE token = ?", (sealer.token(new),)).fetchone():
+            if _number(db, sealer, new) is not None:
                 raise GalleryError(
                     f"{new!r} is in the gallery already", remedy="choose another name or forget it first"
                 )
-            (stored,) = db.execute("SELECT name FROM identity WHERE id = ?", (person,)).fetchone()
-            _, ignored = records.decode_name(sealer.open("identity.name", (person,), stored))
-            sealed = sealer.seal("identity.name", (person,), records.encode_name(new, ignored=ignored))
-            db.execute("UPDATE identity SET token = ?, name = ? WHERE id = ?", (sealer.token(new), sealed, person))
+            _, ignored, facts = _read(db, sealer, person)
+            _write(db, sealer, person, new, ignored=ignored, facts=facts)
+            self._changed_blocks.add(blocks.block_of(person))
             (count,) = db.execute("SELECT count(*) FROM template WHERE identity = ?", (person,)).fetchone()
             self._record(db, "rename", count, person)
 
@@ -391,7 +436,8 @@ class Vault:
             person, _ = _find(db, self._sealer(db), name)
             count = db.execute("DELETE FROM template WHERE identity = ?", (person,)).rowcount
             db.execute("DELETE FROM identity WHERE id = ?", (person,))
-            db.execute("DELETE FROM model WHERE id NOT IN (SELECT model FROM template)")
+            self._changed_blocks.add(blocks.block_of(person))
+            _drop_unused_models(db)
             self._record(db, because, count, person)
         return count
 
@@ -411,8 +457,10 @@ class Vault:
                 which = f"template {index}" if held else "template"
                 raise GalleryError(f"{name!r} has no {which} of {model_id}", remedy="see `edge-app gallery show NAME`")
             db.executemany("DELETE FROM template WHERE id = ?", doomed)
-            db.execute("DELETE FROM identity WHERE id = ? AND id NOT IN (SELECT identity FROM template)", (person,))
-            db.execute("DELETE FROM model WHERE id NOT IN (SELECT model FROM template)")
+            if not db.execute("SELECT 1 FROM template WHERE identity = ?", (person,)).fetchone():
+                db.execute("DELETE FROM identity WHERE id = ?", (person,))
+            self._changed_blocks.add(blocks.block_of(person))
+            _drop_unused_models(db)
             self._record(db, "forget", len(doomed), person)
         return len(doomed)
 
@@ -423,14 +471,13 @@ class Vault:
         """
         with self._file.writing() as db, self._sound():
             sealer = self._sealer(db)
-            row = db.execute(
-                "SELECT id, facts FROM identity WHERE token = ?", (sealer.token(valid_name(name)),)
-            ).fetchone()
-            if row is None:
+            number = _number(db, sealer, valid_name(name))
+            if number is None:
                 return False
-            facts = records.decode_facts(sealer.open("identity.facts", (row[0],), row[1]))
+            stored, ignored, facts = _read(db, sealer, number)
             seen = records.valid_time(float(time_s))
-            _write_facts(db, sealer, row[0], replace(facts, last_seen_s=max(seen, facts.last_seen_s or 0.0)))
+            facts = replace(facts, last_seen_s=max(seen, facts.last_seen_s or 0.0))
+            _write(db, sealer, number, stored, ignored=ignored, facts=facts)
             return True
 
     def last_seen(self, name: str) -> float | None:
@@ -442,12 +489,12 @@ class Vault:
         with self._file.writing() as db, self._sound():
             sealer = self._sealer(db)
             number, _ = _find(db, sealer, name)
-            [row] = db.execute("SELECT facts FROM identity WHERE id = ?", (number,)).fetchone()
-            held = records.decode_facts(sealer.open("identity.facts", (number,), row))
+            stored, ignored, held = _read(db, sealer, number)
             failures = 0 if passed else min(held.failures + 1, records.MOST_FAILURES)
             at = 0.0 if passed else records.valid_time(self._clock())
             if (failures, at) != (held.failures, held.failed_s):
-                _write_facts(db, sealer, number, replace(held, failures=failures, failed_s=at))
+                facts = replace(held, failures=failures, failed_s=at)
+                _write(db, sealer, number, stored, ignored=ignored, facts=facts)
 
     def note(
         self,
@@ -478,9 +525,9 @@ class Vault:
             if record is None:
                 # Others may still have whoever was forgotten, and meet this gallery again through another server.
                 db.execute(
-                    "UPDATE lasting SET agreed = CASE WHEN identity IS NULL AND agreed <> 0 THEN -1 ELSE 0 END, "
-                    "base = NULL"
+                    "UPDATE lasting SET agreed = CASE WHEN identity IS NULL AND agreed <> 0 THEN -1 ELSE 0 END"
                 )
+                db.execute("DELETE FROM base")
             else:
                 sealed = self._sealer(db).seal("connection.record", (1,), record)
                 db.execute("INSERT INTO connection VALUES (1, ?)", (sealed,))
@@ -501,21 +548,19 @@ class Vault:
         """What is known of a uid, or of a name that is here; None where it was never here."""
         with self._file.reading() as db, self._sound():
             sealer = self._sealer(db)
-            asked = "SELECT uid, identity, base, revision, agreed FROM lasting WHERE "
+            column, value = "uid", cast("bytes | int | None", key)
             if isinstance(key, str):
-                asked += "identity = (SELECT id FROM identity WHERE token = ?)"
-                key = sealer.token(valid_name(key))
-            else:
-                asked += "uid = ?"
-            row = db.execute(asked, (key,)).fetchone()
+                column, value = "identity", _number(db, sealer, valid_name(key))
+            asked = f"SELECT uid, identity, revision, agreed FROM lasting WHERE {column} = ?"
+            row = db.execute(asked, (value,)).fetchone()
             if row is None:
                 return None
-            uid, number, base, revision, agreed = row
-            name = None
+            uid, number, revision, agreed = row
+            name = base = None
             if number is not None:
-                (stored,) = db.execute("SELECT name FROM identity WHERE id = ?", (number,)).fetchone()
-                name, _ = records.decode_name(sealer.open("identity.name", (number,), stored))
-                base = None if base is None else sealer.open("lasting.base", (number,), base)
+                name, _, _ = _read(db, sealer, number)
+                held = db.execute("SELECT record FROM base WHERE identity = ?", (number,)).fetchone()
+                base = None if held is None else sealer.open("base.record", (number,), held[0])
             return Lasting(_bytes(uid), name, base, revision > agreed, revision, agreed < 0, agreed != 0)
 
     def agree(self, uid: bytes, base: bytes | None) -> None:
@@ -528,10 +573,11 @@ class Vault:
             if (row is not None and row[0] is not None) != (base is not None):
                 raise ValueError("found a base for somebody who is not here, or none for somebody who is")
             if row is None:
-                db.execute("INSERT INTO lasting VALUES (?, NULL, 1, 1, NULL)", (uid,))
+                db.execute("INSERT INTO lasting VALUES (?, NULL, 1, 1)", (uid,))
             else:
-                sealed = None if base is None else self._sealer(db).seal("lasting.base", (row[0],), base)
-                db.execute("UPDATE lasting SET agreed = revision, base = ? WHERE uid = ?", (sealed, uid))
+                db.execute("UPDATE lasting SET agreed = revision WHERE uid = ?", (uid,))
+                if base is not None:
+                    put(db, "base", row, self._sealer(db).seal("base.record", row, base))
 
     def disagree(self, uid: bytes | None) -> None:
         """Note that other doors may not know a person, or that they were forgotten, any more; None: all of them."""
@@ -543,13 +589,14 @@ class Vault:
         with self._file.writing() as db, self._sound():
             person, _ = _find(db, self._sealer(db), name)
             db.execute("DELETE FROM lasting WHERE uid = ? AND identity IS NULL", (uid,))
-            db.execute("UPDATE lasting SET uid = ?, base = NULL, agreed = -1 WHERE identity = ?", (uid, person))
+            db.execute("UPDATE lasting SET uid = ?, agreed = -1 WHERE identity = ?", (uid, person))
+            db.execute("DELETE FROM base WHERE identity = ?", (person,))
 
     def events(self) -> tuple[Event, ...]:
         """The audit trail, oldest first. Raises GalleryError when a line was removed, changed or moved."""
         with self._file.reading() as db, self._sound():
             sealer = self._sealer(db)
-            people = _people(db, sealer)
+            people: dict[int, str | None] = {}
             link, number, found = b"", 0, []
             for number, sealed, stored in db.execute("SELECT id, record, link FROM event ORDER BY id"):
                 record = sealer.open("event.record", (number,), sealed)
@@ -559,7 +606,10 @@ class Vault:
                 time_s, happening, templates, person, process = records.decode_event(record)
                 if happening not in _HAPPENINGS:
                     raise ValueError("a happening that is none")
-                name = people[person][0] if person in people else None
+                if person is not None and person not in people:
+                    here = db.execute("SELECT 1 FROM identity WHERE id = ?", (person,)).fetchone()
+                    people[person] = _read(db, sealer, person)[0] if here else None
+                name = None if person is None else people[person]
                 found.append(Event(time_s, cast(Happening, happening), templates, person, name, process))
             if _gallery(db)[3] != sealer.link(link, number, CHAIN_END):
                 raise damaged(self.path, "the end of its audit trail was cut off or added to")
@@ -610,6 +660,7 @@ class Vault:
             if old is None:
                 self._reseal(db, before, Sealed(gallery_id, data_key))
             self._record(db, "protect", 0, None)
+            self._file.changed(rebuilt=True)
         if old is not None and old.method != method:
             keys.discard(old, gallery_id, self.path.parent)
 
@@ -625,6 +676,7 @@ class Vault:
             db.execute("UPDATE gallery SET protection = NULL")
             self._reseal(db, sealer, Clear(gallery_id))
             self._record(db, "unprotect", 0, None)
+            self._file.changed(rebuilt=True)
         keys.discard(old, gallery_id, self.path.parent)
 
     def adopt(self, gallery_id: bytes, protection: bytes | None, sealer: Sealer) -> None:
@@ -643,9 +695,14 @@ class Vault:
             self.read(model_id)
         with self._file.reading() as db, self._sound():
             sealer = self._sealer(db)
-            for number, token in db.execute("SELECT id, token FROM identity").fetchall():
-                if sealer.token(read_person(db, sealer, number, pictures=True).name) != token:
-                    raise ValueError("a name that was changed")
+            names = set()
+            for number, held in db.execute("SELECT id, bucket FROM identity").fetchall():
+                name = read_person(db, sealer, number, pictures=True).name
+                if bucket(sealer.token(name)) != held or name in names:
+                    raise ValueError("a name that was changed, or that two people have")
+                names.add(name)
+            if not blocks.are_missing(db):
+                blocks.check(db, sealer)
             if db.execute(
                 "SELECT 1 FROM identity LEFT JOIN lasting ON lasting.identity = identity.id WHERE uid IS NULL"
             ).fetchone():
@@ -657,17 +714,30 @@ class Vault:
     def _reseal(self, db: sqlite3.Connection, old: Sealer, new: Sealer) -> None:
         """Write every record anew. Raises GalleryError when one is damaged."""
         with self._sound():
-            for column, place in _SEALED.items():
+            for table in ("identity", "template", "picture", "base"):
+                pad = records.COLUMNS[table].index("pad")
+                columns = records.COLUMNS[table][:pad] + records.COLUMNS[table][pad + 1 :]
+                numbers = db.execute(f"SELECT {columns[0]} FROM {table}").fetchall()
+                for row in numbers:
+                    held = db.execute(f"SELECT {', '.join(columns)} FROM {table} WHERE {columns[0]} = ?", row)
+                    whole = held.fetchone()
+                    place = whole[:1] if table == "identity" else whole[:pad]
+                    named = [
+                        (f"{table}.{column}", stored) for column, stored in zip(columns[pad:], whole[pad:], strict=True)
+                    ]
+                    opened = [old.open(column, place, stored) for column, stored in named]
+                    if table == "identity":
+                        whole = (*place, bucket(new.token(records.decode_name(opened[0])[0])))
+                    sealed = [new.seal(column, place, one) for (column, _), one in zip(named, opened, strict=True)]
+                    put(db, table, whole[:pad], *sealed)
+            for column in ("event.record", "gallery.retention", "connection.record"):
                 table, name = column.split(".")
-                rowid = place[0]
-                numbers = db.execute(f"SELECT {rowid} FROM {table} WHERE {name} IS NOT NULL").fetchall()
-                for (number,) in numbers:
-                    found = db.execute(f"SELECT {name}, {', '.join(place)} FROM {table} WHERE {rowid} = ?", (number,))
-                    stored, *where = found.fetchone()
-                    sealed = new.seal(column, tuple(where), old.open(column, tuple(where), stored))
-                    db.execute(f"UPDATE {table} SET {name} = ? WHERE {rowid} = ?", (sealed, number))
-            for number, (name, _) in _people(db, new).items():
-                db.execute("UPDATE identity SET token = ? WHERE id = ?", (new.token(name), number))
+                for number, stored in db.execute(f"SELECT id, {name} FROM {table} WHERE {name} IS NOT NULL").fetchall():
+                    sealed_one = new.seal(column, (number,), old.open(column, (number,), stored))
+                    db.execute(f"UPDATE {table} SET {name} = ? WHERE id = ?", (sealed_one, number))
+            db.execute("DELETE FROM directory")
+            db.execute("DELETE FROM packed")
+            self._changed_blocks.update(blocks.all_blocks(db))
             link, number = b"", 0
             for number, sealed in db.execute("SELECT id, record FROM event ORDER BY id").fetchall():
                 link = new.link(link, number, new.open("event.record", (number,), sealed))
@@ -693,11 +763,9 @@ class Vault:
             self._file.changed(leaves_nothing=happening in _LEAVES_NOTHING)
             if person is not None:
                 db.execute("UPDATE lasting SET revision = (SELECT generation FROM state) WHERE identity = ?", (person,))
-                db.execute(
-                    "UPDATE lasting SET identity = NULL, base = NULL WHERE identity = ? AND NOT EXISTS "
-                    "(SELECT 1 FROM identity WHERE id = lasting.identity)",
-                    (person,),
-                )
+                if not db.execute("SELECT 1 FROM identity WHERE id = ?", (person,)).fetchone():
+                    db.execute("UPDATE lasting SET identity = NULL WHERE identity = ?", (person,))
+                    db.execute("DELETE FROM base WHERE identity = ?", (person,))
 
     def _sealer(self, db: sqlite3.Connection) -> Sealer:
         """What opens and seals the records as the file is protected now; another process may have changed that."""
@@ -721,20 +789,6 @@ class Vault:
             raise
         except SPOILED as error:
             raise damaged(self.path, f"a record cannot be read ({error or type(error).__name__})") from error
-
-
-_SEALED: Final = {
-    "identity.name": ("id",),
-    "identity.facts": ("id",),
-    "template.vector": ("id", "identity", "model"),
-    "template.shot": ("id", "identity", "model"),
-    "picture.bytes": ("template",),
-    "event.record": ("id",),
-    "gallery.retention": ("id",),
-    "connection.record": ("id",),
-    "lasting.base": ("identity",),
-}
-"""Every column that is sealed, and the columns that say where it belongs; the first is the row's number."""
 
 
 def _bytes(stored: object) -> bytes:
@@ -774,25 +828,74 @@ def _gallery(db: sqlite3.Connection) -> tuple[bytes, bytes | None, bytes | None,
     return cast("tuple[bytes, bytes | None, bytes | None, bytes]", rows[0])
 
 
-def _people(db: sqlite3.Connection, sealer: Sealer) -> dict[int, tuple[str, bool]]:
-    """Everybody's name, and whether it is a known stranger's, by number."""
-    rows = [((number,), name) for number, name in db.execute("SELECT id, name FROM identity ORDER BY id").fetchall()]
-    opened = sealer.open_all("identity.name", rows)
-    return {place[0]: records.decode_name(record) for (place, _), record in zip(rows, opened, strict=True)}
+def _read(db: sqlite3.Connection, sealer: Sealer, number: int) -> tuple[str, bool, Facts]:
+    """An identity's name, whether it is a known stranger's, and its facts."""
+    name, facts = db.execute("SELECT name, facts FROM identity WHERE id = ?", (number,)).fetchone()
+    return (
+        *records.decode_name(sealer.open("identity.name", (number,), name)),
+        records.decode_facts(sealer.open("identity.facts", (number,), facts)),
+    )
 
 
-def _write_facts(db: sqlite3.Connection, sealer: Sealer, number: int, facts: Facts) -> None:
-    sealed = sealer.seal("identity.facts", (number,), records.encode_facts(facts))
-    db.execute("UPDATE identity SET facts = ? WHERE id = ?", (sealed, number))
+def _write(db: sqlite3.Connection, sealer: Sealer, number: int, name: str, *, ignored: bool, facts: Facts) -> None:
+    named = sealer.seal("identity.name", (number,), records.encode_name(name, ignored=ignored))
+    known = sealer.seal("identity.facts", (number,), records.encode_facts(facts))
+    put(db, "identity", (number, bucket(sealer.token(name))), named, known)
+
+
+def _next(db: sqlite3.Connection, table: str) -> int:
+    """The next number of a table, never used before."""
+    asked = (
+        f"SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = ?), 0), coalesce(max(id), 0)) FROM {table}"
+    )
+    return int(db.execute(asked, (table,)).fetchone()[0]) + 1
+
+
+def _drop_unused_models(db: sqlite3.Connection) -> None:
+    db.execute("DELETE FROM model WHERE NOT EXISTS (SELECT 1 FROM template WHERE template.model = model.id)")
+
+
+def _number(db: sqlite3.Connection, sealer: Sealer, name: str) -> int | None:
+    """The number of a name; None when nobody has it. Raises ValueError when two have."""
+    found = []
+    rows = db.execute("SELECT id, name FROM identity WHERE bucket = ?", (bucket(sealer.token(name)),))
+    for number, stored in rows.fetchall():
+        with contextlib.suppress(*SPOILED):  # somebody else's damage; `verify` tells of it
+            if records.decode_name(sealer.open("identity.name", (number,), stored))[0] == name:
+                found.append(int(number))
+    if len(found) > 1:
+        raise ValueError("two people of one name")
+    return found[0] if found else None
+
+
+def _line(db: sqlite3.Connection, sealer: Sealer, models: Mapping[int, tuple[str, int]], number: int) -> Enrolled:
+    """One identity in a line."""
+    name, ignored, facts = _read(db, sealer, number)
+    counts: dict[str, int] = {}
+    created = []
+    rows = db.execute("SELECT id, model, shot FROM template WHERE identity = ? ORDER BY id", (number,))
+    for key, model, shot in rows.fetchall():
+        model_id = models[model][0]
+        counts[model_id] = counts.get(model_id, 0) + 1
+        created.append(records.decode_shot(sealer.open("template.shot", (key, number, model), shot))[1])
+    kept = "SELECT count(*) FROM template JOIN picture ON template = template.id WHERE identity = ?"
+    [pictures] = db.execute(kept, (number,)).fetchone()
+    by_model = MappingProxyType(counts)
+    return Enrolled(name, by_model, pictures, min(created), facts.last_seen_s, ignored, facts.consents)
 
 
 def _find(db: sqlite3.Connection, sealer: Sealer, name: str) -> tuple[int, str]:
     """Number and stored form of a name. Raises GalleryError, with near names, when it is absent."""
     name = valid_name(name)
-    row = db.execute("SELECT id FROM identity WHERE token = ?", (sealer.token(name),)).fetchone()
-    if row:
-        return int(row[0]), name
-    known = (one for one, _ in _people(db, sealer).values())
+    number = _number(db, sealer, name)
+    if number is not None:
+        return number, name
+    names = blocks.directory(db, sealer).names
+    known: Iterable[str] = names
+    if len(names) > _MOST_COMPARED:  # a tenth of a second instead of half a minute
+        letter, length = name.encode()[:1], len(name.encode())
+        alike = (at for at, one in enumerate(names.all_raw()) if one[1:2] == letter and abs(len(one) - 1 - length) < 2)
+        known = [names[at] for at in itertools.islice(alike, _MOST_COMPARED)]
     remedy = did_you_mean(name, known, "`edge-app gallery list` shows the names")
     raise GalleryError(f"nobody named {name!r} is in the gallery", remedy=remedy)
 

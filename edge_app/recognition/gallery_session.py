@@ -136,7 +136,7 @@ def load_gallery(vault: Vault, embedder: Embedder) -> Gallery:
 
 def gallery_of(stored: Stored) -> Gallery:
     """Matching's view of what the vault holds of one model."""
-    return Gallery(stored.model_id, stored.names, stored.vectors, stored.owner, stored.ignored)
+    return Gallery.of_means(stored)
 
 
 def thing_models(home: Home, vault: Vault) -> frozenset[str]:
@@ -151,13 +151,13 @@ def thing_models(home: Home, vault: Vault) -> frozenset[str]:
 
 def left_behind(home: Home, vault: Vault, model_id: str) -> tuple[str, ...]:
     """Names of the same kind, people or things, that were enrolled with other models only; sorted."""
+    others = vault.without(model_id)
+    if not others:
+        return ()
     things = thing_models(home, vault)
     of_things = model_id in things
-    return tuple(
-        one.name
-        for one in vault.roster()
-        if model_id not in one.templates and any((model in things) == of_things for model in one.templates)
-    )
+    lines = (vault.line(name) for name in others)
+    return tuple(one.name for one in lines if one and any((model in things) == of_things for model in one.templates))
 
 
 def unenrolled(home: Home, model_id: str) -> tuple[str, ...]:
@@ -182,6 +182,6 @@ def same_person_floor(thresholds: Thresholds, fallback: float) -> float:
 
 def own_embeddings(vault: Vault, name: str, model_id: str) -> list[Embedding]:
     """What is enrolled under a name with one model; nothing for a new name."""
-    if name not in vault.names(model_id):
+    if not vault.has(name, model_id):
         return []
     return [template.embedding for template in vault.identity(name, model_id).templates]

@@ -10,6 +10,7 @@ from edge_app.core.errors import GalleryError
 from edge_app.gallery import records
 from edge_app.gallery.records import Facts
 from edge_app.gallery.storage import KeptShot, Person, Vault
+from tests.gallery.earlier import as_second_schema
 from tests.gallery.test_storage import files_hold, shots
 
 UID = bytes(range(16))
@@ -121,11 +122,7 @@ def test_a_gallery_of_the_second_schema_gives_everybody_a_number(home):
     with Vault(home.gallery_path) as vault:
         vault.add("Ada", shots(2))
         vault.add("Bob", shots(1, seed=1))
-    with sqlite3.connect(home.gallery_path) as raw:
-        for name in ("lasting", "connection"):
-            raw.execute(f"DROP TABLE {name}")
-        raw.execute("PRAGMA user_version = 2")
-    raw.close()
+    as_second_schema(home.gallery_path)
     with Vault(home.gallery_path) as vault:
         vault.verify()
         numbers = {vault.lasting(name).uid for name in ("Ada", "Bob")}

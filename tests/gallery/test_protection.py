@@ -320,9 +320,12 @@ def test_a_record_of_another_gallery_does_not_open(home, places, tmp_path):
     db = sqlite3.connect(home.gallery_path, isolation_level=None)
     db.execute("ATTACH ? AS other", (str(other),))
     db.execute("UPDATE template SET vector = (SELECT vector FROM other.template o WHERE o.id = template.id)")
+    db.execute("UPDATE packed SET vectors = (SELECT vectors FROM other.packed o WHERE o.id = packed.id)")
     db.close()
-    with Vault(home.gallery_path) as vault, pytest.raises(GalleryError, match="changed, or moved from another place"):
-        vault.read("m")
+    with Vault(home.gallery_path) as vault:
+        for call in (lambda: vault.read("m"), lambda: vault.identity("Ada Lovelace")):
+            with pytest.raises(GalleryError, match="changed, or moved from another place"):
+                call()
 
 
 def test_what_is_salvaged_from_a_protected_gallery_is_protected_by_the_same_key(home, places, tmp_path):
