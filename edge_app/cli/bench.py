@@ -32,6 +32,9 @@ def command() -> Command:
                 help="measure builds of a classifier beside timm on torch instead"),
             Option("--batches", kind=Path, many=True, metavar="FILE",
                 help="measure networks with 1 to 16 pictures a run instead"),
+            Option("--gallery", kind=int, metavar="N",
+                help="measure a gallery of N templates, of half as many people, instead: open, enroll, list, match"),
+            Option("--protected", kind=bool, help="with --gallery: an encrypted one"),
             Option("beside", "--embedder", metavar="ID|FILE", help="time this embedder against the peers as well"),
             Option("--output", kind=Path, metavar="DIR",
                 help="write bench.json, bench.md and bench.png there; with --people each clip's answers too, by which "
@@ -80,6 +83,8 @@ def run(args: Arguments) -> int:
         return int(measure(args))
     if args.batches:
         return _batches(args)
+    if args.gallery is not None:
+        return _gallery(args)
     from edge_app.bench import recognizer
 
     home, settings = options.settings(args)
@@ -94,6 +99,17 @@ def run(args: Arguments) -> int:
         "bench.png": lambda path: _plot(path, result),
     }
     return results.deliver(args, "bench.json", result, lambda: options.say_lines(text), files)
+
+
+def _gallery(args: Arguments) -> int:
+    """What a gallery of many costs."""
+    from edge_app.bench import large_gallery, recognizer
+
+    if not 2 <= args.gallery <= 10_000_000:
+        raise UsageError(f"--gallery {args.gallery}", expected="2 to 10,000,000 templates")
+    found = large_gallery.measure(args.gallery, args.rounds, options.warn, protected=args.protected)
+    result = {"machine": recognizer.machine(), **found}
+    return results.deliver(args, "bench.json", result, lambda: options.say_lines("\n".join(large_gallery.lines(found))))
 
 
 def _batches(args: Arguments) -> int:

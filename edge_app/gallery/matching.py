@@ -188,6 +188,10 @@ class Gallery:
         own = 0.0 if rule is None else float(rule.taken_off(embedding.vector[None])[0])
         return float(self._similarities(np.array([where]), embedding.vector, rule, own)[0])
 
+    def mean(self, where: int) -> Float32s:
+        """The mean template (D,) of the identity at `where` of `names`, read-only."""
+        return self._means[where]
+
     def neighbours(self) -> list[tuple[str, float] | None]:
         """For every identity its nearest other one and their cosine; None for the only one."""
         if len(self.names) < 2:
