@@ -140,6 +140,11 @@ class Database:
                 with contextlib.nullcontext() if own else contextlib.suppress(GalleryError):
                     self._scrub(db)
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether this thread is inside `writing`."""
+        return self._depth > 0
+
     def changed(self, *, leaves_nothing: bool = False, rebuilt: bool = False) -> None:
         """Count a change, inside `writing`; with `rebuilt` the whole file is rewritten once it has landed.
 

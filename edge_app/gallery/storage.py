@@ -171,7 +171,7 @@ class Vault:
             self._sealer(db)
 
     def _directory(self, db: sqlite3.Connection, sealer: Sealer) -> blocks.Directory:
-        if self._changed_blocks:  # by the transaction in which this is asked
+        if self._file.is_writing:  # what the transaction in which this is asked has changed counts
             self._settle(db)
         return blocks.directory(db, sealer)
 
