@@ -190,7 +190,8 @@ class Gallery:
 
     def mean(self, where: int) -> Float32s:
         """The mean template (D,) of the identity at `where` of `names`, read-only."""
-        return self._means[where]
+        mean: Float32s = self._means[where]
+        return mean
 
     def neighbours(self) -> list[tuple[str, float] | None]:
         """For every identity its nearest other one and their cosine; None for the only one."""

@@ -524,9 +524,7 @@ class Vault:
             db.execute("DELETE FROM connection")
             if record is None:
                 # Others may still have whoever was forgotten, and meet this gallery again through another server.
-                db.execute(
-                    "UPDATE lasting SET agreed = CASE WHEN identity IS NULL AND agreed <> 0 THEN -1 ELSE 0 END"
-                )
+                db.execute("UPDATE lasting SET agreed = CASE WHEN identity IS NULL AND agreed <> 0 THEN -1 ELSE 0 END")
                 db.execute("DELETE FROM base")
             else:
                 sealed = self._sealer(db).seal("connection.record", (1,), record)
