@@ -319,7 +319,10 @@ class Fleet:
     def _agree(self, uid: bytes, before: Lasting, base: Base | None) -> None:
         """Note that a change has arrived, unless the person was changed here again meanwhile."""
         now = self._vault.lasting(uid)
-        if now is None or (now.name is None) != (before.name is None):
+        if now is None:
+            return
+        if (now.name is None) != (before.name is None):  # forgotten meanwhile, and the server knows the person now
+            self._vault.disagree(uid)
             return
         # Of somebody who is here but is not shared the base is empty.
         self._vault.agree(uid, None if now.name is None else base.encode() if base else b"")

@@ -261,6 +261,7 @@ def test_a_row_that_somebody_edited_changes_nobody_is_told_every_time_and_holds_
         assert contents(door.vault) == before
     north.enroll("Bob", 1)
     assert north.sync().sent == 1
+    assert len(north.sync().problems) == 1, "what was sent since does not hide it"
     door.sync()
     assert door.vault.names() == ("Ada", "Bob")
     server.people[uid] = (server.revision, False, sealed(person_of(5, name="Eve"), uid, 7))
@@ -405,6 +406,26 @@ def test_a_lost_answer_to_a_report_does_not_look_like_a_copy(door):
         with pytest.raises(Away):
             door.sync(cut_at=calls.calls - 1, cut_late=True)
     assert not door.sync().is_copied
+
+
+def test_what_is_changed_here_while_it_is_on_its_way_is_sent_the_next_time(offices, door):
+    north, _ = offices
+    north.enroll("Ada", 0)
+    north.enroll("Bob", 1)
+
+    class Slow(FakeTransport):
+        def put(self, known, machine, changes):
+            found = super().put(known, machine, changes)
+            north.vault.rename("Ada", "Eve")
+            north.vault.forget("Bob")
+            return found
+
+    Fleet(north.vault, Slow(north.server)).sync()
+    door.sync()
+    assert door.vault.names() == ("Ada", "Bob")
+    north.sync()
+    door.sync()
+    assert door.vault.names() == ("Eve",)
 
 
 def test_a_name_that_looks_like_sql_is_a_name(offices, door):
