@@ -14,7 +14,7 @@ from edge_app.recognition.classes import ClassRecognizer
 from edge_app.recognition.faces import PeopleSession
 from edge_app.recognition.liveness import PassiveLiveness
 
-_WAIT_S: Final = 1.5
+_WAIT_S: Final = 2.5
 """So long a name is kept back for frames enough to judge by; then it is told as unchecked."""
 
 

@@ -18,8 +18,9 @@ from edge_app.recognition.sheet_motion import SheetMotion
 from edge_app.system.data_folder import Home
 
 LIVE_LABEL: Final = "live"
-_LEAST_LOOKS: Final = 5
-"""Single frames are wrong too often: networks at hand call an eighth of photographs of people fakes."""
+_LEAST_LOOKS: Final = 10
+"""Single frames are wrong too often: networks at hand call an eighth of photographs of people fakes. And so many show
+how the face moves in its surroundings."""
 
 
 @dataclass(slots=True, eq=False)

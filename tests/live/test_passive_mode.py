@@ -80,12 +80,12 @@ def test_somebody_who_leaves_before_that_is_told_first(session, portrait):
 def test_the_median_decides_and_few_frames_say_nothing(session, portrait):
     liveness = PassiveLiveness(open_liveness(session.home, 1))
     [face] = session.recognizer.detector.detect(portrait)[:1]
-    for _ in range(4):
+    for _ in range(9):
         liveness.see(tinted(portrait, 1.2, 0.7), face)
     assert liveness.verdict is None and liveness.share is None
     liveness.see(tinted(portrait, 0.8, 1.5), face)
-    assert liveness.verdict is True  # four of five
-    for _ in range(4):
+    assert liveness.verdict is True  # nine of ten
+    for _ in range(9):
         liveness.see(tinted(portrait, 0.8, 1.5), face)
     assert liveness.verdict is False
 
