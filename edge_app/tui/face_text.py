@@ -130,7 +130,7 @@ def challenge_words(asked: str, progress: Progress) -> EventWords:
         case "no answer":
             return EventWords(f"? {asked}: {progress.reason}", "bold yellow")
         case "not live":
-            return EventWords(f"! {asked}: not live", "bold red", f" {progress.reason}")
+            return EventWords(f"! {asked}: not live", "bold red", f": {progress.reason}")
 
 
 def event_line(clock: str, event: EventWords, width: int) -> Text:

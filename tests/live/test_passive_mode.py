@@ -96,6 +96,11 @@ def test_watch_and_verify_say_it(session, tmp_path, capsys, monkeypatch):
     assert main(["watch", "sample", "--liveness", "passive", "--json", *at]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if '"recognized"' in line]
     assert lines and all('"live": "' in line for line in lines)
+    session.home.change_settings(liveness="passive")
+    for chosen, said in (([], True), (["--liveness", "off"], False)):
+        assert main(["watch", "sample", "--json", *chosen, *at]) == 0
+        lines = [line for line in capsys.readouterr().out.splitlines() if '"recognized"' in line]
+        assert lines and all(('"live": "' in line) is said for line in lines)
     assert main(["watch", "sample", "--model", "reddish", "--liveness", "passive", *at]) == 2
     assert "expected people to look for" in capsys.readouterr().err
     found = login(session, OBAMA, "sample", lambda text: None, options=LoginOptions("passive", 120.0))

@@ -203,6 +203,15 @@ def test_the_last_source_is_opened_again_unless_it_is_gone(home: Home, tmp_path:
     assert desk.source == "sample" and "does not exist" in desk.notices[0]
 
 
+def test_passive_liveness_without_a_network_is_off_and_says_so(home: Home) -> None:
+    home.change_settings(liveness="passive", source="http://camera.local/video")
+    desk = desk_of(arguments(home=home.path))
+    assert desk.settings.liveness == "off" and "No liveness network" in desk.notices[0]
+    home.change_settings(liveness="challenge")
+    desk = desk_of(arguments(home=home.path))
+    assert desk.settings.liveness == "challenge" and not desk.notices
+
+
 def test_pictures_are_named_as_in_a_shell(tmp_path: Path) -> None:
     folder = tmp_path / "two words"
     folder.mkdir()
