@@ -437,7 +437,7 @@ ODD = {
     "precision": "bf16", "log": "tensorboard", "detector": "mtcnn", "backbone": "timm:vgg11", "base": "timm:vgg11",
     "cache": Path("/c"), "groups": Path("g.csv"), "unlabelled": Path("u"), "held_out": 2, "choosing": 3,
     "confidence": 0.9, "head": "prototypes", "balance": "classes", "balance_by": "the shift",
-    "size": 64, "depth": 14,
+    "size": 64, "depth": 14, "from_run": Path("runs/p"),
 }  # fmt: skip
 """A value of each option that is not the default, where adding to the default does not give one."""
 
