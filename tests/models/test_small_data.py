@@ -24,7 +24,7 @@ from edge_models.classifier.losses import cosine_loss
 from edge_models.classifier.network import CachedViews, Head
 from edge_models.classifier.options import ClassifierOptions
 from edge_models.classifier.recipe import Workshop, _weights, fit_head, hard_targets, logits_of
-from edge_models.classifier.small_data import add_pseudo_labels
+from edge_models.classifier.small_data import add_pseudo_labels, taught_by
 from edge_models.data.augment import mix
 from edge_models.data.folder import Picture, PictureFolder, Split, split_pictures
 from edge_models.fitting.progress import Silence
@@ -44,6 +44,29 @@ def workshop(tmp_path, labels, features, **changes):
     folder = folder_of(labels)
     bank = FeatureBank(features[None], None)
     return Workshop(options, folder, split_pictures(folder, seed=0), None, bank, hard_targets(folder), Silence())
+
+
+def test_a_teacher_sees_through_a_wrong_label_and_knows_no_label_that_judges(tmp_path):
+    torch.manual_seed(0)
+    truth = [0, 1] * 40
+    labels = list(truth)
+    split = workshop(tmp_path, labels, torch.randn(80, 4)).split
+    wrong, aside = split.train[3], list(split.validation)
+    labels[wrong] = 1 - labels[wrong]
+    teacher = 3 * torch.eye(2)[torch.tensor(truth)] + 0.3 * torch.randn(80, 2)
+    work = taught_by(replace(workshop(tmp_path, labels, torch.randn(80, 4)), split=split), teacher)
+    # Half of what it was told, half of what the teacher says: a wrong label and the teacher's right one cancel out.
+    assert work.targets[wrong, truth[wrong]] == pytest.approx(0.5, abs=0.1)
+    right = [i for i in split.fit if i != wrong]
+    assert work.targets[right, torch.tensor(truth)[right]].min() > 0.85
+    assert torch.allclose(work.targets.sum(1), torch.ones(80), atol=1e-5)
+    # Other labels of what judges: what is learned from, and the opinion, stay as they were.
+    for i in aside:
+        labels[i] = 1 - labels[i]
+    other = taught_by(replace(workshop(tmp_path, labels, torch.randn(80, 4)), split=split), teacher)
+    fit = list(split.fit)
+    assert torch.allclose(other.targets[fit], work.targets[fit])
+    assert torch.allclose(other.targets[aside] - work.targets[aside], 0.5 * (1 - 2 * hard_targets(work.folder)[aside]))
 
 
 def trials_of(rights, withouts):
@@ -146,7 +169,7 @@ def test_a_cosine_head_finds_its_direction_in_few_steps(tmp_path, loss):
     for seed in range(3):
         work = workshop(tmp_path, labels, features, epochs=8, loss=loss, seed=seed, batch_size=64)
         head, _ = fit_head(work, work.split.fit, None, f"head-{seed}")
-        fit = list(work.split.fit)
+        fit = list(split.fit)
         assert (logits_of(head, features[fit]).argmax(1) == work.folder.labels[fit]).mean() > 0.95
 
 

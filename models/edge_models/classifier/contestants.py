@@ -44,8 +44,6 @@ def logistic(task: Task, network: str) -> list[int]:
     """Features of timm's network, and scikit-learn's logistic regression as it comes."""
     import torch
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
     from timm.data import create_transform  # type: ignore[attr-defined]
 
     body, side, centre = _pretrained(network)
@@ -59,7 +57,7 @@ def logistic(task: Task, network: str) -> list[int]:
                 rows.append(body(batch))
         return torch.cat(rows).numpy()
 
-    fitted = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(
+    fitted = LogisticRegression(max_iter=1000).fit(
         features([path for path, _ in task["learn"]]), [label for _, label in task["learn"]]
     )
     return [int(number) for number in fitted.predict(features(task["judge"]))]

@@ -71,6 +71,9 @@ class ClassifierOptions:
     ensemble: int = field(default=1, metadata=told(
         "backbones that --search may join into one network, if it shows to be worth its time", "N", _NETWORK,
     ))  # fmt: skip
+    distil: bool = field(default=False, metadata=told(
+        "let efficientnet-lite0 learn from what the backbones of --ensemble say together, and ship that", "", _NETWORK,
+    ))  # fmt: skip
     weights: Path | None = field(default=None, metadata=told(
         "weight file of the backbone instead of its own", "FILE", _NETWORK))  # fmt: skip
     size: int | None = field(default=None, metadata=told(
@@ -201,6 +204,10 @@ class ClassifierOptions:
             (0 <= self.augmentation <= 2, "augmentation strength", self.augmentation, "0 to 2"),
             (0 <= self.webcam <= 1, "webcam share", self.webcam, "0 to 1"),
         ]
+        if self.distil and not (self.ensemble > 1 and self.search and self.backbone == AUTO):
+            raise UsageError(
+                "--distil without an ensemble to learn from", expected="--ensemble 2 or 3, --search and --backbone auto"
+            )
         if self.balanced and self.balance not in ("none", "classes"):
             raise UsageError(f"--balanced beside --balance {self.balance}", expected="one of them")
         for good, what, found, expected in checks:

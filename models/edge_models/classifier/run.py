@@ -20,6 +20,7 @@ from edge_models.classifier.options import AUTO, STUDENTS, ClassifierOptions
 from edge_models.classifier.recipe import Trained, Workshop, hard_targets, train
 from edge_models.classifier.report import HTML_NAME, JSON_NAME, Circumstances, Report, collect, write
 from edge_models.classifier.search import chosen, search
+from edge_models.classifier.small_data import taught_by, train_with_teacher
 from edge_models.classifier.start import refuse_seen, settled, starting_backbone
 from edge_models.data.augment import AugmentOptions, contact_sheet, view_maker
 from edge_models.data.checks import scan
@@ -38,8 +39,9 @@ from edge_models.fitting.options import absolute, passed_on
 from edge_models.fitting.report_parts import read_report
 from edge_models.fitting.run_folder import Hold, begun_with
 from edge_models.networks.backbone import Backbone, base_of
-from edge_models.networks.backbones import DEFAULT, check_name
+from edge_models.networks.backbones import DEFAULT, check_name, create_backbone
 from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPlan, default_threads
+from edge_models.networks.joined import JOIN
 from edge_models.networks.small_resnet import PREFIX
 
 _SHEET_PICTURES: Final = 6
@@ -48,7 +50,7 @@ _SESSIONS: Final = "sessions.csv"
 _AS_0_1_0: Final[Mapping[str, Any]] = {
     "keep_out": True, "search": 0.0, "split_by": "", "size": None, "from_run": None, "from_scratch": False, "depth": 8,
     "adapt": None, "adapt_by": "self-training", "rounds": 0, "student": "", "cap": 0, "hard_labels": False,
-    "head": "logistic", "ensemble": 1, "balance": "none", "balance_by": "",
+    "head": "logistic", "ensemble": 1, "distil": False, "balance": "none", "balance_by": "",
 }  # fmt: skip
 """Options that 0.1.0 did not have, and how it worked."""
 
@@ -132,6 +134,8 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
         work = Workshop(
             options, folder, split, backbone, bank, targets, notebook, deep, found.side if found else 0, weights
         )
+        if found is not None and found.teacher:
+            work = taught_by(work, _features_together(options, found.teacher, folder, notebook))
         trained = _train(work)
         path = save_best(work, trained, asked)
         about = Circumstances(path, table, notebook.notes, started_s, asked, asdict(found) if found else None)
@@ -190,6 +194,17 @@ def _finished(output: Path) -> ClassifierResult | None:
     return ClassifierResult(output / str(report["checkpoint"]), html, data, report)
 
 
+def _features_together(
+    options: ClassifierOptions, names: str, folder: PictureFolder, progress: Progress
+) -> torch.Tensor:
+    """(N, sum of D) features of several backbones, which a search has computed before."""
+    seen = [
+        compute_bank(replace(options, views=0, mirror=False, unfreeze=0), create_backbone(name), folder, progress).plain
+        for name in names.split(JOIN)
+    ]
+    return torch.cat(seen, dim=1)
+
+
 def _train(work: Workshop) -> Trained:
     if work.options.adapt is not None:
         from edge_models.classifier.adapt import train_adapted
@@ -205,8 +220,6 @@ def _train(work: Workshop) -> Trained:
         from edge_models.classifier.noisy_student import train_students
 
         return train_students(work)
-    from edge_models.classifier.small_data import train_with_teacher
-
     return train_with_teacher(work)
 
 

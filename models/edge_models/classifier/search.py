@@ -96,6 +96,8 @@ class Searched:
     """Side in pixels that fine-tuning every layer is tried at, where the pictures are small; 0: the network's own."""
     tune: bool = True
     """Whether fine-tuning could show a gain: whether a head would name a picture of the selection part wrongly."""
+    teacher: str = ""
+    """The backbones together that the chosen one learns from; empty where it learns from labels alone."""
     joined: str = ""
     """What came of joining several backbones; empty where none were to be joined."""
 
@@ -156,12 +158,15 @@ def search(
                 _keep(keep / FILE, done)
             progress.advance(tried, " ".join(map(str, head)))
     singles = [done[name, *head] for name in names for head in heads if (name, *head) in done]
-    best = min(singles, key=lambda trial: trial.loss, default=None)
-    joined = ""
+    best = min(singles, key=_loss, default=None)
+    joined = teacher = ""
     if best is not None and options.ensemble >= _PAIR:
         best, pair, joined = _joined(options.ensemble, best, singles, banks, labels, len(folder.classes), parts)
         if pair is not None:
             done[pair.key] = pair
+            if options.distil:
+                teacher, best = pair.backbone, min((t for t in singles if t.backbone == DEFAULT), key=_loss)
+                joined = f"{joined}; {best.backbone} learns from what they say together"
             singles.append(pair)
     name = best.backbone if best else names[0]
     side = small_side(folder, name) if options.size is None else 0
@@ -180,6 +185,7 @@ def search(
         _deep_is_affordable(options, split, seen_s, 1 - best.accuracy if best else 0.0),
         side,
         best is None or options.unfreeze != UNFREEZE or (1 - best.accuracy) * len(split.selection) >= 1,
+        teacher,
         joined,
     )
     _keep(keep / FILE, done, found)
@@ -238,6 +244,10 @@ def _joined(
     if gain.above_zero:
         return pair, pair, f"{told}: kept"
     return best, pair, f"{told}: not shown to be worth it, not kept"
+
+
+def _loss(trial: Trial) -> float:
+    return trial.loss
 
 
 def corrected_accuracy(trials: Sequence[Trial]) -> float:

@@ -19,8 +19,8 @@ from edge_app.core.errors import MediaError, UsageError
 from edge_app.media.pictures import read_picture
 from edge_app.system.files import sha256_of_file
 from edge_models.classifier.analysis import probabilities
-from edge_models.classifier.recipe import Trained, Workshop, fit_temperature, logits_of, solve_head, train
-from edge_models.data.folder import find_unlabelled
+from edge_models.classifier.recipe import Trained, Workshop, fit_temperature, hard_targets, logits_of, solve_head, train
+from edge_models.data.folder import find_unlabelled, folds
 from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPlan
 
 STUDENT_DROPOUT: Final = 0.3
@@ -130,6 +130,36 @@ def distilled(work: Workshop, given: Tensor) -> Workshop:
         head = solve_head(work.bank.plain[learn], work.targets[learn], work.options.ridge)
         opinion = torch.from_numpy(probabilities(logits_of(head, work.bank.plain[judge]))).float()
         targets[judge] = OWN_LABEL_SHARE * given[judge] + (1 - OWN_LABEL_SHARE) * opinion
+    return replace(work, targets=targets)
+
+
+def taught_by(work: Workshop, features: Tensor) -> Workshop:
+    """Targets half the given ones, half what a teacher says that sees the folder's pictures as `features` (N, D).
+
+    Nobody's opinion is asked of a picture that he learned from, and nobody who learned from the validation part tells
+    about the others (Hinton et al. 2015, arXiv 1503.02531). A folder with too few pictures for folds stays as it is.
+    """
+    options, folder, split = work.options, work.folder, work.split
+    known = torch.tensor(split.fit)
+    given = hard_targets(folder)
+    chances = np.zeros((len(folder.pictures), work.classes))
+    parts = folds(folder, split.fit, _JUDGES, options.seed)
+    if not parts:
+        return work
+    logits = np.zeros((len(known), work.classes))
+    for learn, judge in parts:
+        head = solve_head(features[known[learn]], given[known[learn]], options.ridge)
+        logits[judge] = logits_of(head, features[known[judge]])
+    temperature = fit_temperature(logits, folder.labels[list(split.fit)])
+    chances[list(split.fit)] = probabilities(logits, temperature)
+    if split.validation:
+        head = solve_head(features[known], given[known], options.ridge)
+        aside = list(split.validation)
+        chances[aside] = probabilities(logits_of(head, features[aside]), temperature)
+    targets = work.targets.clone()
+    count = len(folder.pictures)
+    opinion = torch.from_numpy(chances).float()
+    targets[:count] = OWN_LABEL_SHARE * targets[:count] + (1 - OWN_LABEL_SHARE) * opinion
     return replace(work, targets=targets)
 
 
