@@ -169,7 +169,7 @@ def test_a_cosine_head_finds_its_direction_in_few_steps(tmp_path, loss):
     for seed in range(3):
         work = workshop(tmp_path, labels, features, epochs=8, loss=loss, seed=seed, batch_size=64)
         head, _ = fit_head(work, work.split.fit, None, f"head-{seed}")
-        fit = list(split.fit)
+        fit = list(work.split.fit)
         assert (logits_of(head, features[fit]).argmax(1) == work.folder.labels[fit]).mean() > 0.95
 
 
