@@ -28,8 +28,8 @@ PEOPLE_PER_CENTRE: Final = 3
 CENTRES_PER_GROUP: Final = 40
 """As many of every group, whatever its size: the nearest centres of a rare group would be far away otherwise."""
 LEAST_CENTRES: Final = 16
-LEAST_PEOPLE: Final = 300
-"""Identities from which a cohort is fitted to a folder of the user's own."""
+LEAST_PEOPLE: Final = 240
+"""Identities from which a cohort is fitted to a folder of the user's own: half of them give four kinds of thirty."""
 NEAREST: Final = 50
 KINDS: Final = 8
 """Clusters that stand for kinds where nobody wrote groups down."""

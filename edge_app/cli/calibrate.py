@@ -87,6 +87,7 @@ def run(args: Arguments) -> int:
     embedders = [Embedder(open_entry(entry, settings.threads)) for entry in entries]
     embed = _embedder(args, home, settings, embedders)
     vectors, names, left_out = _vectors(args.folder, embed, len(entries), unused)
+    vectors, names = _without_the_few(args.folder, vectors, names, left_out)
     if not args.json:  # before they turn out to be too few: then this is why
         for source, why in left_out:
             options.warn(f"left out {source}: {why}")
@@ -111,6 +112,8 @@ def run(args: Arguments) -> int:
         return 0
     for one, entry in zip(made, entries, strict=True):
         _tell(one, entry, settings.fpir)
+        if kinds := _kinds(one):
+            options.say(f"The folder falls into {kinds} kinds; a face needs more the more of its kind are enrolled.")
         if warning := _warning(one, entry):
             options.warn(warning)
     options.say(f"kept in {calibration.path_of(home)}; `edge-app calibrate --reset --model {model_id}` goes back")
@@ -178,6 +181,27 @@ def _embedder(args: Arguments, home: Home, settings: Settings, embedders: Sequen
     return face_vectors
 
 
+def _without_the_few(
+    folder: Path, vectors: list[Float32s], names: list[str], left_out: list[tuple[str, str]]
+) -> tuple[list[Float32s], list[str]]:
+    """All but the sub-folders with too few usable pictures, which are added to `left_out`.
+
+    Where hardly anything would be left all stay: then that is what is told.
+    """
+    from collections import Counter
+
+    from edge_app.accuracy.calibrate import LEAST_IDENTITIES, LEAST_PICTURES
+
+    counts = Counter(names)
+    few = {name: count for name, count in counts.items() if count < LEAST_PICTURES}
+    if len(counts) - len(few) < LEAST_IDENTITIES:
+        return vectors, names
+    for name, count in sorted(few.items()):
+        left_out.append((str(folder / name), f"{count} usable pictures, {LEAST_PICTURES} are needed"))
+    kept = [row for row, name in enumerate(names) if name not in few]
+    return [rows[kept] for rows in vectors], [names[row] for row in kept]
+
+
 def _vectors(
     folder: Path, embed: _Embed, builds: int, unused: list[Unused]
 ) -> tuple[list[Float32s], list[str], list[tuple[str, str]]]:
@@ -218,6 +242,12 @@ def _vectors(
     return [np.stack(kept) if kept else np.zeros((0, 1), np.float32) for kept in rows], names, left_out
 
 
+def _kinds(made: Calibrated) -> int:
+    """How many kinds were fitted to the folder and kept; 0: its thresholds are the same for every face."""
+    cohort = made.calibration.cohort
+    return len(cohort.kinds.offsets) if cohort and cohort.kinds else 0
+
+
 def _report(made: Calibrated, entry: Entry, settings: Settings) -> dict[str, Any]:
     trial = made.trial and {
         "asked_fpir": settings.fpir,
@@ -232,6 +262,7 @@ def _report(made: Calibrated, entry: Entry, settings: Settings) -> dict[str, Any
         "pictures": made.calibration.pictures,
         "genuine_median": round(made.genuine_median, 4),
         "points": [asdict(point) for point in made.calibration.points],
+        "kinds": _kinds(made),
         "tar": {f"{fmr:g}": round(share, 4) for fmr, share in made.tar.items()},
         "trial": trial,
         "warning": _warning(made, entry),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from edge_app.cli import main
+from edge_app.cli import calibrate, main
 from edge_app.media import sample
 from tests.media.heic import HEIC
 
@@ -96,3 +98,16 @@ def test_calibrate_says_why_nothing_could_be_used(say, tmp_path):
     code, _, err = say("calibrate", tmp_path / "people")
     assert code == 2 and err.count("b.jpg is damaged or cut short") == 2
     assert err.splitlines()[-1].startswith("edge-app: 0 of 0 sub-folders have 3 or more usable pictures")
+
+
+def test_calibrate_leaves_out_who_has_too_few_pictures_and_says_so():
+    """Two of 272 people with one picture that shows two faces refused the whole folder once."""
+    names = [f"p{one:02d}" for one in range(12) for _ in range(2 if one == 5 else 3)]
+    rows = np.arange(len(names), dtype=np.float32)[:, None]
+    left_out: list[tuple[str, str]] = []
+    [kept], who = calibrate._without_the_few(Path("folder"), [rows], names, left_out)
+    assert left_out == [(str(Path("folder") / "p05"), "2 usable pictures, 3 are needed")]
+    assert len(who) == 33 and "p05" not in who
+    assert [names[int(row)] for row in kept[:, 0]] == who
+    few = ["a", "a", "a", "b", "b"]
+    assert calibrate._without_the_few(Path("folder"), [rows[:5]], few, left_out)[1] == few
