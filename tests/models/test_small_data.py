@@ -303,3 +303,28 @@ def test_mixing_draws_its_share_as_its_paper_does(mixing, even):
     inputs, targets = torch.zeros(2, 1, 32, 32), torch.eye(2)
     shares = np.array([float(mix(inputs, targets, mixing)[1][0, 0]) for _ in range(400)])
     assert ((shares > 0.2) & (shares < 0.8)).mean() == pytest.approx(even, abs=0.08)
+
+
+def test_train_compare_measures_every_method_unless_some_are_named(monkeypatch, tmp_path, capsys):
+    from edge_app.cli import main
+    from edge_models.classifier.options import METHODS
+
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            Image.new("RGB", (40, 40), (number, 9, 9)).save(tmp_path / name / f"{number}.png")
+    plans = []
+
+    def measured(options, plan, progress, keep):
+        plans.append((plan, keep))
+        return {"rows": []}
+
+    monkeypatch.setattr(comparison, "compare", measured)
+    assert main(["train", "compare", str(tmp_path), "--seeds", "3", "--json"]) == 0
+    words = ["--methods", "cosine", "smoothing", "--per-class", "2", "--output", str(tmp_path / "out"), "--json"]
+    assert main(["train", "compare", str(tmp_path), *words]) == 0
+    assert main(["train", "classifier", str(tmp_path), "--compare", "cosine", "--json"]) == 0
+    first, second, alias = (plan for plan, _ in plans)
+    assert set(first.methods) == set(METHODS) and first.seeds == (0, 1, 2)
+    assert second.methods == ("cosine", "smoothing") and second.per_class == 2 and plans[1][1] == tmp_path / "out"
+    assert alias.methods == ("cosine",)

@@ -96,6 +96,8 @@ def test_bars_are_learned_exported_and_served_at_their_size(bars, tmp_path, caps
     model, checkpoint = load_classifier(result.checkpoint)
     side = changes.get("size", 32)
     assert model.backbone.input.width_px == checkpoint.input.width_px == side
+    if "from_scratch" in changes:  # norms that never learned were once the reason that nothing did
+        assert float(model.backbone.body[0][1].running_mean.abs().min()) > 0
     assert main(["export", str(result.checkpoint), "-o", str(tmp_path / "bars.onnx")]) == 0
     home = ["--home", str(tmp_path / "home")]
     assert main(["models", "add", str(tmp_path / "bars.onnx"), *home]) == 0

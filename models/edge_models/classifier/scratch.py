@@ -141,6 +141,10 @@ def fit_all(
         options.output, stage, until or epochs, options.seed, options.batch_size, options.machine,
         resume=options.resume, log=options.log_word,
     )  # fmt: skip
+    # Lightning leaves modules in the mode it finds: in evaluation mode the norms learn nothing, nor does the network.
+    backbone.train()
+    head.train()
     result = fit(ClassifierModule(backbone, head, groups, how), make, wanted, work.progress)
     backbone.unfreeze(0)
+    backbone.eval()
     return head, result

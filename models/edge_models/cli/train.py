@@ -56,6 +56,19 @@ def command() -> Group:
                         help="of --compare: learn from N pictures of each class only, and hide the others' labels"),
                     options.json_flag(),
                 ]),
+            Command("compare", run_compare,
+                help="measure every small-data method that applies to a folder against doing without, in one table",
+                example="edge-app train compare flowers/ --per-class 10 --output runs/compared",
+                params=[
+                    *parameters(ClassifierOptions, may_lack=("output",)),
+                    Option("--methods", "compare", kind=METHODS, many=True, metavar="METHOD", section=small_data,
+                        help=f"these alone: {', '.join(METHODS)}"),
+                    Option("--seeds", kind=int, default=5, metavar="N", section=small_data,
+                        help="how many, from --seed (default 5)"),
+                    Option("--per-class", kind=int, metavar="N", section=small_data,
+                        help="learn from N pictures of each class only, and hide the others' labels"),
+                    options.json_flag(),
+                ]),
             Command("pretrain", run_pretrain,
                 help="learn what pictures look like from a folder without labels; go on with `train classifier --from`",
                 example="edge-app train pretrain photos/ --method vicreg --labelled flowers/ --output runs/pool",
@@ -96,7 +109,7 @@ def command() -> Group:
 
 
 def _classifier_options(args: Arguments) -> ClassifierOptions:
-    if args.output is None and not (args.show_augmentation or args.compare):
+    if args.output is None and not (args.compare or args.show_augmentation):
         raise UsageError("--output is missing", expected="a new folder for the run")
     return chosen(ClassifierOptions, args.values())
 
@@ -142,6 +155,13 @@ def _compare(args: Arguments) -> int:
     else:
         _show_comparison(found)
     return 0
+
+
+def run_compare(args: Arguments) -> int:
+    """Measure methods, all of them unless some are named; what `train classifier --compare` does too."""
+    _require()
+    look(args.directory)
+    return _compare(args.replaced(compare=args.compare or METHODS, show_augmentation=None))
 
 
 def run_pretrain(args: Arguments) -> int:

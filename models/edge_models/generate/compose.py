@@ -166,7 +166,7 @@ def compose(options: ComposeOptions, tell: Callable[[int, int], None] = lambda d
         raise EdgeError(f"{out} cannot be made ({error.strerror})", expected="a folder to write to") from error
     try:
         annotations, by_class = _fill(scratch, stock, tell)
-        notes += [f"{path.name}: left out: {why}" for path, why in sorted(stock.unusable.items())]
+        notes += [f"left out: {why}" for _, why in sorted(stock.unusable.items())]
         told = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
         write_private(scratch / BOXES, json_bytes(annotations))
         facts = {"by": "edge-app compose", "options": told | {"output": out.name}, "notes": notes}

@@ -22,7 +22,7 @@ from edge_models.data.batch_views import BatchViews, plain_views
 from edge_models.data.checks import scan, thumbnail_of
 from edge_models.data.folder import PictureFolder, Split, find_unlabelled, split_pictures
 from edge_models.fitting.checkpoint import Checkpoint, load_state, save, save_state, write_atomic
-from edge_models.fitting.fit import Machine, finish_run, open_run
+from edge_models.fitting.fit import Machine, finish_run, open_run, refuse_folder
 from edge_models.fitting.options import absolute, passed_on
 from edge_models.fitting.progress import Progress
 from edge_models.fitting.run_folder import STATE_FOLDER, Hold
@@ -68,6 +68,7 @@ def pretrain(options: PretrainOptions, progress: Progress) -> Pretrained:
     torch.set_num_threads(default_threads())
     device = Machine(cast(Literal["auto", "cpu", "cuda", "mps"], options.device)).accelerator
     with Hold(options.output) as hold:
+        refuse_folder(options.output, resume=options.resume)
         files, hashes, pixels, thumbs = _read_pool(options.directory, progress)
         judged = _Probe(options, progress) if options.labelled is not None else None
         if judged is not None:
