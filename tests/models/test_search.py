@@ -23,7 +23,7 @@ from edge_models.classifier.odd_pictures import least_alike
 from edge_models.classifier.options import ClassifierOptions
 from edge_models.classifier.recipe import logits_of, predict, solve_head
 from edge_models.classifier.run import train_classifier
-from edge_models.classifier.search import Trial, corrected_accuracy
+from edge_models.classifier.search import Trial, corrected_accuracy, preferred
 from edge_models.data.checks import scan
 from edge_models.data.folder import split_pictures
 from edge_models.fitting.fit import Silence
@@ -50,6 +50,32 @@ def test_the_winner_is_judged_in_each_fold_by_the_choice_of_the_others() -> None
     trials = (trial("a", (1.0, 3.0), (9, 7)), trial("b", (4.0, 2.0), (6, 8)))
     assert corrected_accuracy(trials) == pytest.approx((6 + 7) / 20)
     assert corrected_accuracy(trials[:1]) == pytest.approx(16 / 20)
+
+
+def test_of_backbones_that_are_told_apart_by_chance_alone_the_one_that_mostly_wins_is_taken() -> None:
+    near = trial("efficientnet-lite2", (1.1, 2.9, 2.1), (5, 5, 5))
+    best = trial("efficientnet-lite0", (1.4, 2.3, 2.3), (5, 5, 5))
+    assert preferred((best, near)) is near
+    far = trial("efficientnet-lite2", (2.4, 3.3, 3.31), (5, 5, 5))
+    assert preferred((best, far)) is best
+    assert preferred((best, trial("efficientnet-lite1", (1.4, 2.3, 2.31), (5, 5, 5)))) is best
+
+
+def test_where_classes_are_uneven_each_counts_alike() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.array([0] * 120 + [1] * 12)
+    features = torch.from_numpy(rng.normal(0, 1, (132, 6)) + 0.8 * labels[:, None]).float()
+    parts = [
+        (np.flatnonzero(np.arange(132) % 3 != part), np.flatnonzero(np.arange(132) % 3 == part)) for part in range(3)
+    ]
+    plain, said = searching.trial_of("a", ("logistic", 3.0, False), features, labels, 2, parts)
+    alike, heard = searching.trial_of("a", ("logistic", 3.0, True), features, labels, 2, parts)
+    recall = [[right[labels == label].mean() for label in (0, 1)] for right in (said, heard)]
+    assert np.mean(recall[1]) > np.mean(recall[0]) + 0.1 and alike.loss < plain.loss and alike.accuracy < plain.accuracy
+    options = ClassifierOptions(Path("in"), Path("out"))
+    assert [head[2] for head in searching._heads(options, True)].count(True) == 4
+    assert not any(head[2] for head in searching._heads(options, False))
+    assert all(head[2] for head in searching._heads(replace(options, balance="classes"), True))
 
 
 def test_a_head_found_in_the_span_of_few_pictures_is_the_same_head() -> None:
