@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -43,7 +44,7 @@ def command() -> Command:
             Option("--output", kind=Path, metavar="LABELS", help="CSV with the answers; new, or to go on with"),
             Option("--recursive", kind=bool, help="look into the sub-folders of DIR too"),
             Option("--classes", metavar="A,B", help="the classes, where they are known before; key n adds one"),
-            Option("--known", kind=Path, metavar="FOLDER", help="in or beside DIR: pictures in a sub-folder per class"),
+            Option("--known", kind=Path, metavar="FOLDER", help="labelled pictures: a sub-folder per class, anywhere"),
             Option("--check", kind=bool, help="ask about labels of --known that are probably wrong"),
             Option("--most", kind=int, default=20_000, metavar="N", help="of more pictures a random part (20000)"),
             Option("--embedder", metavar="ID", help="general image embedder (default: the only one; 'plain': none)"),
@@ -104,9 +105,7 @@ def _session(args: Arguments, labels: LabelFile) -> Annotation:
     pile: Path = args.source
     known: dict[str, str] = {}
     if args.known is not None:
-        if not args.known.resolve().is_relative_to(pile.resolve()):
-            raise UsageError(f"{args.known} lies outside {pile}", expected="a folder in DIR, or DIR itself")
-        below = args.known.resolve().relative_to(pile.resolve())
+        below = Path(os.path.relpath(args.known.resolve(), pile.resolve()))
         for name, found in named_folders(args.known, of="class", unused=[], problem=options.warn):
             known |= {(below / name / path.name).as_posix(): valid_class(name) for path in found}
         if not known:
@@ -152,8 +151,6 @@ def _features(args: Arguments, pile: Path, pictures: Sequence[str]) -> tuple[lis
 
 
 def _ask(args: Arguments, session: Annotation) -> None:
-    import os
-
     from edge_app.media.pictures import read_picture
     from edge_app.tui.annotate import AnnotateApp
     from edge_app.tui.picture.terminal import Terminal

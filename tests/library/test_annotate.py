@@ -335,6 +335,19 @@ def test_simulate_and_suggest_and_export(say, stripes, tmp_path):
     assert (code, out) == (0, f"{tmp_path / 'made'}: across 5, along 5\n")
 
 
+def test_labels_may_lie_elsewhere_and_in_the_pile(say, stripes, tmp_path):
+    pile = tmp_path / "pile"
+    pile.mkdir()
+    for number in range(20, 30):
+        (stripes / "across" / f"{number}.png").rename(pile / f"a{number}.png")
+    words = ("annotate", pile, "--output", tmp_path / "labels.csv", "--suggest", "--json")
+    code, out, _ = say(*words, "--known", stripes)
+    told = {one["picture"]: one["label"] for one in json.loads(out) if not one["picture"].startswith("..")}
+    assert code == 0 and list(told) == [f"a{n}.png" for n in range(20, 30)] and set(told.values()) == {"across"}
+    stripes.rename(pile / "known")
+    assert len(json.loads(say(*words, "--known", pile / "known")[1])) == 60
+
+
 def test_misuse_is_one_line(say, stripes, tmp_path):
     labels = tmp_path / "labels.csv"
     for words, line in (
@@ -342,7 +355,6 @@ def test_misuse_is_one_line(say, stripes, tmp_path):
         ((stripes, "--output", labels, "--check"), "--check has nothing to check"),
         ((stripes, "--output", labels), "this is no terminal"),
         ((stripes, "--output", labels, "--export", tmp_path / "made"), "holds no answer"),
-        ((stripes, "--output", labels, "--suggest", "--known", tmp_path), "lies outside"),
         ((stripes, "--output", labels, "--suggest", "--recursive"), "too few labels"),
         ((stripes, "--output", labels, "--suggest", "--recursive", "--embedder", "nix"), "no general image embedder"),
         (("--simulate", stripes, "--target", 2), "a share in (0, 1)"),
