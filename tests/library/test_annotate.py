@@ -67,6 +67,14 @@ def test_the_first_questions_are_one_for_each_group():
     assert set(truth[asked[:5]].tolist()) == set(range(5))
 
 
+def test_a_group_in_which_something_was_asked_waits_however_large_it_is():
+    rng = np.random.default_rng(0)
+    features = np.repeat(np.eye(2, 8, dtype=np.float32), (30, 5), axis=0)
+    features = centred(features + rng.normal(0, 0.02, features.shape).astype(np.float32))
+    picked = [next_questions(features, {0: 0}, (), None, 1, np.random.default_rng(seed))[0] for seed in range(12)]
+    assert min(one.picture for one in picked) >= 30
+
+
 def test_later_questions_are_doubted_ones_and_every_fifth_is_drawn_at_random():
     features, truth = clouds(60, spread=0.7)
     answers = {i: int(truth[i]) for i in range(40)}
