@@ -113,6 +113,12 @@ def sift(
     or something else, EdgeError when it cannot be written or another process works in it.
     """
     source = Path(plan.source)
+    try:
+        here = pile(source, recursive=plan.recursive, without=out)
+    except MediaError:  # everything was moved out, or there never was a pile
+        if not source.is_dir() or not (out.is_dir() and read_plan(out)):
+            raise
+        here = []
     with readable_os_errors(out):
         make_private_folder(out)
     with locked(out / _LOCK, wait=False) as mine:
@@ -125,12 +131,6 @@ def sift(
                 for name, to, how in _placed(out)
                 if how == "move" and not os.path.lexists(source / name) and (out / KEPT / to).exists()
             }
-            try:
-                here = pile(source, recursive=plan.recursive, without=out)
-            except MediaError:
-                if not moved:
-                    raise
-                here = []
             pictures = moved | {path.relative_to(source).as_posix(): path for path in here}
             return _decide(plan, steps, out, tools, workers, pictures, begin, advance)
 

@@ -106,6 +106,21 @@ def test_the_same_command_goes_on_and_another_is_refused(say, pile, tmp_path):
     assert code == 2 and "holds letter.txt and no sift" in err
 
 
+def test_where_there_is_no_pile_nothing_is_made(say, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "nowhere"):
+        assert say("sift", tmp_path / folder, "--into", tmp_path / "out", "--step", "larger:100")[0] == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_when_all_was_moved_the_same_command_still_ends_well(say, pile, tmp_path):
+    for _ in range(2):
+        code, told, _ = say("sift", pile, "--into", tmp_path / "out", "--step", "larger:1", "--move", "--json")
+        assert code == 0 and json.loads(told)["kept"] == 3
+    (pile / "broken.jpg").unlink()
+    assert say("sift", pile, "--into", tmp_path / "out", "--step", "larger:1", "--move")[0] == 0
+
+
 def test_a_row_cut_off_by_a_kill_is_decided_again_and_nothing_is_placed_twice(say, pile, tmp_path):
     out = tmp_path / "out"
     say("sift", pile, "--into", out, "--step", "larger:100", "--copy")
