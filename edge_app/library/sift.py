@@ -189,8 +189,8 @@ def pile(source: Path, *, recursive: bool, without: Path) -> list[Path]:
 def _claim(plan: Plan, out: Path) -> None:
     """Write the plan into a folder that is empty, or find the same one there."""
     if (earlier := read_plan(out)) is None:
-        strange = sorted(path.name for path in out.iterdir() if path.name != _LOCK)
-        if strange:
+        strange = sorted(path.name for path in out.iterdir() if not path.name.startswith(".sift."))
+        if strange:  # hidden ones are the lock, and a plan that a kill left half written
             raise UsageError(
                 f"{out} holds {strange[0]} and no sift", expected="a new or empty folder, or that of an earlier run"
             )
