@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.errors import ModelError
+from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.model_card import ModelCard
 from edge_app.core.task import LookFor, Task, Words
 from edge_app.core.types import Classification, Face, Finding, Float32s, Frame, Heatmap, Pixels, Seen
@@ -20,16 +20,26 @@ from edge_app.system.timing import Stopwatch
 if TYPE_CHECKING:
     from edge_app.inference.detector import Detector
 
+_LEAST_AREA_PX: Final = 8
+
 
 class ClassRecognizer:
     """Classifies the whole picture, or every face in it: the model's crop decides."""
 
     words: Words = Task.CLASSIFICATION.words
 
-    def __init__(self, classifier: Classifier, detector: Detector | None = None, *, runner_up: bool = False) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        detector: Detector | None = None,
+        *,
+        runner_up: bool = False,
+        area: Float32s | None = None,
+    ) -> None:
         """`detector` is needed for crops of faces only; ModelError when it is missing there, or the crop is none.
 
-        `runner_up`: maps are of the second best label, not of the best.
+        `runner_up`: maps are of the second best label, not of the best. `area` (4,) x1, y1, x2, y2 in frame pixels is
+        taken for the whole picture; UsageError for a network of faces, or one whose card names a region.
         """
         card = classifier.card
         if judges_faces(card.crop):
@@ -40,6 +50,9 @@ class ClassRecognizer:
         self.classifier = classifier
         self._detector = detector
         self._runner_up = runner_up
+        if area is not None and (judges_faces(card.crop) or "@" in card.crop):
+            raise UsageError(f"{card.id} takes no area: its card says {card.crop}", expected="one of whole pictures")
+        self.area = area
 
     @property
     def card(self) -> ModelCard:
@@ -76,6 +89,10 @@ class ClassRecognizer:
         watch.lap("classify")
         return Seen(frame, findings, watch.timings_ms())
 
+    def looking_at(self, area: Float32s | None) -> ClassRecognizer:
+        """The same over another area of the frames; see `__init__`."""
+        return ClassRecognizer(self.classifier, self._detector, runner_up=self._runner_up, area=area)
+
     def judge(self, pixels: Pixels, face: Face) -> Classification:
         """Judge one face that was found in (H, W, 3) uint8 RGB pixels."""
         return self.classifier.classify([self._face(pixels, face).pixels])[0]
@@ -84,9 +101,29 @@ class ClassRecognizer:
         width, height = frame.size_px
         if self._detector is None:
             card = self.card
+            if (inside := self._inside(width, height)) is not None:
+                return [self._area_cut(frame.pixels, inside)]
             area = (0, 0, width, height) if card.crop == "none" else seen_area(width, height, card.input, card.crop)
             return [_Cut(np.array(area, np.float32), frame.pixels, None)]
         return [self._face(frame.pixels, face) for face in self._detector.detect(frame.pixels, any_way_up=any_way_up)]
+
+    def _inside(self, width: int, height: int) -> tuple[int, int, int, int] | None:
+        """The area in whole pixels; None where there is none, or a frame of another size has left it behind."""
+        if self.area is None:
+            return None
+        x1, y1 = max(0, int(self.area[0])), max(0, int(self.area[1]))
+        x2, y2 = min(width, round(float(self.area[2]))), min(height, round(float(self.area[3])))
+        return (x1, y1, x2, y2) if min(x2 - x1, y2 - y1) >= _LEAST_AREA_PX else None
+
+    def _area_cut(self, pixels: Pixels, inside: tuple[int, int, int, int]) -> _Cut:
+        x1, y1, x2, y2 = inside
+        card = self.card
+        seen = (0, 0, x2 - x1, y2 - y1)
+        if card.crop != "none":
+            seen = seen_area(x2 - x1, y2 - y1, card.input, card.crop)
+        wide, tall = seen[2] - seen[0], seen[3] - seen[1]
+        matrix = np.array([[1 / wide, 0, -(x1 + seen[0]) / wide], [0, 1 / tall, -(y1 + seen[1]) / tall]])
+        return _Cut(np.array(inside, np.float32), pixels[y1:y2, x1:x2], matrix)
 
     def _face(self, pixels: Pixels, face: Face) -> _Cut:
         crop = self.card.crop

@@ -187,3 +187,30 @@ def test_a_card_s_region_is_served_and_drawn(tmp_path):
     colours(tmp_path / "d-fp32.onnx", crop="centre-1@0.6,0,1")
     with pytest.raises(UsageError, match="the region is"):
         ClassRecognizer(Classifier(load(tmp_path / "d-fp32.onnx")))
+
+
+def test_a_box_drawn_over_the_live_picture_is_all_that_a_classifier_sees(tmp_path):
+    from edge_app.inference.classifier import Classifier
+    from edge_app.inference.onnx_model import load
+    from edge_app.live.class_mode import ClassMode
+    from edge_app.recognition.session import Session
+
+    colours(tmp_path / "c-fp32.onnx", crop="centre-0.5")
+    mode = ClassMode(Session(None, None, ClassRecognizer(Classifier(load(tmp_path / "c-fp32.onnx")))))
+    pixels = np.zeros((100, 200, 3), np.uint8)
+    pixels[:, :] = COLOURS["red"]
+    pixels[20:60, 120:190] = COLOURS["blue"]
+    frames = (Frame(pixels, number, number / 10) for number in range(9))
+    assert mode.observe(next(frames)).findings[0].name == "red"
+    mode.look_area((120, 20, 190, 60))
+    [finding] = mode.observe(next(frames)).findings
+    assert finding.name == "blue" and finding.box.tolist() == [120, 20, 190, 60]
+    mode.look_area(None)
+    assert mode.observe(next(frames)).findings[0].name == "red"
+    with pytest.raises(UsageError, match="draw the box anew"):
+        mode.look_area((5, 5, 5, 9))
+    mode.look_area((500, 500, 600, 600))  # of a source that was larger
+    assert mode.observe(next(frames)).findings[0].name == "red"
+    colours(tmp_path / "d-fp32.onnx", crop="centre-1@0,0,0.5,1")
+    with pytest.raises(UsageError, match="takes no area"):
+        ClassRecognizer(Classifier(load(tmp_path / "d-fp32.onnx"))).looking_at(np.array([0, 0, 50, 50], np.float32))

@@ -737,13 +737,14 @@ def test_a_loop_for_things_alone_follows_the_gallery(home, bench, monkeypatch):
         stage.screen.wait(lambda _: bool(renewed))
 
 
-def test_faces_and_classifiers_take_no_area(stage, home):
+def test_faces_take_no_area_and_classifiers_do(stage, home):
     with pytest.raises(UsageError, match="takes no area"):
         stage.ask(LookArea(None))
     install(home)
     stage.ask(Look(LookFor("colours")))
-    with pytest.raises(UsageError, match="takes no area"):
-        stage.ask(LookArea((1, 1, 9, 9)))
+    stage.ask(LookArea((100, 100, 180, 180)))
+    stage.camera.put(picture((RED, 150, 60)), 1)
+    stage.screen.wait(lambda u: u.seen is not None and u.seen.findings[0].box.tolist() == [100, 100, 180, 180])
 
 
 def test_a_switch_and_a_pause_tell_what_is_left_and_begin_afresh(stage, home):

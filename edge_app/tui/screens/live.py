@@ -27,6 +27,7 @@ from edge_app.live.challenge import Progress
 from edge_app.live.tracker import TrackInfo
 from edge_app.media.drawing import warmed
 from edge_app.media.live_camera import CameraState
+from edge_app.recognition.classes import judges_faces
 from edge_app.recognition.faces import PeopleSession
 from edge_app.tui.face_text import (
     EventWords,
@@ -405,20 +406,30 @@ class LiveScreen(BoxScreen):
             # The next picture may be long in coming: paused, or at its end.
             self._show_answers(self._shown)
 
-    # The box that is looked at, for things
+    # The box that is looked at, for things and by classifiers
 
     def on_picture_dragged(self, event: Picture.Dragged) -> None:
         """A box is drawn with the mouse."""
         size = self.size_px
-        if self.looks_for(Task.IMAGE_EMBEDDING) and size is not None:
+        if self._takes_box and size is not None:
             self.edge.area = Area(event.box, *size)
             if event.done:
                 self.look_at(self.edge.area)
+                if self.looks_for(Task.CLASSIFICATION):
+                    shares = ",".join(f"{v / side:.3g}" for v, side in zip(event.box, size * 2, strict=True))
+                    self.edge.tell(f"the same elsewhere: train classifier, recognize and watch --roi {shares}")
+
+    @property
+    def _takes_box(self) -> bool:
+        """Whether a box means something to the model in use: to one of things, and to a classifier of pictures."""
+        if self.looks_for(Task.CLASSIFICATION):
+            return self.card is not None and "@" not in self.card.crop and not judges_faces(self.card.crop)
+        return self.looks_for(Task.IMAGE_EMBEDDING)
 
     @property
     def area(self) -> Area | None:
         """The box that is looked at; None: the whole picture."""
-        return self.edge.area if self.looks_for(Task.IMAGE_EMBEDDING) else None
+        return self.edge.area if self._takes_box else None
 
     @property
     def size_px(self) -> tuple[int, int] | None:
@@ -442,7 +453,7 @@ class LiveScreen(BoxScreen):
         if action == "explain":
             return self.looks_for(Task.CLASSIFICATION, Task.LIVENESS)
         if action in BOX_ACTIONS:
-            return self.looks_for(Task.IMAGE_EMBEDDING) and self.offers(action)
+            return self._takes_box and self.offers(action)
         return True
 
 
