@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
@@ -16,13 +18,16 @@ from edge_app.core.errors import CameraError, UsageError
 if TYPE_CHECKING:
     from edge_app.live.events import LiveEvent
     from edge_app.live.mode import Mode
+    from edge_app.live.update import Update, WorkerOptions
     from edge_app.media.cameras import CameraInfo
     from edge_app.notify.outlets import OutletOptions
+    from edge_app.notify.watcher import NamedSource, Turns
     from edge_app.recognition.session import Session
     from edge_app.system.settings import Settings
 
 SOURCE_HELP = "camera number or device, picture, video, folder, http or rtsp address, or 'sample'"
 _FIRST = "first"
+_SOURCE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 
 
 def command() -> Command:
@@ -30,9 +35,10 @@ def command() -> Command:
     return Command(
         "watch",
         run_watch,
-        example="edge-app watch 0 --json --on-unknown 'notify-send Stranger'",
+        example="edge-app watch door=0 yard=rtsp://10.0.0.7/1 --json --on-unknown 'notify-send Stranger'",
         params=[
-            Argument("source", "SOURCE", f"{SOURCE_HELP} (default: see `cameras --use`)", required=False),
+            Argument("sources", "SOURCE", f"{SOURCE_HELP} (default: see `cameras --use`); of several each may have a "
+                "name, as in door=rtsp://...", required=False, many=True),
             options.json_flag(),
             Option("--liveness", kind=("off", "passive"),
                 help="passive: installed liveness networks judge who is recognized; events and hooks say live yes, no "
@@ -57,6 +63,12 @@ def command() -> Command:
                 help="post every event as JSON (default: EDGE_APP_WEBHOOK)"),
             Option("--mqtt", metavar="URL", section=sending,
                 help="publish to mqtt://[user:pass@]host:port/topic (EDGE_APP_MQTT)"),
+            Option("--mqtt-discovery", kind=bool, section=sending,
+                help="let Home Assistant find the cameras: a device each, under the topic of --mqtt"),
+            Option("--mqtt-presence", kind=bool, section=sending,
+                help="with it, also tell by name who is there; the broker then keeps these names"),
+            Option("--mqtt-remove", kind=bool, section=sending,
+                help="take what --mqtt-discovery left at the broker away again, and end"),
             *options.recognition(),
         ],
     )  # fmt: skip
@@ -79,20 +91,47 @@ def cameras_command() -> Command:
 def run_watch(args: Arguments) -> int:
     """Print events until the source is over or a signal comes."""
     from edge_app.fleet.follower import Follower
+    from edge_app.live.worker import Worker
     from edge_app.notify.outlets import Outlets
-    from edge_app.notify.watcher import Stop, watch
+    from edge_app.notify.watcher import Stop, watch, watch_several
     from edge_app.system.data_folder import Home
+    from edge_app.system.parallel import cores
 
-    with Stop() as stop, Outlets(_outlets(args), options.warn) as outlets, ExitStack() as stack:
+    named = named_sources(args.sources)
+    if (args.mqtt_discovery or args.mqtt_remove) and not (args.mqtt or os.environ.get("EDGE_APP_MQTT")):
+        raise UsageError("--mqtt-discovery and --mqtt-remove need a broker", expected="--mqtt URL, or EDGE_APP_MQTT")
+    if args.mqtt_presence and not args.mqtt_discovery:
+        raise UsageError("--mqtt-presence was given alone", expected="--mqtt-discovery beside it")
+    if args.mqtt_remove:
+        from edge_app.notify.home_assistant import remove
+
+        gone = remove(args.mqtt or os.environ["EDGE_APP_MQTT"], options.warn)
+        options.say(f"{gone} topic{'s were' if gone != 1 else ' was'} taken away from the broker")
+        return 0
+    if len(named) > 1 and args.threads is None:
+        args = args.replaced(threads=1)  # as many frames at once as there are cores do more than all cores at one
+
+    with Stop() as stop, Outlets(_outlets(args, named), options.warn) as outlets, ExitStack() as stack:
         home = Home.locate(args.home)
         # Whoever was forgotten elsewhere while this door was off is not to be let in.
         is_alone = not options.exchange(home)
         stack.enter_context(Follower(home.gallery_path, options.warn, is_alone=is_alone))
         session = output.open_chosen(args)
         output.tell_of(session)
-        source = source_of(args.source, session.settings)
-        mode = _mode(args, session)
-        with closing(watch(session, source, stop, options.warn, realtime=args.realtime, mode=mode)) as events:
+        if len(named) > 1:
+            at_once = max(1, cores() // args.threads)
+
+            def open_worker(
+                one: NamedSource, take: Callable[[Update], None], how: WorkerOptions, turn: Turns
+            ) -> Worker:
+                return Worker(session, one.text, take, how, mode=_mode(args, session), turn=turn)
+
+            found = watch_several(named, stop, options.warn, open_worker, at_once=at_once, realtime=args.realtime)
+        else:
+            source = source_of(named[0].text if named else None, session.settings)
+            mode = _mode(args, session)
+            found = watch(session, source, stop, options.warn, realtime=args.realtime, mode=mode)
+        with closing(found) as events:
             for event in events:
                 outlets.take(event)
                 if args.json:
@@ -143,8 +182,34 @@ def run_cameras(args: Arguments) -> int:
     return 0
 
 
-def _outlets(args: Arguments) -> OutletOptions:
+def named_sources(given: Sequence[str]) -> tuple[NamedSource, ...]:
+    """The sources of a command line with their names. Raises UsageError where two have the same, or one is a still."""
+    from edge_app.media.source_spec import parse_source
+    from edge_app.notify.watcher import NamedSource
+
+    found: list[NamedSource] = []
+    for text in given:
+        name, equals, rest = text.partition("=")
+        if not equals or not _SOURCE_NAME.fullmatch(name) or Path(text).exists():
+            name, rest = "", text
+        spec = parse_source(rest)
+        found.append(NamedSource(name or spec.name, rest))
+        if len(given) > 1 and spec.kind in ("picture", "folder"):
+            raise UsageError(
+                f"{spec.name} is a {spec.kind}", expected="cameras, streams and videos, of several sources"
+            )
+    names = [one.name for one in found]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"two sources are called {twice!r}", expected="a name for each: door=SOURCE yard=SOURCE")
+    if len({one.text for one in found}) < len(found):
+        raise UsageError("one source was given twice", expected="every source once")
+    return tuple(found)
+
+
+def _outlets(args: Arguments, named: Sequence[NamedSource]) -> OutletOptions:
     """Who is to be told; refuses programs and limits that cannot work before anything is loaded."""
+    from edge_app.notify.home_assistant import HomeAssistant
     from edge_app.notify.hooks import Command, HookOptions
     from edge_app.notify.mqtt import Broker
     from edge_app.notify.outlets import OutletOptions
@@ -154,6 +219,9 @@ def _outlets(args: Arguments) -> OutletOptions:
     # A command line can be read by every user of the machine; the environment cannot.
     webhook = args.webhook or os.environ.get("EDGE_APP_WEBHOOK")
     mqtt = args.mqtt or os.environ.get("EDGE_APP_MQTT")
+    broker: Callable[..., Broker] = Broker
+    if args.mqtt_discovery:
+        broker = partial(HomeAssistant, cameras=[one.name for one in named] or ["camera"], presence=args.mqtt_presence)
     return OutletOptions(
         hooks={
             "recognized": [Command.parse(text) for text in args.on_known],
@@ -161,7 +229,7 @@ def _outlets(args: Arguments) -> OutletOptions:
             "left": [Command.parse(text) for text in args.on_left],
         },
         limits=HookOptions(args.cooldown, args.hook_timeout, args.hook_limit, Home.locate(args.home).path.absolute()),
-        deliveries=[partial(kind, url) for kind, url in ((Webhook, webhook), (Broker, mqtt)) if url],
+        deliveries=[partial(kind, url) for kind, url in ((Webhook, webhook), (broker, mqtt)) if url],
     )
 
 
@@ -231,7 +299,8 @@ _COLOURS: Final = {"recognized": "green", "unknown": "yellow", "source_lost": "r
 
 
 def _line(event: LiveEvent) -> tuple[str | options.Coloured, ...]:
-    facts: list[Any] = [f"track {event.track}"] if event.track is not None else []
+    facts: list[Any] = [event.source] if event.source is not None else []
+    facts += [f"track {event.track}"] if event.track is not None else []
     if event.classes is not None:
         facts.append(", ".join(f"{one.label} {one.probability:.2f}" for one in event.classes[:2]))
     if event.similarity is not None:

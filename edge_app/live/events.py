@@ -40,13 +40,17 @@ class LiveEvent:
     """What a classifier says, best first; None for faces and things."""
     live: LiveWord | None = None
     """What liveness networks make of who was recognized; None where none was asked."""
+    source: str | None = None
+    """Which of several sources it was; None where there is one."""
 
     def as_dict(self) -> dict[str, object]:
-        """The fields, in order, for JSON; "classes" only of a classifier, "live" only where liveness is asked for."""
+        """The fields, in order, for JSON; "classes", "live" and "source" only where there are any."""
         plain = asdict(self)
         classes = plain.pop("classes")
         if self.live is None:
             plain.pop("live")
+        if self.source is None:
+            plain.pop("source")
         if classes is None:
             return plain
         told = [{"label": one["label"], "probability": round(one["probability"], 4)} for one in classes]

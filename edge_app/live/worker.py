@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -52,18 +53,21 @@ class Worker:
         options: WorkerOptions | None = None,
         *,
         mode: Mode | None = None,
+        turn: AbstractContextManager[object] | None = None,
         camera: Callable[[str, LiveOptions], LiveCamera] = LiveCamera,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`sink` is called on the worker's thread and must return soon.
 
-        `session` decides what is looked for, until `Look` says otherwise. `mode` stands for the session's own, `camera`
-        opens sources and `clock` gives seconds, for tests. Raises MediaError when `source` makes no sense.
+        `session` decides what is looked for, until `Look` says otherwise. `mode` stands for the session's own; every
+        frame is observed inside `turn`, where several workers share a machine. `camera` opens sources and `clock` gives
+        seconds, for tests. Raises MediaError when `source` makes no sense.
         """
         parse_source(source)
         self._options = options or WorkerOptions()
         self._sink = sink
         self._open = camera
+        self._turn_to_observe = turn or nullcontext()
         self._clock = clock
         self._source = source
         self._settings = session.settings
@@ -172,8 +176,9 @@ class Worker:
     def _observe(self, frame: Frame, status: CameraStatus) -> None:
         self._frame_time_s, self._frame_at_s = frame.time_s, self._clock()
         try:
-            seen = self.mode.observe(frame)
-            shot = self.mode.shot(seen, self._name) if self.capturing else None
+            with self._turn_to_observe:
+                seen = self.mode.observe(frame)
+                shot = self.mode.shot(seen, self._name) if self.capturing else None
             self._trouble = ""
         except Exception as error:  # noqa: BLE001 - whatever a frame does, the next one gets its chance
             self._trouble = self._report(error)

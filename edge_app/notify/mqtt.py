@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -21,9 +22,12 @@ _MQTT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 class Broker:
     """Publishes events to an MQTT broker, at least once each, through paho-mqtt and its thread."""
 
-    def __init__(self, address: str, report: Report, options: DeliveryOptions | None = None) -> None:
+    def __init__(
+        self, address: str, report: Report, options: DeliveryOptions | None = None, *, will: bool = False
+    ) -> None:
         """Start connecting to mqtt:// or mqtts://[user:password@]host[:port]/topic; an absent broker may come later.
 
+        With `will` the broker keeps "offline" under `<topic>/status` when this process dies.
         Raises UsageError when the address names no topic, and EdgeError when paho-mqtt is not installed.
         """
         self._address = Address.parse(address, ("mqtt", "mqtts"))
@@ -35,9 +39,30 @@ class Broker:
         self._waiting = self._dropped = 0
         self._told: set[str] = set()
         self._untrusted = ""
-        self._client = self._connecting(parts)
+        self._heard: tuple[list[str], Callable[[str, bytes, bool], None], str] | None = None
+        self._client = self._connecting(parts, will=will)
+
+    @property
+    def topic(self) -> str:
+        """What the address says to publish under."""
+        return self._topic
+
+    def listen(self, topics: Sequence[str], hear: Callable[[str, bytes, bool], None], marker: str) -> None:
+        """Tell `hear` topic, payload and whether it was kept, of `topics`; publish to `marker` once subscribed."""
+        self._heard = list(topics), hear, marker
+        self._client.on_message = lambda _client, _data, one: hear(one.topic, bytes(one.payload), bool(one.retain))
+        self._client.on_subscribe = lambda *_: self._publish(marker, "")
+        if self._client.is_connected():
+            self._subscribe()
+
+    def _subscribe(self) -> None:
+        if self._heard is not None:
+            self._client.subscribe([(topic, 1) for topic in self._heard[0]])
 
     def send(self, text: str) -> None:
+        self._publish(self._topic, text)
+
+    def _publish(self, topic: str, text: str, *, retain: bool = False) -> None:
         with self._changed:
             full = self._waiting >= self._options.most_waiting
             if full:
@@ -47,7 +72,7 @@ class Broker:
         if full:
             self._tell("takes no events: new ones are dropped")
         else:
-            self._client.publish(self._topic, text, qos=1)  # kept by the client until the broker confirms it
+            self._client.publish(topic, text, qos=1, retain=retain)  # kept by the client until the broker confirms it
 
     def close(self, timeout_s: float) -> int:
         with self._changed:
@@ -59,7 +84,10 @@ class Broker:
             self._client.loop_stop()
         return left
 
-    def _connecting(self, parts: SplitResult) -> Client:
+    def _connected(self) -> None:
+        """Called with every connection."""
+
+    def _connecting(self, parts: SplitResult, *, will: bool) -> Client:
         mqtt = _paho()
         client: Client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
         client.max_queued_messages_set(0)  # counted here: the client would report a full queue only by a code
@@ -68,6 +96,8 @@ class Broker:
             client.username_pw_set(self._address.user, self._address.password)
         if parts.scheme == "mqtts":
             client.tls_set_context(self._checked())
+        if will:
+            client.will_set(f"{self._topic}/status", "offline", qos=1, retain=True)
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
@@ -107,6 +137,8 @@ class Broker:
             self._tell(f"refuses the connection ({code}); trying again")
         else:
             self._told.clear()
+            self._subscribe()
+            self._connected()
 
     def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
         if code.is_failure and not self._told:  # a refusal ends in a disconnection too

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import queue
 import signal
+import threading
 import time
-from collections.abc import Generator, Iterator
-from contextlib import closing
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -142,6 +144,89 @@ def follow(
                 continue
             yield news
             troubles.note(news)
+
+
+@dataclass(frozen=True, slots=True)
+class NamedSource:
+    """One of several sources."""
+
+    name: str
+    """How its events call it."""
+    text: str
+    """What to open."""
+
+
+class Turns:
+    """Lets as many workers observe at a time as asked, in the order in which they came; a `with` statement each."""
+
+    def __init__(self, at_once: int) -> None:
+        self._changed = threading.Condition()
+        self._free = at_once
+        self._waiting: deque[object] = deque()
+
+    def __enter__(self) -> None:
+        mine = object()
+        with self._changed:
+            self._waiting.append(mine)
+            self._changed.wait_for(lambda: self._free > 0 and self._waiting[0] is mine)
+            self._waiting.popleft()
+            self._free -= 1
+            self._changed.notify_all()
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._free += 1
+            self._changed.notify_all()
+
+
+def watch_several(
+    sources: Sequence[NamedSource],
+    stop: Stop,
+    report: Report,
+    open_worker: Callable[[NamedSource, Callable[[Update], None], WorkerOptions, Turns], Worker],
+    *,
+    at_once: int,
+    realtime: bool = False,
+) -> Generator[LiveEvent, None, None]:
+    """Yield what happens in front of several sources, as `watch` does; every event says at which.
+
+    `open_worker` makes each source's worker, over models that all share. `at_once` frames are looked at together, by
+    turns: a source that stalls or is lost waits alone. One that fails is told of, and the others go on. Raises the
+    first one's error when all have failed.
+    """
+    news: queue.SimpleQueue[tuple[str, News]] = queue.SimpleQueue()
+    turns = Turns(at_once)
+    options = WorkerOptions(camera=LiveOptions(realtime=realtime), until_end=True)
+    errors: dict[str, EdgeError] = {}
+    with ExitStack() as stack:
+        running: dict[str, tuple[Worker, Troubles]] = {}
+        for one in sources:
+
+            def take(update: Update, name: str = one.name) -> None:
+                news.put((name, News.of(update)))
+
+            worker = stack.enter_context(open_worker(one, take, options, turns))
+            running[one.name] = worker, Troubles(lambda text, name=one.name: report(f"{name}: {text}"))  # type: ignore[misc]
+        while stop.number is None:
+            try:
+                name, said = news.get(timeout=_POLL_S if running else 0)
+            except queue.Empty:
+                for name in [name for name, (worker, _) in running.items() if worker.join(0) and news.empty()]:
+                    _, troubles = running.pop(name)
+                    try:
+                        troubles.judge()
+                    except EdgeError as error:
+                        errors[name] = error
+                        report(f"{name}: {error}")
+                if running or not news.empty():
+                    continue
+                break
+            for event in said.events:
+                yield replace(event, source=name)
+            if name in running:
+                running[name][1].note(said)
+    if len(errors) == len(sources):
+        raise errors[sources[0].name]
 
 
 def _in_a_picture(session: Session, path: Path, report: Report) -> Iterator[LiveEvent]:
