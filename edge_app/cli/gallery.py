@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,12 @@ def command() -> Group:
         example="edge-app gallery list",
         commands=[
             Command("list", run_list, help="list everybody enrolled", more=_LAST_SEEN,
-                example="edge-app gallery list", params=[json()]),
+                example="edge-app gallery list --most 100 --after Bob",
+                params=[
+                    Option("--most", kind=int, metavar="N", help="a page: the first N names (default: all)"),
+                    Option("--after", default="", metavar="NAME", help="only names that come after NAME"),
+                    json(),
+                ]),
             Command("show", run_show, help="show one person's templates", example="edge-app gallery show Ada",
                 params=[Argument("name", "NAME", "who", complete=options.enrolled_names), json()]),
             Command("rename", run_rename, help="give a person another name", example="edge-app gallery rename Ada Eve",
@@ -108,9 +114,12 @@ encodings are taken for face_recognition's, which belong to dlib's network:
 
 def run_list(args: Arguments) -> int:
     """Print everybody."""
+    if args.most is not None and args.most < 1:
+        raise UsageError(f"--most {args.most}", expected="a number of names, 1 or more")
     home, vault = _open(args)
     with vault:
-        people = vault.roster()
+        people = vault.page(args.after, args.most)
+        is_empty = not people and vault.count() == 0
     if args.json:
         listed = [
             {
@@ -126,6 +135,9 @@ def run_list(args: Arguments) -> int:
         ]
         options.print_json({"people": listed})
         return 0
+    if not people and not is_empty:
+        options.say(f"nobody's name comes after {args.after!r}")
+        return 0
     if not people:
         options.say(f"nobody is enrolled in {home.path}; try: edge-app enroll NAME IMAGE IMAGE")
         return 0
@@ -139,6 +151,8 @@ def run_list(args: Arguments) -> int:
         for p in people
     ]
     options.show(options.table("", ("name", "templates", "enrolled", "last seen"), rows))
+    if args.most is not None and len(people) == args.most:
+        options.say(f"the next page: edge-app gallery list --most {args.most} --after {shlex.quote(people[-1].name)}")
     return 0
 
 

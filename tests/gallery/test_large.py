@@ -1,11 +1,13 @@
 """The layout for large galleries: blocks, pages, names in pages, and that no byte of the forgotten stays."""
 
+import json
 import random
 import sqlite3
 
 import numpy as np
 import pytest
 
+from edge_app.cli import main
 from edge_app.core.errors import GalleryError
 from edge_app.core.types import Embedding, Template
 from edge_app.gallery import blocks, sqlite_file
@@ -217,3 +219,19 @@ def test_names_are_found_without_decoding_them():
     assert list(part) == ["ada", "daA"] and "a" not in part and part.index("daA") == 1
     assert part[-1] == "daA" and list(names[1:3]) == ["a", "Ada"]
     assert part.all_raw() == [b"+ada", b"+daA"] and names.all_raw()[2] == b"+Ada"
+
+
+def test_the_list_comes_in_pages(home, capsys):
+    rng = np.random.default_rng(7)
+    with Vault(home.gallery_path) as vault, vault.transaction():
+        for name in ("Ada", "Bob", "Cyd's", "Dan"):
+            vault.add(name, [taken(rng)])
+    at = ["--home", str(home.path)]
+    assert main(["gallery", "list", "--most", "3", *at]) == 0
+    out = capsys.readouterr().out
+    assert "Bob" in out and "Dan" not in out and """--most 3 --after 'Cyd'"'"'s'""" in out
+    assert main(["gallery", "list", "--after", "Cyd's", "--json", *at]) == 0
+    assert [one["name"] for one in json.loads(capsys.readouterr().out)["people"]] == ["Dan"]
+    assert main(["gallery", "list", "--after", "Dan", *at]) == 0
+    assert "comes after 'Dan'" in capsys.readouterr().out
+    assert main(["gallery", "list", "--most", "0", *at]) == 2
