@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edge_app.cli import options, output
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
-from edge_app.core.errors import CameraError, UsageError
+from edge_app.core.errors import CameraError, GalleryError, UsageError
 
 if TYPE_CHECKING:
     from edge_app.live.events import LiveEvent
@@ -114,9 +114,13 @@ def run_watch(args: Arguments) -> int:
     with Stop() as stop, Outlets(_outlets(args, named), options.warn) as outlets, ExitStack() as stack:
         home = Home.locate(args.home)
         # Whoever was forgotten elsewhere while this door was off is not to be let in.
-        is_alone = not options.exchange(home)
-        stack.enter_context(Follower(home.gallery_path, options.warn, is_alone=is_alone))
+        is_alone = False
+        # A classifier works beside a gallery that cannot be read; whoever needs it is told when it is opened.
+        with suppress(GalleryError):
+            is_alone = not options.exchange(home)
         session = output.open_chosen(args)
+        if session.vault is not None:
+            stack.enter_context(Follower(home.gallery_path, options.warn, is_alone=is_alone))
         output.tell_of(session)
         if len(named) > 1:
             at_once = max(1, cores() // args.threads)
