@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -114,12 +114,15 @@ def run_watch(args: Arguments) -> int:
     with Stop() as stop, Outlets(_outlets(args, named), options.warn) as outlets, ExitStack() as stack:
         home = Home.locate(args.home)
         # Whoever was forgotten elsewhere while this door was off is not to be let in.
-        is_alone = False
-        # A classifier works beside a gallery that cannot be read; whoever needs it is told when it is opened.
-        with suppress(GalleryError):
+        is_alone, unread = False, None
+        try:
             is_alone = not options.exchange(home)
+        except GalleryError as error:  # a classifier needs no gallery
+            unread = error
         session = output.open_chosen(args)
         if session.vault is not None:
+            if unread is not None:
+                raise unread
             stack.enter_context(Follower(home.gallery_path, options.warn, is_alone=is_alone))
         output.tell_of(session)
         if len(named) > 1:
