@@ -1,7 +1,7 @@
 """A face whose surroundings move with it, in a picture that stands still: a print or a phone that a hand holds.
 
-Of 36 people of lfw_dev rendered as they stand in a room none moved so, and of 108 prints, bent prints and phones in a
-hand 79 did (tests/liveness/cues.py). What stands on a tripod, fills the picture or is cut out along the head does not.
+Of 24 people of lfw_dev rendered as they stand in a room none moved so, and of 72 prints, bent prints and phones in a
+hand 66 did (tests/liveness/cues.py). What stands on a tripod, fills the picture or is cut out along the head does not.
 """
 
 from __future__ import annotations
