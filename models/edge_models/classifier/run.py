@@ -137,6 +137,9 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
         if found is not None and found.teacher:
             work = taught_by(work, _features_together(options, found.teacher, folder, notebook))
         trained = _train(work)
+        shipped = trained.model.backbone
+        if shipped.name != work.backbone.name:  # a student's network is not its teacher's
+            work = replace(work, backbone=shipped, options=replace(work.options, backbone=shipped.name))
         path = save_best(work, trained, asked)
         about = Circumstances(path, table, notebook.notes, started_s, asked, asdict(found) if found else None)
         report = collect(work, trained, about)
