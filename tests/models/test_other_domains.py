@@ -34,23 +34,25 @@ class Notes(Silence):
         self.notes.append(text)
 
 
-def paint(path, bar, seed, ink=220, ground=(0, 90), side=28):
+def paint(path, bar, seed, noise=8, side=28):
+    """A bar lighter than its ground, both of any colour and light: who learns this is calm when the light changes."""
     rng = np.random.default_rng(seed)
-    pixels = rng.integers(*ground, (side, side), dtype=np.uint8)
+    ground = rng.integers(0, 130, 3)
+    pixels = ground + rng.normal(0, noise, (side, side, 3))
     at = int(rng.integers(4, side - 9))
-    pixels[(slice(3, 25), slice(at, at + 5)) if bar == "upright" else (slice(at, at + 5), slice(3, 25))] = ink
+    pixels[(slice(3, 25), slice(at, at + 5)) if bar == "upright" else (slice(at, at + 5), slice(3, 25))] += 100
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path)
 
 
 @pytest.fixture(scope="module")
 def bars(tmp_path_factory):
-    """Light bars to learn from; duller ones without labels."""
+    """Bars to learn from; noisier ones without labels."""
     root = tmp_path_factory.mktemp("bars")
     for number in range(20):
         for shift, name in enumerate(("lying", "upright")):
             paint(root / "light" / name / f"{number}.png", name, 1000 * shift + number)
-            paint(root / "dark" / name / f"d{number}.png", name, 3000 + 1000 * shift + number, 190, (30, 110))
+            paint(root / "dark" / name / f"d{number}.png", name, 3000 + 1000 * shift + number, noise=30)
     return root
 
 
