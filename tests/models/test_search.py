@@ -154,6 +154,7 @@ def test_a_search_prefers_the_features_that_tell_apart_keeps_its_trials_and_is_n
     assert searching.search(auto, folder, split, Silence(), **places) == found and len(seen) == 3
     assert searching.chosen(auto, found).backbone == "efficientnet-lite1"
     assert searching.chosen(auto, None).backbone == "efficientnet-lite0"
+    assert searching.chosen(replace(auto, ensemble=2, distil=True), found).backbone == "efficientnet-lite1"
     # A kill after the second backbone: only the third is tried again.
     kept = json.loads((tmp_path / "kept" / "search.json").read_text())
     kept = {"trials": [row for row in kept["trials"] if row["backbone"] != "efficientnet-lite1"], "decided": None}

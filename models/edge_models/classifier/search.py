@@ -399,7 +399,8 @@ def _tuple(value: Any) -> Any:
 def chosen(options: ClassifierOptions, found: Searched | None) -> ClassifierOptions:
     """The options with what a search found, or with the default backbone where none was made."""
     if found is not None:
-        options = replace(options, backbone=found.backbone, head=found.head, ridge=found.ridge)
+        # A teacher has been found by now, or there is none.
+        options = replace(options, backbone=found.backbone, head=found.head, ridge=found.ridge, distil=False)
         if found.balanced:
             options = replace(options, balance="classes")
         # Other views serve fine-tuning of the top; a solved head named as many of ants_bees and steel without them, and
