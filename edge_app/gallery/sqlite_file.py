@@ -7,7 +7,7 @@ Deleting leaves nothing and rewrites nothing else. SQLite overwrites what is del
 tree that is split or merged keeps copies of what it held: of 7,000 names that were deleted one survived so. Only
 overflow pages are never moved and are zeroed as a whole when they are freed. So what must leave no byte is padded from
 the front until it lies in overflow pages alone (`padding`); the pages of the trees hold numbers and zeros. They are
-small, for a row fills whole ones: 1,000,000 templates of 128 numbers and 500,000 people take 2.0 GB. A file of an
+small, for a row fills whole ones: 1,000,000 templates of 128 numbers and 500,000 people take 2.1 GB. A file of an
 earlier version has larger pages until it is rebuilt once. Copies that the drive keeps below the file system are out of
 reach.
 """
