@@ -18,7 +18,7 @@ DEPTHS: Final = (8, 14, 20, 26, 32)
 """Layers: 6 n + 2 for n blocks in each of three stages (He et al. 2016, section 4.2)."""
 SIDE_PX: Final = 32
 _WIDTHS: Final = (32, 64, 128)
-"""Twice the paper's, on maps of half the side: the same work, and better at few pictures on one core."""
+"""Twice the paper's, on maps of half the side: the same work."""
 
 
 class SmallResnetBackbone(Backbone):

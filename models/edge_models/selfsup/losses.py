@@ -1,7 +1,6 @@
 """What is minimized without labels, each a few lines.
 
-They are our own: `lightly`, whose losses are the same, asks a server for its newest version when it is imported, which
-nothing here may do, and brings hydra and pytorch-lightning for these forty lines.
+They are our own: `lightly`, whose losses are the same, brings hydra and pytorch-lightning for these forty lines.
 """
 
 from __future__ import annotations
