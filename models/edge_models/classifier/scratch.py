@@ -25,8 +25,8 @@ from edge_models.networks.backbone import Backbone, normalize
 RATE: Final = 2e-3
 """AdamW's peak, of every layer; cosine schedule."""
 LEAST_STEPS: Final = 600
-"""Batches that learning from random weights takes at the least: few pictures are shown more often in an epoch, for
-what an epoch costs beside its batches (its state goes to the disk) was ten times theirs with 25 pictures."""
+"""Batches that learning from random weights takes at the least: few pictures are shown more often in an epoch, each of
+which has a price of its own (its state goes to the disk)."""
 LEAST_EPOCHS: Final = 20
 
 
