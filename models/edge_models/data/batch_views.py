@@ -1,6 +1,6 @@
 """Random views of a whole batch at once, on any device: small pictures would wait longer for a view than to be learned.
 
-A view of 32 px takes 0.14 milliseconds of one core here, where `edge_models.data.augment.view_maker` takes a millisecond.
+A view of 32 px takes 0.14 milliseconds of one core here, one of `edge_models.data.augment.view_maker` a millisecond.
 """
 
 from __future__ import annotations
