@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import click
@@ -52,6 +53,23 @@ def recognition() -> list[Option]:
     ]  # fmt: skip
 
 
+def candidates() -> Option:
+    return Option("--candidates", kind=Path, metavar="FILE", section="Recognition",
+        help="name nobody but those in FILE, a name a line (lines that begin with # are comments; read once, at the "
+        "start): fewer people need less likeness. All others who are enrolled stay known, as rivals: whoever is "
+        "nearest to one of them is told as unknown and gets no candidate's name")  # fmt: skip
+
+
+def chosen_candidates(args: Arguments) -> tuple[str, ...] | None:
+    """The names in the file of --candidates; None where it was not given. Raises UsageError."""
+    path: Path | None = getattr(args, "candidates", None)
+    if path is None:
+        return None
+    from edge_app.gallery.candidates import read_candidates
+
+    return read_candidates(path)
+
+
 _OVERRIDES = ("fpir", "margin", "precision", "detector", "threads")
 
 
@@ -75,7 +93,9 @@ def people(args: Arguments, *, model: str | None = None, tell_missing: bool = Tr
     home, chosen = settings(args)
     if model is not None:
         chosen = replace(chosen, embedder=model)
-    session = open_people(home, chosen, OpenOptions(detector=detector_options(args)))
+    session = open_people(
+        home, chosen, OpenOptions(detector=detector_options(args), candidates=chosen_candidates(args))
+    )
     if session.gone.people or session.gone.strangers:
         warn(f"by the gallery's retention these went: {', '.join((*session.gone.people, *session.gone.strangers))}")
     if tell_missing and (told := missing_line(home, session.vault, session.recognizer.embedder.card)):

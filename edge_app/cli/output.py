@@ -46,7 +46,9 @@ def open_chosen(args: Arguments, *, runner_up: bool = False) -> Session:
         from edge_app.inference.geometry import parse_region
 
         roi = parse_region(args.roi)
-    asked = OpenOptions(precision, args.unsure_below, options.detector_options(args), roi, runner_up)
+    asked = OpenOptions(
+        precision, args.unsure_below, options.detector_options(args), roi, runner_up, options.chosen_candidates(args)
+    )
     return open_session(home, chosen, look_for, asked)
 
 

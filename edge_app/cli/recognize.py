@@ -56,6 +56,7 @@ def command() -> Command:
             Option("--top", kind=int, metavar="N", help="tell the N best labels (default: 3, in JSON all)"),
             options.json_flag(),
             *output.model_options(),
+            options.candidates(),
             *options.recognition(),
         ],
     )  # fmt: skip

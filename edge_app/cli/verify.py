@@ -43,6 +43,7 @@ def command() -> Command:
                 help="keep the challenge's pictures in a new private folder in DIR (off)"),
             Option("--reset-failures", kind=bool, help="forget failed logins in this name, and end"),
             options.json_flag(),
+            options.candidates(),
             *options.recognition(),
         ],
     )  # fmt: skip

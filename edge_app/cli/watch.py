@@ -69,6 +69,7 @@ def command() -> Command:
                 help="with it, also tell by name who is there; the broker then keeps these names"),
             Option("--mqtt-remove", kind=bool, section=sending,
                 help="take what --mqtt-discovery left at the broker away again, and end"),
+            options.candidates(),
             *options.recognition(),
         ],
     )  # fmt: skip

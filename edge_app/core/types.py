@@ -209,6 +209,13 @@ class Match:
     """Similarity less the runner-up identity's; 2 when there is no runner-up."""
     ignored: str | None = None
     """The known stranger (`edge-app gallery ignore`) that it is; `name` is then None."""
+    left_out: str | None = None
+    """Who it is of those enrolled who are no candidates; `name` is then None, and this is not told."""
+
+    @property
+    def claimed(self) -> str | None:
+        """Who it is, told or not."""
+        return self.name or self.ignored or self.left_out
 
     @property
     def value(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import numpy as np
@@ -141,6 +141,7 @@ class Gallery:
         self.names = names
         self.ignored = frozenset(ignored)
         self.template_counts = counts
+        self._candidates: NDArray[np.bool_] | None = None
         self._means = means
         self._excess: tuple[Cohort, Float32s] | None = None
         self._scan: Scan | None = None
@@ -152,6 +153,18 @@ class Gallery:
     def empty(cls, model_id: str) -> Gallery:
         """A gallery that knows nobody."""
         return cls(model_id, (), np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
+
+    def limited_to(self, candidates: Collection[str]) -> Gallery:
+        """The same people, of whom only `candidates` are named, and only they count for the `rule`.
+
+        Everybody else stays a rival: whoever is nearest to one of them is nobody, so that leaving a person out gives
+        this person no other's name. Names that are not enrolled do not count.
+        """
+        gallery = Gallery.__new__(Gallery)
+        gallery._set(self.model_id, self.names, self._means, self.template_counts, self.ignored)
+        wanted = frozenset(candidates)
+        gallery._candidates = np.fromiter((name in wanted for name in self.names), np.bool_, len(self.names))
+        return gallery
 
     def match(self, embeddings: Sequence[Embedding], rule: MatchRule) -> list[Match]:
         """Name every embedding, or nobody. Raises GalleryError for embeddings of another model."""
@@ -217,11 +230,16 @@ class Gallery:
                 remedy=f"run `edge-app calibrate DIR --model {self.model_id}` over a folder with a sub-folder per "
                 "person or thing, or use another model",
             )
-        single = int((self.template_counts == 1).sum())
+        chosen = slice(None) if self._candidates is None else self._candidates
+        counts, means = self.template_counts[chosen], self._means[chosen]
+        single = int((counts == 1).sum())
         if cohort is not None:
             self._excess_of(np.zeros(0, np.intp), cohort)  # refuses a cohort of another embedder
-        shares = cohort.kinds.shares(self._means) if cohort and cohort.kinds and self.names else None
-        return rule_for(points, single, len(self.names) - single, fpir, margin, cohort, shares)
+        shares = cohort.kinds.shares(means) if cohort and cohort.kinds and len(means) else None
+        rule = rule_for(points, single, len(counts) - single, fpir, margin, cohort, shares)
+        if self._candidates is None:
+            return rule
+        return replace(rule, words=rule.words.replace(" enrolled", " as candidates", 1))
 
     def _leaders(self, probe: Float32s, rule: MatchRule | None) -> list[tuple[int, float]]:
         """The two most similar identities and their similarities, fewer where there are fewer; the first is first."""
@@ -285,6 +303,10 @@ class Gallery:
         (best, similarity), *rest = leaders
         margin = similarity - rest[0][1] if rest else NO_RUNNER_UP
         near = similarity >= rule.threshold and margin >= rule.margin
+        if near and self._candidates is not None and not self._candidates[best]:
+            name = self.names[best]
+            ignored = name in self.ignored
+            return Match(None, similarity, margin, name if ignored else None, None if ignored else name)
         name = self.names[best] if near else None
         if name in self.ignored:
             return Match(None, similarity, margin, ignored=name)

@@ -175,10 +175,10 @@ class Decision:
         if self._tests >= len(FIRST_SHARES):
             self._next_test_at = GROWTH * self._seen
         needed = rule.threshold if only else rule.stricter(share_of_test(number))
-        claimed = found.name or found.ignored
+        claimed = found.claimed
         if claimed is None or found.similarity < needed:
             return False
-        votes = [match.name or match.ignored for match in gallery.match([one.embedding for one in self._looks], rule)]
+        votes = [match.claimed for match in gallery.match([one.embedding for one in self._looks], rule)]
         cast = [name for name in votes if name is not None]
         return 2 * cast.count(claimed) > len(cast)
 
@@ -192,7 +192,7 @@ class Decision:
         similarity = gallery.similarity_to(name, self.average, rule)
         # The average of many looks is slow to tell somebody alike who took the place: the newest look has a say too.
         (newest,) = gallery.match([self._looks[-1].embedding], rule)
-        claimed = {one.name or one.ignored for one in (found, newest)}
+        claimed = {one.claimed for one in (found, newest)}
         holds = similarity >= rule.threshold - self._options.band * rule.decade and claimed <= {None, name}
         self._against = 0 if holds else self._against + 1
         self.match = Match(name, similarity, found.margin)

@@ -103,6 +103,8 @@ def login(
     if name not in names or session.vault is None:
         remedy = did_you_mean(name, names, "`edge-app gallery list` shows the names")
         raise UsageError(f"nobody named {name!r} is enrolled", remedy=remedy)
+    if session.candidates is not None and name not in session.candidates:
+        raise UsageError(f"{name!r} is enrolled and not among the candidates", remedy="add the name to the file")
     facts = session.vault.person(name).facts
     if left_s := rest_s(facts.failures, facts.failed_s, time.time()):
         return Login(Outcome.NOT_RECOGNIZED, f"{name} rests for {left_s:.0f} s after {facts.failures} failed logins")

@@ -69,6 +69,8 @@ class GallerySession(Session):
     choice: Choice
     gone: Gone = field(default_factory=Gone)
     """Who went when it was opened; see `edge_app.gallery.retention`."""
+    candidates: tuple[str, ...] | None = None
+    """Who alone may be named, of those enrolled; None: everybody."""
 
     @property
     def points(self) -> tuple[OperatingPoint, ...]:
@@ -88,6 +90,8 @@ class GallerySession(Session):
     def refreshed(self) -> Self:
         """The same over the gallery as it is now on disk."""
         gallery = load_gallery(self.vault, self.recognizer.embedder)
+        if self.candidates is not None:
+            gallery = gallery.limited_to(self.candidates)
         thresholds = self.thresholds
         rule = gallery.rule(thresholds.points, self.settings.fpir, self.settings.margin, thresholds.cohort)
         return replace(self, recognizer=self.recognizer.with_gallery(gallery, rule))

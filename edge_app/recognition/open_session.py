@@ -35,6 +35,8 @@ class OpenOptions:
     """What a classifier looks at, in place of what its card says."""
     runner_up: bool = False
     """A classifier's maps are of the second best label."""
+    candidates: tuple[str, ...] | None = None
+    """Who alone may be named, of those enrolled; None: everybody."""
 
 
 Opener = Callable[[Home, Settings, LookFor, OpenOptions], Session]
@@ -45,7 +47,8 @@ def open_session(
 ) -> Session:
     """Open what recognition of `look_for` needs (None: what the settings say).
 
-    Raises UsageError for an unknown word or model, and for one that tells nothing, such as a detector; ModelError for
+    Raises UsageError for an unknown word or model, for one that tells nothing, such as a detector, and for a candidate
+    who is not enrolled; ModelError for
     a file that is gone, changed or wrong; GalleryError when the gallery cannot be read, or nobody knows what an
     embedder's similarities mean here.
     """
@@ -57,6 +60,8 @@ def open_session(
     if (options.unsure_below is not None or options.roi is not None) and opener is not _open_classes:
         what = "--roi" if options.roi is not None else "--unsure-below"
         raise UsageError(f"{what} is for classifiers", expected=f"a classifier, not {look_for}")
+    if options.candidates is not None and opener not in (_open_people, _open_things):
+        raise UsageError(f"candidates were given with {look_for}", expected="people, or things that were enrolled")
     return opener(home, settings, look_for, options)
 
 
@@ -71,6 +76,7 @@ def open_things(home: Home, settings: Settings, model_id: str, options: OpenOpti
 
 
 def _open_people(home: Home, settings: Settings, look_for: LookFor, options: OpenOptions) -> PeopleSession:
+    from edge_app.gallery.candidates import check_candidates
     from edge_app.gallery.matching import NAMES_NOBODY, Gallery
     from edge_app.inference.embedder import Embedder
     from edge_app.model_store.open_detector import open_detector
@@ -84,11 +90,14 @@ def _open_people(home: Home, settings: Settings, look_for: LookFor, options: Ope
     detector = open_detector(settings.detector, options.detector, settings.threads, home)
     recognizer = FaceRecognizer(detector, embedder, Gallery.empty(embedder.model_id), NAMES_NOBODY)
     vault, gone = open_vault(home)
-    return PeopleSession(home, settings, recognizer, vault, choice, gone).refreshed()
+    if options.candidates is not None:
+        check_candidates(vault, options.candidates)
+    return PeopleSession(home, settings, recognizer, vault, choice, gone, options.candidates).refreshed()
 
 
 def _open_things(home: Home, settings: Settings, look_for: LookFor, options: OpenOptions) -> ThingSession:
     # The half of the app that enrolls is not loaded to classify.
+    from edge_app.gallery.candidates import check_candidates
     from edge_app.gallery.matching import NAMES_NOBODY, Gallery
     from edge_app.inference.embedder import Embedder
     from edge_app.recognition.gallery_session import open_vault
@@ -102,7 +111,9 @@ def _open_things(home: Home, settings: Settings, look_for: LookFor, options: Ope
     embedder = Embedder(open_entry(choice.entry, settings.threads))
     recognizer = ThingRecognizer(embedder, Gallery.empty(model_id), NAMES_NOBODY)
     vault, gone = open_vault(home)
-    return ThingSession(home, settings, recognizer, vault, choice, gone).refreshed()
+    if options.candidates is not None:
+        check_candidates(vault, options.candidates)
+    return ThingSession(home, settings, recognizer, vault, choice, gone, options.candidates).refreshed()
 
 
 def _open_classes(home: Home, settings: Settings, look_for: LookFor, options: OpenOptions) -> Session:
