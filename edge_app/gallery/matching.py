@@ -303,13 +303,11 @@ class Gallery:
         (best, similarity), *rest = leaders
         margin = similarity - rest[0][1] if rest else NO_RUNNER_UP
         near = similarity >= rule.threshold and margin >= rule.margin
-        if near and self._candidates is not None and not self._candidates[best]:
-            name = self.names[best]
-            ignored = name in self.ignored
-            return Match(None, similarity, margin, name if ignored else None, None if ignored else name)
         name = self.names[best] if near else None
         if name in self.ignored:
             return Match(None, similarity, margin, ignored=name)
+        if name is not None and self._candidates is not None and not self._candidates[best]:
+            return Match(None, similarity, margin, left_out=name)
         return Match(name, similarity, margin)
 
 
