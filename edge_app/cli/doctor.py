@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import ssl
 import sys
@@ -125,14 +126,28 @@ def _data_folder(args: Arguments) -> Iterator[Finding]:
 
 
 def _gallery(args: Arguments) -> Iterator[Finding]:
+    from edge_app.gallery.calibration import thresholds_of
     from edge_app.gallery.storage import Vault
+    from edge_app.model_store.catalogue import builds, open_entry
+    from edge_app.recognition.gallery_session import gallery_of
     from edge_app.system.data_folder import Home
 
-    with Vault(Home.locate(args.home).gallery_path) as vault:
+    home = Home.locate(args.home)
+    with Vault(home.gallery_path) as vault:
         vault.verify()
-        people, models = len(vault.names()), vault.models()
+        people, models = vault.count(), vault.models()
     told = ", ".join(f"{count} templates of {model}" for model, count in models.items())
     yield Finding("gallery", "well", f"{people} people" + (f", {told}" if told else ""))
+    with contextlib.suppress(EdgeError):  # a model that cannot be opened is told among the models
+        settings = home.settings()
+        entry = builds(home, settings.embedder)[0]
+        card = open_entry(entry, threads=1).card
+        known = thresholds_of(home, card, entry.sha256)
+        with Vault(home.gallery_path) as vault:
+            gallery = gallery_of(vault.read(card.id))
+        rule = gallery.rule(known.points, settings.fpir, settings.margin, known.cohort)
+        if len(gallery) and rule.unpromised:
+            yield Finding("threshold", "note", rule.unpromised)
 
 
 def _models(args: Arguments) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_app.cli import options
+from edge_app.cli import options, output
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
 from edge_app.core.errors import MediaError, UsageError
 from edge_app.core.names import same_but_for_case, valid_name
@@ -64,6 +64,7 @@ def run(args: Arguments) -> int:
     asks = asks and sys.stdin.isatty() and sys.stderr.isatty()
     chosen = EnrollOptions(largest=args.largest, allow_lookalike=not asks, consent=args.consent)
     session = _open(args)
+    promised = not session.recognizer.rule.unpromised
     reports, whole = [], True
     known = set(session.vault.names())
     with options.progress() as bar:
@@ -102,6 +103,8 @@ def run(args: Arguments) -> int:
             whole = whole and complete
             if not args.json:
                 _tell(report)
+    if promised:
+        output.tell_unpromised(session)  # these are the ones too many
     options.exchange(session.home)
     if args.json:
         options.print_json({"enrolled": reports})

@@ -12,6 +12,7 @@ from edge_app.core.task import LookFor, Words
 from edge_app.core.types import Classification, Finding, Match, Seen
 
 if TYPE_CHECKING:
+    from edge_app.recognition.gallery_session import GallerySession
     from edge_app.recognition.session import Session
 
 _LINE_TOP = 3
@@ -72,8 +73,18 @@ def tell_of(session: Session, *, rule: bool = False) -> None:
         options.warn(told)
     elif not len(session.recognizer.gallery) and session.look_for.is_people:
         options.warn("nobody is enrolled yet, so everybody is unknown; try: edge-app enroll NAME IMAGE IMAGE")
+    unpromised = session.recognizer.rule.unpromised
     if rule and len(session.recognizer.gallery):
-        options.tell_once(session.home, f"rule for {words.nouns}", _rule_words(session.recognizer.rule.words, words))
+        said = session.recognizer.rule.words.removesuffix(unpromised).rstrip()
+        options.tell_once(session.home, f"rule for {words.nouns}", _rule_words(said, words))
+    tell_unpromised(session)
+
+
+def tell_unpromised(session: GallerySession) -> None:
+    """Say on standard error where so many may be named that the share of strangers asked for cannot be promised."""
+    recognizer = session.recognizer
+    if len(recognizer.gallery) and recognizer.rule.unpromised:
+        options.warn(_rule_words(recognizer.rule.unpromised, recognizer.words))
 
 
 def _rule_words(said: str, words: Words) -> str:

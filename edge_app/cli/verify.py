@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_app.cli import options
+from edge_app.cli import options, output
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
 from edge_app.cli.watch import SOURCE_HELP, source_of
 
@@ -64,6 +64,7 @@ def run(args: Arguments) -> int:
         if session.vault is not None:
             session.vault.note_attempt(args.name, passed=True)
         return 0
+    output.tell_unpromised(session)
     source = source_of(args.source, session.settings)
     asked = ChallengeOptions(mirrored=args.mirrored)
     with ExitStack() as stack:

@@ -82,6 +82,8 @@ class MatchRule:
     """What the similarities that `threshold` and `margin` speak of are evened with; None: they are plain cosines."""
     company: Company | None = None
     """How many people of a probe's kind are enrolled; None: everybody counts alike."""
+    unpromised: str = ""
+    """Why the share asked for cannot be promised for so many, a sentence that `words` ends with; "" where it can."""
 
     def taken_off(self, probes: Float32s) -> Float32s:
         """What is taken off all similarities of each of (N, D) unit rows before `threshold` is applied; (N,)."""
@@ -378,8 +380,26 @@ def rule_for(
     scale = max(0.01, (1.0 - same_person) / USUAL_ROOM)
     margin *= scale
     fmr = -math.expm1(allowed / max(1.0, peers))
-    words = _words(fpir, people, peers if kinds is not None else None, fmr, high, margin, points)
-    return MatchRule(high, margin, fpir, fmr, words, scale, decade, same_person, cohort, company)
+    measured = min((p.fmr for p in points), default=1.0)
+    pairs = max((p.impostor_pairs for p in points), default=0)
+    most = math.floor(math.log1p(-fpir) / math.log1p(-measured)) if measured < 1.0 else 0
+    kind = " of one kind" if kinds is not None else ""
+    words = _words(fpir, people, peers if kinds is not None else None, fmr, high, margin)
+    unpromised = ""
+    if fmr < measured:
+        unpromised = (
+            f"At most {share_words(fpir)} strangers called somebody cannot be promised for {people:,} people: "
+            f"{pairs:,} pairs of strangers were measured, which is enough for errors of {share_words(measured)} and "
+            f"about {most:,} people{kind}; beyond that the threshold is extrapolated. --candidates FILE limits who may "
+            "be named to those who may be there today."
+        )
+        words += f" {unpromised}"
+    elif any(p.evened for p in points):
+        words += (
+            f" It rests on {pairs:,} pairs of strangers, enough for about {most:,} people of one kind; for relatives, "
+            "twins and toddlers nothing can be promised."
+        )
+    return MatchRule(high, margin, fpir, fmr, words, scale, decade, same_person, cohort, company, unpromised)
 
 
 def _where(enough: Callable[[float], bool]) -> float:
@@ -420,31 +440,16 @@ def _words(
     fmr: float,
     threshold: float,
     margin: float,
-    points: Sequence[OperatingPoint],
 ) -> str:
     who = "nobody yet" if people == 0 else "1 person" if people == 1 else f"{people:,} people"
     alike, about = ",", ""
     if peers is not None and people > 1:
         alike, about = f", who count for about {max(1, round(peers)):,} people of one kind to one of them,", "about "
-    text = (
+    return (
         f"With {who} enrolled{alike} at most about {share_words(fpir)} strangers may be called somebody: "
         f"each comparison may err {share_words(fmr)} times, "
         f"which needs a similarity of {about}{threshold:.3f} and a lead of {margin:.2g} over the second best."
     )
-    measured = min((p.fmr for p in points), default=1.0)
-    pairs = max((p.impostor_pairs for p in points), default=0)
-    most = math.floor(math.log1p(-fpir) / math.log1p(-measured)) if measured < 1.0 else 0
-    if fmr < measured:
-        text += (
-            f" That cannot be promised: {pairs:,} pairs of strangers were measured, which is enough for errors of "
-            f"{share_words(measured)} and about {most:,} people; beyond that the threshold is extrapolated."
-        )
-    elif any(p.evened for p in points):
-        text += (
-            f" It rests on {pairs:,} pairs of strangers, enough for about {most:,} people of one kind; for relatives, "
-            "twins and toddlers nothing can be promised."
-        )
-    return text
 
 
 def share_words(share: float) -> str:
