@@ -18,6 +18,7 @@ from edge_app.core.plain_text import plain
 
 if TYPE_CHECKING:
     from edge_app.gallery.enrollment import Refusal, Resemblance, Shot, Verdict
+    from edge_app.gallery.storage import Vault
     from edge_app.media.folders import Unused
     from edge_app.recognition.gallery_session import GallerySession
 
@@ -66,12 +67,12 @@ def run(args: Arguments) -> int:
     session = _open(args)
     promised = not session.recognizer.rule.unpromised
     reports, whole = [], True
-    known = set(session.vault.names())
+    known: set[str] = set()  # those of this run
     with options.progress() as bar:
         task = bar.add_task("enrolling", total=sum(len(images) for _, images in batches))
         for given, images in batches:
             try:
-                name = _settled(valid_name(given), known, args)
+                name = _settled(valid_name(given), session.vault, known, args)
             except UsageError as error:
                 if args.folder is None:
                     raise
@@ -130,13 +131,15 @@ def _likeness(found: Resemblance) -> str:
     )
 
 
-def _settled(name: str, known: Iterable[str], args: Arguments) -> str:
+def _settled(name: str, vault: Vault, known: Iterable[str], args: Arguments) -> str:
     """The name to enroll under: asks when another differs by case only, which on most screens is the same person.
 
     Raises UsageError where nobody can be asked.
     """
-    twin = same_but_for_case(name, known)
-    if twin is None or name in known or args.new_person:
+    if args.new_person or name in known or vault.has(name):
+        return name
+    twin = vault.twin(name) or same_but_for_case(name, known)
+    if twin is None:
         return name
     if args.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(

@@ -68,7 +68,7 @@ def overdue(vault: Vault, retention: Retention, now_s: float) -> Gone:
     people: list[str] = []
     strangers: list[str] = []
     pictures = 0
-    for one in vault.roster():
+    for one in vault.lines():
         idle_s = now_s - (one.last_seen_s or one.created_s)
         limit_s = retention.unknown_s if one.ignored else retention.last_seen_s
         if limit_s is not None and idle_s > limit_s:
@@ -78,7 +78,7 @@ def overdue(vault: Vault, retention: Retention, now_s: float) -> Gone:
             pictures += sum(
                 s.picture is not None and now_s - s.template.created_s > retention.pictures_s for s in shots
             )
-    return Gone(tuple(people), tuple(strangers), pictures)
+    return Gone(tuple(sorted(people)), tuple(sorted(strangers)), pictures)
 
 
 def apply_retention(vault: Vault, now_s: float) -> Gone:
@@ -97,7 +97,9 @@ def apply_retention(vault: Vault, now_s: float) -> Gone:
         for name in (*gone.people, *gone.strangers):
             vault.forget(name, because="retention")
         if gone.pictures and retention.pictures_s is not None:
-            for one in vault.roster():
+            for one in vault.lines():
+                if not one.pictures:
+                    continue
                 for index, shot in enumerate(vault.person(one.name, pictures=True).shots):
                     if shot.picture is not None and now_s - shot.template.created_s > retention.pictures_s:
                         vault.drop_picture(one.name, index)

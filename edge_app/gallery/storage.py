@@ -267,6 +267,11 @@ class Vault:
             found = db.execute("SELECT 1 FROM template WHERE identity = ? AND model = ?", (number, key)).fetchone()
             return found is not None
 
+    def twin(self, name: str) -> str | None:
+        """Who is enrolled under a name that differs from this one by capital and small letters only; None: nobody."""
+        with self._file.reading() as db, self._sound():
+            return self._directory(db, self._sealer(db)).names.same_but_for_case(valid_name(name))
+
     def without(self, model_id: str) -> tuple[str, ...]:
         """Names of whoever has no template of a model, sorted."""
         with self._file.reading() as db, self._sound():
@@ -302,6 +307,13 @@ class Vault:
     def roster(self) -> tuple[Enrolled, ...]:
         """All identities, a line each, sorted by name."""
         return self.page()
+
+    def lines(self) -> Iterator[Enrolled]:
+        """All identities, a line each, one after the other in order of enrollment, as they are at one moment."""
+        with self._file.reading() as db, self._sound():
+            sealer, models = self._sealer(db), _models(db)
+            for (number,) in db.execute("SELECT id FROM identity ORDER BY id").fetchall():
+                yield _line(db, sealer, models, number)
 
     def page(self, after: str = "", most: int | None = None) -> tuple[Enrolled, ...]:
         """The first `most` identities whose names come after `after`, sorted by name; None: all of them."""

@@ -60,7 +60,7 @@ def missing_line(home: Home, vault: Vault, card: ModelCard) -> str | None:
     one, many = card.task.words.noun, card.task.words.nouns
     count = f"1 {one}" if len(missing) == 1 else f"{len(missing)} {many}"
     listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-    kept = sum(each.pictures > 0 for each in vault.roster() if each.name in set(missing))
+    kept = sum(line is not None and line.pictures > 0 for line in map(vault.line, missing))
     command = "edge-app gallery reenroll" + (f" --model {card.id}" if card.task is Task.IMAGE_EMBEDDING else "")
     how = "enroll from new pictures" if not kept else f"`{command}` tries {kept} from kept pictures"
     return f"{count} must be enrolled again for {card.id}: {listed}; {how}"
@@ -70,7 +70,9 @@ def _pictures(session: GallerySession, name: str) -> list[tuple[Template, bytes 
     """The templates of the model with the most kept pictures: the same picture must not count twice."""
     things = thing_models(session.home, session.vault)
     of_things = session.recognizer.embedder.model_id in things
-    [line] = [one for one in session.vault.roster() if one.name == name]
+    line = session.vault.line(name)
+    if line is None:  # forgotten meanwhile by another process
+        return []
     best: list[tuple[Template, bytes | None]] = []
     for model in line.templates:
         if (model in things) != of_things:

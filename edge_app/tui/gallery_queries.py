@@ -7,7 +7,6 @@ from typing import Final
 
 import numpy as np
 
-from edge_app.core.names import same_but_for_case
 from edge_app.core.types import Embedding, Identity, Quality, Template
 from edge_app.gallery.calibration import Thresholds, thresholds_of
 from edge_app.gallery.matching import Gallery, looks_like_nobody_can_tell
@@ -150,7 +149,7 @@ def profile(bench: PeopleSession, name: str, things: str | None = None) -> Profi
     """One person, or thing, in detail. Raises GalleryError when there is none of that name."""
     shelf = shelf_of(bench, things)
     model_id = shelf.model_id
-    if name not in bench.vault.names(model_id):
+    if not bench.vault.has(name, model_id):
         # Known to another model: what is kept of it can be shown, and enrolled again.
         other = bench.vault.identity(name)
         model = other.templates[-1].embedding.model_id
@@ -188,9 +187,8 @@ class Known:
 def known(bench: PeopleSession, name: str) -> Known:
     """Look a name up."""
     model_id = bench.recognizer.embedder.model_id
-    everybody = bench.vault.roster()
-    line = next((one for one in everybody if one.name == name), None)
-    twin = None if line else same_but_for_case(name, [one.name for one in everybody])
+    line = bench.vault.line(name)
+    twin = None if line else bench.vault.twin(name)
     templates = bench.vault.identity(name, model_id).templates if line and model_id in line.templates else ()
     return Known(
         name,

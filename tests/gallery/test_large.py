@@ -221,6 +221,50 @@ def test_names_are_found_without_decoding_them():
     assert part.all_raw() == [b"+ada", b"+daA"] and names.all_raw()[2] == b"+Ada"
 
 
+def test_a_name_that_differs_by_case_is_found_among_all(home):
+    rng = np.random.default_rng(8)
+    with Vault(home.gallery_path) as vault:
+        assert vault.twin("Ada") is None
+        for name in ("ada", "adam", "Stra\u00dfe", "\u03c3\u03af\u03c3\u03c5\u03c6\u03bf\u03c2"):
+            vault.add(name, [taken(rng)])
+        vault.add("Gast", [taken(rng)], ignored=True)
+        told = [
+            vault.twin(name)
+            for name in ("ADA", "Ad", "ADAMS", "STRASSE", "\u03a3\u038a\u03a3\u03a5\u03a6\u039f\u03a3", "gast", "ada")
+        ]
+    assert told == ["ada", None, None, "Stra\u00dfe", "\u03c3\u03af\u03c3\u03c5\u03c6\u03bf\u03c2", "Gast", None]
+
+
+def test_lines_come_one_by_one_and_are_the_roster(home):
+    rng = np.random.default_rng(9)
+    with Vault(home.gallery_path) as vault:
+        for name in ("Zoe", "Ada", "Bob"):
+            vault.add(name, [taken(rng)])
+        lines = list(vault.lines())
+        assert [one.name for one in lines] == ["Zoe", "Ada", "Bob"]
+        assert sorted(lines, key=lambda one: one.name) == list(vault.roster())
+
+
+def test_enrolling_and_retention_do_not_read_everybody(home, monkeypatch):
+    """An enrollment asks for its own name; what is overdue is looked for line by line."""
+    from edge_app.gallery.retention import Retention, apply_retention, keep_retention
+    from edge_app.media import sample
+
+    [(name, pictures)] = list(sample.people().items())[:1]
+
+    def refused(*_):
+        raise AssertionError("everybody was read")
+
+    monkeypatch.setattr(Vault, "roster", refused)
+    monkeypatch.setattr(Vault, "names", refused)
+    assert main(["enroll", name, *map(str, pictures), "--home", str(home.path)]) == 0
+    assert main(["enroll", name.upper(), *map(str, pictures), "--home", str(home.path), "--json"]) == 2
+    with Vault(home.gallery_path) as vault:
+        keep_retention(vault, Retention(last_seen_s=3600.0))
+        assert apply_retention(vault, 0.0).people == () and vault.count() == 1
+        assert apply_retention(vault, 1e12).people == (name,) and vault.count() == 0
+
+
 def test_the_list_comes_in_pages(home, capsys):
     rng = np.random.default_rng(7)
     with Vault(home.gallery_path) as vault, vault.transaction():
