@@ -10,6 +10,7 @@ import numpy as np
 from edge_app.core.types import Embedding, Identity, Quality, Template
 from edge_app.gallery.calibration import Thresholds, thresholds_of
 from edge_app.gallery.matching import Gallery, looks_like_nobody_can_tell
+from edge_app.gallery.storage import Enrolled
 from edge_app.gallery.storage import Person as GalleryPerson
 from edge_app.model_store.catalogue import builds
 from edge_app.model_store.onnx_inspect import inspect
@@ -19,6 +20,9 @@ from edge_app.tui.capture_guide import View, missing_views
 
 MOST_COMPARED: Final = 1000
 """Beyond so many people the nearest other person is only looked up for the one that is chosen: it takes N x N."""
+
+PAGE: Final = 300
+"""People of a longer list that are read at a time."""
 
 _MOST_LISTED: Final = 5
 
@@ -114,14 +118,50 @@ def missing_words(bench: PeopleSession) -> str:
     return f"{who} must be enrolled again for {model_id}: {listed}. Press p, then n to try the pictures that were kept"
 
 
-def roster(bench: PeopleSession, things: str | None = None) -> tuple[Person, ...]:
-    """Everyone with templates of the model in use, or of another model of faces, or all things, sorted by name."""
-    wanted = set() if things else set(bench.missing)
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of the roster, sorted by name."""
+
+    people: tuple[Person, ...]
+    is_last: bool
+    """Nobody comes after these."""
+    everybody: int
+    """How many there are on all pages."""
+    missing: int
+    """How many of them are strangers to the model in use."""
+    threshold: float
+    """Similarity from which two are taken for one."""
+    model_id: str
+
+
+def roster(
+    bench: PeopleSession, things: str | None = None, *, start: str = "", after: str = "", most: int = PAGE
+) -> Page:
+    """Everyone with templates of the model in use, or of another model of faces, or all things, in pages.
+
+    A page holds `most` or a few more, from the name `start` on, or of those whose names come after `after`. Up to
+    `MOST_COMPARED` people are one page.
+    """
+    wanted = frozenset() if things else frozenset(bench.missing)
     shelf = shelf_of(bench, things)
     gallery, model_id = shelf.gallery, shelf.model_id
-    few = len(gallery) <= MOST_COMPARED
+    everybody = len(gallery) + len(wanted)
+    few = everybody <= MOST_COMPARED
+    lines: list[Enrolled] = []
+    is_last = few
+    if few:  # by name: among the people of a large gallery a few things are found at once
+        found = (bench.vault.line(name) for name in (*gallery.names, *wanted))
+        lines = sorted((one for one in found if one is not None), key=lambda one: one.name)
+    elif start and (first := bench.vault.line(start)) is not None:
+        lines.append(first)
+    after = after or start
+    while not is_last and len(lines) < most:
+        some = bench.vault.page(after, most)
+        lines += some
+        is_last = len(some) < most
+        after = some[-1].name if some else after
     near = dict(zip(gallery.names, gallery.neighbours(), strict=True)) if few else {}
-    return tuple(
+    people = tuple(
         Person(
             one.name,
             one.templates.get(model_id, 0),
@@ -131,9 +171,10 @@ def roster(bench: PeopleSession, things: str | None = None) -> tuple[Person, ...
             near.get(one.name),
             one.ignored,
         )
-        for one in bench.vault.roster()
+        for one in lines
         if model_id in one.templates or one.name in wanted
     )
+    return Page(people, is_last, everybody, len(wanted), shelf.threshold, model_id)
 
 
 def grade(identity: Identity) -> float:

@@ -33,6 +33,7 @@ from edge_app.tui.screens.models import ModelsScreen
 from edge_app.tui.screens.people import PeopleScreen
 from edge_app.tui.screens.settings import SettingsScreen
 from tests.tui.stage import NOW_S, OBAMA_ALONE, Reel, Stage, clip_frame, until
+from tests.tui.test_faults import plant
 
 SIZE = (100, 30)
 
@@ -501,6 +502,66 @@ async def test_people_are_listed_renamed_forgotten_and_brought_back(stage: Stage
         np.array_equal(a.embedding.vector, b.embedding.vector)
         for a, b in zip(after.templates, before.templates, strict=True)
     )
+
+
+async def test_a_long_list_of_people_comes_in_pages(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not shown is not read: the next page when the cursor comes near, any name by its beginning."""
+    monkeypatch.setattr("edge_app.tui.gallery_queries.MOST_COMPARED", 10)
+    monkeypatch.setattr(PeopleScreen._page, "__kwdefaults__", {"start": "", "after": "", "most": 20})
+    monkeypatch.setattr("edge_app.tui.gallery_queries.PAGE", 20)
+    monkeypatch.setattr("edge_app.tui.screens.people._LEFT_TO_READ_ON", 5)
+    names = [f"p{number:03d}" for number in range(60)]
+    plant(stage.home, *names)
+
+    def refused(*_: object) -> None:
+        raise AssertionError("everybody was read")
+
+    monkeypatch.setattr(Vault, "roster", refused)
+    monkeypatch.setattr(Vault, "names", refused)
+    app = stage.app()
+    async with app.run_test(size=(140, 40), notifications=True) as pilot:
+        await started(stage)
+        await pilot.press("p")
+        await until(lambda: isinstance(app.screen, PeopleScreen) and app.screen.table.row_count == 20, "one page")
+        screen = app.screen
+        assert isinstance(screen, PeopleScreen)
+        assert "60 people" in seen(app)
+        await pilot.press("ctrl+end")
+        await until(lambda: screen.table.row_count == 40, "two pages")
+        await pilot.press("ctrl+end")
+        await until(lambda: screen.table.row_count == 60, "all of them")
+        await pilot.press("ctrl+end")
+        await until(lambda: screen.chosen == "p059", "the last")
+        rows = [str(screen.table.get_row_at(at)[0]) for at in range(screen.table.row_count)]
+        assert rows == names
+
+
+async def test_a_long_list_is_shown_from_another_name_on(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_app.tui.gallery_queries.MOST_COMPARED", 10)
+    monkeypatch.setattr(PeopleScreen._page, "__kwdefaults__", {"start": "", "after": "", "most": 20})
+    monkeypatch.setattr("edge_app.tui.gallery_queries.PAGE", 20)
+    monkeypatch.setattr("edge_app.tui.screens.people._LEFT_TO_READ_ON", 5)
+    plant(stage.home, *(f"p{number:03d}" for number in range(60)))
+    app = stage.app()
+    async with app.run_test(size=(140, 40), notifications=True) as pilot:
+        await started(stage)
+        await pilot.press("p")
+        await until(lambda: isinstance(app.screen, PeopleScreen) and app.screen.table.row_count == 20, "one page")
+        screen = app.screen
+        assert isinstance(screen, PeopleScreen)
+        await pilot.press("slash")
+        await until(lambda: app.screen.query("Ask Input"), "the question")
+        await pilot.press(*"p030", "enter")
+        await until(lambda: app.screen is screen and screen.chosen == "p030", "the name")
+        assert "from p030 on" in seen(app)
+        await pilot.press("r")
+        await until(lambda: app.screen.query("Ask Input"), "the question")
+        app.screen.query_one(Input).value = "Ada"
+        await pilot.press("enter")
+        await until(lambda: app.screen is screen and screen.chosen == "Ada", "the new name, before all others")
+        await pilot.press("asterisk")
+        await until(lambda: " on " not in str(screen.query_one("#title", Static).content), "the whole list")
+        assert screen.chosen == "Ada"
 
 
 async def test_a_name_that_is_taken_is_a_message(stage: Stage) -> None:

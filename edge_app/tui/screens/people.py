@@ -49,6 +49,8 @@ class PeopleScreen(EdgeScreen[None]):
         Binding("u", "undo", "Undo"),
         Binding("n", "reenroll", "Enroll again"),
         Binding("e", "app.enroll", "Enroll new"),
+        Binding("slash", "find", "Find"),
+        Binding("asterisk", "from_the_first", "All"),
         Binding("question_mark", "app.help", "Help"),
         *back(),
     ]
@@ -59,8 +61,12 @@ class PeopleScreen(EdgeScreen[None]):
         self._things = things
         self._missing = 0
         self._people: tuple[gallery_queries.Person, ...] = ()
+        self._start = ""  # the name from which on a long list is shown
+        self._is_whole = True
+        self._is_reading_on = False
         self._threshold = 0.0
         self._filled_width = 0
+        self._widths: dict[str, int] = {}
 
     def compose(self) -> ComposeResult:
         """The table, and the chosen one beside it."""
@@ -100,18 +106,63 @@ class PeopleScreen(EdgeScreen[None]):
     async def refresh_rows(self, then: str | None = None) -> None:
         """Read the roster again, and put the cursor on `then`, or leave it where it was."""
         with self.telling():
-            people: tuple[gallery_queries.Person, ...] = await self.order(
-                Run(lambda bench: gallery_queries.roster(bench, self._things))
-            )
-            shelf = await self.order(Run(lambda bench: gallery_queries.shelf_of(bench, self._things)))
-            self._people, self._threshold = people, shelf.threshold
+            page = await self._page(start=self._start, most=max(gallery_queries.PAGE, len(self._people)))
+            if then is not None and not page.is_last and then not in [person.name for person in page.people]:
+                self._start = then
+                page = await self._page(start=then)
+            self._people, self._threshold, self._missing = page.people, page.threshold, page.missing
+            self._is_whole = page.is_last
             self._fill(then)
-            self._missing = sum(person.shots == 0 for person in people)
             self.refresh_bindings()
-            self._write_title(len(people), shelf.model_id)
-            if not people:
+            self._write_title(page)
+            if not page.people and self._start:
+                await self._describe(Text(f"No name comes after {self._start}: / looks for another.", "dim"), [])
+            elif not page.people:
                 none = "Nobody" if self._things is None else "No thing"
                 await self._describe(Text(f"{none} is enrolled yet: press e.", "dim"), [])
+
+    async def _page(
+        self, *, start: str = "", after: str = "", most: int = gallery_queries.PAGE
+    ) -> gallery_queries.Page:
+        page: gallery_queries.Page = await self.order(
+            Run(lambda bench: gallery_queries.roster(bench, self._things, start=start, after=after, most=most))
+        )
+        return page
+
+    @work(group="more")
+    async def _read_on(self) -> None:
+        """Add the next page of a long list below."""
+        if self._is_whole or self._is_reading_on or not self._people:
+            return
+        self._is_reading_on = True
+        try:
+            with self.telling():
+                shown = self._people
+                page = await self._page(after=shown[-1].name)
+                if self._people is shown and self._widths:  # not read anew meanwhile
+                    self._people, self._is_whole = (*shown, *page.people), page.is_last
+                    self._add_rows(page.people)
+        finally:
+            self._is_reading_on = False
+
+    @work
+    async def action_find(self) -> None:
+        """Show a long list from another name on."""
+
+        async def settled(typed: str) -> str:
+            return valid_name(typed)
+
+        start = await self.app.push_screen_wait(Ask("From which name on?", settled, hint="the beginning of a name"))
+        if start is not None:
+            self._start, self._people = start, ()
+            self.table.move_cursor(row=0)
+            self.refresh_rows()
+
+    def action_from_the_first(self) -> None:
+        """Show a long list from its beginning."""
+        self._start, self._people = "", ()
+        self.table.move_cursor(row=0)
+        self.refresh_rows()
 
     def _fill(self, then: str | None = None) -> None:
         """Write the rows, and put the cursor on `then`, or leave it where it was.
@@ -126,24 +177,32 @@ class PeopleScreen(EdgeScreen[None]):
         self._filled_width = table.size.width
         where = table.cursor_row
         rows = [_cells(person, self._threshold, self.edge.desk.now_s()) for person in self._people]
-        widths = _widths(rows, table.size.width)
+        self._widths = _widths(rows, table.size.width)
         table.clear(columns=True)
-        for label, width in widths.items():
+        for label, width in self._widths.items():
             table.add_column(label, key=label, width=width)
-        for person, row in zip(self._people, rows, strict=True):
-            cells = {label: row[label].copy() for label in widths}
-            for label, cell in cells.items():
-                cell.truncate(widths[label], overflow="ellipsis")
-            table.add_row(*cells.values(), key=person.name)
+        self._add_rows(self._people)
         names = [person.name for person in self._people]
         table.move_cursor(row=names.index(then) if then in names else min(where, max(0, len(names) - 1)))
 
-    def _write_title(self, count: int, model_id: str) -> None:
+    def _add_rows(self, people: Sequence[gallery_queries.Person]) -> None:
+        now_s = self.edge.desk.now_s()
+        for person in people:
+            row = _cells(person, self._threshold, now_s)
+            cells = [row[label] for label in self._widths]
+            for cell, width in zip(cells, self._widths.values(), strict=True):
+                cell.truncate(width, overflow="ellipsis")
+            self.table.add_row(*cells, key=person.name)
+
+    def _write_title(self, page: gallery_queries.Page) -> None:
+        count, model_id = page.everybody, page.model_id
         of_things = self._things is not None
         one, many = ("thing", "things") if of_things else ("person", "people")
         text = Text.assemble((" Things " if of_things else " People ", "bold reverse"))
         text.append(f"  1 {one}" if count == 1 else f"  {count:,} {many}")
         text.append(f", known to {model_id}" if of_things else "")
+        if self._start:
+            text.append(f", from {self._start} on")
         if self._missing:
             words = f"  ·  {self._missing} must be enrolled again for {model_id}: n tries their kept pictures"
             text.append(words, "yellow")
@@ -153,6 +212,8 @@ class PeopleScreen(EdgeScreen[None]):
     async def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
         """The cursor moved: tell more of that person."""
         name = event.row_key.value
+        if event.cursor_row >= len(self._people) - _LEFT_TO_READ_ON:
+            self._read_on()
         if name is None:
             return
         try:
@@ -225,7 +286,11 @@ class PeopleScreen(EdgeScreen[None]):
             self.refresh_rows()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer to enroll again only where somebody must be."""
+        """Offer to enroll again only where somebody must be, and to find where the list is long."""
+        if action == "find":
+            return bool(self._start) or not self._is_whole
+        if action == "from_the_first":
+            return bool(self._start)
         return self._missing > 0 if action == "reenroll" else True
 
     @work
@@ -297,6 +362,8 @@ def _widths(rows: Sequence[Mapping[str, Text]], room: int) -> dict[str, int]:
     return widths
 
 
+_LEFT_TO_READ_ON: Final = 100
+"""Rows below the cursor at which the next page is read."""
 _PADDING: Final = 2
 """Blank cells that the table puts around each column."""
 
