@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -125,10 +126,13 @@ class Follower:
                         self._is_alone, self._told = False, ""
                         pause_s = POLL_S
                         self._follow(fleet, server, told)
-                except EdgeError as error:
-                    if str(error) != self._told and not (self._is_alone and not self._told):
-                        self._say(f"{error}; going on alone")
-                    self._is_alone, self._told = True, str(error)
+                except Exception as error:  # noqa: BLE001 - a thread that ends in silence leaves the door an old copy
+                    # What a driver says of an error of its own may hold a row.
+                    name = type(error).__name__
+                    known = str(error) if isinstance(error, EdgeError) else f"the exchange failed unexpectedly ({name})"
+                    if known != self._told and not (self._is_alone and not self._told):
+                        self._say(f"{known}; going on alone")
+                    self._is_alone, self._told = True, known
                     self._stop.wait(pause_s)
                     pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
@@ -150,4 +154,5 @@ class Follower:
 
     def _say(self, line: str) -> None:
         if not self._stop.is_set():
-            self._tell(line)
+            with contextlib.suppress(Exception):  # a standard error that was closed must not end the exchange
+                self._tell(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -60,6 +61,16 @@ class GalleryRecognizer(Recognizer, Protocol):
         """Judge the shots of one name together, against each other, those enrolled, and everybody else."""
 
 
+class Reading:
+    """The gallery as it was last read, for all sessions that were made of one: the cameras of one door share it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.generation = -1
+        self.gallery: Gallery | None = None
+        self.thresholds = Thresholds((), None)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class GallerySession(Session):
     """A session that enrolls: people, or things over a general image embedder."""
@@ -71,6 +82,8 @@ class GallerySession(Session):
     """Who went when it was opened; see `edge_app.gallery.retention`."""
     candidates: tuple[str, ...] | None = None
     """Who alone may be named, of those enrolled; None: everybody."""
+    reading: Reading = field(default_factory=Reading)
+    """What the sessions that are made of this one share."""
 
     @property
     def points(self) -> tuple[OperatingPoint, ...]:
@@ -88,11 +101,21 @@ class GallerySession(Session):
         return left_behind(self.home, self.vault, self.recognizer.embedder.model_id)
 
     def refreshed(self) -> Self:
-        """The same over the gallery as it is now on disk."""
-        gallery = load_gallery(self.vault, self.recognizer.embedder)
-        if self.candidates is not None:
-            gallery = gallery.limited_to(self.candidates)
-        thresholds = self.thresholds
+        """The same over the gallery as it is now on disk.
+
+        One that another session made of the same has read already, of the same state of the file, is not read again.
+        """
+        embedder, shared = self.recognizer.embedder, self.reading
+        with shared.lock:
+            generation = self.vault.generation()  # asked first: a change meanwhile is read once more
+            known = shared.gallery
+            is_news = known is not None and known is not self.recognizer.gallery and generation == shared.generation
+            if known is None or not is_news or known.model_id != embedder.model_id:
+                known = load_gallery(self.vault, embedder)
+                if self.candidates is not None:
+                    known = known.limited_to(self.candidates)
+                shared.gallery, shared.generation, shared.thresholds = known, generation, self.thresholds
+            gallery, thresholds = known, shared.thresholds
         rule = gallery.rule(thresholds.points, self.settings.fpir, self.settings.margin, thresholds.cohort)
         return replace(self, recognizer=self.recognizer.with_gallery(gallery, rule))
 

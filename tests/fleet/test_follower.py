@@ -95,6 +95,22 @@ def test_a_trouble_is_told_once_with_its_end_and_what_happened_meanwhile_arrives
     assert told[-2:] == ["the server is back", f"{trouble}; going on alone"]
 
 
+def test_an_unexpected_error_is_told_once_without_its_words_and_the_exchange_goes_on(server, vault, home, tmp_path):
+    told = []
+    server.trouble = KeyError("a row with Ada's vector")
+
+    def tell(line):
+        told.append(line)
+        raise BrokenPipeError  # nobody reads standard error any more
+
+    with Follower(home.gallery_path, tell):
+        until(lambda: server.tries > 5)
+        assert told == ["the exchange failed unexpectedly (KeyError); going on alone"]
+        server.trouble = None
+        enroll_elsewhere(server, tmp_path, "Ada")
+        until(lambda: vault.names() == ("Ada",) and "the server is back" in told)
+
+
 def test_what_is_enrolled_here_meanwhile_is_sent(server, vault, home):
     with Follower(home.gallery_path, lambda _: None):
         until(lambda: server.machines)
