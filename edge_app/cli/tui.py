@@ -53,6 +53,7 @@ def command() -> Command:
                 help="camera number, file, folder, address or 'sample' (default: the last, or any)"),
             Option("--seconds", kind=float, metavar="S", help="close by itself after so long"),
             Option("--stats", kind=bool, help="when it closes, print how fast the pictures were drawn"),
+            options.candidates(),
             *options.recognition(),
         ],
     )  # fmt: skip
@@ -130,6 +131,10 @@ def desk_of(args: Arguments) -> Desk:
     smallest = getattr(args, "min_face", None)
     source, notice = _source(getattr(args, "source", None), settings)
     notices = [notice] if notice else []
+    candidates = options.chosen_candidates(args)
+    if candidates is not None:
+        who = "1 candidate is" if len(candidates) == 1 else f"{len(candidates):,} candidates are"
+        notices.append(f"{who} named, and nobody else who is enrolled.")
     if settings.liveness == "passive" and not any(one.task is Task.LIVENESS for one in catalogue.installed(home)):
         settings = replace(settings, liveness="off")
         notices.append("No liveness network is installed any more: liveness is off.")
@@ -137,7 +142,7 @@ def desk_of(args: Arguments) -> Desk:
         settings=settings,
         source=source,
         terminal=Terminal.detect(os.environ, (sys.__stderr__ or sys.stdout).encoding or ""),
-        open_worker=lambda chosen, spec, sink: _open_worker(home, chosen, spec, sink, smallest),
+        open_worker=lambda chosen, spec, sink: _open_worker(home, chosen, spec, sink, smallest, candidates),
         save_settings=home.change_settings,
         cameras=_cameras,
         snapshot=lambda shown: _snapshot(home, shown),
@@ -179,7 +184,14 @@ def _cameras() -> Sequence[CameraInfo]:
     return list_cameras()
 
 
-def _open_worker(home: Home, settings: Settings, source: str, sink: Sink, min_face_px: float | None) -> LiveWorker:
+def _open_worker(
+    home: Home,
+    settings: Settings,
+    source: str,
+    sink: Sink,
+    min_face_px: float | None,
+    candidates: tuple[str, ...] | None,
+) -> LiveWorker:
     from edge_app.inference.detector import DetectorOptions
     from edge_app.live.passive_mode import PassiveMode
     from edge_app.live.update import WorkerOptions
@@ -189,7 +201,7 @@ def _open_worker(home: Home, settings: Settings, source: str, sink: Sink, min_fa
     from edge_app.recognition.open_session import OpenOptions, open_people
 
     detector = DetectorOptions() if min_face_px is None else DetectorOptions(min_face_px=min_face_px)
-    bench = open_people(home, settings, OpenOptions(detector=detector))
+    bench = open_people(home, settings, OpenOptions(detector=detector, candidates=candidates))
     mode = PassiveMode(bench, open_liveness(home, settings.threads)) if settings.liveness == "passive" else None
     return Worker(bench, source, sink, WorkerOptions(camera=LiveOptions(loop=True)), mode=mode)
 

@@ -133,6 +133,22 @@ def test_a_name_is_kept_by_hysteresis_and_lost_after_three_strikes():
     assert names[-1] is None
 
 
+def test_somebody_alike_who_is_left_out_takes_a_name_away_and_gets_none():
+    """Were the left-out one not known as such, a face between the two would keep the candidate's name for good."""
+    alike = {"Ada": direction(0), "Eva": direction(40)}
+    both = Gallery(MODEL, list(alike), np.stack(list(alike.values())), np.arange(2))
+    limited = both.limited_to(["Ada"])
+    decision = Decision()
+    decision.add(look(direction(0)), limited, RULE)
+    assert decision.match.name == "Ada"
+    for _ in range(3):
+        decision.add(look(direction(38)), limited, RULE)
+    assert (decision.state, decision.match.name) != ("known", "Ada")
+    alone = Decision()
+    alone.add(look(direction(40)), limited, RULE)
+    assert (alone.state, alone.match.name, alone.match.left_out) == ("unknown", None, "Eva")
+
+
 def test_votes_must_agree_with_the_average():
     """One good look outweighs two poor ones in the average, yet most looks say otherwise: nobody is named."""
     decision = Decision(DecisionOptions(least_weight=1.3))

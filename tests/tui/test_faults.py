@@ -15,6 +15,7 @@ from textual.widgets._toast import Toast
 
 from edge_app.cli.tui import desk_of
 from edge_app.core.cohort import Cohort
+from edge_app.core.errors import UsageError
 from edge_app.core.types import Embedding, Quality, Template
 from edge_app.gallery import keys
 from edge_app.gallery.storage import Vault
@@ -94,6 +95,23 @@ async def test_the_list_of_events_is_never_wider_than_its_panel(stage: Stage, si
             lines = [line.text.rstrip() for line in log.lines]
             assert len(lines) >= 2 and all(line[2] == ":" for line in lines)
             assert max(map(len, lines)) <= log.scrollable_content_region.width
+
+
+def test_the_app_names_the_candidates_alone_and_says_so(home: Home, tmp_path: Path) -> None:
+    plant(home, "Ada", "Bob")
+    today = tmp_path / "today.txt"
+    today.write_text("Ada\n")
+    desk = desk_of(arguments(home=home.path, source="sample", candidates=today))
+    assert desk.notices == ("1 candidate is named, and nobody else who is enrolled.",)
+    worker = desk.open_worker(desk.settings, "sample", lambda _: None)
+    people = worker.people
+    probes = [people.vault.identity(name).templates[0].embedding for name in ("Ada", "Bob")]
+    ada, bob = people.recognizer.gallery.match(probes, people.recognizer.rule)
+    assert (ada.name, bob.name, bob.left_out) == ("Ada", None, "Bob")
+    today.write_text("Adam\n")
+    mistyped = desk_of(arguments(home=home.path, source="sample", candidates=today))
+    with pytest.raises(UsageError, match="did you mean 'Ada'"):
+        compose_app(mistyped)
 
 
 @pytest.mark.slow

@@ -335,6 +335,9 @@ class EnrollScreen(CaptureScreen):
         if found.hard_to_tell:
             better = (gallery_queries.HARD_TO_TELL, *better)
         after = "nothing will be told of this stranger." if found.ignored else "you will be greeted by name."
+        candidates = self.edge.worker.people.candidates
+        if candidates is not None and found.name not in candidates and not found.ignored:
+            after = "you will be greeted by name where you are among the candidates."
         return self.count(len(found.templates)), better, after
 
     def action_leave(self) -> None:
