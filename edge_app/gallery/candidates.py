@@ -12,6 +12,8 @@ from edge_app.gallery.storage import Vault
 
 _MOST_BYTES: Final = 64 * 2**20
 """A million long names; more is not a list of names."""
+_FEW: Final = 500
+"""Names that are looked up one by one, 0.16 ms each; of more, all 100,000 enrolled are read at once in 0.2 s."""
 
 
 def read_candidates(path: Path) -> tuple[str, ...]:
@@ -48,7 +50,11 @@ def read_candidates(path: Path) -> tuple[str, ...]:
 
 def check_candidates(vault: Vault, names: tuple[str, ...]) -> None:
     """Raise UsageError where one of the names is not enrolled: a door must not wait for somebody mistyped."""
-    unknown = [name for name in names if not vault.has(name)]
+    if len(names) <= _FEW:
+        unknown = [name for name in names if not vault.has(name)]
+    else:
+        enrolled = frozenset(vault.names())
+        unknown = [name for name in names if name not in enrolled]
     if unknown:
         more = f" and {len(unknown) - 1:,} more are" if len(unknown) > 1 else " is"
         try:

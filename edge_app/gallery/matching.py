@@ -241,7 +241,8 @@ class Gallery:
         rule = rule_for(points, single, len(counts) - single, fpir, margin, cohort, shares)
         if self._candidates is None:
             return rule
-        return replace(rule, words=rule.words.replace(" enrolled", " as candidates", 1))
+        place = " as the one candidate" if len(counts) == 1 else " as candidates"
+        return replace(rule, words=rule.words.replace(" enrolled", place, 1))
 
     def _leaders(self, probe: Float32s, rule: MatchRule | None) -> list[tuple[int, float]]:
         """The two most similar identities and their similarities, fewer where there are fewer; the first is first."""

@@ -87,8 +87,10 @@ def test_the_threshold_is_for_the_candidates():
 
 
 def test_somebody_not_enrolled_is_asked_about(home, tmp_path):
-    with Vault(home.gallery_path) as vault, pytest.raises(UsageError, match="not enrolled"):
-        check_candidates(vault, ("Ada",))
+    with Vault(home.gallery_path) as vault:
+        for names in (("Ada",), tuple(f"p{number}" for number in range(1000))):
+            with pytest.raises(UsageError, match="not enrolled"):
+                check_candidates(vault, names)
 
 
 @pytest.fixture

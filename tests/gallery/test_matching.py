@@ -269,7 +269,9 @@ def test_a_face_among_the_densest_centres_is_of_a_kind_nobody_can_tell():
 
 
 def test_the_sentence_says_where_the_promise_ends():
-    within, beyond = (rule_for(EVENED, people, 0, 0.01, 0.0, cohort()).words for people in (50, 500))
+    rules = [rule_for(EVENED, people, 0, 0.01, 0.0, cohort()) for people in (50, 500)]
+    within, beyond = (rule.words for rule in rules)
+    assert not rules[0].unpromised and beyond.endswith(rules[1].unpromised) and "--candidates" in rules[1].unpromised
     assert "enough for about 100 people of one kind" in within and "twins and toddlers nothing" in within
     assert "cannot be promised" in beyond and "1,000,000 pairs" in beyond and "about 100 people" in beyond
 

@@ -211,6 +211,19 @@ async def test_the_threshold_is_chosen_by_its_meaning_and_saved(stage: Stage) ->
         assert stage.saved[-1].fpir == 0.001
 
 
+async def test_the_threshold_says_where_the_promise_ends(stage: Stage) -> None:
+    plant(stage.home, *(f"p{number:03d}" for number in range(60)))
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await started(stage)
+        await pilot.press("t")
+        await pilot.pause()
+        assert "cannot be promised for" not in words(app, "#meaning")
+        await pilot.press("end")
+        await pilot.pause()
+        assert "cannot be promised for 60 people" in words(app, "#meaning") and "--candidates" in words(app, "#meaning")
+
+
 @pytest.mark.slow
 async def test_another_source_is_chosen_typed_or_refused_with_words(stage: Stage, tmp_path: Path) -> None:
     clip = tmp_path / "clip.mp4"
