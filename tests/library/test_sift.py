@@ -270,9 +270,10 @@ def test_killed_at_any_moment_every_picture_is_in_one_place_and_undone(tmp_path)
     words = ["sift", str(folder), "--into", str(out), "--step", "larger:50", "--move", "--home", str(tmp_path / "home")]
     command = [sys.executable, "-m", "edge_app", *words]
     stopped = 0
-    for delay_s in (0.9, 1.0, 1.1, 1.2, 1.3):
+    for moved in (0, 20, 60, 150, 300):
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(delay_s)
+        while child.poll() is None and len(list((out / "kept").glob("[0-9]*.png"))) <= moved:
+            time.sleep(0.001)
         child.send_signal(signal.SIGKILL)
         stopped += child.wait() == -signal.SIGKILL
         there = len(list(folder.glob("*.png"))) + len(list((out / "kept").glob("[0-9]*.png")))

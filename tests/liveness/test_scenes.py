@@ -78,6 +78,9 @@ def test_a_living_head_passes(session, mesh, people, species):
 def test_what_is_no_living_person_does_not(session, mesh, people, species):
     challenge, draw = challenge_of(session, species)
     progress = run(session, mesh, people[0], actor_of(species, *people, challenge, draw), challenge, 10.0)
+    if species == "two people":  # nothing is asked until one is alone
+        assert progress.outcome == "waiting" and not progress.steps and "somebody else" in progress.reason
+        return
     assert progress.outcome in ("not live", "no answer")
     assert progress.began_s is not None, "the print was not even recognized: nothing was tested"
 

@@ -158,7 +158,7 @@ def test_a_file_above_the_folder_is_named(pictures):
 def test_the_augmentation_is_shown_beside_the_plain_view(pictures, capsys, monkeypatch):
     # 0.4 million weights of timm's own test network, 96 pixels: what is tried is the sheet, not the network.
     tiny = create_backbone("timm:test_efficientnet", pretrained=False)
-    monkeypatch.setattr("edge_models.classifier.run.create_backbone", lambda *_, **__: tiny)
+    monkeypatch.setattr("edge_models.classifier.start.create_backbone", lambda *_, **__: tiny)
     side = tiny.input.width_px
     assert main(["train", "classifier", "pictures", "--show-augmentation", "sheet.txt"]) == 2
     assert "no picture's ending" in told(capsys)

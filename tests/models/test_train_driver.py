@@ -437,7 +437,8 @@ ODD = {
     "precision": "bf16", "log": "tensorboard", "detector": "mtcnn", "backbone": "timm:vgg11", "base": "timm:vgg11",
     "cache": Path("/c"), "groups": Path("g.csv"), "unlabelled": Path("u"), "held_out": 2, "choosing": 3,
     "confidence": 0.9, "head": "prototypes", "balance": "classes", "balance_by": "the shift",
-    "size": 64, "depth": 14, "from_run": Path("runs/p"),
+    "size": 64, "depth": 14, "from_run": Path("runs/p"), "adapt": Path("-t"), "adapt_by": "coral", "student": "lite2",
+    "roi": "0.1,0.2,0.9,1.0",
 }  # fmt: skip
 """A value of each option that is not the default, where adding to the default does not give one."""
 
@@ -459,7 +460,7 @@ def odd_value(kind, name, default):
 def test_the_told_command_means_the_same_options_whichever_were_chosen(kind, options_of):
     plain = options_of(Path("in"), Path("out"))
     assert plain.command() == f"edge-app train {kind} in --output out --seed 0"
-    names = [one.name for one in fields(options_of) if one.name != "resume"]
+    names = [one.name for one in fields(options_of) if one.name not in ("resume", "distil")]
     odd = {name: odd_value(kind, name, getattr(plain, name)) for name in names}
     everything = options_of(**odd)
     assert parsed(options_of, everything.command()) == (["edge-app", "train", kind], everything)
@@ -468,6 +469,11 @@ def test_the_told_command_means_the_same_options_whichever_were_chosen(kind, opt
         assert changed != plain
         assert parsed(options_of, changed.command())[1] == changed, name
     assert replace(plain, resume=True).command() == plain.command()
+
+
+def test_a_distilled_ensemble_is_told_with_its_ensemble():
+    both = ClassifierOptions(Path("in"), Path("out"), ensemble=2, distil=True)
+    assert parsed(ClassifierOptions, both.command())[1] == both
 
 
 def test_what_has_no_number_is_told_in_its_word():

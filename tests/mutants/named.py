@@ -25,8 +25,8 @@ _NAMED = (
     (
         "calibration: naming without the lead",
         "edge_app/accuracy/calibrate.py",
-        "rule = Rule(found.threshold, found.margin)",
-        "rule = Rule(found.threshold, 0.0)",
+        "rule = Rule(found.threshold, found.margin, found.company)",
+        "rule = Rule(found.threshold, 0.0, found.company)",
     ),
     (
         "camera: the back-off does not double",

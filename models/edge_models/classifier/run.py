@@ -51,6 +51,7 @@ _AS_0_1_0: Final[Mapping[str, Any]] = {
     "keep_out": True, "search": 0.0, "split_by": "", "size": None, "from_run": None, "from_scratch": False, "depth": 8,
     "adapt": None, "adapt_by": "self-training", "rounds": 0, "student": "", "cap": 0, "hard_labels": False,
     "head": "logistic", "ensemble": 1, "distil": False, "balance": "none", "balance_by": "",
+    "roi": "",
 }  # fmt: skip
 """Options that 0.1.0 did not have, and how it worked."""
 
