@@ -14,8 +14,9 @@ import numpy as np
 
 from edge_app.core.types import Embedding, Float32s, Quality, Template
 from edge_app.gallery.matching import Gallery, MatchRule
+from edge_app.gallery.people import KeptShot, Person
 from edge_app.gallery.records import Facts
-from edge_app.gallery.storage import KeptShot, Person, Vault
+from edge_app.gallery.storage import Vault
 from edge_app.system.timing import medians
 
 MODEL: Final = "bench"

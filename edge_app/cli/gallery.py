@@ -15,7 +15,8 @@ from edge_app.core.errors import UsageError
 
 if TYPE_CHECKING:
     from edge_app.core.types import Float32s
-    from edge_app.gallery.storage import Enrolled, Vault
+    from edge_app.gallery.people import Enrolled
+    from edge_app.gallery.storage import Vault
     from edge_app.recognition.gallery_session import GallerySession
     from edge_app.recognition.reenroll import Reenrolled
     from edge_app.system.data_folder import Home

@@ -20,9 +20,9 @@ from edge_app.core.names import valid_name
 from edge_app.core.types import Embedding, Template
 from edge_app.fleet.merge import Copy
 from edge_app.gallery import records
+from edge_app.gallery.people import KeptShot, Person
 from edge_app.gallery.records import SPOILED, Facts
 from edge_app.gallery.sealing import Sealed
-from edge_app.gallery.storage import KeptShot, Person
 
 MOST_BYTES: Final = 16 * 2**20
 """Of one person, as sealed: about 20,000 shots."""

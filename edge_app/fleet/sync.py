@@ -22,8 +22,9 @@ from edge_app.fleet.connection import changed, load, save
 from edge_app.fleet.merge import free_name, merge
 from edge_app.fleet.payload import Base, Envelope, Record, copy_of, shared, shot_id
 from edge_app.fleet.server import Head, Sent, Transport
+from edge_app.gallery.people import Lasting, Person
 from edge_app.gallery.records import Facts
-from edge_app.gallery.storage import Lasting, Person, Vault
+from edge_app.gallery.storage import Vault
 
 PAGE: Final = 200
 """People in one question and in one transaction: 0.3 s, so that nobody waits long for the gallery's file."""

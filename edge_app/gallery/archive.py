@@ -20,8 +20,9 @@ from edge_app.core.errors import GalleryError, MediaError
 from edge_app.core.names import valid_name
 from edge_app.core.types import Embedding, Template
 from edge_app.gallery import keys, records
+from edge_app.gallery.people import KeptShot, Person
 from edge_app.gallery.records import SPOILED, Facts
-from edge_app.gallery.storage import KeptShot, Person, Vault
+from edge_app.gallery.storage import Vault
 from edge_app.system.files import make_private_folder, readable_os_errors, replacing
 
 MAGIC: Final = b"edge-app gallery, version 1\n"

@@ -16,8 +16,8 @@ from edge_app.core.errors import GalleryError, UsageError
 from edge_app.core.model_card import OperatingPoint
 from edge_app.core.types import Embedding, Float32s, Match
 from edge_app.gallery.blocks import mean_directions
+from edge_app.gallery.people import Stored
 from edge_app.gallery.scan import Scan
-from edge_app.gallery.storage import Stored
 
 NO_RUNNER_UP: Final = 2.0
 """Margin when there is nobody to confuse with: the largest distance two cosines can have."""

@@ -12,10 +12,12 @@ from typing import Final
 
 from edge_app.core.errors import EdgeError, GalleryError
 from edge_app.gallery import keys, records
+from edge_app.gallery.people import Person
 from edge_app.gallery.records import FIRST_TABLES, SCHEMA, SECOND_TABLES, SPOILED
+from edge_app.gallery.rows import read_person
 from edge_app.gallery.sealing import Clear, Sealed, Sealer
 from edge_app.gallery.sqlite_file import damaged
-from edge_app.gallery.storage import Person, Vault, read_person
+from edge_app.gallery.storage import Vault
 from edge_app.system.files import make_private_folder, readable_os_errors, settle
 
 MOST_FAULTS: Final = 20

@@ -4,133 +4,48 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import itertools
 import os
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final, Literal, cast, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_app.core.errors import GalleryError
 from edge_app.core.names import valid_name
-from edge_app.core.suggest import did_you_mean
-from edge_app.core.types import Embedding, Float32s, Identity, Template
+from edge_app.core.types import Identity, Template
 from edge_app.gallery import blocks, keys, records
+from edge_app.gallery.people import Enrolled, Event, Happening, KeptShot, Lasting, Person, Stored
 from edge_app.gallery.records import CHAIN_END, SCHEMA, SPOILED, UID_BYTES, Facts, bucket, put
+from edge_app.gallery.rows import (
+    bytes_of,
+    drop_unused_models,
+    find,
+    gallery_row,
+    line_of,
+    model_key,
+    model_of,
+    models_of,
+    next_number,
+    number_of,
+    read_identity,
+    read_person,
+    write_identity,
+)
 from edge_app.gallery.sealing import Clear, Sealed, Sealer
 from edge_app.gallery.sqlite_file import Database, damaged
 
-__all__ = ["SCHEMA", "Enrolled", "Event", "Happening", "KeptShot", "Lasting", "Person", "Stored", "Vault"]
+__all__ = ["SCHEMA", "Vault"]
 
-Happening = Literal["enroll", "rename", "forget", "export", "login", "retention", "protect", "unprotect", "merge"]
 _HAPPENINGS: Final = frozenset(get_args(Happening))
 _CHANGES_NOBODY: Final = frozenset({"login", "export", "merge"})
 _LEAVES_NOTHING: Final = frozenset({"rename", "forget", "retention"})
-_MOST_COMPARED: Final = 5_000
-"""Names that are held against a mistyped one."""
 MOST_TEMPLATES: Final = 10_000
 """Of one person; beyond it several people were meant by one name."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Stored:
-    """Everybody enrolled with one model, as matching wants them."""
-
-    model_id: str
-    names: Sequence[str]
-    """The identities that have templates of this model, in order of enrollment."""
-    means: Float32s
-    """(N, D) float32, each one's mean template, of unit length, read-only; (0, 0) when there is none."""
-    counts: NDArray[np.int64]
-    """(N,) how many templates each has."""
-    generation: int
-    """`Vault.generation()` at the moment of reading."""
-    ignored: frozenset[str] = frozenset()
-    """Those of `names` who are known strangers: nobody nearer to them is to get another's name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Enrolled:
-    """One identity in a line."""
-
-    name: str
-    templates: Mapping[str, int]
-    """Number of templates by model id, read-only."""
-    pictures: int
-    """How many of the templates have their picture kept."""
-    created_s: float
-    """Unix time of the first template."""
-    last_seen_s: float | None
-    """Unix time of the last sighting; None: never seen."""
-    ignored: bool = False
-    """A known stranger."""
-    consents: tuple[tuple[float, str], ...] = ()
-    """Unix times and words of the consents noted at enrollment."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class KeptShot:
-    """A template and its picture."""
-
-    template: Template
-    picture: bytes | None
-    """Encoded as it was kept; None: none was."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Person:
-    """Everything that the gallery holds of one identity, of all models."""
-
-    name: str
-    facts: Facts
-    shots: tuple[KeptShot, ...]
-    """In order of enrollment, at least one."""
-    ignored: bool = False
-    """A known stranger: not to be told of, and not to be mistaken for somebody else."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One line of the audit trail. It holds a number for the person, so that forgetting leaves no name."""
-
-    time_s: float
-    """Unix time."""
-    happening: Happening
-    templates: int
-    """How many templates it concerned."""
-    person: int | None = None
-    """Number of the identity, never used again; None before version 0.2 and for what concerns everybody."""
-    name: str | None = None
-    """The name that the identity has now; None: it was forgotten."""
-    process: str = ""
-    """Which program did it, with its number."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lasting:
-    """What other doors know a person by, and what they last knew."""
-
-    uid: bytes
-    """16 random bytes, the same at every door and never used again."""
-    name: str | None
-    """None: forgotten here."""
-    base: bytes | None
-    """What `Vault.agree` was given last; None: never, or forgotten."""
-    changed: bool
-    """Whether something happened here since."""
-    revision: int
-    """Changes with the person."""
-    lost: bool
-    """Whether others may not know any more what was agreed; see `Vault.disagree`."""
-    shared: bool
-    """Whether others ever knew the person."""
 
 
 class Vault:
@@ -194,7 +109,7 @@ class Vault:
     def protection(self) -> keys.Protection | None:
         """How the gallery is protected, None for not at all. Needs no key."""
         with self._file.reading() as db, self._sound():
-            stored = _gallery(db)[1]
+            stored = gallery_row(db)[1]
             return None if stored is None else keys.Protection.decode(stored)
 
     def read(self, model_id: str) -> Stored:
@@ -204,7 +119,7 @@ class Vault:
             sealer = self._sealer(db)
             generation = self._file.generation()
             everybody = self._directory(db, sealer)
-            key, dimensions = _model(db, model_id) or (0, 0)
+            key, dimensions = model_of(db, model_id) or (0, 0)
             found = blocks.means(db, sealer, key, dimensions)
             where = np.searchsorted(everybody.numbers, found.numbers)
             if not np.array_equal(everybody.numbers[np.minimum(where, len(everybody.numbers) - 1)], found.numbers):
@@ -234,7 +149,7 @@ class Vault:
         """Everything that is held of one identity; its pictures only on request. Raises GalleryError when absent."""
         with self._file.reading() as db, self._sound():
             sealer = self._sealer(db)
-            number, _ = _find(db, sealer, name)
+            number, _ = find(db, sealer, name)
             return read_person(db, sealer, number, pictures=pictures)
 
     def people(self, *, pictures: bool = False) -> Iterator[Person]:
@@ -251,7 +166,7 @@ class Vault:
             everybody = self._directory(db, self._sealer(db))
             names: Sequence[str] = everybody.names
             if model_id is not None:
-                key, _ = _model(db, model_id) or (0, 0)
+                key, _ = model_of(db, model_id) or (0, 0)
                 having = db.execute("SELECT DISTINCT identity FROM template WHERE model = ?", (key,)).fetchall()
                 which = np.isin(everybody.numbers, np.array(having, np.int64).ravel())
                 names = everybody.names.chosen(np.flatnonzero(which))
@@ -260,10 +175,10 @@ class Vault:
     def has(self, name: str, model_id: str | None = None) -> bool:
         """Whether a name is enrolled; with `model_id`, whether it has templates of that model."""
         with self._file.reading() as db, self._sound():
-            number = _number(db, self._sealer(db), valid_name(name))
+            number = number_of(db, self._sealer(db), valid_name(name))
             if number is None or model_id is None:
                 return number is not None
-            key, _ = _model(db, model_id) or (0, 0)
+            key, _ = model_of(db, model_id) or (0, 0)
             found = db.execute("SELECT 1 FROM template WHERE identity = ? AND model = ?", (number, key)).fetchone()
             return found is not None
 
@@ -275,7 +190,7 @@ class Vault:
     def without(self, model_id: str) -> tuple[str, ...]:
         """Names of whoever has no template of a model, sorted."""
         with self._file.reading() as db, self._sound():
-            key, _ = _model(db, model_id) or (0, 0)
+            key, _ = model_of(db, model_id) or (0, 0)
             if not db.execute("SELECT 1 FROM model WHERE id <> ?", (key,)).fetchone():
                 return ()
             everybody = self._directory(db, self._sealer(db))
@@ -291,7 +206,7 @@ class Vault:
         of_things = set()
         with self._file.reading() as db, self._sound():
             sealer = self._sealer(db)
-            for model, (name, _) in _models(db).items():
+            for model, (name, _) in models_of(db).items():
                 measured = False
                 rows = db.execute("SELECT id, identity, shot FROM template WHERE model = ?", (model,))
                 for number, person, shot in rows:
@@ -311,9 +226,9 @@ class Vault:
     def lines(self) -> Iterator[Enrolled]:
         """All identities, a line each, one after the other in order of enrollment, as they are at one moment."""
         with self._file.reading() as db, self._sound():
-            sealer, models = self._sealer(db), _models(db)
+            sealer, models = self._sealer(db), models_of(db)
             for (number,) in db.execute("SELECT id FROM identity ORDER BY id").fetchall():
-                yield _line(db, sealer, models, number)
+                yield line_of(db, sealer, models, number)
 
     def page(self, after: str = "", most: int | None = None) -> tuple[Enrolled, ...]:
         """The first `most` identities whose names come after `after`, sorted by name; None: all of them."""
@@ -324,15 +239,15 @@ class Vault:
             start = after.encode(errors="replace")
             listed = ((record[1:], at) for at, record in enumerate(everybody.names.all_raw()) if record[1:] > start)
             chosen = sorted(listed) if most is None else heapq.nsmallest(most, listed)
-            models = _models(db)
-            return tuple(_line(db, sealer, models, int(everybody.numbers[at])) for _, at in chosen)
+            models = models_of(db)
+            return tuple(line_of(db, sealer, models, int(everybody.numbers[at])) for _, at in chosen)
 
     def line(self, name: str) -> Enrolled | None:
         """One identity in a line; None when nobody has that name."""
         with self._file.reading() as db, self._sound():
             sealer = self._sealer(db)
-            number = _number(db, sealer, valid_name(name))
-            return None if number is None else _line(db, sealer, _models(db), number)
+            number = number_of(db, sealer, valid_name(name))
+            return None if number is None else line_of(db, sealer, models_of(db), number)
 
     def count(self) -> int:
         """How many are enrolled."""
@@ -342,7 +257,7 @@ class Vault:
     def models(self) -> dict[str, int]:
         """Number of templates by model id."""
         with self._file.reading() as db, self._sound():
-            known = _models(db)
+            known = models_of(db)
             counts = db.execute("SELECT model, count(*) FROM template GROUP BY 1").fetchall()
             return dict(sorted((known[model][0], count) for model, count in counts))
 
@@ -384,13 +299,13 @@ class Vault:
         with self._file.writing(create=True) as db, self._sound():
             sealer = self._sealer(db)
             name = valid_name(person.name)
-            number = _number(db, sealer, name)
+            number = number_of(db, sealer, name)
             if number is None:
-                number, facts = _next(db, "identity"), person.facts
-                _write(db, sealer, number, name, ignored=person.ignored, facts=facts)
+                number, facts = next_number(db, "identity"), person.facts
+                write_identity(db, sealer, number, name, ignored=person.ignored, facts=facts)
                 db.execute("INSERT INTO lasting VALUES (?, ?, 0, 0)", (uid or os.urandom(UID_BYTES), number))
             else:
-                _, ignored, held = _read(db, sealer, number)
+                _, ignored, held = read_identity(db, sealer, number)
                 if ignored != person.ignored:
                     what = "a known stranger" if ignored else "enrolled"
                     raise GalleryError(
@@ -405,10 +320,10 @@ class Vault:
                 seen = [at for at in (held.last_seen_s, person.facts.last_seen_s) if at is not None]
                 consents = held.consents + tuple(c for c in person.facts.consents if c not in held.consents)
                 facts = replace(held, last_seen_s=max(seen, default=None), consents=consents)
-                _write(db, sealer, number, name, ignored=ignored, facts=facts)
+                write_identity(db, sealer, number, name, ignored=ignored, facts=facts)
             for shot in person.shots:
-                model = _model_key(db, shot.template.embedding)
-                place = (_next(db, "template"), number, model)
+                model = model_key(db, shot.template.embedding)
+                place = (next_number(db, "template"), number, model)
                 vector = sealer.seal("template.vector", place, records.encode_vector(shot.template.embedding))
                 measured = sealer.seal("template.shot", place, records.encode_shot(shot.template))
                 put(db, "template", place, vector, measured)
@@ -425,15 +340,15 @@ class Vault:
         new = valid_name(new)
         with self._file.writing() as db, self._sound():
             sealer = self._sealer(db)
-            person, old = _find(db, sealer, old)
+            person, old = find(db, sealer, old)
             if old == new:
                 return
-            if _number(db, sealer, new) is not None:
+            if number_of(db, sealer, new) is not None:
                 raise GalleryError(
                     f"{new!r} is in the gallery already", remedy="choose another name or forget it first"
                 )
-            _, ignored, facts = _read(db, sealer, person)
-            _write(db, sealer, person, new, ignored=ignored, facts=facts)
+            _, ignored, facts = read_identity(db, sealer, person)
+            write_identity(db, sealer, person, new, ignored=ignored, facts=facts)
             self._changed_blocks.add(blocks.block_of(person))
             (count,) = db.execute("SELECT count(*) FROM template WHERE identity = ?", (person,)).fetchone()
             self._record(db, "rename", count, person)
@@ -445,11 +360,11 @@ class Vault:
         the name is absent.
         """
         with self._file.writing() as db, self._sound():
-            person, _ = _find(db, self._sealer(db), name)
+            person, _ = find(db, self._sealer(db), name)
             count = db.execute("DELETE FROM template WHERE identity = ?", (person,)).rowcount
             db.execute("DELETE FROM identity WHERE id = ?", (person,))
             self._changed_blocks.add(blocks.block_of(person))
-            _drop_unused_models(db)
+            drop_unused_models(db)
             self._record(db, because, count, person)
         return count
 
@@ -460,8 +375,8 @@ class Vault:
         `forget`. Raises GalleryError when there is no such template.
         """
         with self._file.writing() as db, self._sound():
-            person, name = _find(db, self._sealer(db), name)
-            key, _ = _model(db, model_id) or (0, 0)
+            person, name = find(db, self._sealer(db), name)
+            key, _ = model_of(db, model_id) or (0, 0)
             rows = db.execute("SELECT id FROM template WHERE identity = ? AND model = ? ORDER BY id", (person, key))
             held = rows.fetchall()
             doomed = held if index is None else held[index : index + 1] if index >= 0 else []
@@ -472,7 +387,7 @@ class Vault:
             if not db.execute("SELECT 1 FROM template WHERE identity = ?", (person,)).fetchone():
                 db.execute("DELETE FROM identity WHERE id = ?", (person,))
             self._changed_blocks.add(blocks.block_of(person))
-            _drop_unused_models(db)
+            drop_unused_models(db)
             self._record(db, "forget", len(doomed), person)
         return len(doomed)
 
@@ -483,13 +398,13 @@ class Vault:
         """
         with self._file.writing() as db, self._sound():
             sealer = self._sealer(db)
-            number = _number(db, sealer, valid_name(name))
+            number = number_of(db, sealer, valid_name(name))
             if number is None:
                 return False
-            stored, ignored, facts = _read(db, sealer, number)
+            stored, ignored, facts = read_identity(db, sealer, number)
             seen = records.valid_time(float(time_s))
             facts = replace(facts, last_seen_s=max(seen, facts.last_seen_s or 0.0))
-            _write(db, sealer, number, stored, ignored=ignored, facts=facts)
+            write_identity(db, sealer, number, stored, ignored=ignored, facts=facts)
             return True
 
     def last_seen(self, name: str) -> float | None:
@@ -500,13 +415,13 @@ class Vault:
         """Count a login that failed, or forget those before one that did not."""
         with self._file.writing() as db, self._sound():
             sealer = self._sealer(db)
-            number, _ = _find(db, sealer, name)
-            stored, ignored, held = _read(db, sealer, number)
+            number, _ = find(db, sealer, name)
+            stored, ignored, held = read_identity(db, sealer, number)
             failures = 0 if passed else min(held.failures + 1, records.MOST_FAILURES)
             at = 0.0 if passed else records.valid_time(self._clock())
             if (failures, at) != (held.failures, held.failed_s):
                 facts = replace(held, failures=failures, failed_s=at)
-                _write(db, sealer, number, stored, ignored=ignored, facts=facts)
+                write_identity(db, sealer, number, stored, ignored=ignored, facts=facts)
 
     def note(
         self,
@@ -521,7 +436,7 @@ class Vault:
         `words`, which hold no name, follow the program's.
         """
         with self._file.writing() as db, self._sound():
-            person = None if name is None else _find(db, self._sealer(db), name)[0]
+            person = None if name is None else find(db, self._sealer(db), name)[0]
             self._record(db, happening, templates, person, words)
 
     def connection(self) -> bytes | None:
@@ -546,13 +461,13 @@ class Vault:
         """The uids of whoever was enrolled, changed or forgotten here since `agree`; the earliest change first."""
         with self._file.reading() as db, self._sound():
             found = db.execute("SELECT uid FROM lasting WHERE revision > agreed ORDER BY revision, uid")
-            return tuple(_bytes(uid) for (uid,) in found)
+            return tuple(bytes_of(uid) for (uid,) in found)
 
     def uids(self) -> frozenset[bytes]:
         """The uids of everybody who is here."""
         with self._file.reading() as db, self._sound():
             found = db.execute("SELECT uid FROM lasting WHERE identity IS NOT NULL")
-            return frozenset(_bytes(uid) for (uid,) in found)
+            return frozenset(bytes_of(uid) for (uid,) in found)
 
     def lasting(self, key: bytes | str) -> Lasting | None:
         """What is known of a uid, or of a name that is here; None where it was never here."""
@@ -560,7 +475,7 @@ class Vault:
             sealer = self._sealer(db)
             column, value = "uid", cast("bytes | int | None", key)
             if isinstance(key, str):
-                column, value = "identity", _number(db, sealer, valid_name(key))
+                column, value = "identity", number_of(db, sealer, valid_name(key))
             asked = f"SELECT uid, identity, revision, agreed FROM lasting WHERE {column} = ?"
             row = db.execute(asked, (value,)).fetchone()
             if row is None:
@@ -568,10 +483,10 @@ class Vault:
             uid, number, revision, agreed = row
             name = base = None
             if number is not None:
-                name, _, _ = _read(db, sealer, number)
+                name, _, _ = read_identity(db, sealer, number)
                 held = db.execute("SELECT record FROM base WHERE identity = ?", (number,)).fetchone()
                 base = None if held is None else sealer.open("base.record", (number,), held[0])
-            return Lasting(_bytes(uid), name, base, revision > agreed, revision, agreed < 0, agreed != 0)
+            return Lasting(bytes_of(uid), name, base, revision > agreed, revision, agreed < 0, agreed != 0)
 
     def agree(self, uid: bytes, base: bytes | None) -> None:
         """Note that other doors know a person as they are here now; `base` describes that, None for a forgotten one.
@@ -597,7 +512,7 @@ class Vault:
     def relabel(self, name: str, uid: bytes) -> None:
         """Let a person be known by the uid that other doors have for the same person."""
         with self._file.writing() as db, self._sound():
-            person, _ = _find(db, self._sealer(db), name)
+            person, _ = find(db, self._sealer(db), name)
             db.execute("DELETE FROM lasting WHERE uid = ? AND identity IS NULL", (uid,))
             db.execute("UPDATE lasting SET uid = ?, agreed = -1 WHERE identity = ?", (uid, person))
             db.execute("DELETE FROM base WHERE identity = ?", (person,))
@@ -618,17 +533,17 @@ class Vault:
                     raise ValueError("a happening that is none")
                 if person is not None and person not in people:
                     here = db.execute("SELECT 1 FROM identity WHERE id = ?", (person,)).fetchone()
-                    people[person] = _read(db, sealer, person)[0] if here else None
+                    people[person] = read_identity(db, sealer, person)[0] if here else None
                 name = None if person is None else people[person]
                 found.append(Event(time_s, cast(Happening, happening), templates, person, name, process))
-            if _gallery(db)[3] != sealer.link(link, number, CHAIN_END):
+            if gallery_row(db)[3] != sealer.link(link, number, CHAIN_END):
                 raise damaged(self.path, "the end of its audit trail was cut off or added to")
         return tuple(found)
 
     def retention(self) -> bytes | None:
         """What `edge_app.gallery.retention` keeps here, None for nothing."""
         with self._file.reading() as db, self._sound():
-            stored = _gallery(db)[2]
+            stored = gallery_row(db)[2]
             return None if stored is None else self._sealer(db).open("gallery.retention", (1,), stored)
 
     def set_retention(self, record: bytes | None) -> None:
@@ -640,7 +555,7 @@ class Vault:
     def drop_picture(self, name: str, index: int) -> None:
         """Delete the kept picture of the shot at `index` of `person`'s, and leave its template."""
         with self._file.writing() as db, self._sound():
-            person, _ = _find(db, self._sealer(db), name)
+            person, _ = find(db, self._sealer(db), name)
             rows = db.execute("SELECT id FROM template WHERE identity = ? ORDER BY id", (person,)).fetchall()
             db.execute("DELETE FROM picture WHERE template = ?", rows[index])
             self._record(db, "retention", 0, person)
@@ -656,14 +571,14 @@ class Vault:
             pass  # makes the file, and with it the gallery's id
         with self._file.reading() as db, self._sound():
             before = self._sealer(db)
-            gallery_id, stored, _, _ = _gallery(db)
+            gallery_id, stored, _, _ = gallery_row(db)
             old = None if stored is None else keys.Protection.decode(stored)
         # Before the transaction: somebody may be typing a passphrase, and others must not wait for that.
         data_key = os.urandom(32) if old is None else keys.unlock(old, gallery_id, self.path.parent)
         new = keys.protect(method, gallery_id, data_key, self.path.parent, ask)
         with self._file.transaction(create=False) as db:
             with self._sound():
-                unchanged = _gallery(db)[:2] == (gallery_id, stored)
+                unchanged = gallery_row(db)[:2] == (gallery_id, stored)
             if not unchanged:
                 raise GalleryError("another process protected the gallery meanwhile", remedy="try again")
             db.execute("UPDATE gallery SET protection = ?", (new.encode(),))
@@ -678,7 +593,7 @@ class Vault:
         """Decrypt the gallery in one transaction, and delete its key. Raises GalleryError when it is not protected."""
         with self._file.transaction(create=False) as db:
             sealer = self._sealer(db)
-            gallery_id, stored, _, _ = _gallery(db)
+            gallery_id, stored, _, _ = gallery_row(db)
             if stored is None:
                 raise GalleryError("the gallery is not protected")
             with self._sound():
@@ -759,7 +674,7 @@ class Vault:
     ) -> None:
         sealer = self._sealer(db)
         before, link = db.execute("SELECT id, link FROM event ORDER BY id DESC LIMIT 1").fetchone() or (0, b"")
-        if not isinstance(link, bytes) or _gallery(db)[3] != sealer.link(link, before, CHAIN_END):
+        if not isinstance(link, bytes) or gallery_row(db)[3] != sealer.link(link, before, CHAIN_END):
             # Lines are missing, or were added: going on from a link that nobody computes lets `events` find it.
             link = b"broken"
         number = before + 1
@@ -780,7 +695,7 @@ class Vault:
     def _sealer(self, db: sqlite3.Connection) -> Sealer:
         """What opens and seals the records as the file is protected now; another process may have changed that."""
         with self._sound():
-            gallery_id, stored, _, _ = _gallery(db)
+            gallery_id, stored, _, _ = gallery_row(db)
             if self._opened is not None and self._opened[0] == (gallery_id, stored):
                 return self._opened[1]
             sealer: Sealer = Clear(gallery_id)
@@ -799,142 +714,6 @@ class Vault:
             raise
         except SPOILED as error:
             raise damaged(self.path, f"a record cannot be read ({error or type(error).__name__})") from error
-
-
-def _bytes(stored: object) -> bytes:
-    if not isinstance(stored, bytes):
-        raise ValueError("a number that is no bytes")
-    return stored
-
-
-def read_person(db: sqlite3.Connection, sealer: Sealer, number: int, *, pictures: bool) -> Person:
-    """One identity by its number. Raises one of `SPOILED` when any part of it is damaged or missing."""
-    row = db.execute("SELECT name, facts FROM identity WHERE id = ?", (number,)).fetchone()
-    name, ignored = records.decode_name(sealer.open("identity.name", (number,), row[0]))
-    facts = records.decode_facts(sealer.open("identity.facts", (number,), row[1]))
-    models = _models(db)
-    shots = []
-    rows = db.execute("SELECT id, model, vector, shot FROM template WHERE identity = ? ORDER BY id", (number,))
-    for key, model, vector, shot in rows.fetchall():
-        place = (key, number, model)
-        model_id, size = models[model]
-        [unit] = records.unit_rows(sealer.open("template.vector", place, vector), (1, size))
-        source, created_s, quality = records.decode_shot(sealer.open("template.shot", place, shot))
-        picture = None
-        if pictures:
-            held = db.execute("SELECT bytes FROM picture WHERE template = ?", (key,)).fetchone()
-            picture = None if held is None else sealer.open("picture.bytes", (key,), held[0])
-        shots.append(KeptShot(Template(Embedding(unit, model_id), quality, source, created_s), picture))
-    if not shots:
-        raise ValueError("somebody without a template")
-    return Person(name, facts, tuple(shots), ignored)
-
-
-def _gallery(db: sqlite3.Connection) -> tuple[bytes, bytes | None, bytes | None, bytes]:
-    """The gallery's id, protection, retention and chain."""
-    rows = db.execute("SELECT gallery_id, protection, retention, chain FROM gallery LIMIT 2").fetchall()
-    if len(rows) != 1 or not isinstance(rows[0][0], bytes) or len(rows[0][0]) != records.GALLERY_ID_BYTES:
-        raise ValueError("the gallery's own row is missing or damaged")
-    return cast("tuple[bytes, bytes | None, bytes | None, bytes]", rows[0])
-
-
-def _read(db: sqlite3.Connection, sealer: Sealer, number: int) -> tuple[str, bool, Facts]:
-    """An identity's name, whether it is a known stranger's, and its facts."""
-    name, facts = db.execute("SELECT name, facts FROM identity WHERE id = ?", (number,)).fetchone()
-    return (
-        *records.decode_name(sealer.open("identity.name", (number,), name)),
-        records.decode_facts(sealer.open("identity.facts", (number,), facts)),
-    )
-
-
-def _write(db: sqlite3.Connection, sealer: Sealer, number: int, name: str, *, ignored: bool, facts: Facts) -> None:
-    named = sealer.seal("identity.name", (number,), records.encode_name(name, ignored=ignored))
-    known = sealer.seal("identity.facts", (number,), records.encode_facts(facts))
-    put(db, "identity", (number, bucket(sealer.token(name))), named, known)
-
-
-def _next(db: sqlite3.Connection, table: str) -> int:
-    """The next number of a table, never used before."""
-    asked = (
-        f"SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = ?), 0), coalesce(max(id), 0)) FROM {table}"
-    )
-    return int(db.execute(asked, (table,)).fetchone()[0]) + 1
-
-
-def _drop_unused_models(db: sqlite3.Connection) -> None:
-    db.execute("DELETE FROM model WHERE NOT EXISTS (SELECT 1 FROM template WHERE template.model = model.id)")
-
-
-def _number(db: sqlite3.Connection, sealer: Sealer, name: str) -> int | None:
-    """The number of a name; None when nobody has it. Raises ValueError when two have."""
-    found = []
-    rows = db.execute("SELECT id, name FROM identity WHERE bucket = ?", (bucket(sealer.token(name)),))
-    for number, stored in rows.fetchall():
-        with contextlib.suppress(*SPOILED):  # somebody else's damage; `verify` tells of it
-            if records.decode_name(sealer.open("identity.name", (number,), stored))[0] == name:
-                found.append(int(number))
-    if len(found) > 1:
-        raise ValueError("two people of one name")
-    return found[0] if found else None
-
-
-def _line(db: sqlite3.Connection, sealer: Sealer, models: Mapping[int, tuple[str, int]], number: int) -> Enrolled:
-    """One identity in a line."""
-    name, ignored, facts = _read(db, sealer, number)
-    counts: dict[str, int] = {}
-    created = []
-    rows = db.execute("SELECT id, model, shot FROM template WHERE identity = ? ORDER BY id", (number,))
-    for key, model, shot in rows.fetchall():
-        model_id = models[model][0]
-        counts[model_id] = counts.get(model_id, 0) + 1
-        created.append(records.decode_shot(sealer.open("template.shot", (key, number, model), shot))[1])
-    kept = "SELECT count(*) FROM template JOIN picture ON template = template.id WHERE identity = ?"
-    [pictures] = db.execute(kept, (number,)).fetchone()
-    by_model = MappingProxyType(counts)
-    return Enrolled(name, by_model, pictures, min(created), facts.last_seen_s, ignored, facts.consents)
-
-
-def _find(db: sqlite3.Connection, sealer: Sealer, name: str) -> tuple[int, str]:
-    """Number and stored form of a name. Raises GalleryError, with near names, when it is absent."""
-    name = valid_name(name)
-    number = _number(db, sealer, name)
-    if number is not None:
-        return number, name
-    names = blocks.directory(db, sealer).names
-    known: Iterable[str] = names
-    if len(names) > _MOST_COMPARED:  # a tenth of a second instead of half a minute
-        letter, length = name.encode()[:1], len(name.encode())
-        alike = (at for at, one in enumerate(names.all_raw()) if one[1:2] == letter and abs(len(one) - 1 - length) < 2)
-        known = [names[at] for at in itertools.islice(alike, _MOST_COMPARED)]
-    remedy = did_you_mean(name, known, "`edge-app gallery list` shows the names")
-    raise GalleryError(f"nobody named {name!r} is in the gallery", remedy=remedy)
-
-
-def _models(db: sqlite3.Connection) -> dict[int, tuple[str, int]]:
-    """Id and dimensions of every model by its key."""
-    rows = db.execute("SELECT id, name, dimensions FROM model").fetchall()
-    return {key: records.valid_model(name, dimensions) for key, name, dimensions in rows}
-
-
-def _model(db: sqlite3.Connection, model_id: str) -> tuple[int, int] | None:
-    """Key and dimensions of a model, None when the gallery has nothing of it."""
-    return next(((key, size) for key, (name, size) in _models(db).items() if name == model_id), None)
-
-
-def _model_key(db: sqlite3.Connection, embedding: Embedding) -> int:
-    """Key of the model of an embedding, made when it is new. Raises GalleryError for another number of dimensions."""
-    size = embedding.vector.size
-    key, known = _model(db, embedding.model_id) or (None, size)
-    if known != size:
-        raise GalleryError(
-            f"a vector of {size} numbers came from {embedding.model_id}",
-            expected=f"{known}, as this gallery has of that model",
-            remedy="give the changed model another id, or forget those enrolled with the earlier one",
-        )
-    if key is None:
-        key = db.execute("INSERT INTO model (name, dimensions) VALUES (?, ?)", (embedding.model_id, size)).lastrowid
-    assert key is not None
-    return key
 
 
 def _process() -> str:

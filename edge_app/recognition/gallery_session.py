@@ -16,8 +16,9 @@ from edge_app.core.types import Embedding, Float32s, Pixels, Template
 from edge_app.gallery.calibration import Thresholds, thresholds_of
 from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot, Verdict, settle_rivals, template_of
 from edge_app.gallery.matching import Gallery, MatchRule
+from edge_app.gallery.people import Stored
 from edge_app.gallery.retention import Gone, apply_retention
-from edge_app.gallery.storage import Stored, Vault
+from edge_app.gallery.storage import Vault
 from edge_app.inference.embedder import Embedder
 from edge_app.model_store.catalogue import catalogue
 from edge_app.model_store.choose_build import Choice

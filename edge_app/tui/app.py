@@ -16,7 +16,7 @@ from textual.screen import ModalScreen, Screen
 from edge_app.core.errors import EdgeError
 from edge_app.core.model_card import ModelCard
 from edge_app.core.task import LookFor, Task
-from edge_app.gallery.storage import Person
+from edge_app.gallery.people import Person
 from edge_app.system.settings import Settings
 from edge_app.tui.gallery_queries import missing_words
 from edge_app.tui.inbox import Explain, Inbox, Look, LookArea, Run, SetRule, Update

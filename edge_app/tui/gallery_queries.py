@@ -10,8 +10,8 @@ import numpy as np
 from edge_app.core.types import Embedding, Identity, Quality, Template
 from edge_app.gallery.calibration import Thresholds, thresholds_of
 from edge_app.gallery.matching import Gallery, looks_like_nobody_can_tell
-from edge_app.gallery.storage import Enrolled
-from edge_app.gallery.storage import Person as GalleryPerson
+from edge_app.gallery.people import Enrolled
+from edge_app.gallery.people import Person as GalleryPerson
 from edge_app.model_store.catalogue import builds
 from edge_app.model_store.onnx_inspect import inspect
 from edge_app.recognition.faces import PeopleSession

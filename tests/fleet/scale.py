@@ -26,8 +26,9 @@ from edge_app.fleet.payload import Envelope, Record
 from edge_app.fleet.server import Sent, Server
 from edge_app.fleet.sync import PAGE, Fleet
 from edge_app.gallery.matching import Gallery
+from edge_app.gallery.people import KeptShot, Person
 from edge_app.gallery.records import Facts
-from edge_app.gallery.storage import KeptShot, Person, Vault
+from edge_app.gallery.storage import Vault
 from tests.fleet.fakes import FLEET_ID, KEY, MODEL, connect
 from tests.fleet.postgres import Postgres
 

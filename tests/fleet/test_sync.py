@@ -19,8 +19,9 @@ from edge_app.fleet import sync
 from edge_app.fleet.payload import Envelope, Record
 from edge_app.fleet.server import Away
 from edge_app.fleet.sync import Fleet
+from edge_app.gallery.people import KeptShot, Person
 from edge_app.gallery.records import Facts
-from edge_app.gallery.storage import KeptShot, Person, Vault
+from edge_app.gallery.storage import Vault
 from tests.fleet.fakes import FLEET_ID, KEY, MODEL, SIZE, FakeServer, FakeTransport, connect, contents, shot_of
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from edge_app.core.errors import GalleryError
 from edge_app.gallery import records
+from edge_app.gallery.people import KeptShot, Person
 from edge_app.gallery.records import Facts
-from edge_app.gallery.storage import KeptShot, Person, Vault
+from edge_app.gallery.storage import Vault
 from tests.gallery.earlier import as_second_schema
 from tests.gallery.test_storage import files_hold, shots
 
