@@ -134,5 +134,5 @@ def test_one_module_talks_to_onnx_runtime_and_few_to_the_gallery_s_file():
         return [inside for inside, text in sources if package in {name.split(".")[0] for name in imported(text)}]
 
     assert users("onnxruntime") == ["inference/onnx_model.py"]
-    rooms = ("blocks", "records", "salvage", "sqlite_file", "storage")
+    rooms = ("blocks", "records", "rows", "salvage", "sqlite_file", "storage")
     assert users("sqlite3") == [f"gallery/{name}.py" for name in rooms]
