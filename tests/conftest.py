@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,3 +66,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def young_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time-outs count from the start of the process; that of the tests is old."""
+    monkeypatch.setattr("edge_app.system.timing.process_began_s", time.monotonic)

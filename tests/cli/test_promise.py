@@ -53,6 +53,7 @@ def test_within_the_border_nothing_is_said(enrolled, say):
         assert not said and SAID not in out
 
 
+@pytest.mark.usefixtures("young_process")
 @pytest.mark.parametrize(
     "command",
     [

@@ -102,6 +102,7 @@ def two(home, capsys):
     return list(sample.people())
 
 
+@pytest.mark.usefixtures("young_process")
 def test_recognize_watch_and_verify_name_candidates_alone(home, two, tmp_path, capsys):
     inside, outside = two
     today = written(tmp_path, f"# today\n{inside}\n".encode())

@@ -340,12 +340,6 @@ def test_a_loop_that_fails_is_an_error_and_each_trouble_is_told_once(
 # verify
 
 
-@pytest.fixture
-def young_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time-outs count from the start of the process; that of the tests is old."""
-    monkeypatch.setattr("edge_app.system.timing.process_began_s", time.monotonic)
-
-
 @pytest.mark.usefixtures("young_process")
 def test_verify_answers_by_exit_code_alone(home: Home, clip: Path, capsys: Capture) -> None:
     common = ["--source", str(clip), "--home", str(home.path), "--liveness", "off", "--timeout", "60"]
