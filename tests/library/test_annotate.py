@@ -9,7 +9,6 @@ import shutil
 import numpy as np
 import pytest
 
-from edge_app.cli import main
 from edge_app.core.errors import EdgeError, UsageError
 from edge_app.library.annotation import Annotation
 from edge_app.library.ask import Steadiness, accuracy, fit_answers, kappa, next_questions, suspects
@@ -292,17 +291,6 @@ def test_the_app_asks_and_a_key_answers(tmp_path):
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def say(capsys, tmp_path):
-    def run(*argv):
-        code = main([*map(str, argv), "--home", str(tmp_path / "home")])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture

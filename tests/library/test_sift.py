@@ -13,7 +13,6 @@ import time
 import numpy as np
 import pytest
 
-from edge_app.cli import main
 from edge_app.core.errors import UsageError
 from edge_app.library import sift as sifting
 from edge_app.library.steps import Bound, bounded, parse_step
@@ -22,17 +21,6 @@ from edge_app.media import sample
 from edge_app.media.pictures import write_picture
 from tests.library.models import COLOURS, colours
 from tests.recognition.test_things import blocks, thing
-
-
-@pytest.fixture
-def say(capsys, tmp_path):
-    def run(*argv):
-        code = main([*map(str, argv), "--home", str(tmp_path / "home")])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture
