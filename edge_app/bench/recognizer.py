@@ -350,8 +350,8 @@ def _many_pictures(folder: Path, count: int) -> list[Path]:
 
 def _gallery(bench: PeopleSession, folder: Path) -> dict[str, Any]:
     """Loading 100,000 people of one template each from disk, and matching one face against them."""
+    from edge_app.gallery.matching import Gallery
     from edge_app.gallery.storage import Vault
-    from edge_app.recognition.gallery_session import gallery_of
 
     model_id = bench.recognizer.embedder.model_id
     size = bench.recognizer.embedder.card.embedding_size or 128
@@ -364,7 +364,7 @@ def _gallery(bench: PeopleSession, folder: Path) -> dict[str, Any]:
     for _ in range(3):
         with Vault(folder / "large.sqlite") as vault:
             watch = Stopwatch()
-            gallery = gallery_of(vault.read(model_id))
+            gallery = Gallery.of_means(vault.read(model_id))
             loads.append(watch.seconds)
     return {"templates": TEMPLATES, "load_s": round(statistics.median(loads), 3), "match_ms": _match_ms(gallery, size)}
 

@@ -127,9 +127,9 @@ def _data_folder(args: Arguments) -> Iterator[Finding]:
 
 def _gallery(args: Arguments) -> Iterator[Finding]:
     from edge_app.gallery.calibration import thresholds_of
+    from edge_app.gallery.matching import Gallery
     from edge_app.gallery.storage import Vault
     from edge_app.model_store.catalogue import builds, open_entry
-    from edge_app.recognition.gallery_session import gallery_of
     from edge_app.system.data_folder import Home
 
     home = Home.locate(args.home)
@@ -144,7 +144,7 @@ def _gallery(args: Arguments) -> Iterator[Finding]:
         card = open_entry(entry, threads=1).card
         known = thresholds_of(home, card, entry.sha256)
         with Vault(home.gallery_path) as vault:
-            gallery = gallery_of(vault.read(card.id))
+            gallery = Gallery.of_means(vault.read(card.id))
         rule = gallery.rule(known.points, settings.fpir, settings.margin, known.cohort)
         if len(gallery) and rule.unpromised:
             yield Finding("threshold", "note", rule.unpromised)

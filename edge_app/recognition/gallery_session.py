@@ -16,7 +16,6 @@ from edge_app.core.types import Embedding, Float32s, Pixels, Template
 from edge_app.gallery.calibration import Thresholds, thresholds_of
 from edge_app.gallery.enrollment import EnrollOptions, Refusal, Shot, Verdict, settle_rivals, template_of
 from edge_app.gallery.matching import Gallery, MatchRule
-from edge_app.gallery.people import Stored
 from edge_app.gallery.retention import Gone, apply_retention
 from edge_app.gallery.storage import Vault
 from edge_app.inference.embedder import Embedder
@@ -159,12 +158,7 @@ def open_vault(home: Home) -> tuple[Vault, Gone]:
 
 def load_gallery(vault: Vault, embedder: Embedder) -> Gallery:
     """The embedder's own part of the gallery as it is on disk now; templates of other models are left alone."""
-    return gallery_of(vault.read(embedder.model_id))
-
-
-def gallery_of(stored: Stored) -> Gallery:
-    """Matching's view of what the vault holds of one model."""
-    return Gallery.of_means(stored)
+    return Gallery.of_means(vault.read(embedder.model_id))
 
 
 def thing_models(home: Home, vault: Vault) -> frozenset[str]:

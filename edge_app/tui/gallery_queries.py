@@ -15,7 +15,6 @@ from edge_app.gallery.people import Person as GalleryPerson
 from edge_app.model_store.catalogue import builds
 from edge_app.model_store.onnx_inspect import inspect
 from edge_app.recognition.faces import PeopleSession
-from edge_app.recognition.gallery_session import gallery_of
 from edge_app.tui.capture_guide import View, missing_views
 
 MOST_COMPARED: Final = 1000
@@ -94,13 +93,13 @@ def shelf_of(bench: PeopleSession, things: str | None = None) -> Shelf:
     if things is None:
         parts = bench.recognizer
         return Shelf(parts.embedder.model_id, parts.gallery, parts.rule.threshold)
-    gallery = gallery_of(bench.vault.read(things))
+    gallery = Gallery.of_means(bench.vault.read(things))
     return Shelf(things, gallery, thing_threshold(bench, things, gallery))
 
 
 def thing_threshold(bench: PeopleSession, model_id: str, gallery: Gallery | None = None) -> float:
     """The similarity from which a thing is named. Raises EdgeError, also when nobody knows what alike means."""
-    gallery = gallery or gallery_of(bench.vault.read(model_id))
+    gallery = gallery or Gallery.of_means(bench.vault.read(model_id))
     cards = ((inspect(entry.path).card, entry.sha256) for entry in builds(bench.home, model_id))
     known = (thresholds_of(bench.home, card, sha256) for card, sha256 in cards if card)
     found = next((one for one in known if one.points), Thresholds((), None))

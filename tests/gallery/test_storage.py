@@ -22,9 +22,8 @@ import pytest
 from edge_app.core.errors import EdgeError, GalleryError, UsageError
 from edge_app.core.types import Embedding, Quality, Template
 from edge_app.gallery import sqlite_file
-from edge_app.gallery.matching import MatchRule
+from edge_app.gallery.matching import Gallery, MatchRule
 from edge_app.gallery.storage import SCHEMA, Vault
-from edge_app.recognition.gallery_session import gallery_of
 from edge_app.system.files import write_private
 
 posix = pytest.mark.skipif(os.name != "posix", reason="file modes and signals are POSIX")
@@ -150,10 +149,14 @@ def test_whoever_is_nearest_to_a_known_stranger_gets_nobodys_name(vault):
     rule = MatchRule(0.3, 0.0, 0.01, 0.01, "")
     between = ada.embedding.vector * 0.6 + postman.embedding.vector * 0.8
     probes = [ada.embedding, postman.embedding, Embedding(between, "m"), shots(1, seed=9)[0].embedding]
-    matches = gallery_of(stored).match(probes, rule)
+    matches = Gallery.of_means(stored).match(probes, rule)
     assert [(m.name, m.ignored) for m in matches][:3] == [("Ada", None), (None, "the postman"), (None, "the postman")]
     open_to_all = replace(stored, ignored=frozenset())
-    assert [m.name for m in gallery_of(open_to_all).match(probes, rule)][:3] == ["Ada", "the postman", "the postman"]
+    assert [m.name for m in Gallery.of_means(open_to_all).match(probes, rule)][:3] == [
+        "Ada",
+        "the postman",
+        "the postman",
+    ]
 
 
 def test_names_are_one_in_both_unicode_forms(vault):
