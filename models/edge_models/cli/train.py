@@ -5,34 +5,26 @@ Torch and its kin are imported only when training begins; the laptop side does w
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import json
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Group, Option
-from edge_app.core.errors import EdgeError, UsageError
+from edge_app.core.errors import UsageError
 from edge_app.system.new_file import NewFiles
 from edge_models.classifier.contestants import CONTESTANTS
 from edge_models.classifier.options import METHODS, ClassifierOptions
 from edge_models.cli.fields import parameters
 from edge_models.cli.progress import TrainingProgress
+from edge_models.cli.torch_side import LOADING, require, stopped
 from edge_models.data.checks import CheckOptions, look
 from edge_models.fitting.options import chosen
 from edge_models.selfsup.options import PretrainOptions
 from edge_models.siamese.options import SiameseOptions
-
-_NEEDS: Final = ("torch", "torchvision", "timm", "lightning", "safetensors", "sklearn")
-_LOADING: Final = "PyTorch"
-"""What takes the first seconds."""
-_RUN_FILE: Final = "run.json"
-"""As `edge_models.fitting.run_folder` calls it, which imports torch."""
 
 
 def command() -> Group:
@@ -116,7 +108,7 @@ def _classifier_options(args: Arguments) -> ClassifierOptions:
 
 def run_classifier(args: Arguments) -> int:
     """Train, or show the augmentation, or compare methods."""
-    _require()
+    require()
     look(args.directory)  # before torch: loading that takes 4.5 s and 970 MB
     if args.show_augmentation:
         from edge_models.classifier.run import show_augmentation
@@ -126,8 +118,8 @@ def run_classifier(args: Arguments) -> int:
         return 0
     if args.compare:
         return _compare(args)
-    with TrainingProgress(quiet=args.json) as told, _stopped(args, told):
-        told.stage(_LOADING, 1)
+    with TrainingProgress(quiet=args.json) as told, stopped(args, told):
+        told.stage(LOADING, 1)
         from edge_models.classifier.run import train_classifier
 
         told.advance(1)
@@ -144,7 +136,7 @@ def run_classifier(args: Arguments) -> int:
 def _compare(args: Arguments) -> int:
     """Measure methods and print the table, or its JSON."""
     with TrainingProgress(quiet=args.json) as told:
-        told.stage(_LOADING, 1)
+        told.stage(LOADING, 1)
         from edge_models.classifier.compare import Plan, compare
 
         told.advance(1)
@@ -159,16 +151,16 @@ def _compare(args: Arguments) -> int:
 
 def run_compare(args: Arguments) -> int:
     """Measure methods, all of them unless some are named; what `train classifier --compare` does too."""
-    _require()
+    require()
     look(args.directory)
     return _compare(args.replaced(compare=args.compare or METHODS, show_augmentation=None))
 
 
 def run_pretrain(args: Arguments) -> int:
     """Learn without labels and tell whether it got anywhere."""
-    _require()
-    with TrainingProgress(quiet=args.json) as told, _stopped(args, told):
-        told.stage(_LOADING, 1)
+    require()
+    with TrainingProgress(quiet=args.json) as told, stopped(args, told):
+        told.stage(LOADING, 1)
         from edge_models.selfsup.pretrain import pretrain
 
         told.advance(1)
@@ -189,10 +181,10 @@ def run_pretrain(args: Arguments) -> int:
 
 def run_siamese(args: Arguments) -> int:
     """Fine-tune an embedder and tell what it was worth."""
-    _require()
+    require()
     look(args.directory, CheckOptions(noun="identity"))
-    with TrainingProgress(quiet=args.json) as told, _stopped(args, told):
-        told.stage(_LOADING, 1)
+    with TrainingProgress(quiet=args.json) as told, stopped(args, told):
+        told.stage(LOADING, 1)
         from edge_models.siamese.run import train
 
         told.advance(1)
@@ -212,9 +204,9 @@ def _next(checkpoint: Path) -> str:
 
 def run_bench(args: Arguments) -> int:
     """Measure both loops in turn and print the medians."""
-    _require()
+    require()
     with TrainingProgress(quiet=args.json) as told:
-        told.stage(_LOADING, 1)
+        told.stage(LOADING, 1)
         from edge_models.classifier.training_speed import measure
 
         told.advance(1)
@@ -230,10 +222,10 @@ def run_bench(args: Arguments) -> int:
 
 def run_contest(args: Arguments) -> int:
     """Let everybody learn from the same pictures and print what they named rightly."""
-    _require()
+    require()
     look(args.directory)
     with TrainingProgress(quiet=args.json) as told:
-        told.stage(_LOADING, 1)
+        told.stage(LOADING, 1)
         from edge_models.classifier.contest import Contest, hold
 
         told.advance(1)
@@ -277,37 +269,6 @@ def _bench_line(row: Mapping[str, Any]) -> tuple[str, ...]:
         f"{row['target']:g}",
         "met" if row["met"] else "missed",
     )
-
-
-@contextlib.contextmanager
-def _stopped(args: Arguments, told: TrainingProgress) -> Iterator[None]:
-    """Who presses ctrl-C learns that nothing is lost."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if (args.output / _RUN_FILE).is_file():
-            told.note(f"what is done lies in {args.output}: the same command with --resume goes on from there")
-        raise
-
-
-def _require() -> None:
-    """Refuse when torch is absent; before it is imported, settle what it reads from the environment.
-
-    Its threads hardly spin while they wait. Spinning costs whatever else runs on the machine: beside two other busy
-    processes on two cores one run of ants_bees took 208 s and 171 s of CPU time, and 51 s and 56 s of CPU time
-    without it. A moment of it stays: on two idle cores a run took 60 s without any, 52 s with this, 49 s with no end
-    of it. Its tensors lie on large pages, where Linux gives them: with small ones 40 % of the CPU time of computing
-    features was the kernel's, with large ones 14 %.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
-    if missing:
-        raise EdgeError(
-            f"training needs {', '.join(missing)}, which the laptop side leaves out",
-            remedy="pip install 'edge-app[train]'",
-        )
 
 
 def _show(report: Mapping[str, Any]) -> None:

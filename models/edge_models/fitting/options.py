@@ -110,9 +110,9 @@ def chosen(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
     return kind(**{field.name: values[field.name] for field, _ in options_in(kind) if field.name in values})
 
 
-def command_of(kind: str, options: DataclassInstance, tell: PathTeller = str) -> str:
-    """The command `edge-app train KIND ...` whose parsed options are these; what is the default is left out."""
-    words = ["edge-app", "train", kind]
+def command_of(kind: str, options: DataclassInstance, tell: PathTeller = str, of: str = "train") -> str:
+    """The command `edge-app OF KIND ...` whose parsed options are these; what is the default is left out."""
+    words = ["edge-app", of, kind]
     for field, one in options_in(type(options)):
         if field.name not in _LEFT_OUT:
             words += _words(field, one, getattr(options, field.name), tell)

@@ -1,0 +1,60 @@
+"""What can be chosen when a generator or a translator is trained; imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge_app.core.errors import UsageError
+from edge_models.fitting.options import PathTeller, command_of, plain, told
+
+SIZES = (16, 32, 48, 64, 96, 128)
+"""Sides of the pictures that are learned, pixels."""
+
+
+def _check(checks: list[tuple[bool, str, Any, str]]) -> None:
+    for good, what, found, expected in checks:
+        if not good:
+            raise UsageError(f"found {found} as {what}", expected=expected)
+
+
+@dataclass(frozen=True, slots=True)
+class TranslateOptions:
+    """One run of `edge-app translate train`. Raises UsageError for values out of range."""
+
+    directory: Path = field(metadata=told("pictures as they are, in any sub-folders", "A", positional=True))
+    target: Path = field(metadata=told("pictures as they should look; none needs to show what one of A shows", "B",
+                                       positional=True))  # fmt: skip
+    output: Path = field(metadata=told("folder of the run; must be new", "RUN"))
+    size: int | None = field(default=None, metadata=told(
+        "side at which pictures are learned and translated, 16 to 128; auto: 32 where those of B are up to 44 px, "
+        "else 64", "N|auto", none="auto"))  # fmt: skip
+    steps: int = field(default=1500, metadata=told("how often both networks learn", "N"))
+    batch_size: int = field(default=8, metadata=told("pictures of each folder in a step", "N"))
+    content: float = field(default=1.0, metadata=told(
+        "weight of keeping what a picture shows (PatchNCE) against looking like B", "R"))  # fmt: skip
+    learning_rate: float = field(default=4e-4, metadata=told("Adam's, of both networks", "R"))
+    seed: int = field(default=0, metadata=told("decides everything random", "N"))
+    resume: bool = field(default=False, metadata=told("go on with the run where it was left"))
+    device: str = field(default="auto", metadata=told("what trains", "", choices=("auto", "cpu", "cuda", "mps")))
+
+    def __post_init__(self) -> None:
+        _check([
+            (self.size is None or self.size in SIZES, "size", self.size, ", ".join(map(str, SIZES)) + " or auto"),
+            (1 <= self.steps <= 10_000_000, "number of steps", self.steps, "1 or more"),
+            (2 <= self.batch_size <= 4096, "batch size", self.batch_size, "2 to 4096"),
+            (0 <= self.content <= 1000, "weight of content", self.content, "0 to 1000"),
+            (0 < self.learning_rate <= 1, "learning rate", self.learning_rate, "above 0, to 1"),
+            (self.seed >= 0, "seed", self.seed, "0 or more"),
+        ])  # fmt: skip
+
+    def configuration(self, tell: PathTeller = str) -> dict[str, Any]:
+        """Everything that decides the result, as plain values."""
+        decides = asdict(self)
+        del decides["output"], decides["resume"]
+        return plain(decides, tell)
+
+    def command(self, tell: PathTeller = str) -> str:
+        """The command that trains the same again."""
+        return command_of("train", self, tell, of="translate")

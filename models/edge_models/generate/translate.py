@@ -1,0 +1,404 @@
+"""`edge-app translate`: pictures of one folder get the look of another's, and go on showing what they show.
+
+Contrastive unpaired translation (Park et al. 2020, arXiv 2007.15651): one generator, one discriminator of patches, and
+PatchNCE, by which each patch must be found again among others of its picture. CycleGAN needs twice the networks.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm
+
+from edge_app.core.errors import MediaError, UsageError
+from edge_app.core.types import Pixels
+from edge_app.inference.geometry import resize
+from edge_app.media.pictures import read_picture
+from edge_app.system.files import json_bytes, sha256_of, sha256_of_file, write_private
+from edge_models.data.folder import find_unlabelled
+from edge_models.data.made import mark_of, marked, sources_of, write_made
+from edge_models.fitting.checkpoint import load_state, save_state, write_atomic
+from edge_models.fitting.fit import Machine, finish_run, open_run, refuse_folder
+from edge_models.fitting.options import absolute, own_name
+from edge_models.fitting.progress import Progress
+from edge_models.fitting.run_folder import Hold
+from edge_models.generate.adversarial import (
+    as_tensor,
+    diff_augment,
+    follow,
+    hinge,
+    learn,
+    load_parts,
+    optimizers_state,
+    read_pool,
+    shared_out,
+    spread,
+    to_pixels,
+    to_range,
+)
+from edge_models.generate.compose import BOXES, FACTS, MASKS, PICTURES
+from edge_models.generate.cutouts import MASK_ENDING
+from edge_models.generate.made_folder import made_folder
+from edge_models.generate.options import TranslateOptions
+from edge_models.networks.feature_cache import default_threads
+
+FILE: Final = "translator.safetensors"
+REPORT: Final = "translate.json"
+_KIND: Final = "translator"
+LEAST: Final = 8
+"""Pictures of either folder."""
+_SMALL_PX: Final = 44
+_WIDTH: Final = 32
+_WIDEST: Final = 96
+_BLOCKS: Final = 3
+_PATCHES: Final = 64
+"""Of each picture and layer, among which a patch must find itself."""
+_PROJECTED: Final = 64
+_SHARP: Final = 0.07
+"""Temperature of PatchNCE, the paper's."""
+_WATCHED: Final = 64
+STRANGE: Final = 0.35
+"""Share of patches that find themselves again, of 64, under which what is made shows something else. A guess between
+digits of fonts that became handwriting and pictures of noise that became bars."""
+
+
+class Translator(nn.Module):
+    """(N, 3, S, S) in [-1, 1] to the same in the other look; sides are multiples of 4."""
+
+    def __init__(self, halvings: int) -> None:
+        super().__init__()
+        widths = [min(_WIDEST, _WIDTH * 2**i) for i in range(halvings + 1)]
+        stages: list[nn.Module] = [_convolution(3, widths[0], 5)]
+        for before, width in itertools.pairwise(widths):
+            stages.append(_convolution(before, width, 3, stride=2))
+        stages += [_Residual(widths[-1]) for _ in range(_BLOCKS)]
+        self.encoder = nn.ModuleList(stages)
+        self.widths = [3, *widths, *[widths[-1]] * _BLOCKS]
+        """Channels of the maps that `maps` gives."""
+        up: list[nn.Module] = []
+        for before, width in itertools.pairwise(reversed(widths)):
+            # Enlarged last: the same at a quarter of the work, and the layer after it smooths.
+            up += [*_convolution(before, width, 3), nn.Upsample(scale_factor=2)]
+        self.decoder = nn.Sequential(*up, nn.Conv2d(widths[0], 3, 5, padding=2), nn.Tanh())
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """What PatchNCE compares: the pictures themselves, and what each stage makes of them."""
+        seen = [images]
+        for stage in self.encoder:
+            seen.append(stage(seen[-1]))
+        return seen
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Translated, (N, 3, S, S) in [-1, 1]."""
+        made: Tensor = self.decoder(self.maps(images)[-1])
+        return made
+
+
+def _convolution(before: int, width: int, side: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(before, width, side, stride, side // 2), nn.InstanceNorm2d(width), nn.ReLU(),
+    )  # fmt: skip
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            *_convolution(width, width, 3), nn.Conv2d(width, width, 3, padding=1), nn.InstanceNorm2d(width)
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        made: Tensor = maps + self.inner(maps)
+        return made
+
+
+class PatchNce(nn.Module):
+    """Each patch of what was made must find the patch of the source that lay at its place, among others of it."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.projections = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, _PROJECTED), nn.ReLU(), nn.Linear(_PROJECTED, _PROJECTED))
+            for width in widths
+        )
+
+    def forward(self, made: Sequence[Tensor], source: Sequence[Tensor], draw: torch.Generator) -> tuple[Tensor, float]:
+        """The loss, mean over layers, and the share of patches that find themselves. Maps (N, C, h, w) of each layer;
+        no gradient reaches the source's."""
+        losses, found = [], []
+        for project, one, two in zip(self.projections, made, source, strict=True):
+            places = one.shape[2] * one.shape[3]
+            at = torch.randperm(places, generator=draw)[: min(_PATCHES, places)].to(one.device)
+            query, key = (
+                functional.normalize(project(maps.flatten(2)[:, :, at].transpose(1, 2)), dim=2)
+                for maps in (one, two.detach())
+            )
+            alike = query @ key.detach().transpose(1, 2) / _SHARP
+            own = torch.arange(len(at), device=one.device).expand(len(one), -1)
+            losses.append(functional.cross_entropy(alike.flatten(0, 1), own.flatten()))
+            found.append(float((alike.argmax(2) == own).float().mean()))
+        return torch.stack(losses).mean(), float(np.mean(found))
+
+
+class _Critic(nn.Module):
+    """Tells patches of B from those made: (N, 3, S, S) to (N, 1, S/4, S/4) logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (3, _WIDTH, 2 * _WIDTH)
+        layers: list[nn.Module] = []
+        for before, width in itertools.pairwise(widths):
+            layers += [spectral_norm(nn.Conv2d(before, width, 4, 2, 1)), nn.LeakyReLU(0.2)]
+        layers += [spectral_norm(nn.Conv2d(widths[-1], 3 * _WIDTH, 3, padding=1)), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, spectral_norm(nn.Conv2d(3 * _WIDTH, 1, 3, padding=1)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        told: Tensor = self.layers(images)
+        return told
+
+
+class _Cut:
+    """`edge_models.generate.adversarial.Adversaries` for two pools of pictures."""
+
+    def __init__(self, options: TranslateOptions, first: Tensor, second: Tensor, device: str) -> None:
+        """`first` and `second` (N, 3, S, S) uint8 of A and B."""
+        torch.manual_seed(options.seed)
+        self.options, self.first, self.second, self.device = options, first, second, device
+        self.translator = Translator(halvings_of(first.shape[-1])).to(device)
+        self.critic = _Critic().to(device)
+        self.nce = PatchNce(self.translator.widths).to(device)
+        self.slow = copy.deepcopy(self.translator)
+        making = [*self.translator.parameters(), *self.nce.parameters()]
+        rate = options.learning_rate
+        self.makes = torch.optim.Adam(making, lr=rate, betas=(0.5, 0.99))
+        self.tells = torch.optim.Adam(self.critic.parameters(), lr=rate, betas=(0.5, 0.99))
+        self.parts: dict[str, nn.Module | torch.optim.Optimizer] = {
+            "translator": self.translator, "critic": self.critic, "nce": self.nce, "slow": self.slow,
+            "makes": self.makes, "tells": self.tells,
+        }  # fmt: skip
+
+    def step(self, number: int, draw: torch.Generator) -> Mapping[str, float]:
+        size = self.options.batch_size
+        # From half of the way on the rates fall to nothing, as the paper's.
+        rate = self.options.learning_rate * min(1.0, 2 * (1 - number / self.options.steps))
+        for optimizer in (self.makes, self.tells):
+            optimizer.param_groups[0]["lr"] = rate
+        one, two = (
+            to_range(pool[torch.randint(len(pool), (size,), generator=draw)].to(self.device))
+            for pool in (self.first, self.second)
+        )
+        seen = self.translator.maps(torch.cat([one, two]))
+        made = self.translator.decoder(seen[-1])
+        told = self.critic(diff_augment(torch.cat([two, made[:size].detach()]), draw))
+        apart = hinge(told[:size], told[size:])
+        self.tells.zero_grad()
+        apart.backward()  # type: ignore[no-untyped-call]
+        self.tells.step()
+        fooled = -self.critic(diff_augment(made[:size], draw)).mean()
+        # Both halves: what is of B already has to stay as it is.
+        kept, found = self.nce(self.translator.maps(made), seen, draw)
+        loss = fooled + self.options.content * 2 * kept
+        self.makes.zero_grad()
+        loss.backward()
+        self.makes.step()
+        follow(self.slow, self.translator, number)
+        return {"told apart": float(apart.detach()), "content": float(kept.detach()), "found again": found}
+
+    def variety(self) -> float:
+        """Spread of a few translated over that of a few of B."""
+        made = run(self.slow, self.first[:_WATCHED], self.device)
+        return spread(made) / max(1e-6, spread(to_range(self.second[:_WATCHED])))
+
+    def state(self) -> dict[str, Any]:
+        return optimizers_state(self.parts)
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        load_parts(self.parts, state)
+
+
+@dataclass(frozen=True, slots=True)
+class Translated:
+    """What a run came to."""
+
+    checkpoint: Path
+    report: Path
+    looks: tuple[dict[str, float], ...]
+    notes: tuple[str, ...]
+
+
+def train(options: TranslateOptions, progress: Progress) -> Translated:
+    """Learn to give the pictures of A the look of B.
+
+    Raises UsageError for pools that are too small or the same, EdgeError when everything becomes one picture.
+    """
+    torch.set_num_threads(default_threads())
+    device = Machine(cast(Literal["auto", "cpu", "cuda", "mps"], options.device)).accelerator
+    with Hold(options.output) as hold:
+        refuse_folder(options.output, resume=options.resume)
+        size = options.size or _suitable(options.target)
+        pools = [read_pool(root, size, LEAST, progress) for root in (options.directory, options.target)]
+        first, second = pools
+        if set(first.sha256) == set(second.sha256):
+            raise UsageError(f"{options.target} holds the same pictures as {options.directory}",
+                             expected="two looks")  # fmt: skip
+        known = {"data_sha256": sha256_of("".join(sorted((*first.sha256, *second.sha256))))}
+        open_run(options.output, options.configuration(absolute) | known, resume=options.resume)
+        hold.take()
+        cut = _Cut(options, first.images, second.images, device)
+        looks = learn(cut, options.output, options.steps, options.seed, progress, resume=options.resume,
+                      name="translating")  # fmt: skip
+        notes = []
+        if looks[-1]["found again"] < STRANGE:
+            notes.append(
+                f"only {looks[-1]['found again']:.0%} of the patches of a translated picture are found again in its "
+                f"source: {own_name(options.directory)} and {own_name(options.target)} share little, and what is "
+                "translated may show something else than its label says"
+            )
+        report = {"command": options.command(), "size": size, "pictures": [len(pool.files) for pool in pools],
+                  "looks": looks, "notes": notes}  # fmt: skip
+        write_atomic(options.output / REPORT, json_bytes(report))
+        save_state(options.output / FILE, {
+            "kind": _KIND, "size": size, "command": options.command(own_name), "target": list(second.sha256),
+            "weights": dict(cut.slow.cpu().state_dict()),
+        })  # fmt: skip
+        finish_run(options.output)
+    return Translated(options.output / FILE, options.output / REPORT, tuple(looks), tuple(notes))
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What `apply` wrote."""
+
+    folder: Path
+    pictures: int
+    boxes: int
+    """Of the pictures, kept as they were; 0 where the folder told none."""
+    notes: tuple[str, ...]
+
+
+def apply(
+    run_folder: Path, source: Path, out: Path, tell: Callable[[int, int], None] = lambda done, total: None
+) -> Applied:
+    """Translate every picture of a folder into a new one, at its own size, in sub-folders of the same names.
+
+    Of a folder that `edge-app compose` made the boxes and masks come along: nothing moves. Raises UsageError for a run
+    without a translator, a folder that is there or lies within the source; EdgeError when the disk refuses.
+    """
+    path = run_folder / FILE
+    if not path.is_file():
+        raise UsageError(f"{run_folder} holds no translator", expected="a finished run of `translate train`",
+                         remedy="finish it with --resume")  # fmt: skip
+    net, size, second, command = _translator(path)
+    if out.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"{out} lies within {source}", expected="a folder of its own", remedy="name another")
+    composed = (source / BOXES).is_file() and (source / PICTURES).is_dir()
+    root = source / PICTURES if composed else source
+    files = find_unlabelled(root)
+    masks = [file for file in files if file.name.endswith(MASK_ENDING)]
+    files = [file for file in files if not file.name.endswith(MASK_ENDING)]
+    named: dict[str, str] = {}
+    unreadable: list[str] = []
+    with made_folder(out) as scratch:
+        for start in range(0, len(files), 64):
+            part = [(file, pixels) for file in files[start : start + 64] if (pixels := _read(file, unreadable))
+                    is not None]  # fmt: skip
+            if not part:
+                continue
+            made = to_pixels(run(net, as_tensor([resize(pixels, size, size) for _, pixels in part]), "cpu")).numpy()
+            for (file, pixels), one in zip(part, made, strict=True):
+                inside = file.relative_to(root)
+                name = inside.with_suffix(".png")
+                if name.as_posix() in named.values():
+                    name = inside.with_name(inside.name + ".png")
+                goal = scratch / PICTURES / name
+                goal.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                own = [sha256_of_file(file), *sources_of(mark_of(file) or {})]
+                mark = marked("edge-app translate", shared_out(second, len(files), len(named), own),
+                              {"source": inside.name})  # fmt: skip
+                write_made(goal, resize(one, pixels.shape[1], pixels.shape[0]), mark)
+                named[inside.as_posix()] = name.as_posix()
+            tell(start + len(part), len(files))
+        if not named:
+            raise UsageError(f"no picture of {root} can be read ({unreadable[0]})", expected="pictures")
+        for mask in masks:
+            _copy(mask, scratch / PICTURES / mask.relative_to(root))
+        boxes = _copy_boxes(source, scratch, named) if composed else 0
+        notes = tuple(f"left out: {why}" for why in unreadable)
+        facts = {"by": "edge-app translate apply", "translator": command, "source": source.name, "notes": notes}
+        write_private(scratch / FACTS, json_bytes(facts))
+    return Applied(out, len(named), boxes, notes)
+
+
+def _translator(path: Path) -> tuple[Translator, int, list[str], str]:
+    """The network, the side of its pictures, the SHA-256 of those it learned the look from, the command."""
+    state = load_state(path)
+    try:
+        if state["kind"] != _KIND:
+            raise ValueError(state["kind"])
+        size, second, command = int(state["size"]), [str(one) for one in state["target"]], str(state["command"])
+        net = Translator(halvings_of(size))
+        net.load_state_dict(state["weights"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{path} holds no translator of this version ({str(error).splitlines()[0][:80]})",
+                         remedy="train again") from error  # fmt: skip
+    return net.eval(), size, second, command
+
+
+def _read(path: Path, unreadable: list[str]) -> Pixels | None:
+    try:
+        return read_picture(path)
+    except MediaError as error:
+        unreadable.append(str(error))
+        return None
+
+
+def _copy(path: Path, goal: Path) -> None:
+    goal.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    shutil.copyfile(path, goal)
+    goal.chmod(0o600)
+
+
+def _copy_boxes(source: Path, scratch: Path, named: Mapping[str, str]) -> int:
+    """The boxes of the pictures that were translated, as they are, and their masks; how many boxes."""
+    try:
+        told = json.loads((source / BOXES).read_text(encoding="utf-8"))
+        images = [one | {"file_name": f"{PICTURES}/{named[inside]}"} for one in told["images"]
+                  if (inside := str(one["file_name"]).removeprefix(f"{PICTURES}/")) in named]  # fmt: skip
+        kept = {one["id"] for one in images}
+        boxes = [one for one in told["annotations"] if one["image_id"] in kept]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{source / BOXES} cannot be read ({error})", expected="what `edge-app compose` wrote",
+                         remedy=f"translate {source / PICTURES} alone") from error  # fmt: skip
+    for inside, name in named.items():
+        mask = source / MASKS / inside
+        if mask.is_file():
+            _copy(mask, scratch / MASKS / name)
+    write_private(scratch / BOXES, json_bytes(told | {"images": images, "annotations": boxes}))
+    return len(boxes)
+
+
+def halvings_of(size: int) -> int:
+    """How often a translator halves the side."""
+    return 1 if size <= 48 else 2
+
+
+def run(net: nn.Module, images: Tensor, device: str) -> Tensor:
+    """Pictures (N, 3, S, S) uint8 through a translator; (N, 3, S, S) in [-1, 1] on the CPU."""
+    with torch.inference_mode():
+        return torch.cat([net(to_range(part.to(device))).cpu() for part in torch.split(images, 64)]).clone()
+
+
+def _suitable(root: Path) -> int:
+    sides = [min(read_picture(path).shape[:2]) for path in find_unlabelled(root)[:32]]
+    return 32 if float(np.median(sides)) <= _SMALL_PX else 64
