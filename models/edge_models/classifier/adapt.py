@@ -180,7 +180,9 @@ def _learn_both(
             at = torch.randint(len(images), (_BATCH,), generator=draw)
             parts.append((at, normalize(view(images[at].float(), draw), backbone.input)))
         (near, first), (far, second) = parts
-        features = backbone(torch.cat([first, second]))
+        # One domain at a time, for the norms take the mean of what they see: of both at once it is neither's, and what
+        # is judged later is judged with the target's.
+        features = torch.cat([backbone(first), backbone(second)])
         loss = head.loss(features[:_BATCH], source[1][near])
         if dann:
             # As the paper: from nothing to full strength, so that noise does not lead at the beginning.

@@ -260,7 +260,7 @@ def shared_out(sources: Sequence[str], count: int, number: int, own: Iterable[st
     """The part of `sources` that the mark of picture `number` of `count` names, beside its own.
 
     Every picture learned from is a source of every picture made, and a mark holds 900 hashes at the most: together the
-    pictures of one set name them all, as far as that allows.
+    pictures of one set name each source twice, as far as that allows.
     """
-    share = min(400, -(-len(sources) // max(1, count)))
-    return [*own, *(sources[(number * share + k) % len(sources)] for k in range(min(share, len(sources))))]
+    step = min(200, -(-len(sources) // max(1, count)))
+    return [*own, *(sources[(number * step + k) % len(sources)] for k in range(min(2 * step, len(sources))))]

@@ -309,6 +309,7 @@ def apply(
     files = [file for file in files if not file.name.endswith(MASK_ENDING)]
     named: dict[str, str] = {}
     unreadable: list[str] = []
+    taken, beside = set[Path](), set(files)
     with made_folder(out) as scratch:
         for start in range(0, len(files), 64):
             part = [(file, pixels) for file in files[start : start + 64] if (pixels := _read(file, unreadable))
@@ -319,8 +320,9 @@ def apply(
             for (file, pixels), one in zip(part, made, strict=True):
                 inside = file.relative_to(root)
                 name = inside.with_suffix(".png")
-                if name.as_posix() in named.values():
+                if name != inside and (name in taken or root / name in beside):
                     name = inside.with_name(inside.name + ".png")
+                taken.add(name)
                 goal = scratch / PICTURES / name
                 goal.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 own = [sha256_of_file(file), *sources_of(mark_of(file) or {})]
