@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 ROOMS = {
     "edge_app": "core system media inference model_store gallery accuracy recognition fleet live "
     "library notify|bench|tui cli",
-    "edge_models": "fitting data networks classifier|siamese|generate|selfsup cli",
+    "edge_models": "fitting data networks classifier|siamese|generate|selfsup comparison cli",
     "edge_export": "graph check build makers cli",
 }
 """Packages of each room in order: each imports only what stands before it; those with a bar between them stand beside

@@ -92,8 +92,8 @@ def take(work: Workshop, unlabelled: Sequence[int], chances: NDArray[np.float64]
         members = np.flatnonzero((guesses == label) & (sure >= options.confidence))
         rows += members[np.argsort(-sure[members], kind="stable")][:cap].tolist()
     at = np.array(sorted(rows), dtype=np.intp)
-    begin = len(work.folder.pictures)
-    folders = [work.extra[unlabelled[i] - begin].parent.name for i in at]
+    paths = work.paths
+    folders = [paths[unlabelled[i]].parent.name for i in at]
     classes = list(work.folder.classes)
     right = None
     if folders and set(folders) <= set(classes):

@@ -17,16 +17,23 @@ if TYPE_CHECKING:
 
 LOSSES = ("cross-entropy", "cosine", "cosine+cross-entropy")
 METHODS = (
+    "prototypes",
+    "discriminant",
     "cosine",
     "cosine+cross-entropy",
     "smoothing",
     "balanced",
     "mixup",
     "augmented",
-    "pseudo-labels",
     "distillation",
+    "pseudo-labels",
+    "noisy-student",
+    "composed",
+    "coral",
+    "batch-norm",
+    "pretrained",
 )
-"""What `--compare` can hold against doing without."""
+"""What `train compare` can hold against doing without, the cheapest first."""
 
 HEADS = ("logistic", "discriminant", "prototypes")
 

@@ -1,6 +1,6 @@
 """Pseudo-labels and self-distillation: a teacher improves the targets that a noisier student learns from.
 
-`edge_models.classifier.compare` measures what either is worth.
+`edge_models.comparison` measures what either is worth.
 """
 
 from __future__ import annotations
@@ -68,27 +68,38 @@ def with_unlabelled(work: Workshop, folder: Path) -> tuple[Workshop, tuple[int, 
 
     Pictures whose bytes are in the labelled folder are left out: they would leak. Raises UsageError when none is left.
     """
-    options, known = work.options, {picture.sha256 for picture in work.folder.pictures}
+    known = {picture.sha256 for picture in work.folder.pictures}
     files, unreadable = _readable(find_unlabelled(folder))
     for error in unreadable:
         work.progress.note(f"{error}; left out")
     fresh = [(path, digest) for path, digest in files if digest not in known]
     if not fresh:
         raise UsageError(f"every picture of {folder} is unreadable or labelled already", remedy="name another folder")
+    # Nobody has an opinion yet.
+    return with_rows(work, fresh, torch.full((len(fresh), work.classes), 1 / work.classes))
+
+
+def with_rows(
+    work: Workshop, files: Sequence[tuple[Path, str]], targets: Tensor, cache: Path | None = None
+) -> tuple[Workshop, tuple[int, ...]]:
+    """Append pictures of another folder, with their SHA-256 and `targets` (n, C), behind what the bank holds.
+
+    Returns their rows, which belong to no part of the split yet. Features are kept in `cache`, else with the run's.
+    """
+    options = work.options
     plan = ViewPlan(
         options.views, options.mirror, options.unfreeze if work.bank.cuts is not None else 0, options.augment
     )
-    cache = FeatureCache(options.cache or options.output / "cache", work.progress, options.machine.accelerator)
-    extra = cache.bank(work.backbone, fresh, plan)
+    place = cache or options.cache or options.output / "cache"
+    extra = FeatureCache(place, work.progress, options.machine.accelerator).bank(work.backbone, files, plan)
     begin = len(work.targets)
     joined = replace(
         work,
         bank=_joined(work.bank, extra),
-        # Nobody has an opinion yet.
-        targets=torch.cat([work.targets, torch.full((len(fresh), work.classes), 1 / work.classes)]),
-        extra=(*work.extra, *(path for path, _ in fresh)),
+        targets=torch.cat([work.targets, targets]),
+        extra=(*work.extra, *(path for path, _ in files)),
     )
-    return joined, tuple(range(begin, begin + len(fresh)))
+    return joined, tuple(range(begin, begin + len(files)))
 
 
 def add_pseudo_labels(work: Workshop, unlabelled: Sequence[int]) -> tuple[Workshop, Teaching]:

@@ -1,0 +1,1 @@
+"""Small-data methods measured against doing without, on one folder."""

@@ -1,0 +1,418 @@
+"""What each small-data method does with a trial's pictures, and where it does not apply."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+import numpy as np
+import torch
+
+from edge_app.core.errors import MediaError, UsageError
+from edge_app.system.files import sha256_of_file
+from edge_models.classifier.adapt import adopt_statistics, coral
+from edge_models.classifier.noisy_student import calibrated, student_of, take, taught
+from edge_models.classifier.options import HEADS, ClassifierOptions
+from edge_models.classifier.recipe import Workshop, fit_head, logits_of, solve_head
+from edge_models.classifier.run import compute_bank
+from edge_models.classifier.scratch import train_every_layer
+from edge_models.classifier.small_data import add_pseudo_labels, distilled, with_rows, with_unlabelled
+from edge_models.classifier.start import suitable_size
+from edge_models.comparison.gains import PLAIN, Bools
+from edge_models.data.batch_views import plain_views
+from edge_models.data.folder import PictureFolder, find_unlabelled
+from edge_models.fitting.progress import Progress
+from edge_models.fitting.run_folder import make_scratch
+from edge_models.generate.compose import PICTURES, ComposeOptions, compose
+from edge_models.generate.cutouts import read_cutout
+from edge_models.networks.backbone import Backbone
+from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPlan
+from edge_models.networks.pretrained_run import FILE, load_pretrained, pixels_hash, pretrained_backbone
+from edge_models.selfsup.options import PretrainOptions
+from edge_models.selfsup.pretrain import pretrain
+
+CHANGES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "prototypes": {"head": "prototypes"},
+    "discriminant": {"head": "discriminant"},
+    "cosine": {"loss": "cosine"},
+    "cosine+cross-entropy": {"loss": "cosine+cross-entropy"},
+    "smoothing": {"smoothing": 0.1},
+    "balanced": {"balanced": True},
+    "mixup": {"mixing": "mixup"},
+}
+"""Methods that are an option of the recipe."""
+FLAGS: Final[Mapping[str, str]] = {
+    "prototypes": "--head prototypes",
+    "discriminant": "--head discriminant",
+    "cosine": "--loss cosine",
+    "cosine+cross-entropy": "--loss cosine+cross-entropy",
+    "smoothing": "--smoothing 0.1",
+    "balanced": "--balanced",
+    "mixup": "--mixing mixup",
+    "augmented": "--search 0 --unfreeze 0 --views 1",
+    "distillation": "--generations 1",
+    "pseudo-labels": "--unlabelled POOL",
+    "noisy-student": "--unlabelled POOL --rounds 2",
+    "composed": "`edge-app compose`, and what it made beside DIR",
+    "coral": "--adapt TARGET --adapt-by coral",
+    "batch-norm": "--adapt TARGET --adapt-by batch-norm",
+    "pretrained": "--from RUN/pretrained",
+}
+"""How `train classifier` is asked for a method."""
+TEACHERS: Final = ("pseudo-labels", "noisy-student")
+ADAPTING: Final = ("coral", "batch-norm")
+ROUNDS: Final = 2
+"""Of noisy students, unless the options tell."""
+RUN_PRETRAINED: Final = "pretrained"
+"""Folder of the pretraining, in that of the comparison: `--from` takes it."""
+_UNEVEN: Final = 1.5
+_MADE_EACH: Final = 2
+_MOST_MADE: Final = 40
+"""Pictures composed of each learning picture, and most of a class."""
+_PROBED: Final = 8
+"""Pictures of a class that are tried for a plain background; half of them must have one."""
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """Why a method is not measured."""
+
+    reason: str
+    final: bool = True
+    """Whether it cannot be measured, even where it is named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What a method came to on the validation part of a trial."""
+
+    right: Bools
+    counts: dict[str, int]
+    curve: tuple[Bools, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Shared:
+    """What the trials of a folder share; each part is made when a trial first asks, and its price is kept apart."""
+
+    options: ClassifierOptions
+    """Settled; its output is the comparison's folder."""
+    folder: PictureFolder
+    backbone: Backbone
+    progress: Progress
+    backgrounds: Path | None
+    """To compose on; None: plain ones."""
+    clock: Callable[[], float]
+    seconds: dict[str, float]
+    """Price of each part by name."""
+    parts: dict[str, object] = field(default_factory=dict)
+    inside_s: float = 0.0
+    """Spent on parts by this process."""
+
+    def once(self, name: str, make: Callable[[], Made]) -> Made:
+        """A part by its name, which is made and priced if it is not there yet."""
+        if name not in self.parts:
+            begun_s = self.clock()
+            self.parts[name] = make()
+            took_s = self.clock() - begun_s
+            # A run that goes on finds the features in its cache: the price is that of the first time.
+            self.seconds[name] = max(self.seconds.get(name, 0.0), took_s)
+            self.inside_s += took_s
+        return cast(Made, self.parts[name])
+
+    @property
+    def bare(self) -> ClassifierOptions:
+        """The options without other views: what doing without sees, as the default does with a frozen base."""
+        return replace(self.options, views=0, mirror=False, unfreeze=0)
+
+    def features(self) -> FeatureBank:
+        """Of every picture of the folder, plain views alone."""
+        return self.once("features", lambda: compute_bank(self.bare, self.backbone, self.folder, self.progress))
+
+    def views(self) -> FeatureBank:
+        """Of every picture of the folder, with its mirror image and random views."""
+        wanted = replace(self.options, unfreeze=0)
+        return self.once("views", lambda: compute_bank(wanted, self.backbone, self.folder, self.progress))
+
+    def pooled(self, work: Workshop) -> tuple[Workshop, tuple[int, ...]]:
+        """The workshop with the pool's rows, and which they are."""
+        pool = self.options.unlabelled
+        assert pool is not None
+        told = replace(work, progress=self.progress)
+        whole, rows = self.once("pool", lambda: with_unlabelled(told, pool))
+        return replace(work, bank=whole.bank, targets=whole.targets, extra=whole.extra), rows
+
+    def student(self, work: Workshop) -> Workshop:
+        """What a noisy student sees of the rows of `work`, and its options."""
+        wanted = replace(self.options, unfreeze=0)
+
+        def made() -> Workshop:
+            return student_of(replace(work, options=wanted, progress=self.progress))
+
+        kept = self.once("student", made)
+        options = replace(kept.options, seed=work.options.seed)
+        return replace(work, options=options, backbone=kept.backbone, bank=kept.bank)
+
+    def target(self) -> list[Path]:
+        assert self.options.adapt is not None
+        return find_unlabelled(self.options.adapt)
+
+    def target_features(self) -> torch.Tensor:
+        """(M, D) of the pictures to adapt to."""
+
+        def made() -> torch.Tensor:
+            files = [(path, sha256_of_file(path)) for path in self.target()]
+            return self._cache().bank(self.backbone, files, ViewPlan(0, mirror=False)).plain
+
+        return self.once("target", made)
+
+    def adapted(self) -> FeatureBank:
+        """Of every picture of the folder, with the batch-norm statistics of the pictures to adapt to."""
+
+        def made() -> FeatureBank:
+            network = copy.deepcopy(self.backbone)
+            adopt_statistics(network, plain_views(self.target(), network.input, network.crop))
+            return compute_bank(self.bare, network, self.folder, self.progress)
+
+        return self.once("adapted network", made)
+
+    def pretrained(self) -> tuple[Path, FeatureBank]:
+        """The run of a network that was pretrained on the pool, and its features of the folder's pictures."""
+        run, pool = self.options.output / RUN_PRETRAINED, self.options.unlabelled
+        assert pool is not None
+
+        def made() -> FeatureBank:
+            if not (run / FILE).is_file():
+                begun = (run / "run.json").is_file()
+                pretrain(PretrainOptions(pool, run, resume=begun, device=self.options.device), self.progress)
+            network = pretrained_backbone(load_pretrained(run))
+            return compute_bank(self.bare, network, self.folder, self.progress)
+
+        return run, self.once("pretraining", made)
+
+    def _cache(self) -> FeatureCache:
+        assert self.options.cache is not None
+        return FeatureCache(self.options.cache, self.progress, self.options.machine.accelerator)
+
+
+PARTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "augmented": ("views",),
+    "pseudo-labels": ("pool",),
+    "noisy-student": ("pool", "student"),
+    "coral": ("target",),
+    "batch-norm": ("adapted network",),
+    "pretrained": ("pretraining",),
+}
+"""Parts of `Shared` that are needed for a method alone; all need the features."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Desk:
+    """What a trial of one seed and one number of labels has before it."""
+
+    shared: Shared
+    work: Workshop
+    """Plain views alone; its split holds so many labels."""
+    hidden: tuple[int, ...]
+    """Rows whose labels are hidden by the number."""
+    name: str
+    """Of the seed and the number."""
+
+    def judged(self, work: Workshop, stage: str) -> Bools:
+        """Which pictures of the validation part a head gets right that learned from everything else it may."""
+        head, _ = fit_head(work, work.split.fit, None, f"{stage.replace('+', '-')}-{self.name}")
+        return _right(work, logits_of(head, work.bank.plain[list(work.split.validation)]))
+
+
+def attempt(method: str, desk: Desk) -> Tried:
+    """Learn by a method (or plainly) and judge."""
+    work, learned = desk.work, {"learned": len(desk.work.split.fit)}
+    if method == PLAIN:
+        return Tried(desk.judged(work, method), learned)
+    if method in CHANGES:
+        changed = replace(work, options=replace(work.options, **CHANGES[method]))
+        return Tried(desk.judged(changed, method), learned)
+    if method == "augmented":
+        return Tried(desk.judged(replace(work, bank=desk.shared.views()), method), learned)
+    if method == "distillation":
+        curve, given = [], work.targets
+        for generation in range(max(1, work.options.generations)):
+            work = distilled(work, given)
+            curve.append(desk.judged(work, f"{method}-{generation}"))
+        return Tried(curve[0], learned, tuple(curve))
+    if method in TEACHERS:
+        return _with_teacher(method, desk)
+    if method == "composed":
+        return _composed(desk)
+    if method == "coral":
+        fit = list(work.split.fit)
+        moved = coral(work.bank.plain[fit], desk.shared.target_features())
+        head = solve_head(moved, work.targets[fit], work.options.ridge)
+        return Tried(_right(work, logits_of(head, work.bank.plain[list(work.split.validation)])), learned)
+    if method == "batch-norm":
+        return Tried(desk.judged(replace(work, bank=desk.shared.adapted()), method), learned)
+    run, bank = desk.shared.pretrained()
+    with make_scratch() as scratch:
+        # Every layer learns, or the head alone where the selection part says so.
+        options = replace(work.options, output=scratch, keep_out=True, head=HEADS[0])
+        network = pretrained_backbone(load_pretrained(run))
+        trained = train_every_layer(replace(work, options=options, backbone=network, bank=bank))
+    return Tried(_right(work, trained.logits), learned)
+
+
+def _right(work: Workshop, logits: np.ndarray[Any, np.dtype[np.float64]]) -> Bools:
+    right: Bools = logits.argmax(axis=1) == work.folder.labels[list(work.split.validation)]
+    return right
+
+
+def _with_teacher(method: str, desk: Desk) -> Tried:
+    """Pseudo-labels once, or noisy students in rounds, on the pool or on what hides its labels."""
+    shared, work, rows = desk.shared, desk.work, desk.hidden
+    if shared.options.unlabelled is not None:
+        work, rows = shared.pooled(work)
+    if method == "pseudo-labels":
+        student, teaching = add_pseudo_labels(work, rows)
+        taken, said = list(teaching.rows), student.targets[list(teaching.rows)].argmax(1).numpy()
+    else:
+        student, learner, head_name = shared.student(work), work, "teacher"
+        for number in range(1, (work.options.rounds or ROUNDS) + 1):
+            head, _ = fit_head(learner, learner.split.train, learner.split.selection, f"{head_name}-{desk.name}")
+            selection, pool = (logits_of(head, learner.bank.plain[list(at)]) for at in (work.split.selection, rows))
+            chances = calibrated(learner, selection, pool)
+            believed = take(work, rows, chances)
+            learner = taught(student, work, believed, chances, rows)
+            head_name = f"round-{number}"
+        student, taken, said = learner, [rows[i] for i in believed.rows], believed.labels
+    counts = {"learned": len(work.split.fit), "offered": len(rows), "taken": len(taken)}
+    if shared.options.unlabelled is None:
+        counts["wrong"] = int((said != work.folder.labels[taken]).sum())
+    return Tried(desk.judged(student, method), counts)
+
+
+def _composed(desk: Desk) -> Tried:
+    """Cut-outs of the learning pictures on other backgrounds, made anew for each trial, beside those pictures."""
+    work, folder = desk.work, desk.work.folder
+    with make_scratch() as scratch:
+        for row in work.split.fit:
+            picture = folder.pictures[row]
+            try:
+                read_cutout(picture.path, folder.classes[picture.label])
+            except MediaError:
+                continue
+            objects = scratch / "objects" / folder.classes[picture.label]
+            objects.mkdir(parents=True, exist_ok=True)
+            (objects / f"{row:06d}{picture.path.suffix}").symlink_to(os.path.abspath(picture.path))  # noqa: PTH100
+        width, height = (int(np.median([p.size_px[side] for p in folder.pictures])) for side in (0, 1))
+        shrink = min(1.0, 256 / max(width, height))
+        each = min(_MOST_MADE, _MADE_EACH * round(len(work.split.fit) / work.classes))
+        wanted = ComposeOptions(
+            scratch / "made", scratch / "objects", desk.shared.backgrounds, count=each,
+            width_px=max(16, round(width * shrink)), height_px=max(16, round(height * shrink)),
+            # As large as in the pictures they were cut from, which show little else.
+            scale=(0.6, 1.0), mirror=desk.shared.options.mirror, seed=work.options.seed,
+        )  # fmt: skip
+        files = sorted((compose(wanted).folder / PICTURES).rglob("*.png")) if (scratch / "objects").is_dir() else []
+        made = [(path, folder.classes.index(path.parent.name)) for path in files]
+        return _with_made(desk, made, scratch, "composed")
+
+
+def _with_made(desk: Desk, made: Sequence[tuple[Path, int]], scratch: Path, method: str) -> Tried:
+    """Learn from pictures that were made, each with its class, beside those of the learning part."""
+    work, rows = desk.work, tuple[int, ...]()
+    if made:
+        targets = torch.nn.functional.one_hot(torch.tensor([label for _, label in made]), work.classes).float()
+        files = [(path, sha256_of_file(path)) for path, _ in made]
+        work, rows = with_rows(work, files, targets, scratch / "features")
+    work = replace(work, split=replace(work.split, train=work.split.train + rows))
+    return Tried(desk.judged(work, method), {"learned": len(desk.work.split.fit), "made": len(rows)})
+
+
+def lack(method: str, options: ClassifierOptions, folder: PictureFolder, few: int | None) -> Lack | None:
+    """Why a method does not apply to a folder with `few` labels per class; None where it does.
+
+    Without `few` the reasons are those that hold for any number.
+    """
+    if method in CHANGES:
+        change = CHANGES[method]
+        if all(getattr(options, name) == value for name, value in change.items()):
+            return Lack("the options ask for it already: it is what the others are held against")
+        if "head" in change and (options.epochs or not options.solvable):
+            return Lack("a head that is trained step by step cannot be solved")
+    if method == "balanced":
+        counts = np.bincount(folder.labels, minlength=len(folder.classes)) * (1 - options.validation_share)
+        learned = np.minimum(counts, few) if few else counts
+        if learned.max() < _UNEVEN * learned.min():
+            return Lack("the classes are of about equal size", final=False)
+    if method == "augmented" and not (options.views or options.mirror):
+        return Lack("there are no other views (--views 0, --no-mirror)")
+    if method in TEACHERS and options.unlabelled is None and few is None:
+        return Lack(
+            "there are no pictures without labels: name a folder by --unlabelled, or hide labels by --per-class"
+        )
+    if method in ADAPTING:
+        if options.adapt is None:
+            return Lack("there is no other domain: name its pictures by --adapt")
+        if not folder.has_test:
+            return Lack("there is no test/ with pictures of the other domain to judge by")
+    if method == "pretrained":
+        if options.unlabelled is None:
+            return Lack("there is no pool to learn from: name one by --unlabelled")
+        if suitable_size(folder) is None:
+            return Lack("on pictures of this size it takes hours on a processor; --costly measures it", final=False)
+        known = {pixels_hash(picture.path) for picture in folder.pictures}
+        if seen := sum(pixels_hash(path) in known for path in _readable(options.unlabelled)):
+            return Lack(f"{seen} pictures of the pool are in the folder, and some of them judge")
+    if method == "composed":
+        return _uncut(folder)
+    return None
+
+
+def _readable(pool: Path) -> list[Path]:
+    from edge_app.media.pictures import read_picture
+
+    found = []
+    for path in find_unlabelled(pool):
+        try:
+            read_picture(path)
+        except MediaError:
+            continue
+        found.append(path)
+    return found
+
+
+def _uncut(folder: PictureFolder) -> Lack | None:
+    """Whether the objects of every class can be cut out, by a few pictures of each."""
+    tried: Counter[int] = Counter()
+    good: Counter[int] = Counter()
+    for picture in folder.pictures:
+        if tried[picture.label] < _PROBED:
+            tried[picture.label] += 1
+            try:
+                read_cutout(picture.path, folder.classes[picture.label])
+                good[picture.label] += 1
+            except MediaError:
+                pass
+    worst = min(tried, key=lambda label: good[label] / tried[label])
+    if 2 * good[worst] < tried[worst]:
+        return Lack(f"no plain background to cut {folder.classes[worst]} out of: {good[worst]} of {tried[worst]} tried")
+    return None
+
+
+def refuse_backgrounds(root: Path | None, folder: PictureFolder) -> None:
+    """Raise UsageError where backgrounds are pictures of the folder: what judges would be seen in training."""
+    if root is None:
+        return
+    known = {picture.sha256: picture.name for picture in folder.pictures}
+    seen = [path for path in find_unlabelled(root) if sha256_of_file(path) in known]
+    if seen:
+        raise UsageError(
+            f"{root} holds {len(seen)} pictures of {folder.root} ({', '.join(path.name for path in seen[:3])})",
+            expected="backgrounds that nothing is judged by",
+        )

@@ -1,0 +1,543 @@
+"""Methods held against doing without: answers that were built first, intervals by hand, trials that are kept."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+# Before torch is imported, as the command does: spinning threads starve the tests beside this one.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+pytest.importorskip("torch")
+
+import torch
+
+from edge_app.accuracy.intervals import over_repeats, paired, wider
+from edge_app.cli import main
+from edge_app.core.errors import UsageError
+from edge_models.classifier.options import METHODS, ClassifierOptions
+from edge_models.classifier.recipe import Workshop, hard_targets
+from edge_models.comparison import compare as comparison
+from edge_models.comparison import methods
+from edge_models.comparison.compare import Plan, compare, keep_few
+from edge_models.comparison.gains import Trial, chance_of, curve_sentence, holm, recommend, sentences, table_of
+from edge_models.comparison.page import chart
+from edge_models.data.folder import Picture, PictureFolder, Split, split_pictures
+from edge_models.fitting.progress import Silence
+from edge_models.networks.feature_cache import FeatureBank
+
+
+def folder_of(labels, groups=None):
+    pictures = tuple(
+        Picture(f"{i}.png", f"{i}.png", label, f"{i:064d}", (96, 96), None, 0.1) for i, label in enumerate(labels)
+    )
+    groups = np.arange(len(labels)) if groups is None else np.array(groups)
+    return PictureFolder("nowhere", ("ant", "bee"), pictures, groups, ())
+
+
+def workshop(tmp_path, labels, features, **changes):
+    options = ClassifierOptions(tmp_path, tmp_path / "run", device="cpu", log="none", unfreeze=0, **changes)
+    folder = folder_of(labels)
+    bank = FeatureBank(features[None], None)
+    return Workshop(options, folder, split_pictures(folder, seed=0), None, bank, hard_targets(folder), Silence())
+
+
+def trials_of(rights, withouts, method="cosine"):
+    made = {}
+    for seed, (right, without) in enumerate(zip(rights, withouts, strict=True)):
+        made["plain", seed] = Trial(np.array(without, bool), {"learned": 10}, 2.0)
+        made[method, seed] = Trial(np.array(right, bool), {"learned": 10}, 5.0)
+    return made
+
+
+def splits_of(*validations):
+    return {seed: Split((), (), tuple(part)) for seed, part in enumerate(validations)}
+
+
+def test_the_paired_interval_is_bonett_and_price_s_by_hand():
+    # 6 pictures only the method got right, 2 only the other, 92 alike: Bonett and Price 2012, formula 6.
+    found = paired(np.array([1.0] * 6 + [-1.0] * 2 + [0.0] * 92))
+    first, second = 7 / 102, 3 / 102
+    half = 1.959964 * math.sqrt((first + second - (first - second) ** 2) / 102)
+    assert found.value == pytest.approx(0.04)
+    assert found.low == pytest.approx(first - second - half) and found.high == pytest.approx(first - second + half)
+
+
+def test_pictures_that_all_agree_do_not_prove_that_others_would():
+    agreeing = paired(np.zeros(50))
+    assert agreeing.low < -0.02 and agreeing.high > 0.02
+    assert over_repeats(np.zeros(5)).high == 0
+    assert wider(over_repeats(np.zeros(5)), agreeing).high == agreeing.high
+    assert paired(np.ones(3)).high >= 1 and math.isnan(paired(np.zeros(0)).value)
+    with pytest.raises(ValueError, match="1 repetitions"):
+        over_repeats(np.zeros(1))
+
+
+def test_student_s_interval_over_seeds_by_hand():
+    found = over_repeats(np.array([0.02, 0.0, 0.04, 0.02, 0.02]))
+    half = 2.776445 * np.std([2, 0, 4, 2, 2], ddof=1) / 100 / math.sqrt(5)
+    assert (found.value, found.low, found.high) == pytest.approx((0.02, 0.02 - half, 0.02 + half))
+
+
+def row_of(table, method="cosine"):
+    return next(row for row in table["rows"] if row["method"] == method)
+
+
+def test_a_gain_counts_only_where_pictures_and_seeds_both_show_it():
+    folder = folder_of([0, 1] * 50)
+    splits = splits_of(range(50), range(50, 100))
+    none, everything = [False] * 50, [True] * 50
+    table = table_of(["cosine"], folder, splits, trials_of([everything, everything], [none, none]), {})
+    assert row_of(table)["accuracy"]["verdict"] == "better" and row_of(table)["only_with"] == 100
+    # One seed gains all, the other nothing: the pictures alone would call it proof.
+    table = table_of(["cosine"], folder, splits, trials_of([everything, none], [none, none]), {})
+    found = row_of(table)["accuracy"]
+    assert found["verdict"] == "not shown" and found["gain"] == pytest.approx(0.5)
+    assert [found[end] for end in ("low", "high")] == [-1, 1]
+    [told] = recommend(table, {}, None, "processor")
+    assert told["method"] is None and "nothing, keep the default" in told["reason"]
+
+
+def test_near_duplicates_are_one_witness_and_recall_counts_classes_alike():
+    labels = [0] * 90 + [1] * 10
+    right = [True] * 90 + [False] * 10
+    trials = trials_of([right, right], [[True] * 100, [True] * 100])
+    splits = splits_of(range(100), range(100))
+    row = row_of(table_of(["cosine"], folder_of(labels), splits, trials, {}))
+    assert row["accuracy"]["gain"] == pytest.approx(-0.1) and row["recall"]["gain"] == pytest.approx(-0.5)
+    alone, bunch = folder_of(labels), folder_of(labels, [*range(90), *[90] * 10])
+    wide = row_of(table_of(["cosine"], bunch, splits, trials, {}))["accuracy"]
+    narrow = row_of(table_of(["cosine"], alone, splits, trials, {}))["accuracy"]
+    assert wide["low"] < 2 * narrow["low"] < 0 and narrow["verdict"] == "worse" and wide["verdict"] == "not shown"
+
+
+def test_holm_s_correction_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    assert holm([]) == [] and holm([0.7]) == [0.7] and holm([0.9, 0.8]) == [1, 1]
+
+
+def test_the_p_value_is_where_the_interval_meets_zero():
+    from scipy.stats import ttest_1samp
+
+    differences = np.array([0.03, 0.01, 0.04, 0.02, 0.02])
+    assert chance_of(lambda c: over_repeats(differences, c)) == pytest.approx(
+        ttest_1samp(differences, 0).pvalue, rel=1e-3
+    )
+    assert chance_of(lambda c: over_repeats(-differences, c)) == chance_of(lambda c: over_repeats(differences, c))
+    assert chance_of(lambda c: over_repeats(np.array([0.1, -0.1]), c)) == 1
+
+
+def test_what_one_method_shows_is_perhaps_among_many_that_do_nothing():
+    folder, splits = folder_of([0, 1] * 100), splits_of(*(range(40 * n, 40 * n + 40) for n in range(5)))
+    without = [[n % 2 == 0 for n in range(40)]] * 5
+    # 3, 4, 5, 4 and 3 more of 40 in a seed.
+    right = [[n % 2 == 0 or n < 2 * more for n in range(40)] for more in (3, 4, 5, 4, 3)]
+    trials = trials_of(right, without)
+    alone = row_of(table_of(["cosine"], folder, splits, trials, {}))["accuracy"]
+    assert alone["verdict"] == "better" and alone["p"] == alone["p_holm"]
+    others = [f"idle{n}" for n in range(300)]
+    trials |= {(name, seed): trials["plain", seed] for name in others for seed in range(5)}
+    table = table_of(["cosine", *others], folder, splits, trials, {})
+    among = row_of(table)["accuracy"]
+    assert among["verdict"] == "perhaps better" and among["p_holm"] == pytest.approx(min(1, 301 * among["p"]))
+    assert (among["low"], among["high"]) == (alone["low"], alone["high"])
+    [told] = recommend(table, {}, 10, "processor")
+    assert told["method"] is None and "301 methods were tried" in told["reason"]
+    assert any(text.startswith("Perhaps better") and "cosine (+9.5 points)" in text for text in sentences(table, 200))
+
+
+def test_a_recommendation_says_how_and_at_what_price():
+    folder, splits = folder_of([0, 1] * 100), splits_of(*(range(40 * n, 40 * n + 40) for n in range(5)))
+    none, all_right = [[False] * 40] * 5, [[True] * 40] * 5
+    half = [[n < 20 for n in range(40)]] * 5
+    trials = trials_of(all_right, none) | trials_of(half, none, "mixup")
+    table = table_of(["mixup", "cosine"], folder, splits, trials, {"plain": 1.0, "cosine": 61.0, "mixup": 1.0})
+    assert [row["seconds"] for row in table["rows"]] == [3, 6, 66]
+    [told] = recommend(table, {"cosine": "--loss cosine"}, 5, "processor")
+    assert told["method"] == "cosine" and told["flags"] == "--loss cosine"
+    assert told["reason"].startswith(
+        "With 5 labels per class, by accuracy: use cosine (--loss cosine). It gained +100.0"
+    )
+    assert "for 1.1 min of processor time more; shown to help too: mixup." in told["reason"]
+
+
+def test_classes_of_unequal_size_get_a_recommendation_of_their_own():
+    labels = [0] * 90 + [1] * 10
+    folder, splits = folder_of(labels), splits_of(range(100), range(100))
+    common, rare = [True] * 90 + [False] * 10, [True] * 85 + [False] * 5 + [True] * 10
+    table = table_of(["balanced"], folder, splits, trials_of([rare, rare], [common, common], "balanced"), {})
+    by_accuracy, by_recall = recommend(table, {}, None, "processor")
+    assert by_accuracy["method"] is None and by_recall["method"] == "balanced"
+
+
+def test_the_curve_says_where_self_distillation_stops_helping():
+    folder, splits = folder_of([0, 1] * 100), splits_of(*(range(40 * n, 40 * n + 40) for n in range(5)))
+
+    def first(count):
+        return np.arange(40) < count
+
+    trials = {("plain", seed): Trial(first(10), {"learned": 10}) for seed in range(5)}
+    for seed in range(5):
+        curve = (first(20), first(32), first(32), first(8))
+        trials["distillation", seed] = Trial(curve[0], {"learned": 10}, 1.0, curve)
+    curve = table_of(["distillation"], folder, splits, trials, {})["generations"]
+    assert [line["over_plain"]["gain"] for line in curve] == pytest.approx([0.25, 0.55, 0.55, -0.05])
+    assert [line["over_last"]["gain"] for line in curve] == pytest.approx([0.25, 0.3, 0, -0.6])
+    assert "stops helping after generation 2" in curve_sentence(curve)
+    assert "each is shown to be better" in curve_sentence(curve[:2])
+    assert "no generation is shown" in curve_sentence(curve[2:])
+    assert curve_sentence(curve[:1]) == ""
+
+
+def test_a_chart_holds_its_intervals_and_zero():
+    rows = [("a", {"gain": 0.02, "low": -0.01, "high": 0.05, "verdict": "not shown"}),
+            ("b", {"gain": 0.3, "low": 0.2, "high": 0.4, "verdict": "better"})]  # fmt: skip
+    made = chart(rows)
+    first, second = made["rows"]
+    assert 150 <= first["low"] < made["zero"] < first["x"] < first["high"] < second["low"] < second["high"] <= 640
+    assert [row["kind"] for row in made["rows"]] == ["soft", "right"] and second[
+        "told"
+    ] == "+30.0 points (+20.0 to +40.0)"
+    assert ("0" in [told for _, told in made["marks"]]) and len(made["marks"]) <= 11
+
+
+def test_few_pictures_keep_their_shares_and_the_rest_hides_its_labels(tmp_path):
+    work = workshop(tmp_path, [0, 1] * 50, torch.randn(100, 4))
+    few, hidden = keep_few(work, 10)
+    labels = work.folder.labels
+    assert [len(few.split.train), len(few.split.selection)] == [16, 4]
+    assert np.bincount(labels[list(few.split.fit)]).tolist() == [10, 10]
+    assert set(few.split.train) <= set(work.split.train) and set(few.split.selection) <= set(work.split.selection)
+    assert set(hidden) == set(work.split.fit) - set(few.split.fit) and few.split.validation == work.split.validation
+
+
+# --- which methods apply ----------------------------------------------------------------------------------------------
+
+
+def draw(path, shape, seed, ground=None):
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(60, 200, (96, 96, 3), dtype=np.uint8)
+    image = Image.fromarray(noise if ground is None else np.full_like(noise, ground))
+    x, y = (int(v) for v in rng.integers(15, 40, 2))
+    drawn = ImageDraw.Draw(image)
+    (drawn.ellipse if shape == "disc" else drawn.rectangle)((x, y, x + 42, y + 42), fill=(seed * 7 % 256, 90, 200))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+def shapes(root, count, ground=None, start=0):
+    for number in range(start, start + count):
+        draw(root / "disc" / f"{number}.png", "disc", number, ground)
+        draw(root / "square" / f"{number}.png", "square", 100 + number, ground)
+    return root
+
+
+def reason(method, folder, few=None, **changes):
+    found = methods.lack(method, replace(ClassifierOptions(folder.root, folder.root), **changes), folder, few)
+    return None if found is None else found.reason
+
+
+def test_a_method_that_does_not_apply_is_named_with_its_reason(tmp_path):
+    even, uneven = folder_of([0, 1] * 20), folder_of([0] * 30 + [1] * 10)
+    assert "equal size" in reason("balanced", even) and reason("balanced", uneven) is None
+    # Five of each class are alike, however many the others hide.
+    assert "equal size" in reason("balanced", uneven, 5)
+    assert "already" in reason("cosine", even, loss="cosine") and reason("cosine", even) is None
+    assert "step by step" in reason("prototypes", even, epochs=3)
+    assert "--unlabelled" in reason("pseudo-labels", even) and reason("pseudo-labels", even, 5) is None
+    assert "--adapt" in reason("coral", even) and "test/" in reason("coral", even, adapt=tmp_path)
+    assert "no pool" in reason("pretrained", even)
+    assert "hours" in reason("pretrained", even, unlabelled=tmp_path)
+    assert "no other views" in reason("augmented", even, views=0, mirror=False)
+
+
+def test_objects_are_composed_where_every_class_can_be_cut_out(tmp_path):
+    from edge_models.data.checks import scan
+
+    plain, noisy = (scan(shapes(tmp_path / name, 4, ground)) for name, ground in (("plain", 250), ("noisy", None)))
+    assert reason("composed", plain) is None
+    assert "0 of 4 tried" in reason("composed", noisy)
+
+
+def test_a_pool_that_holds_the_folder_s_pictures_pretrains_nothing(tmp_path):
+    from edge_models.data.checks import scan
+
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "labelled" / name).mkdir(parents=True)
+        for n in range(4):
+            Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(tmp_path / "labelled" / name / f"{n}.png")
+    (tmp_path / "pool").mkdir()
+    folder = scan(tmp_path / "labelled")
+    Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(tmp_path / "pool" / "new.png")
+    assert reason("pretrained", folder, unlabelled=tmp_path / "pool") is None
+    # The same pixels in other bytes.
+    Image.open(folder.pictures[0].path).save(tmp_path / "pool" / "same.bmp")
+    assert reason("pretrained", folder, unlabelled=tmp_path / "pool").startswith("1 pictures of the pool")
+
+
+# --- answers that were built first ------------------------------------------------------------------------------------
+
+
+def tried(tmp_path, work, method, seed=0):
+    options = replace(work.options, seed=seed)
+    split = split_pictures(work.folder, seed=seed)
+    work = replace(work, options=options, split=split)
+    shared = methods.Shared(options, work.folder, None, Silence(), None, lambda: 0.0, {})
+    return methods.attempt(method, methods.Desk(shared, work, (), f"all-{seed}"))
+
+
+def test_prototypes_win_where_spread_is_alike_and_pictures_are_few_and_do_nothing_on_noise(tmp_path):
+    """A few points in many dimensions: their means tell the classes better than a fit of each point."""
+    rng = np.random.default_rng(1)
+    labels = [0, 1] * 300
+    signal = torch.from_numpy(rng.normal(0, 1, (600, 30)) + 0.45 * np.array(labels)[:, None]).float()
+    noise = torch.from_numpy(rng.normal(0, 1, (600, 30))).float()
+    verdicts = []
+    for features in (signal, noise):
+        trials = {}
+        splits = {seed: split_pictures(folder_of(labels), seed=seed) for seed in range(5)}
+        for seed in splits:
+            work = workshop(tmp_path, labels, features, ridge=1e-3, head="logistic", seed=seed)
+            few, _ = keep_few(replace(work, split=splits[seed]), 20)
+            shared = methods.Shared(few.options, few.folder, None, Silence(), None, lambda: 0.0, {})
+            for method in ("plain", "prototypes"):
+                found = methods.attempt(method, methods.Desk(shared, few, (), f"20-{seed}"))
+                trials[method, seed] = Trial(found.right, found.counts)
+        table = table_of(["prototypes"], folder_of(labels), splits, trials, {})
+        verdicts.append(row_of(table, "prototypes")["accuracy"]["verdict"])
+    assert verdicts == ["better", "not shown"]
+
+
+def test_coral_brings_a_shifted_domain_back(tmp_path):
+    """The target's features are the source's, turned and moved: without moving the source to them nothing is right."""
+    rng = np.random.default_rng(0)
+    labels = np.array([0, 1] * 100)
+    source = rng.normal(0, 1, (200, 4)) * [1, 3, 1, 1] + 3 * labels[:, None] * [1, 0, 0, 0]
+    target = source * [1, 1, 1, 1] + [6, 0, 0, 0]
+    split = split_pictures(folder_of(labels), seed=0)
+    features = source.copy()
+    features[list(split.validation)] = target[list(split.validation)]
+    work = workshop(tmp_path, [int(one) for one in labels], torch.from_numpy(features).float(), head="logistic")
+    shared = methods.Shared(work.options, work.folder, None, Silence(), None, lambda: 0.0, {})
+    shared.parts["target"] = torch.from_numpy(target).float()
+    desk = methods.Desk(shared, work, (), "all-0")
+    assert methods.attempt("plain", desk).right.mean() < 0.6 and methods.attempt("coral", desk).right.mean() > 0.9
+
+
+# --- whole comparisons, on drawn pictures -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory):
+    root = shapes(tmp_path_factory.mktemp("shapes"), 12)
+    return ClassifierOptions(
+        root, root / "unused", epochs=2, views=0, device="cpu", cache=tmp_path_factory.mktemp("cache")
+    )
+
+
+class Teller(Silence):
+    def __init__(self):
+        self.notes, self.details = [], []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def advance(self, done, detail=""):
+        self.details.append(detail)
+
+
+def without_seconds(found):
+    for table in found["tables"]:
+        for row in table["rows"]:
+            del row["seconds"]
+        table["recommended"] = [one["method"] for one in table["recommended"]]
+    return {name: value for name, value in found.items() if name != "shared_seconds"}
+
+
+@pytest.mark.slow
+def test_a_stopped_comparison_goes_on_and_ends_as_if_it_had_not_been_stopped(options, tmp_path, monkeypatch):
+    plan = Plan(("cosine", "pseudo-labels", "distillation", "augmented"), (0, 1), (6, None))
+    whole = without_seconds(compare(options, plan, Silence()))
+    few, everything = whole["tables"]
+    assert [row["method"] for row in few["rows"]] == ["plain", *plan.methods]
+    assert [row["method"] for row in everything["rows"]] == ["plain", "cosine", "distillation", "augmented"]
+    assert list(everything["absent"]) == ["pseudo-labels"] and not few["absent"]
+    for row in few["rows"][1:]:
+        figures = row["accuracy"]
+        assert figures["low"] <= figures["gain"] <= figures["high"]
+        assert figures["gain"] == pytest.approx(figures["with"] - figures["without"])
+
+    attempt, begun, stops = comparison.attempt, [], [4]
+
+    def interrupted(method, desk):
+        begun.append((method, desk.name))
+        if stops and len(begun) == stops[0]:
+            stops.clear()
+            raise KeyboardInterrupt
+        return attempt(method, desk)
+
+    told, keep = Teller(), tmp_path / "kept"
+    monkeypatch.setattr(comparison, "attempt", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compare(options, plan, told, keep)
+    assert "stopped after 3 of 18 trials; go on with --resume" in told.notes
+    assert not (keep / "comparison.json").exists() and not (keep / "comparison.html").exists()
+    with pytest.raises(UsageError, match="not empty"):
+        compare(options, plan, Silence(), keep)
+    with pytest.raises(UsageError, match="begun with other epochs"):
+        compare(replace(options, resume=True, epochs=3), plan, Silence(), keep)
+    assert without_seconds(compare(replace(options, resume=True), plan, told, keep)) == whole
+    assert len(begun) == 19 and len(set(begun)) == 18
+    kept = json.loads((keep / "comparison.json").read_text())
+    assert without_seconds(kept) == json.loads(json.dumps(whole))
+    page = (keep / "comparison.html").read_text()
+    assert page.count('class="gains"') == 2 and "pseudo-labels</b>: there are no pictures without labels" in page
+    assert not (keep / "state").exists() and (keep / "trials.json").stat().st_mode & 0o077 == 0
+
+    # Finished: another method, another seed and another number cost their own trials only.
+    begun.clear()
+    more = Plan((*plan.methods, "smoothing"), (0, 1), (6, 4))
+    found = compare(replace(options, resume=True), more, told, keep)
+    assert begun[-2:] == [("smoothing", "6-0"), ("smoothing", "6-1")] and len(begun) == 14
+    assert [row["accuracy"]["with"] for row in found["tables"][1]["rows"][:-1]] == [
+        row["accuracy"]["with"] for row in few["rows"]
+    ]
+
+
+@pytest.mark.slow
+def test_what_is_named_twice_is_measured_once_and_trials_that_cannot_be_read_are_one_line(options, tmp_path):
+    keep = tmp_path / "kept"
+    twice = compare(options, Plan(("smoothing", "smoothing"), (0, 1, 0), (None, 6, 6)), Silence(), keep)
+    assert [table["per_class"] for table in twice["tables"]] == [6, None] and twice["seeds"] == [0, 1]
+    assert [[row["method"] for row in table["rows"]] for table in twice["tables"]] == [["plain", "smoothing"]] * 2
+    (keep / "trials.json").write_text('{"trials": {"all/plain/0": {"right": "11')
+    with pytest.raises(UsageError, match="holds no trials"):
+        compare(replace(options, resume=True), Plan(("smoothing",), (0, 1)), Silence(), keep)
+
+
+@pytest.mark.slow
+def test_an_unlabelled_folder_is_offered_to_teachers_and_told_in_a_sentence(options, tmp_path):
+    for number in range(3):
+        draw(tmp_path / "more" / f"{number}.png", "disc", 900 + number)
+    wanted = replace(options, unlabelled=tmp_path / "more", confidence=0.5)
+    plan = Plan(("pseudo-labels", "noisy-student"), (0, 1), (6,))
+    [table] = compare(wanted, plan, Silence())["tables"]
+    for row in table["rows"][1:]:
+        assert row["counts"]["offered"] == [3, 3] and "wrong" not in row["counts"]
+        assert row["seconds"] > table["rows"][0]["seconds"]
+    assert any("learned from 12 pictures each and took 6 of 6 without label" in s for s in table["sentences"])
+
+
+@pytest.mark.slow
+def test_composed_pictures_are_made_of_what_is_learned_from_alone(options, tmp_path, monkeypatch):
+    root, sources = shapes(tmp_path / "plain", 10, 250), []
+    made = methods.compose
+
+    def seen(wanted, *rest):
+        cut = [path.resolve() for path in wanted.objects.rglob("*.png")]
+        sources.append((wanted.seed, cut))
+        return made(wanted, *rest)
+
+    monkeypatch.setattr(methods, "compose", seen)
+    wanted = replace(options, directory=root)
+    [table] = compare(wanted, Plan(("composed",), (0, 1), (4,)), Silence())["tables"]
+    assert table["rows"][1]["counts"] == {"learned": [8, 8], "made": [16, 16]}
+    from edge_models.data.checks import scan
+
+    folder = scan(root)
+    assert [seed for seed, _ in sources] == [0, 1]
+    for seed, cut in sources:
+        aside = {folder.pictures[i].path.resolve() for i in split_pictures(folder, seed=seed).validation}
+        assert len(cut) == 8 and not aside & set(cut)
+
+
+@pytest.mark.slow
+def test_two_comparisons_in_one_folder_and_a_killed_one(options, tmp_path):
+    keep = tmp_path / "kept"
+    words = ["-m", "edge_app", "train", "compare", str(options.directory), "--output", str(keep), "--cache",
+             str(options.cache), "--methods", "mixup", "cosine", "--seeds", "40", "--epochs", "40"]  # fmt: skip
+    words = [sys.executable, *words]
+    first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 120
+        while not (keep / "trials.json").is_file() and time.monotonic() < until:
+            time.sleep(0.1)
+        second = subprocess.run([*words, "--resume"], capture_output=True, text=True, timeout=120)
+        assert second.returncode == 2 and "another process" in second.stderr and "Traceback" not in second.stderr
+    finally:
+        first.kill()
+        first.wait()
+    kept = len(json.loads((keep / "trials.json").read_text())["trials"])
+    assert 0 < kept < 120
+    # Fewer seeds go on from what was kept.
+    words[words.index("40")] = "2"
+    third = subprocess.run([*words, "--resume", "--json"], capture_output=True, text=True, timeout=300)
+    assert third.returncode == 0, third.stderr
+    assert len(json.loads(third.stdout)["tables"][0]["rows"]) == 3 and (keep / "comparison.html").is_file()
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [({"seeds": (0,)}, "at least 2"), ({"methods": ("magic",)}, "no method called"),
+     ({"per_class": (5, 1)}, "1 pictures per class"), ({"per_class": ()}, "no number")],
+)  # fmt: skip
+def test_plans_that_make_no_sense_are_refused(wanted, told):
+    with pytest.raises(UsageError, match=told):
+        Plan(**wanted)
+
+
+@pytest.fixture
+def small(tmp_path):
+    for name in ("ant", "bee"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        for number in range(6):
+            Image.fromarray(
+                np.random.default_rng([number, name == "ant"]).integers(0, 255, (40, 40, 3), np.uint8)
+            ).save(tmp_path / "in" / name / f"{number}.png")
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(["--seeds", "1"], "found 1 seed"), (["--methods", "magic"], "magic"), (["--per-class", "5"], "more than 4 to"),
+     (["--per-class", "many"], "'many' is no number"), (["--per-class", "0"], "'0' is no number"),
+     (["--methods", "coral", "pseudo-labels"], "no method applies: coral: there is no other domain"),
+     (["--unlabelled", "nowhere"], "nowhere does not exist"), (["--from-scratch"], "frozen, pretrained base")],
+)  # fmt: skip
+def test_what_cannot_be_compared_is_refused_in_one_line(small, tmp_path, capsys, words, told):
+    assert main(["train", "compare", str(small), "--output", str(tmp_path / "out"), *words]) == 2
+    error = capsys.readouterr().err
+    assert told in error and "Traceback" not in error and not (tmp_path / "out").exists()
+
+
+def test_backgrounds_that_judge_are_refused(small, tmp_path, capsys):
+    assert main(["train", "compare", str(small), "--on", str(small / "ant")]) == 2
+    assert "holds 6 pictures of" in capsys.readouterr().err
+
+
+def test_train_classifier_compare_is_the_same_command(monkeypatch, small, tmp_path, capsys):
+    plans = []
+
+    def measured(options, plan, progress, keep):
+        plans.append((plan, keep))
+        return {"tables": []}
+
+    monkeypatch.setattr(comparison, "compare", measured)
+    assert main(["train", "compare", str(small), "--seeds", "3", "--json"]) == 0
+    words = ["cosine", "smoothing", "--per-class", "2", "all", "--output", str(tmp_path / "out"), "--json"]
+    assert main(["train", "compare", str(small), "--methods", *words]) == 0
+    assert main(["train", "classifier", str(small), "--compare", *words]) == 0
+    (first, _), second, alias = plans
+    assert first == Plan(seeds=(0, 1, 2)) and second == alias
+    assert second == (Plan(("cosine", "smoothing"), per_class=(2, None)), tmp_path / "out")
+    assert set(methods.FLAGS) == set(METHODS)
