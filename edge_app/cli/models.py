@@ -279,6 +279,10 @@ def _print_card(card: ModelCard, proven: bool | None) -> None:
         more = f" and {len(card.labels) - 20} more" if len(card.labels) > 20 else ""
         facts.insert(2, ("labels", ", ".join(card.labels[:20]) + more))
         facts.insert(3, ("calibration", f"temperature {card.temperature:g}, not sure below {card.unsure_below:g}"))
+    if card.hierarchy is not None:
+        families = [f"{one.name} from {one.sure_from:g}" for one in card.hierarchy.families]
+        more = f" and {len(families) - 20} more" if len(families) > 20 else ""
+        facts.insert(4, ("families", ", ".join(families[:20]) + more))
     options.show(options.table(f"{card.id} ({card.precision})", ("", ""), facts))
     if card.operating_points:
         rows = [

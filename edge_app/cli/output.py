@@ -119,7 +119,7 @@ def line(session: Session, seen: Seen, top: int | None = None) -> tuple[str | op
         if isinstance(answer, Match):
             told += _match_words(answer, where)
         else:
-            told += [options.Coloured(_class_words(answer, top), "green" if answer.sure else "yellow"), where]
+            told += [options.Coloured(_class_words(answer, top), "yellow" if answer.name is None else "green"), where]
     return tuple(told) or ("no face" if recognizer.finds_faces else recognizer.words.nothing,)
 
 
@@ -153,12 +153,18 @@ def _finding(finding: Finding, top: int | None) -> dict[str, Any]:
             "margin": round(answer.margin, 4),
         }
     classes = [{"label": one.label, "probability": round(one.probability, 4)} for one in answer.scores[:top]]
-    return plain | {"classes": classes, "label": answer.name}
+    plain |= {"classes": classes, "label": answer.name}
+    if answer.hierarchy is not None:
+        family = answer.family
+        plain["family"] = family and {"label": family.label, "probability": round(family.probability, 4)}
+    return plain
 
 
 def _class_words(answer: Classification, top: int | None) -> str:
     told = ", ".join(f"{one.label} {one.probability:.2f}" for one in answer.scores[: top or _LINE_TOP])
-    return told if answer.sure else f"not sure ({told})"
+    if answer.sure:
+        return told
+    return f"not sure ({told})" if answer.name is None else f"{answer.words} {answer.value:.2f} ({told})"
 
 
 def _match_words(match: Match, where: str) -> tuple[str | options.Coloured, ...]:

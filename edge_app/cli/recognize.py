@@ -47,7 +47,7 @@ def command() -> Command:
             Option("--save", kind=Path, metavar="DIR", help="write annotated copies there"),
             Option("--recursive", kind=bool, help="look into the sub-folders of folders too"),
             Option("--only", metavar="NAME", complete=options.enrolled_names,
-                help="tell only of pictures and videos in which NAME is, a person, a thing or a label"),
+                help="tell only of pictures and videos in which NAME is: a person, a thing, a label, or a family of them"),
             Option("--paths-only", kind=bool,
                 help="print the paths of those in which somebody, or NAME, is recognized, and nothing else"),
             Option("-0", "--null", kind=bool, help="end each of these paths with a zero byte, for xargs -0"),
@@ -215,7 +215,7 @@ def _open(args: Arguments) -> Session:
     output.check_view(session, explain=args.explain, top=args.top)
     if args.only is not None:
         card, vault = session.recognizer.card, session.vault
-        known = card.labels if card is not None and card.task.classifies else vault.names() if vault is not None else ()
+        known = card.names if card is not None and card.task.classifies else vault.names() if vault is not None else ()
         if args.only not in known:
             raise UsageError(f"there is no {args.only!r} to look for", remedy=did_you_mean(args.only, known))
     output.tell_of(session, rule=not (args.json or args.paths_only))

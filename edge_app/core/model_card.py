@@ -15,6 +15,7 @@ from typing import ClassVar, Final, Literal
 from edge_app.core.cohort import Cohort
 from edge_app.core.documents import DocumentError, check_fields, parse_json, typed
 from edge_app.core.errors import ModelError
+from edge_app.core.hierarchy import Hierarchy
 from edge_app.core.plain_text import plain
 from edge_app.core.task import Task
 
@@ -144,6 +145,8 @@ class ModelCard:
     costs: Mapping[str, float] = field(default_factory=dict)
     """What it costs to miss a label, 1 for those that are not named: the label with the least expected cost is told,
     and is sure from `unsure_below` of the probability so weighted. Classifiers only."""
+    hierarchy: Hierarchy | None = None
+    """Families of labels, one of which is told where no label is sure. Classifiers only."""
     operating_points: tuple[OperatingPoint, ...] = ()
     cohort: Cohort | None = None
     """What evens out how alike strangers of one kind are; None: similarities are the cosines as they are."""
@@ -193,7 +196,15 @@ class ModelCard:
                 f"the card of {self.id!r} gives {wrong[0][:80]!r} a cost",
                 expected=f"labels of its own, and costs above 0, at most {_COST_LIMIT:g}",
             )
+        if self.hierarchy is not None:
+            self.hierarchy.check(self.labels)
         check_operating_points(self.operating_points)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a classifier may answer: its labels, and the families of them."""
+        families = () if self.hierarchy is None else self.hierarchy.families
+        return (*self.labels, *(family.name for family in families))
 
     def _texts(self) -> Iterator[tuple[str, str]]:
         """Every text of the card with its field's name."""
@@ -216,11 +227,13 @@ class ModelCard:
             "operating_points": [asdict(point) for point in self.operating_points],
             "cohort": self.cohort and asdict(self.cohort),
             "costs": dict(self.costs),
+            "hierarchy": self.hierarchy and asdict(self.hierarchy),
             "metrics": dict(self.metrics),
             "provenance": dict(self.provenance),
         }
-        if not self.costs:  # earlier versions do not know the field
-            del values["costs"]
+        for late in ("costs", "hierarchy"):  # earlier versions do not know these fields
+            if not values[late]:
+                del values[late]
         return json.dumps(values, ensure_ascii=False)
 
     @classmethod

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_app.core.errors import GalleryError
+from edge_app.core.hierarchy import Hierarchy
 from edge_app.core.names import valid_name
 
 Pixels = NDArray[np.uint8]
@@ -245,20 +246,39 @@ class Classification:
     """False: the best is not likely enough to be named."""
     unsure_below: float = 0.0
     """Probability, weighted by the costs, from which the best is named."""
+    hierarchy: Hierarchy | None = None
+    """Families of the labels, where the classifier knows some."""
 
     def __post_init__(self) -> None:
         if not self.scores:
             raise ValueError("classification: found no score, expected one per label")
 
     @property
+    def family(self) -> ClassScore | None:
+        """What is told where no label is sure: the smallest family whose labels together are likely enough."""
+        if self.sure or self.hierarchy is None:
+            return None
+        told = self.hierarchy.told({score.label: score.probability for score in self.scores})
+        return None if told is None else ClassScore(*told)
+
+    @property
     def name(self) -> str | None:
-        """The best label, None when not sure."""
-        return self.scores[0].label if self.sure else None
+        """The best label, where that is not sure a family, and None where neither is."""
+        if self.sure:
+            return self.scores[0].label
+        family = self.family
+        return None if family is None else family.label
+
+    @property
+    def words(self) -> str | None:
+        """The same as people say it: "ant", "some insect"."""
+        return f"some {self.name}" if self.name is not None and not self.sure else self.name
 
     @property
     def value(self) -> float:
-        """Probability of the best label, [0, 1]."""
-        return self.scores[0].probability
+        """Probability of the best label, [0, 1], or of the family where one is told."""
+        family = self.family
+        return self.scores[0].probability if family is None else family.probability
 
 
 @dataclass(frozen=True, slots=True, eq=False)

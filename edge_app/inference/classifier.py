@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_app.core.errors import ModelError, UsageError
+from edge_app.core.hierarchy import Hierarchy
 from edge_app.core.numeric import softmax
 from edge_app.core.task import Task
 from edge_app.core.types import Classification, ClassScore, Float32s, Heatmap, Pixels
@@ -102,7 +103,8 @@ class Classifier:
     def judge(self, logits: Float32s) -> Classification:
         """Turn one picture's (C,) logits into calibrated probabilities and a verdict."""
         costs = np.array([self.card.costs.get(label, 1.0) for label in self.card.labels])
-        return ranked(self.card.labels, softmax(logits, self.card.temperature), self.unsure_below, costs)
+        chances = softmax(logits, self.card.temperature)
+        return ranked(self.card.labels, chances, self.unsure_below, costs, self.card.hierarchy)
 
     def _checked(self, logits: Float32s) -> Float32s:
         count = len(self.card.labels)
@@ -122,11 +124,13 @@ def ranked(
     probabilities: NDArray[np.float64],
     unsure_below: float,
     costs: NDArray[np.float64] | None = None,
+    hierarchy: Hierarchy | None = None,
 ) -> Classification:
     """Labels and their probabilities, best first, sure when the best reaches the bar; ties in the card's order.
 
     With `costs` (C,) of missing each label the best is the one with the least expected cost, and the bar is for the
-    probabilities weighted by them (Elkan 2001, The foundations of cost-sensitive learning).
+    probabilities weighted by them (Elkan 2001, The foundations of cost-sensitive learning). Where it misses the bar one
+    of the `hierarchy`'s families may be told.
     """
     costs = np.ones(len(labels)) if costs is None else costs
     weighted = probabilities * costs
@@ -135,4 +139,4 @@ def ranked(
     share = float(weighted[order[0]] / max(float(weighted.sum()), 1e-12))
     # Without costs the probability itself is compared: the sum is 1 but for rounding.
     reached = share if np.ptp(costs) > 0 else scores[0].probability
-    return Classification(scores, reached >= unsure_below, unsure_below)
+    return Classification(scores, reached >= unsure_below, unsure_below, hierarchy)

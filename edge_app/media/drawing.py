@@ -38,8 +38,10 @@ def words_of(answer: Answer) -> str:
     """The name and the similarity, the label and its probability, or that it is unknown or not sure."""
     if isinstance(answer, Match):
         return "? unknown" if answer.name is None else f"{answer.name} {answer.similarity:.2f}"
-    best = f"{answer.scores[0].label} {answer.value:.2f}"
-    return best if answer.sure else f"? not sure ({best})"
+    best = f"{answer.scores[0].label} {answer.scores[0].probability:.2f}"
+    if answer.name is not None:
+        return best if answer.sure else f"{answer.words} {answer.value:.2f}"
+    return f"? not sure ({best})"
 
 
 def annotate(seen: Seen) -> Pixels:

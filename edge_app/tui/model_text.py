@@ -27,7 +27,7 @@ def marks_of_findings(seen: Seen) -> list[Mark]:
     for one in seen.findings:
         words = "? not sure" if isinstance(one.answer, Classification) else "? unknown"
         if isinstance(one.answer, Classification) and one.name is not None:
-            words = f"{one.name} {one.answer.value:.0%}"
+            words = f"{one.answer.words} {one.answer.value:.0%}"
         elif one.name is not None:
             words = f"{one.name} {one.answer.value:.2f}"
         marks.append(Mark(_box(one.box), words, "unknown" if one.name is None else "known"))
@@ -52,7 +52,7 @@ def seen_words(seen: Seen, *, unicode: bool) -> Text:
         elif len(seen.findings) == 1:
             _append_classes(text, answer, unicode)
         else:
-            _append_answer(text, answer.name, "not sure")
+            _append_answer(text, answer.words, "not sure")
             text.append(f" {answer.value:.0%}\n", "dim")
     if not text:
         text.append("no face in the picture", "dim")
@@ -66,7 +66,7 @@ def _append_answer(text: Text, name: str | None, none: str) -> None:
 
 
 def _append_classes(text: Text, answer: Classification, unicode: bool) -> None:
-    _append_answer(text, answer.name, "not sure")
+    _append_answer(text, answer.words, "not sure")
     text.append("\n")
     for place, score in enumerate(answer.scores[:MOST_SHOWN]):
         style = "" if place == 0 and answer.sure else "dim"

@@ -235,6 +235,10 @@ def _card_words(card: ModelCard, points: Sequence[OperatingPoint], calibrated: b
         more = len(card.labels) - _MOST_LABELS
         facts.append(("labels", f"{shown} and {more:,} more" if more > 0 else shown))
         facts.append(("not sure", f"below {card.unsure_below:.2f}"))
+    if card.hierarchy is not None:
+        families = [f"{one.name} from {one.sure_from:.2f}" for one in card.hierarchy.families[:_MOST_LABELS]]
+        more = len(card.hierarchy.families) - len(families)
+        facts.append(("families", ", ".join(families) + (f" and {more:,} more" if more else "")))
     if card.embedding_size:
         facts.append(("embedding", f"{card.embedding_size} numbers"))
     facts.append(("crop", card.crop))

@@ -4,17 +4,22 @@ the very pictures it was chosen on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edge_app.core.hierarchy import Hierarchy
 
 RIGHT: Final = 0.99
 """Share of the answered pictures that must be right at the bar."""
 _BARS: Final = (0.5, 0.95)
 _FOLDS: Final = 50
 """Up to so many pictures each is left out alone; of more, so many groups."""
+_FAMILY_FOLDS: Final = 10
+_FEW_UNSURE: Final = 10
 
 Chances = NDArray[np.float64]
 Labels = NDArray[np.intp]
@@ -54,6 +59,57 @@ def unsure_below(chances: Chances, labels: Labels) -> float:
     if reached or not shares:
         return round(min(reached, default=_BARS[0]), 4)
     return round(max(shares, key=lambda pair: (pair[1], -pair[0]))[0], 4)
+
+
+def family_bar(chances: Chances, labels: Labels, names: Sequence[str], hierarchy: Hierarchy, bar: float) -> float:
+    """The smallest bar in [0.5, 0.95] at which 99 % of the families that are told are right.
+
+    Arrays as for `unsure_below`, `names` of the C labels. Judged are the pictures of which no label reaches `bar`: the
+    others get no family. Where no bar reaches that, the one with the highest share right; 0.95 where fewer than 10
+    pictures are judged, which prove nothing.
+    """
+    at = np.flatnonzero(chances.max(axis=1) < bar)
+    if len(at) < _FEW_UNSURE:
+        return _BARS[1]
+    shares = []
+    for candidate in np.linspace(*_BARS, 19):
+        told, right = families_told(chances[at], labels[at], names, at_bar(hierarchy, float(candidate)))
+        if told.any():
+            shares.append((round(float(candidate), 4), float(right[told].mean())))
+    reached = [candidate for candidate, share in shares if share >= RIGHT]
+    if reached or not shares:
+        return min(reached, default=_BARS[1])
+    return max(shares, key=lambda pair: (pair[1], pair[0]))[0]
+
+
+def at_bar(hierarchy: Hierarchy, bar: float) -> Hierarchy:
+    """The same families, all told from `bar` on."""
+    return Hierarchy(tuple(replace(family, sure_from=bar) for family in hierarchy.families))
+
+
+def families_told(
+    chances: Chances, labels: Labels, names: Sequence[str], hierarchy: Hierarchy
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Of each picture whether a family is told, and whether the truth is in it."""
+    told = [hierarchy.told(dict(zip(names, row.tolist(), strict=True))) for row in chances]
+    right = [
+        one is not None and names[label] in hierarchy.leaves[one[0]] for one, label in zip(told, labels, strict=True)
+    ]
+    return np.array([one is not None for one in told], bool), np.array(right, bool)
+
+
+def family_answers(chances: Chances, labels: Labels, names: Sequence[str], hierarchy: Hierarchy, bar: float) -> Answers:
+    """Judge the families told at bars that all other pictures set, as `answers` does; of pictures without a sure
+    label."""
+    at = np.flatnonzero(chances.max(axis=1) < bar)
+    fold = np.arange(len(at)) % min(_FAMILY_FOLDS, max(len(at), 1))
+    told, right = np.zeros(len(at), bool), np.zeros(len(at), bool)
+    for one in np.unique(fold):
+        out = at[fold == one]
+        rest = np.setdiff1d(np.arange(len(labels)), out)
+        own = at_bar(hierarchy, family_bar(chances[rest], labels[rest], names, hierarchy, bar))
+        told[fold == one], right[fold == one] = families_told(chances[out], labels[out], names, own)
+    return Answers(len(at), int(told.sum()), int((told & right).sum()))
 
 
 def answers(chances: Chances, labels: Labels) -> Answers:

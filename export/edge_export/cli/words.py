@@ -104,7 +104,8 @@ def _measured(card: ModelCard) -> str:
         told = f"{len(card.labels)} classes, {shown['accuracy']} right on held-out pictures; not sure below {bar}"
         if "answered_right" not in shown:
             return told
-        return f"{told}: then {shown['answered_share']} are answered, {shown['answered_right']} of these rightly"
+        told += f": then {shown['answered_share']} are answered, {shown['answered_right']} of these rightly"
+        return f"{told}; families: {card.provenance['families']}" if "families" in card.provenance else told
     if card.operating_points:
         pairs = max(point.impostor_pairs for point in card.operating_points)
         return f"{len(card.operating_points)} thresholds, from up to {pairs} pairs of held-out identities"

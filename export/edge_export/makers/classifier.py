@@ -4,6 +4,7 @@ logits and class activation maps, its pictures as its training split them."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edge_app.core.errors import ModelError, UsageError
+from edge_app.core.hierarchy import Hierarchy
 from edge_app.core.model_card import InputSpec, ModelCard
 from edge_app.core.task import Task
 from edge_app.core.types import Float32s
@@ -19,7 +21,7 @@ from edge_app.inference.geometry import prepare, to_input
 from edge_app.media.pictures import read_picture
 from edge_export.build.material import Material
 from edge_export.build.publish import Request, provenance
-from edge_export.check.not_sure_bar import Answers, answers, unsure_below
+from edge_export.check.not_sure_bar import Answers, answers, at_bar, family_answers, family_bar, unsure_below
 from edge_export.check.samples import CALIBRATION, GATE, enough, most_rows, spread
 from edge_export.graph.torch_export import Signature, as_function
 from edge_models.classifier.analysis import probabilities
@@ -171,13 +173,23 @@ def _inputs(
     return to_input(enough(crops) if at_least else crops, checkpoint.input)
 
 
-def _figures(
-    module: nn.Module, inputs: Float32s, labels: NDArray[np.intp], checkpoint: Checkpoint
-) -> tuple[float, float, Answers]:
-    """Accuracy, the bar of "not sure", and what a bar does to held-out pictures that did not set it.
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    """On held-out pictures."""
 
-    Of the answers that the training gave before it learned from everything, where the checkpoint keeps them.
-    """
+    accuracy: float
+    bar: float
+    """Of "not sure"."""
+    answers: Answers
+    """What a bar does to pictures that did not set it."""
+    hierarchy: Hierarchy | None
+    """With the bars of its families."""
+    families: Answers | None
+    """The same as `answers` of families, over the pictures without a sure label."""
+
+
+def _figures(module: nn.Module, inputs: Float32s, labels: NDArray[np.intp], checkpoint: Checkpoint) -> _Figures:
+    """Of the answers that the training gave before it learned from everything, where the checkpoint keeps them."""
     if checkpoint.judged:
         logits, labels = (checkpoint.judged[name].double().numpy() for name in ("logits", "labels"))
         labels = labels.astype(np.intp)
@@ -186,17 +198,32 @@ def _figures(
         logits = np.concatenate([run(inputs[i : i + 16])[0] for i in range(0, len(inputs), 16)]).astype(np.float64)
     chances = probabilities(logits, checkpoint.temperature)
     accuracy = float((chances.argmax(axis=1) == labels).mean())
-    return accuracy, unsure_below(chances, labels), answers(chances, labels)
+    bar, tree = unsure_below(chances, labels), checkpoint.hierarchy
+    if tree is None:
+        return _Figures(accuracy, bar, answers(chances, labels), None, None)
+    names = checkpoint.classes
+    sure_from = family_bar(chances, labels, names, tree, bar)
+    told = family_answers(chances, labels, names, tree, bar)
+    return _Figures(accuracy, bar, answers(chances, labels), at_bar(tree, sure_from), told)
 
 
 def _card(
     checkpoint: Checkpoint,
     request: Request,
     signature: Signature,
-    figures: tuple[float, float, Answers],
+    figures: _Figures,
     folder: PictureFolder,
 ) -> ModelCard:
-    base, (accuracy, bar, judged) = checkpoint.base, figures
+    base, judged, families = checkpoint.base, figures.answers, figures.families
+    metrics = dict(checkpoint.metrics) | {"accuracy": figures.accuracy} | judged.metrics()
+    facts = data_facts(checkpoint, folder)
+    if families is not None:
+        if families.answered:
+            metrics["family_right"] = families.right / families.answered
+        facts["families"] = (
+            f"of {families.pictures} held-out pictures without a sure label {families.answered} were told a family, "
+            f"{families.right} of these rightly, each at the others' bar"
+        )
     return ModelCard(
         id=request.model_id,
         task=Task.CLASSIFICATION,
@@ -211,9 +238,10 @@ def _card(
         crop=checkpoint.crop,
         labels=checkpoint.classes,
         temperature=checkpoint.temperature,
-        unsure_below=bar,
-        metrics=dict(checkpoint.metrics) | {"accuracy": accuracy} | judged.metrics(),
-        provenance=provenance(request, base.name, bar=judged.words(), **data_facts(checkpoint, folder)),
+        unsure_below=figures.bar,
+        hierarchy=figures.hierarchy,
+        metrics=metrics,
+        provenance=provenance(request, base.name, bar=judged.words(), **facts),
     )
 
 

@@ -104,6 +104,9 @@ class ClassifierOptions:
         choices=BALANCES))  # fmt: skip
     balance_by: str = field(default="", metadata=told(
         "column of the --groups CSV to balance, where it has several", "COLUMN", _LEARNING))  # fmt: skip
+    hierarchy: Path | None = field(default=None, metadata=told(
+        "YAML of families of classes, such as `insect: [ants, bees]`: a mistake within a family costs less, and the "
+        "served network says 'some insect' where it is sure of no more", "FILE", _LEARNING))  # fmt: skip
     head: str = field(default=AUTO, metadata=told(
         "on the frozen base: auto is what --search finds best, logistic without a search", "", _NETWORK,
         choices=(AUTO, *HEADS)))  # fmt: skip
@@ -215,6 +218,8 @@ class ClassifierOptions:
             raise UsageError(
                 "--distil without an ensemble to learn from", expected="--ensemble 2 or 3, --search and --backbone auto"
             )
+        if self.hierarchy is not None and self.head in ("discriminant", "prototypes"):
+            raise UsageError(f"--hierarchy beside --head {self.head}", expected="the logistic head, which learns it")
         if self.balanced and self.balance not in ("none", "classes"):
             raise UsageError(f"--balanced beside --balance {self.balance}", expected="one of them")
         for good, what, found, expected in checks:

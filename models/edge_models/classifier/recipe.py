@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edge_app.core.hierarchy import Hierarchy
 from edge_app.core.numeric import softmax
 from edge_app.inference.geometry import prepare
 from edge_app.media.pictures import read_picture
@@ -116,6 +117,8 @@ class Workshop:
     """(N,) how much each picture of the folder counts, where groups are balanced."""
     extra: tuple[Path, ...] = ()
     """Files of the unlabelled pictures, in the order of their rows."""
+    hierarchy: Hierarchy | None = None
+    """Families of the classes; the targets are softened by it already."""
 
     @property
     def paths(self) -> list[Path]:

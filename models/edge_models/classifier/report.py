@@ -19,6 +19,7 @@ from edge_app.core.types import Pixels
 from edge_app.inference.geometry import prepare
 from edge_app.media.pictures import read_picture
 from edge_app.system.files import json_bytes
+from edge_models.classifier import hierarchy
 from edge_models.classifier.analysis import (
     accuracy,
     balanced_accuracy,
@@ -34,9 +35,10 @@ from edge_models.classifier.analysis import (
 from edge_models.classifier.baseline import folder_features, forest_predictions
 from edge_models.classifier.bias import group_report, right_out_of_fold, sentences
 from edge_models.classifier.growth import curve_parts, growth
+from edge_models.classifier.losses import smoothed
 from edge_models.classifier.network import TransferClassifier
 from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.recipe import KINDS, Trained, Workshop
+from edge_models.classifier.recipe import KINDS, Trained, Workshop, hard_targets, logits_of, solve_head
 from edge_models.data.folder import Split
 from edge_models.data.groups import GroupTable
 from edge_models.fitting.checkpoint import package_versions, write_atomic
@@ -137,9 +139,35 @@ def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
         "suspects_found": len(suspects),
         "groups": groups,
         "group_sentences": sentences(groups),
+        "hierarchy": _hierarchy(work, trained),
         "notes": list(about.notes),
         "versions": package_versions(),
     }
+
+
+def _hierarchy(work: Workshop, trained: Trained) -> dict[str, Any]:
+    """What the tree changed, by heads on the frozen base with it and without it; empty where there is none."""
+    if work.hierarchy is None:
+        return {}
+    folder, at = work.folder, list(work.split.validation)
+    labels, table = folder.labels[at], hierarchy.distances(work.hierarchy, folder.classes)
+    bad = hierarchy.severity(table, trained.logits.argmax(axis=1), labels)
+    told: dict[str, Any] = {
+        "families": {name: list(leaves) for name, leaves in work.hierarchy.leaves.items()},
+        "severity": {"value": bad.value if bad.trials else None, "low": bad.low, "high": bad.high},
+    }
+    if trained.chosen in ("scratch", "adapted"):  # the frozen base is not what was trained there
+        return told | {"sentence": ""}
+    learned = [i for i in work.split.fit if i < len(folder.pictures)]
+    views = work.bank.features[:, learned]
+    without = solve_head(
+        views.reshape(-1, views.shape[2]),
+        smoothed(hard_targets(folder)[learned], work.options.smoothing).repeat(len(views), 1),
+        work.options.ridge * len(views),
+    )
+    plain = logits_of(without, work.bank.plain[at]).argmax(axis=1)
+    compared = hierarchy.judged(table, trained.head_logits.argmax(axis=1), plain, labels)
+    return told | compared | {"sentence": hierarchy.sentence(compared)}
 
 
 def write(folder: Path, report: Report, work: Workshop, trained: Trained) -> tuple[Path, Path]:

@@ -13,9 +13,11 @@ import torch
 
 from edge_app.core.errors import UsageError
 from edge_app.media.pictures import read_picture, write_picture
+from edge_app.system.files import sha256_of
 from edge_models.classifier import odd_pictures
 from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.bias import balance, column_to_balance
+from edge_models.classifier.hierarchy import distances, read_hierarchy, soft_targets
 from edge_models.classifier.options import AUTO, STUDENTS, ClassifierOptions
 from edge_models.classifier.recipe import Trained, Workshop, hard_targets, train
 from edge_models.classifier.report import HTML_NAME, JSON_NAME, Circumstances, Report, collect, write
@@ -51,7 +53,7 @@ _AS_0_1_0: Final[Mapping[str, Any]] = {
     "keep_out": True, "search": 0.0, "split_by": "", "size": None, "from_run": None, "from_scratch": False, "depth": 8,
     "adapt": None, "adapt_by": "self-training", "rounds": 0, "student": "", "cap": 0, "hard_labels": False,
     "head": "logistic", "ensemble": 1, "distil": False, "balance": "none", "balance_by": "",
-    "roi": "",
+    "roi": "", "hierarchy": None,
 }  # fmt: skip
 """Options that 0.1.0 did not have, and how it worked."""
 
@@ -97,12 +99,15 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
         _refuse_early(options)
         folder, table = grouped(scan_told(options.directory, notebook), options)
         groups = column_to_balance(options, table)
+        hierarchy = None if options.hierarchy is None else read_hierarchy(options.hierarchy, folder.classes)
         if table is not None and (sentence := table.sentence()):
             notebook.note(sentence)
         asked = options = _as_begun(options)
         options = settled(options, folder)
         backbone = None if options.backbone == AUTO else starting_backbone(options)
         begun = {"data_sha256": folder.sha256, "base_sha256": backbone.source.origin_sha256 if backbone else AUTO}
+        if hierarchy is not None:
+            begun["families_sha256"] = sha256_of(repr(hierarchy))
         open_run(options.output, asked.configuration(absolute) | begun, resume=options.resume, unsaid=_AS_0_1_0)
         hold.take()
         if options.resume and (finished := _finished(options.output)):
@@ -123,6 +128,9 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
             found = search(options, folder, split, notebook, keep=options.output, cache=cache)
             notebook.note(found.sentence())
         options = chosen(options, found)
+        if hierarchy is not None and options.head != "logistic":
+            options = replace(options, head="logistic")
+            notebook.note("the logistic head is used, which learns with the hierarchy")
         backbone = backbone or starting_backbone(options)
         if not backbone.source.commercial_use:
             notebook.note(f"{backbone.name}: no commercial use ({backbone.source.licence})")
@@ -131,10 +139,13 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
             notebook.note(sentence)
         deep = found.deep if found is not None and found.tune else 0
         targets = hard_targets(folder)
+        if hierarchy is not None:
+            targets = soft_targets(targets, distances(hierarchy, folder.classes))
         weights = balance(options, folder, groups, bank.plain, targets)
         work = Workshop(
-            options, folder, split, backbone, bank, targets, notebook, deep, found.side if found else 0, weights
-        )
+            options, folder, split, backbone, bank, targets, notebook, deep, found.side if found else 0, weights,
+            hierarchy=hierarchy,
+        )  # fmt: skip
         if found is not None and found.teacher:
             work = taught_by(work, _features_together(options, found.teacher, folder, notebook))
         trained = _train(work)
@@ -287,6 +298,7 @@ def save_best(work: Workshop, trained: Trained, asked: ClassifierOptions) -> Pat
             },
         ),
         learned_all=trained.learned_all,
+        hierarchy=work.hierarchy,
         judged={"logits": torch.from_numpy(trained.logits).float(), "labels": torch.from_numpy(labels)},
     )
     path = options.output / f"best-{trained.chosen}-{100 * right:.1f}.safetensors"

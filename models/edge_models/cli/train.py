@@ -311,7 +311,8 @@ def _show(report: Mapping[str, Any]) -> None:
     rows = [row(name, report[key]) for name, key in names.items()]
     title = f"accuracy on {report['data']['validation']} pictures held out"
     options.show(options.table(title, ("", "accuracy", "95 % interval"), rows))
-    for sentence in (*report["warnings"], report["growth"]["sentence"]):
+    tree = report.get("hierarchy", {}).get("sentence", "")
+    for sentence in (*report["warnings"], *([tree] if tree else []), report["growth"]["sentence"]):
         options.say(sentence)
 
 

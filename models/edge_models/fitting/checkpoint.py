@@ -19,7 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from edge_app.core.documents import typed
 from edge_app.core.errors import EdgeError, ModelError, UsageError
+from edge_app.core.hierarchy import Hierarchy
 from edge_app.core.model_card import InputSpec
 from edge_app.system.files import replacing
 
@@ -98,6 +100,8 @@ class Checkpoint:
     judged: Mapping[str, Tensor] = field(default_factory=dict)
     """A classifier's answers that its figures are of, in the order of `split["validation"]`: `logits` (V, C) of a model
     that did not learn from them, `labels` (V,). Empty in files of version 0.1.0."""
+    hierarchy: Hierarchy | None = None
+    """Families of a classifier's classes, where it learned with some."""
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -118,6 +122,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "split": {part: list(pictures) for part, pictures in checkpoint.split.items()},
         "learned_all": checkpoint.learned_all,
     }
+    if checkpoint.hierarchy is not None:  # earlier versions do not know the field
+        plain["hierarchy"] = asdict(checkpoint.hierarchy)
     named = {**checkpoint.tensors, **{_JUDGED + name: tensor for name, tensor in checkpoint.judged.items()}}
     tensors = {name: _on_cpu(tensor) for name, tensor in named.items()}
     header = {_KEY: json.dumps(plain, ensure_ascii=False, allow_nan=False)}
@@ -157,6 +163,7 @@ def load(path: Path) -> Checkpoint:
                 "input": InputSpec(**spec | {"mean": tuple(spec["mean"]), "std": tuple(spec["std"])}),
                 "classes": tuple(str(name) for name in plain["classes"]),
                 "temperature": float(plain["temperature"]),
+                "hierarchy": typed(plain["hierarchy"], Hierarchy) if "hierarchy" in plain else None,
             }
         )
     except (json.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:

@@ -19,7 +19,7 @@ from edge_models.fitting.checkpoint import make_folder, write_atomic
 STATE_FOLDER: Final = "state"
 """Where a run keeps what it needs to be gone on with."""
 _RUN_FILE: Final = "run.json"
-_WORDS: Final = {"data_sha256": "pictures", "base_sha256": "weights of the base"}
+_WORDS: Final = {"data_sha256": "pictures", "base_sha256": "weights of the base", "families_sha256": "families"}
 """What a difference between two runs is called, where its name says little."""
 
 

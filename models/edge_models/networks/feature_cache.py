@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,7 @@ from edge_models.fitting.checkpoint import load_state, make_folder, save_state
 from edge_models.fitting.progress import Progress
 from edge_models.fitting.seeds import seed_of
 from edge_models.networks.backbone import Backbone, normalize
+from edge_models.networks.style import Styles, styled
 
 BATCH: Final = 16
 """Views through the network at a time on a CPU: larger batches leave its cache, measured 20 % slower at 64."""
@@ -91,8 +93,8 @@ class FeatureCache:
     progress: Progress
     device: str = "cpu"
 
-    def bank(self, backbone: Backbone, pictures: Pictures, plan: ViewPlan) -> FeatureBank:
-        """Compute the features, or take them from the folder.
+    def bank(self, backbone: Backbone, pictures: Pictures, plan: ViewPlan, styles: Styles | None = None) -> FeatureBank:
+        """Compute the features, or take them from the folder. `styles` change random views alone.
 
         Pictures, weights and plan name the file, so that another picture or network never meets old features. Random
         views depend on the picture's content alone, so runs of different seeds share a file. Raises MediaError when a
@@ -101,20 +103,22 @@ class FeatureCache:
         # Also where the cache spares the work: the layout decides the last bits of whatever is trained afterwards.
         backbone.to(memory_format=torch.channels_last)
         top = plan.top if backbone.sequential else 0
-        path = self.folder / f"features-{_key(backbone, pictures, plan, top)}.safetensors"
+        path = self.folder / f"features-{_key(backbone, pictures, plan, top, styles)}.safetensors"
         if path.is_file():
             try:
                 state = load_state(path)
                 return FeatureBank(state["features"], state.get("cuts"), state.get("exact"))
             except (EdgeError, KeyError) as error:
                 self.progress.note(f"{error}; computing the features again")
-        bank = self._compute(backbone, pictures, plan, top)
+        bank = self._compute(backbone, pictures, plan, top, styles)
         make_folder(self.folder)
         kept = {"features": bank.features, "cuts": bank.cuts, "exact": bank.exact}
         save_state(path, {name: tensor for name, tensor in kept.items() if tensor is not None})
         return bank
 
-    def _compute(self, backbone: Backbone, pictures: Pictures, plan: ViewPlan, top: int) -> FeatureBank:
+    def _compute(
+        self, backbone: Backbone, pictures: Pictures, plan: ViewPlan, top: int, styles: Styles | None
+    ) -> FeatureBank:
         device, views = self.device, plan.count
         backbone = backbone.to(device).eval()
         if top and not plan.maps_only and _cut_bytes(backbone, top) * len(pictures) * views > CUT_LIMIT_BYTES:
@@ -126,11 +130,13 @@ class FeatureCache:
         with torch.inference_mode():
             for done, batch in _batches(backbone, pictures, plan, BATCH if device == "cpu" else GPU_BATCH):
                 images = normalize(batch.to(device), backbone.input).contiguous(memory_format=torch.channels_last)
-                cut = backbone.lower(images, top) if top else images
-                if plan.maps_only:
+                with _in_style(backbone, pictures, plan, styles, done, len(images)):
+                    cut = backbone.lower(images, top) if top else images
+                    maps = None if plan.maps_only else backbone.upper(cut, top) if top else backbone.maps(images)
+                if maps is None:
                     exact.append(cut[::views].float().cpu().contiguous())
                 else:
-                    features.append(backbone.pool(backbone.upper(cut, top) if top else backbone.maps(images)).float())
+                    features.append(backbone.pool(maps).float())
                 if top:
                     cuts.append(cut.half().cpu().contiguous())
                 self.progress.advance(done)
@@ -144,7 +150,22 @@ class FeatureCache:
         )
 
 
-def _key(backbone: Backbone, pictures: Pictures, plan: ViewPlan, top: int) -> str:
+def _in_style(
+    backbone: Backbone, pictures: Pictures, plan: ViewPlan, styles: Styles | None, done: int, rows: int
+) -> AbstractContextManager[None]:
+    """The random views of the last batch, which ends with picture `done`, in the styles that each one's seed draws."""
+    if styles is None or not plan.random:
+        return nullcontext()
+    first, drawn = done - rows // plan.count, []
+    for row in range(rows):
+        index, number = first + row // plan.count, row % plan.count - (plan.count - plan.random)
+        if number >= 0:
+            content = pictures[index][1]
+            drawn.append((row, *styles.drawn(seed_of(int(content[:12], 16), number), content)))
+    return styled(backbone, styles, *zip(*drawn, strict=True))
+
+
+def _key(backbone: Backbone, pictures: Pictures, plan: ViewPlan, top: int, styles: Styles | None) -> str:
     digest = hashlib.sha256()
     weights = hashlib.sha256()
     for name, tensor in backbone.state_dict().items():
@@ -152,6 +173,8 @@ def _key(backbone: Backbone, pictures: Pictures, plan: ViewPlan, top: int) -> st
     for part in (backbone.name, weights.hexdigest(), repr(backbone.input), backbone.crop, repr(plan), str(top)):
         digest.update(part.encode() + b"\0")
     digest.update("".join(content for _, content in pictures).encode())
+    if styles is not None:
+        digest.update(b"styles" + styles.digest)
     return digest.hexdigest()[:24]
 
 
