@@ -47,7 +47,7 @@ def command() -> Command:
             Option("--save", kind=Path, metavar="DIR", help="write annotated copies there"),
             Option("--recursive", kind=bool, help="look into the sub-folders of folders too"),
             Option("--only", metavar="NAME", complete=options.enrolled_names,
-                help="tell only of pictures and videos in which NAME is: a person, a thing, a label, or a family of them"),
+                help="tell only of pictures and videos in which NAME is, a person, a thing, a label, a family"),
             Option("--paths-only", kind=bool,
                 help="print the paths of those in which somebody, or NAME, is recognized, and nothing else"),
             Option("-0", "--null", kind=bool, help="end each of these paths with a zero byte, for xargs -0"),

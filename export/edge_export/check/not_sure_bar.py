@@ -73,7 +73,7 @@ def family_bar(chances: Chances, labels: Labels, names: Sequence[str], hierarchy
         return _BARS[1]
     shares = []
     for candidate in np.linspace(*_BARS, 19):
-        told, right = families_told(chances[at], labels[at], names, at_bar(hierarchy, float(candidate)))
+        told, right = families_told(chances[at], labels[at], names, hierarchy, float(candidate))
         if told.any():
             shares.append((round(float(candidate), 4), float(right[told].mean())))
     reached = [candidate for candidate, share in shares if share >= RIGHT]
@@ -88,14 +88,15 @@ def at_bar(hierarchy: Hierarchy, bar: float) -> Hierarchy:
 
 
 def families_told(
-    chances: Chances, labels: Labels, names: Sequence[str], hierarchy: Hierarchy
+    chances: Chances, labels: Labels, names: Sequence[str], hierarchy: Hierarchy, bar: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Of each picture whether a family is told, and whether the truth is in it."""
-    told = [hierarchy.told(dict(zip(names, row.tolist(), strict=True))) for row in chances]
-    right = [
-        one is not None and names[label] in hierarchy.leaves[one[0]] for one, label in zip(told, labels, strict=True)
-    ]
-    return np.array([one is not None for one in told], bool), np.array(right, bool)
+    """Of each picture whether a family is told at that bar, and whether the truth is in it; as `Hierarchy.told`."""
+    inside = np.array([[name in leaves for name in names] for leaves in hierarchy.leaves.values()])
+    depth = np.array([len(hierarchy.ancestors(name)) for name in hierarchy.leaves])
+    sums = np.minimum(chances @ inside.T, 1.0)
+    chosen = np.where(sums >= bar, 2 * depth + sums, -1.0).argmax(axis=1)
+    told = sums[np.arange(len(chances)), chosen] >= bar
+    return told, told & inside[chosen, labels]
 
 
 def family_answers(chances: Chances, labels: Labels, names: Sequence[str], hierarchy: Hierarchy, bar: float) -> Answers:
@@ -107,8 +108,8 @@ def family_answers(chances: Chances, labels: Labels, names: Sequence[str], hiera
     for one in np.unique(fold):
         out = at[fold == one]
         rest = np.setdiff1d(np.arange(len(labels)), out)
-        own = at_bar(hierarchy, family_bar(chances[rest], labels[rest], names, hierarchy, bar))
-        told[fold == one], right[fold == one] = families_told(chances[out], labels[out], names, own)
+        own = family_bar(chances[rest], labels[rest], names, hierarchy, bar)
+        told[fold == one], right[fold == one] = families_told(chances[out], labels[out], names, hierarchy, own)
     return Answers(len(at), int(told.sum()), int((told & right).sum()))
 
 
