@@ -8,18 +8,17 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
-
-import click
+from typing import Any
 
 from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Group, Option
 from edge_app.core.errors import UsageError
 from edge_app.system.new_file import NewFiles
 from edge_models.classifier.contestants import CONTESTANTS
-from edge_models.classifier.options import METHODS, ClassifierOptions
+from edge_models.classifier.options import ClassifierOptions
+from edge_models.cli import compare
 from edge_models.cli.fields import parameters
 from edge_models.cli.progress import TrainingProgress
 from edge_models.cli.torch_side import LOADING, require, stopped
@@ -27,11 +26,6 @@ from edge_models.data.checks import CheckOptions, look
 from edge_models.fitting.options import chosen
 from edge_models.selfsup.options import PretrainOptions
 from edge_models.siamese.options import SiameseOptions
-
-_MORE: Final = """\
-Every method that applies is held against doing without, on the same pictures: a head on the frozen base, over seeds
-and numbers of labels; what is not measured is named with the reason. RUN gets comparison.json and comparison.html.
-Options of `train classifier` hold for both sides; --generations N draws the curve of self-distillation."""
 
 
 def command() -> Group:
@@ -46,16 +40,16 @@ def command() -> Group:
                     *parameters(ClassifierOptions, may_lack=("output",)),
                     Option("--show-augmentation", kind=Path, metavar="PNG", section="Pictures",
                         help="write what the network sees, and stop"),
-                    *_comparing("--compare", "the same as `train compare --methods`, and stop"),
+                    *compare.comparing("--compare", "the same as `train compare --methods`, and stop"),
                     options.json_flag(),
                 ]),
-            Command("compare", run_compare,
+            Command("compare", compare.run,
                 help="measure every small-data method that applies to a folder against doing without, in one table",
                 example="edge-app train compare flowers/ --per-class 5 20 all --output runs/compared",
-                more=_MORE,
+                more=compare.MORE,
                 params=[
                     *parameters(ClassifierOptions, may_lack=("output",)),
-                    *_comparing("--methods", "these alone"),
+                    *compare.comparing("--methods", "these alone"),
                     options.json_flag(),
                 ]),
             Command("pretrain", run_pretrain,
@@ -97,31 +91,6 @@ def command() -> Group:
     )  # fmt: skip
 
 
-def _comparing(name: str, told: str) -> list[Option]:
-    """What both spellings of a comparison take."""
-    section = "Comparison"
-    return [
-        Option(name, "compare", kind=METHODS, many=True, metavar="METHOD", section=section,
-            help=f"{told}: {', '.join(METHODS)}"),
-        Option("--seeds", kind=int, default=5, metavar="N", section=section, help="how many, from --seed (default 5)"),
-        Option("--per-class", kind=_labels, many=True, metavar="N|all", section=section,
-            help="learn from N pictures of each class, and hide the others' labels; several make several tables "
-            "(default all)"),
-        Option("--costly", kind=bool, section=section, help="methods too that are left out for their price"),
-        Option("--on", kind=Path, metavar="DIR", section=section,
-            help="backgrounds to compose on; without, plain ones are made"),
-    ]  # fmt: skip
-
-
-def _labels(text: str) -> int:
-    """A number of labels per class; 0 is all of them."""
-    if text == "all":
-        return 0
-    if not text.isdecimal() or int(text) < 1:
-        raise click.BadParameter(f"{text!r} is no number of pictures per class: 5, 20 or all")
-    return int(text)
-
-
 def _classifier_options(args: Arguments) -> ClassifierOptions:
     if args.output is None and not (args.compare or args.show_augmentation):
         raise UsageError("--output is missing", expected="a new folder for the run")
@@ -139,7 +108,7 @@ def run_classifier(args: Arguments) -> int:
         options.say(str(show_augmentation(_classifier_options(args), sheet)))
         return 0
     if args.compare:
-        return _compare(args)
+        return compare.measure(args)
     with TrainingProgress(quiet=args.json) as told, stopped(args, told):
         told.stage(LOADING, 1)
         from edge_models.classifier.run import train_classifier
@@ -153,33 +122,6 @@ def run_classifier(args: Arguments) -> int:
         for line in (f"checkpoint: {result.checkpoint}", f"report: {result.html}", _next(result.checkpoint)):
             options.say(line)
     return 0
-
-
-def _compare(args: Arguments) -> int:
-    """Measure methods and print the table, or its JSON."""
-    with TrainingProgress(quiet=args.json) as told:
-        told.stage(LOADING, 1)
-        from edge_models.comparison.compare import PAGE_NAME, Plan, compare
-
-        told.advance(1)
-        seeds = tuple(range(args.seed, args.seed + args.seeds))
-        per_class = tuple(few or None for few in args.per_class or (0,))
-        plan = Plan(tuple(args.compare), seeds, per_class, args.costly, args.on)
-        found = compare(chosen(ClassifierOptions, args.values()), plan, told, args.output)
-    if args.json:
-        options.print_json(found)
-        return 0
-    _show_comparison(found)
-    if args.output is not None:
-        options.say(f"page: {args.output / PAGE_NAME}")
-    return 0
-
-
-def run_compare(args: Arguments) -> int:
-    """Measure methods, all that apply unless some are named; what `train classifier --compare` does too."""
-    require()
-    look(args.directory)
-    return _compare(args)
 
 
 def run_pretrain(args: Arguments) -> int:
@@ -314,28 +256,3 @@ def _show(report: Mapping[str, Any]) -> None:
     tree = report.get("hierarchy", {}).get("sentence", "")
     for sentence in (*report["warnings"], *([tree] if tree else []), report["growth"]["sentence"]):
         options.say(sentence)
-
-
-def _show_comparison(found: Mapping[str, Any]) -> None:
-    """Narrow enough for eighty columns."""
-    columns = ("method", "right, %", "gain", "95 % interval", "better?", "time")
-    measured = f"mean of {len(found['seeds'])} seeds, {found['judged']} pictures judged"
-    for table in found["tables"]:
-        few = "every label" if table["per_class"] is None else f"{table['per_class']} labels per class"
-        title = f"accuracy with {few}, {measured}"
-        options.show(options.table(title, columns, _comparison_lines(table["rows"], "accuracy")))
-        if table["unequal_classes"]:
-            title = "the same by mean recall of the classes, which are of unequal size"
-            options.show(options.table(title, columns, _comparison_lines(table["rows"], "recall")))
-        for sentence in (*table["sentences"], *(one["reason"] for one in table["recommended"])):
-            options.say(sentence)
-
-
-def _comparison_lines(rows: Sequence[Mapping[str, Any]], measure: str) -> Iterator[tuple[str, ...]]:
-    from edge_models.comparison.gains import minutes
-
-    for row in rows:
-        figures = row[measure]
-        gain, low, high = (f"{100 * figures[name]:+.1f}" for name in ("gain", "low", "high"))
-        compared = (gain, f"{low} to {high}", figures["verdict"]) if row is not rows[0] else ("",) * 3
-        yield row["method"], f"{100 * figures['with']:.1f}", *compared, minutes(row["seconds"])

@@ -151,7 +151,8 @@ class Shared:
 
     def student(self, work: Workshop) -> Workshop:
         """What a noisy student sees of the rows of `work`, and its options."""
-        wanted = replace(self.options, unfreeze=0)
+        # Half of the random views are mirrored: a mirrored one beside them would cost a third more.
+        wanted = replace(self.options, unfreeze=0, mirror=False)
 
         def made() -> Workshop:
             return student_of(replace(work, options=wanted, progress=self.progress))
