@@ -1,6 +1,7 @@
 """Composed pictures: objects cut off plain grounds, boxes that hold them, the same set twice, none that judges."""
 
 import json
+from collections import Counter
 
 import cv2
 import numpy as np
@@ -125,6 +126,43 @@ def test_a_pattern_becomes_letters_and_digits():
     text = text_of("AA-99", np.random.default_rng(0))
     assert text[:2].isalpha() and text[2] == "-" and text[3:].isdigit()
     assert set(text) <= set(characters_of("AA-99"))
+
+
+def test_what_is_written_can_be_the_class_on_whatever_object(stuff):
+    options = ComposeOptions(
+        stuff / "made", stuff / "objects", stuff / "grounds", text=r"ours=K-\A\9 12,ours=K-XY 14,other=AA-99,none=",
+        count=6, occlusion=0,
+    )  # fmt: skip
+    made = compose(options)
+    told = json.loads((made.folder / "boxes.json").read_text())
+    names = {one["id"]: one["name"] for one in told["categories"]}
+    folder = {one["id"]: one["file_name"].split("/")[1] for one in told["images"]}
+    assert sorted(folder.values()) == sorted(6 * ["ours", "other", "none"])
+    plates = {(folder[one["image_id"]], names[one["category_id"]]) for one in told["annotations"] if one["text"]}
+    assert plates == {("ours", "ours"), ("other", "other")}
+    objects = Counter(names[one["category_id"]] for one in told["annotations"] if not one["text"])
+    assert set(objects) == {"red", "green"} and objects.total() == 18
+    texts = {one["text"] for one in told["annotations"] if folder[one["image_id"]] == "ours" and one["text"]}
+    assert texts == {"K-A9 12", "K-XY 14"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ours=A9,B9", "has no class"),
+        ("../up=A9", "is no class"),
+        (".hidden=A9", "is no class"),
+        ("=A9", "is no class"),
+        ("a=A9,A=99", "differ only by case"),
+        ("a=" + "9" * 25, "too long"),
+        (",", "no pattern"),
+        ("none=,a=A9", "without text"),
+        ("a\x1b[2J=A9", "found"),
+    ],
+)
+def test_texts_that_name_no_classes_are_refused(tmp_path, text, said):
+    with pytest.raises(UsageError, match=said):
+        ComposeOptions(tmp_path / "made", text=text)
 
 
 def test_fonts_that_lack_a_digit_or_are_none_are_told(tmp_path):

@@ -16,9 +16,10 @@ from edge_models.generate.compose import Composed, ComposeOptions, compose
 
 _MORE = """\
 OBJECTS is a sub-folder of pictures per class. An object is cut out by its transparency, by NAME.mask.png beside it,
-or off a plain background. DIR gets pictures/, a sub-folder per class; masks/; boxes.json, as COCO tells boxes; and
-made.json. Every picture carries a mark that it was made: `train classifier DIR/pictures` never judges by it, nor by
-the pictures that parts of it were cut from."""
+or off a plain background. --text 'ours=K-XY 12,ours=K-XY 14,other=AA-AA 99,none=' makes three classes of plates on
+whatever objects there are; without OBJECTS plates alone, close up. DIR gets pictures/, a sub-folder per class;
+masks/; boxes.json, as COCO tells boxes; and made.json. Every picture carries a mark that it was made: `train
+classifier DIR/pictures` never judges by it, nor by the pictures that parts of it were cut from."""
 
 
 def command() -> Command:
@@ -32,7 +33,8 @@ def command() -> Command:
             Option("backgrounds", "--on", kind=Path, metavar="DIR", help="backgrounds; without, plain ones are made"),
             Option("--output", kind=Path, metavar="DIR", required=True, help="folder to make; must be new"),
             Option("--text", metavar="PATTERN", default="",
-                help="digits: a class per digit; or number plates: A is a letter, 9 a digit; on the objects"),
+                help="digits: a class per digit; or number plates on the objects: A is a letter, 9 a digit, "
+                "\\A an A; CLASS=PATTERN,CLASS=PATTERN: what is written is the class, and CLASS= has no plate"),
             Option("--fonts", kind=Path, metavar="DIR", help="folder of .ttf and .otf fonts (default: the system's)"),
             Option("--count", kind=int, metavar="N", default=100, help="pictures of each class (default 100)"),
             Option("--per-picture", kind=int, metavar="N", default=1,

@@ -27,8 +27,18 @@ from edge_app.system.files import json_bytes, sha256_of_file, write_private
 from edge_models.data.folder import find_unlabelled
 from edge_models.data.made import marked, write_made
 from edge_models.generate.cutouts import MASK_ENDING, CutOut, read_cutout
-from edge_models.generate.lettering import DIGITS, characters_of, draw_letters, draw_plate, find_fonts, text_of
+from edge_models.generate.lettering import (
+    DIGITS,
+    characters_of,
+    draw_letters,
+    draw_plate,
+    find_fonts,
+    read_texts,
+    text_of,
+)
 
+PLATE: Final = "plate"
+"""What a plate is called whose text has no class."""
 PICTURES, MASKS, BOXES, FACTS = "pictures", "masks", "boxes.json", "made.json"
 _SEVERAL: Final = "several"
 """Folder of the pictures where each holds more than one object: they have no class of their own."""
@@ -50,7 +60,8 @@ class ComposeOptions:
     backgrounds: Path | None = None
     """Any pictures; None: plain ones are made."""
     text: str = ""
-    """"digits", or a pattern: A is a letter, 9 a digit. On objects, where there are any, as a number plate."""
+    """"digits", or patterns as `read_texts` takes them. On objects, where there are any, as number plates. With classes
+    a picture is of the class of its text, whatever the object; an empty pattern leaves the object without a plate."""
     fonts: Path | None = None
     count: int = 100
     """Pictures of each class; of all together where each holds several objects."""
@@ -77,7 +88,7 @@ class ComposeOptions:
             (0 <= self.turn <= 180, "turn", self.turn, "0 to 180 degrees"),
             (0 <= self.occlusion <= 1, "occlusion", self.occlusion, "0 to 1"),
             (self.seed >= 0, "seed", self.seed, "0 or more"),
-            (len(self.text) <= 24 and self.text.isprintable(), "text", self.text, "at most 24 printable characters"),
+            (len(self.text) <= 2000 and self.text.isprintable(), "text", self.text[:40], "printable characters"),
         ]  # fmt: skip
         for good, what, found, expected in checks:
             if not good:
@@ -86,6 +97,13 @@ class ComposeOptions:
             raise UsageError("nothing to compose", expected="a folder of cut-outs, or --text")
         if self.text == DIGITS and self.objects is not None:
             raise UsageError(f"--text {DIGITS} beside objects", remedy="leave one out, or give a pattern such as A99")
+        if self.objects is None and "" in [one for patterns in self.texts.values() for one in patterns]:
+            raise UsageError(f"--text {self.text} has a class without text", expected="objects to leave bare")
+
+    @property
+    def texts(self) -> dict[str, tuple[str, ...]]:
+        """The patterns by class; {} for digits and where there is no text."""
+        return read_texts(self.text) if self.text not in ("", DIGITS) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,22 +143,27 @@ class _Stock:
 
     def draw(self, label: str, rng: np.random.Generator) -> list[CutOut]:
         """An object of a class, and the plate that goes on it where text is wanted."""
-        text = self.options.text
-        if text == DIGITS:
+        if self.options.text == DIGITS:
             return [draw_letters(label, self.fonts, rng)]
-        words = [draw_plate(text_of(text, rng), self.fonts, rng)] if text else []
+        words: list[CutOut] = []
+        if texts := self.options.texts:
+            patterns = texts[""] if "" in texts else texts[label]
+            pattern = patterns[int(rng.integers(len(patterns)))]
+            if pattern:
+                words = [draw_plate(text_of(pattern, rng), PLATE if "" in texts else label, self.fonts, rng)]
+        kinds = sorted(self.cutouts) if texts and "" not in texts else [label]
         if not self.cutouts:
             return words
-        files = [path for path in self.cutouts[label] if path not in self.unusable]
+        files = [(path, kind) for kind in kinds for path in self.cutouts[kind] if path not in self.unusable]
         while files:
-            path = files[int(rng.integers(len(files)))]
+            path, kind = files[int(rng.integers(len(files)))]
             try:
-                return [_cutout(path, label), *words]
+                return [_cutout(path, kind), *words]
             except MediaError as error:
                 self.unusable[path] = str(error)
-                files.remove(path)
+                files.remove((path, kind))
         raise UsageError(
-            f"no picture of {label} can be cut out ({next(iter(self.unusable.values()))})",
+            f"no picture of {' or '.join(kinds)} can be cut out ({next(iter(self.unusable.values()))})",
             expected="transparency, masks or plain backgrounds",
         )
 
@@ -183,7 +206,8 @@ def _stock(options: ComposeOptions) -> tuple[_Stock, list[str]]:
     notes: list[str] = []
     fonts: tuple[Path, ...] = ()
     if options.text:
-        found = find_fonts(options.fonts, characters_of(options.text))
+        patterns = [one for some in options.texts.values() for one in some] or [DIGITS]
+        found = find_fonts(options.fonts, "".join(map(characters_of, patterns)))
         fonts = found.files
         notes += [f"font {path.name}: left out: {why}" for path, why in found.left_out]
     cutouts: dict[str, list[Path]] = {}
@@ -195,7 +219,12 @@ def _stock(options: ComposeOptions) -> tuple[_Stock, list[str]]:
             cutouts.setdefault(inside[0] if len(inside) > 1 else root.resolve().name, []).append(path)
         if is_junk(next(iter(cutouts))):
             raise UsageError(f"{root} has no name for a class", remedy="put the cut-outs into a sub-folder per class")
-    classes = sorted(cutouts) or (sorted(characters_of(DIGITS)) if options.text == DIGITS else ["plate"])
+    if named := sorted(options.texts.keys() - {""}):
+        classes = named
+    elif cutouts:
+        classes = sorted(cutouts)
+    else:
+        classes = sorted(characters_of(DIGITS)) if options.text == DIGITS else [PLATE]
     backgrounds = find_unlabelled(options.backgrounds) if options.backgrounds is not None else []
     return _Stock(options, classes, cutouts, backgrounds, fonts), notes
 
@@ -203,7 +232,7 @@ def _stock(options: ComposeOptions) -> tuple[_Stock, list[str]]:
 def _fill(root: Path, stock: _Stock, tell: Callable[[int, int], None]) -> tuple[dict[str, Any], Counter[str]]:
     """Write pictures and masks; returns the boxes as COCO tells them, and how many objects of each class there are."""
     options = stock.options
-    names = [*stock.classes, *(["plate"] if options.text and stock.cutouts else [])]
+    names = [*sorted(stock.cutouts), *([PLATE] if "" in options.texts else stock.classes)]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names), 1)}
     images: list[dict[str, Any]] = []
     boxes: list[dict[str, Any]] = []
@@ -338,8 +367,6 @@ def _put(
             soft = cv2.GaussianBlur(moved, (0, 0), max(0.8, 0.04 * side))
             result = np.asarray(result * (1 - dark * soft[..., None]), np.float32)
         result = np.asarray(result * (1 - alpha[..., None]) + colour * alpha[..., None], np.float32)
-        for below in placed:
-            below.seen = np.asarray(below.seen * (1 if part.label == "plate" else 1 - alpha), np.float32)
         placed.append(_Placed(part.label, part.text, alpha, whole, part.sha256))
     if rng.random() < options.occlusion:
         cover = np.zeros((height, width), np.float32)

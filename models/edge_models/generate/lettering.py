@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import string
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,8 @@ _LETTERS: Final = "ABCDEFGHJKLMNPRSTUVWXYZ"
 """I, O and Q stand on few plates, for they look like 1 and 0."""
 _NOBODY_HAS: Final = "\U0010fffe"
 """No font draws it: what it shows is the box for a character that is absent."""
+_LONGEST: Final = 24
+"""Characters of a text."""
 _DRAWN_PX: Final = 64
 _LEAST_ALIKE: Final = 0.25
 """Correlation with the median of all fonts that characters must have. Of 60 fonts here digits of a script hand have
@@ -107,17 +111,47 @@ def _shape(font: ImageFont.FreeTypeFont, character: str) -> bytes:
     return canvas.tobytes()
 
 
+def read_texts(text: str) -> dict[str, tuple[str, ...]]:
+    """The patterns of `--text`, by the class that each stands for; "" where they stand for none.
+
+    `[CLASS=]PATTERN`, several with commas between; a class may have several. In a pattern A is a letter, 9 a digit, and
+    the character after a backslash itself. Raises UsageError for what is none of this.
+    """
+    found: dict[str, list[str]] = {}
+    for entry in re.split(r"(?<!\\),", text):
+        name, equals, pattern = entry.rpartition("=")
+        name = name.strip()
+        if equals and (not name or name.startswith(".") or "/" in name or "\\" in name or name != name.rstrip(".")):
+            raise UsageError(f"{name!r} in --text {text!r} is no class", expected="a name that a folder can have")
+        if not pattern and not name:
+            raise UsageError(f"--text {text!r} holds no pattern", expected="such as A99, or ours=AB-12,none=")
+        if len(_choices(pattern)) > _LONGEST:
+            raise UsageError(f"--text {pattern!r} is too long", expected=f"at most {_LONGEST} characters")
+        found.setdefault(name, []).append(pattern)
+    if "" in found and len(found) > 1:
+        raise UsageError(f"{found[''][0]!r} in --text {text!r} has no class, others have", remedy="write CLASS=PATTERN")
+    folded = Counter(name.casefold() for name in found)
+    if twins := [name for name in found if folded[name.casefold()] > 1]:
+        raise UsageError(f"two classes of --text differ only by case: {' and '.join(twins)}", remedy="rename one")
+    return {name: tuple(patterns) for name, patterns in found.items()}
+
+
+def _choices(pattern: str) -> list[str]:
+    """The characters that may stand in each place of a pattern."""
+    places: list[str] = []
+    for literal, one in re.findall(r"\\(.)|(.)", pattern):
+        places.append(literal or {"A": _LETTERS, "9": string.digits}.get(one, one))
+    return places
+
+
 def characters_of(pattern: str) -> str:
     """Every character that texts of a pattern may hold."""
-    if pattern == DIGITS:
-        return string.digits
-    return "".join({"A": _LETTERS, "9": string.digits}.get(one, one) for one in pattern)
+    return string.digits if pattern == DIGITS else "".join(_choices(pattern))
 
 
 def text_of(pattern: str, rng: np.random.Generator) -> str:
-    """A text: each A of the pattern becomes a letter, each 9 a digit, all else stays."""
-    alphabet: dict[str, str] = {"A": _LETTERS, "9": string.digits}
-    return "".join(str(rng.choice(list(alphabet[one]))) if one in alphabet else one for one in pattern)
+    """A text: each A of the pattern becomes a letter, each 9 a digit, all else stays; `\\A` is an A."""
+    return "".join(str(rng.choice(list(some))) if len(some) > 1 else some for some in _choices(pattern))
 
 
 def draw_letters(text: str, fonts: Sequence[Path], rng: np.random.Generator) -> CutOut:
@@ -128,8 +162,8 @@ def draw_letters(text: str, fonts: Sequence[Path], rng: np.random.Generator) -> 
     return CutOut(text, colour.copy(), mask, "", text)
 
 
-def draw_plate(text: str, fonts: Sequence[Path], rng: np.random.Generator) -> CutOut:
-    """A number plate: a ground with a frame, and the text on it."""
+def draw_plate(text: str, label: str, fonts: Sequence[Path], rng: np.random.Generator) -> CutOut:
+    """A number plate of a class: a ground with a frame, and the text on it."""
     mask = _letters(text, fonts, rng, stroke=int(rng.integers(0, 2)))
     ground, ink = _PLATES[int(rng.choice(len(_PLATES), p=(0.6, 0.3, 0.1)))]
     margin = int(0.28 * mask.shape[0])
@@ -141,7 +175,7 @@ def draw_plate(text: str, fonts: Sequence[Path], rng: np.random.Generator) -> Cu
     ImageDraw.Draw(plate).rounded_rectangle(frame, margin // 2, outline=ink, width=max(1, margin // 6))
     plate.paste(Image.new("RGB", size, ink), (0, 0), Image.fromarray(_padded(mask, margin)))
     pixels: Pixels = np.asarray(plate, np.uint8)
-    return CutOut("plate", pixels.copy(), np.asarray(shape, np.float32) / np.float32(255), "", text)
+    return CutOut(label, pixels.copy(), np.asarray(shape, np.float32) / np.float32(255), "", text)
 
 
 def _padded(mask: NDArray[np.float32], margin: int) -> NDArray[np.uint8]:
