@@ -12,7 +12,17 @@ import numpy as np
 
 from edge_app.accuracy.intervals import Estimate
 from edge_app.core.types import Float32s
-from edge_app.library.ask import Fitted, Question, Steadiness, Why, accuracy, fit_answers, next_questions, suspects
+from edge_app.library.ask import (
+    Fitted,
+    Question,
+    Steadiness,
+    Why,
+    accuracy,
+    fit_answers,
+    lots_of,
+    next_questions,
+    suspects,
+)
 from edge_app.library.labels import Answer, Kind, LabelFile, valid_class
 
 REFIT_EVERY: Final = 5
@@ -68,6 +78,9 @@ class Annotation:
         self._checking, self._rng, self._lock = checking, np.random.default_rng(seed), threading.RLock()
         found = [one for answer in labels.answers.values() for one in answer.classes]
         self._classes = list(dict.fromkeys([*classes, *sorted(set(self._known.values())), *found]))
+        self._lots = lots_of(self.pictures)
+        self._choosing: Fitted | None = None
+        """The head on the answers that nobody drew: it decides what to ask about."""
         self._queue: deque[Question] = deque()
         self._fitted: Fitted | None = None
         self._fitted_classes: tuple[str, ...] = ()
@@ -159,7 +172,10 @@ class Annotation:
         fitted = fit_answers(self._features, answers, len(classes))
         if fitted is None:
             return False
+        chosen = {one: label for one, label in answers.items() if one not in random}
+        choosing = fit_answers(self._features, chosen, len(classes))
         with self._lock:
+            self._choosing = choosing
             self._fitted, self._fitted_classes = fitted, classes
             self._steady.add(fitted)
             self.curve.append(Point(len(answers), accuracy(fitted, answers, random)))
@@ -177,12 +193,13 @@ class Annotation:
         rows = self._fitted.probabilities
         return [(name, self._fitted_classes[best[i]], float(rows[i, best[i]])) for i, name in enumerate(self.pictures)]
 
-    def _truth(self) -> tuple[dict[int, int], list[int], list[int]]:
+    def _truth(self) -> tuple[dict[int, int], list[int], set[int]]:
         """{picture: class}, the pictures asked about that have no one class, and those drawn at random."""
         number = {name: i for i, name in enumerate(self._classes)}
         said = self._labels.answers
         truth = {self._at[name]: number[one] for name, one in self._known.items() if name not in said}
-        passed_over, random = [], []
+        passed_over: list[int] = []
+        random: set[int] = set()
         for name, answer in said.items():
             if name not in self._at:
                 continue
@@ -191,15 +208,17 @@ class Annotation:
             else:
                 passed_over.append(self._at[name])
             if answer.why == "random":
-                random.append(self._at[name])
+                random.add(self._at[name])
         return truth, passed_over, random
 
     def _more(self, shown: Sequence[int] = ()) -> list[Question]:
         """Questions after those that are `shown` already."""
-        truth, passed_over, _ = self._truth()
+        truth, passed_over, random = self._truth()
         if not self._checking:
-            passed_over += [i for i in shown if i not in truth]
-            return next_questions(self._features, truth, passed_over, self._fitted, _AHEAD, self._rng)
+            drawn = random & truth.keys()
+            chosen = {one: label for one, label in truth.items() if one not in drawn}
+            passed_over += [*drawn, *(i for i in shown if i not in truth)]
+            return next_questions(self._features, chosen, passed_over, self._choosing, _AHEAD, self._rng, self._lots)
         if self._fitted is None:
             return []
         answered = set(self._labels.answers)

@@ -7,7 +7,7 @@ from these alone, which nobody chose, the accuracy is estimated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, cast
 
@@ -16,6 +16,7 @@ import numpy as np
 from edge_app.accuracy.intervals import Estimate, clopper_pearson
 from edge_app.core.types import Float32s
 from edge_app.library.head import Float64s, Head, Integers, fit
+from edge_app.system.files import sha256_of
 
 Why = Literal["group", "doubt", "random", "check"]
 """Why a picture is asked about: typical of a group, doubted, drawn at random, or probably labelled wrongly."""
@@ -83,32 +84,43 @@ def next_questions(
     fitted: Fitted | None,
     size: int,
     rng: np.random.Generator,
+    lots: Sequence[int],
 ) -> list[Question]:
     """The next `size` pictures to ask about, fewer where fewer are left.
 
-    `answers`: {picture: class}; `passed_over`: asked about and without a class. `fitted` may be older than `answers`.
+    `answers`: {picture: class} that teach the choice; `passed_over`: asked about, and not among these. `lots`: the
+    pictures that only the draw may ask about, in its order. Their answers belong to `passed_over`, and `fitted` is
+    better without them (it may be older than `answers`): were the choice to see them, doubt would leave alone what is
+    like them, and a head without one of them, which is how the accuracy is told, would have a hole just there.
     """
-    asked = set(answers) | set(passed_over)
-    left = np.array([i for i in range(len(features)) if i not in asked], np.intp)
-    if not len(left):
-        return []
+    asked, kept = set(answers) | set(passed_over), set(lots)
+    waiting = [i for i in lots if i not in asked]
+    left = np.array([i for i in range(len(features)) if i not in asked and i not in kept], np.intp)
     known = len(set(answers.values()))
     why: Why
     drawn = sum((len(asked) + i) % RANDOM_EVERY == RANDOM_EVERY - 1 for i in range(size))
-    chosen = size - drawn
-    if fitted is None or len(answers) < GROUPS_PER_CLASS * known:
-        picked, why = _typical(features, left, sorted(asked), chosen, rng), "group"
+    drawn = max(min(drawn, len(waiting)), min(len(waiting), size - len(left)))
+    chosen = min(size - drawn, len(left))
+    if not chosen:
+        picked, why = left[:0], "group"
+    elif fitted is None or len(answers) < GROUPS_PER_CLASS * known:
+        picked, why = _typical(features, left, sorted(asked - kept), chosen, rng), "group"
     else:
         picked, why = _doubted(features, left, fitted.doubt, chosen, rng), "doubt"
-    random = rng.permutation(np.setdiff1d(left, picked))[:drawn]
-    lots, others = iter(random.tolist()), iter(picked.tolist())
-    questions = []
-    for slot in range(len(asked), len(asked) + size):
-        lot = slot % RANDOM_EVERY == RANDOM_EVERY - 1
-        picture = next(lots if lot else others, None)
-        if picture is not None:
-            questions.append(Question(picture, "random" if lot else why))
+    questions = [Question(i, why) for i in picked.tolist()]
+    for number, picture in enumerate(waiting[:drawn]):
+        slot = (RANDOM_EVERY - 1 - len(asked)) % RANDOM_EVERY + number * RANDOM_EVERY
+        questions.insert(slot, Question(picture, "random"))
     return questions
+
+
+def lots_of(names: Sequence[str]) -> list[int]:
+    """Every fifth picture, in an order that is the same in every session: who is drawn at random.
+
+    By the hash of its name: a picture that is added later changes nothing for the others.
+    """
+    drawn = [(sha256_of(name), i) for i, name in enumerate(names)]
+    return [i for digest, i in sorted(drawn) if int(digest[:8], 16) % RANDOM_EVERY == 0]
 
 
 def _typical(features: Float32s, left: Integers, asked: Sequence[int], size: int, rng: np.random.Generator) -> Integers:
@@ -166,7 +178,7 @@ def _k_means(vectors: Float32s, weights: Float64s, groups: int, rng: np.random.G
     return owner.astype(np.intp), centres
 
 
-def accuracy(fitted: Fitted, classes: Mapping[int, int], random: Sequence[int]) -> Estimate:
+def accuracy(fitted: Fitted, classes: Mapping[int, int], random: Collection[int]) -> Estimate:
     """How often the head is right on pictures nobody chose, each told by a head without it, with the exact interval.
 
     Few are drawn and most are right: Wilson's interval held the truth in 79 % of the fits of ten simulated sessions.

@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_app.core.types import Float32s
 from edge_app.library.annotation import REFIT_EVERY
-from edge_app.library.ask import Fitted, Steadiness, accuracy, fit_answers, next_questions
+from edge_app.library.ask import RANDOM_EVERY, Fitted, Steadiness, accuracy, fit_answers, next_questions
 from edge_app.library.head import Integers
 
 Order = Literal["asked", "random"]
@@ -78,16 +78,16 @@ def _session(
 ) -> Iterator[Step]:
     inside, truth, count = features[pile], classes[pile], int(classes.max()) + 1
     rng, shuffled = np.random.default_rng(1000 + seed), np.random.default_rng(2000 + seed).permutation(len(pile))
+    lots = rng.permutation(len(pile))[: len(pile) // RANDOM_EVERY].tolist()
     answers: dict[int, int] = {}
-    drawn: list[int] = []
-    fitted: Fitted | None = None
+    chosen: Fitted | None = None
     steady = Steadiness()
     while len(answers) < min(most, len(pile)):
+        drawn = [one for one in lots if one in answers]
         if how == "asked":
-            for question in next_questions(inside, answers, (), fitted, REFIT_EVERY, rng):
+            teaching = {one: answers[one] for one in answers.keys() - set(drawn)}
+            for question in next_questions(inside, teaching, drawn, chosen, REFIT_EVERY, rng, lots):
                 answers[question.picture] = int(truth[question.picture])
-                if question.why == "random":
-                    drawn.append(question.picture)
         else:
             for one in shuffled[len(answers) : len(answers) + REFIT_EVERY]:
                 answers[int(one)] = int(truth[one])
@@ -95,6 +95,8 @@ def _session(
         fitted = fit_answers(inside, answers, count)
         if fitted is None:
             continue
+        drawn = [one for one in lots if one in answers]
+        chosen = fit_answers(inside, {one: label for one, label in answers.items() if one not in drawn}, count)
         steady.add(fitted)
         right = float(np.mean(fitted.head.probabilities(features[aside]).argmax(axis=1) == classes[aside]))
         told = accuracy(fitted, answers, drawn)

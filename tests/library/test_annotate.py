@@ -11,7 +11,7 @@ import pytest
 
 from edge_app.core.errors import EdgeError, UsageError
 from edge_app.library.annotation import Annotation
-from edge_app.library.ask import Steadiness, accuracy, fit_answers, kappa, next_questions, suspects
+from edge_app.library.ask import Steadiness, accuracy, fit_answers, kappa, lots_of, next_questions, suspects
 from edge_app.library.features import plain_vector
 from edge_app.library.head import MOST, centred, fit
 from edge_app.library.labels import Answer, LabelFile, export, valid_class
@@ -60,38 +60,62 @@ def test_a_fit_of_very_many_uses_a_part():
     assert len(fit(features, truth, 2).fitted_on) == MOST
 
 
+def questions_for(features, answers, passed_over=(), fitted=None, size=10, seed=0, lots=()):
+    return next_questions(features, answers, passed_over, fitted, size, np.random.default_rng(seed), lots)
+
+
 def test_the_first_questions_are_one_for_each_group():
     features, truth = clouds(40, classes=5, spread=0.1)
-    asked = [q.picture for q in next_questions(features, {}, (), None, 6, np.random.default_rng(0)) if q.why == "group"]
-    assert set(truth[asked[:5]].tolist()) == set(range(5))
+    asked = [one.picture for one in questions_for(features, {}, size=5)]
+    assert set(truth[asked].tolist()) == set(range(5))
 
 
 def test_a_group_in_which_something_was_asked_waits_however_large_it_is():
     rng = np.random.default_rng(0)
     features = np.repeat(np.eye(2, 8, dtype=np.float32), (30, 5), axis=0)
     features = centred(features + rng.normal(0, 0.02, features.shape).astype(np.float32))
-    picked = [next_questions(features, {0: 0}, (), None, 1, np.random.default_rng(seed))[0] for seed in range(12)]
+    picked = [questions_for(features, {0: 0}, size=1, seed=seed)[0] for seed in range(12)]
     assert min(one.picture for one in picked) >= 30
 
 
-def test_later_questions_are_doubted_ones_and_every_fifth_is_drawn_at_random():
+def test_later_questions_are_doubted_ones_and_every_fifth_is_the_next_that_was_drawn():
     features, truth = clouds(60, spread=0.7)
     answers = {i: int(truth[i]) for i in range(40)}
     fitted = fit_answers(features, answers, 3)
-    questions = next_questions(features, answers, (), fitted, 10, np.random.default_rng(0))
-    assert [n for n, one in enumerate(questions) if one.why == "random"] == [4, 9]
+    questions = questions_for(features, answers, (), fitted, lots=[7, 100, 90, 80])
+    assert [(n, one.picture) for n, one in enumerate(questions) if one.why == "random"] == [(4, 100), (9, 90)]
     doubted = [one.picture for one in questions if one.why == "doubt"]
     left = np.setdiff1d(np.arange(180), list(answers))
     assert fitted.doubt[doubted].mean() > np.median(fitted.doubt[left]) + 0.05
     assert len({one.picture for one in questions} | set(answers)) == 50
 
 
+def test_only_the_draw_asks_about_what_it_holds_until_nothing_else_is_left():
+    features, truth = clouds(20)
+    lots = [3, 30, 31, 32, 33]
+    first = questions_for(features, {}, lots=lots, size=40)
+    assert [one.picture for one in first if one.why == "random"] == lots[:5]
+    assert not {one.picture for one in first if one.why != "random"} & set(lots)
+    answers = {i: int(truth[i]) for i in range(60) if i not in lots}
+    assert [(q.picture, q.why) for q in questions_for(features, answers, [3], lots=lots)] == [
+        (one, "random") for one in lots[1:]
+    ]
+
+
+def test_every_fifth_picture_is_for_the_draw_and_none_added_later_changes_that():
+    names = [f"{i}.jpg" for i in range(2000)]
+    lots = lots_of(names)
+    assert 350 < len(lots) < 450 and lots != sorted(lots)
+    more = [*[f"new{i}.jpg" for i in range(500)], *names]
+    assert [i - 500 for i in lots_of(more) if i >= 500] == lots
+
+
 def test_the_last_pictures_are_asked_about_and_then_none():
     features, truth = clouds(4)
     answers = {i: int(truth[i]) for i in range(10)}
-    questions = next_questions(features, answers, [10], fit_answers(features, answers, 3), 10, np.random.default_rng(0))
-    assert [one.picture for one in questions] == [11]
-    assert next_questions(features, answers, [10, 11], None, 10, np.random.default_rng(0)) == []
+    fitted = fit_answers(features, answers, 3)
+    assert [one.picture for one in questions_for(features, answers, [10], fitted)] == [11]
+    assert questions_for(features, answers, [10, 11]) == []
 
 
 def test_the_accuracy_is_that_of_pictures_drawn_at_random_alone():
@@ -219,9 +243,12 @@ def test_a_session_learns_says_how_well_and_goes_on_where_it_was(tmp_path):
         session.answer("label", "xyz"[truth[int(asked.picture.partition(".")[0])]])
         if session.wants_fit:
             session.refit()
-    assert (
-        session.curve[-1].accuracy.trials == session.curve[-1].labels // 5 > 9 and session.curve[-1].accuracy.value == 1
-    )
+    told = session.curve[-1].accuracy
+    lots = set(lots_of(session.pictures))
+    assert 5 < told.trials <= len(lots) and told.value == 1
+    # What was drawn does not teach what to ask about, or the accuracy told would be of pictures that doubt went around.
+    assert len(session._choosing.answered) == session.curve[-1].labels - told.trials
+    assert not lots & set(session._choosing.answered.tolist())
     assert session.is_over and session.counts.total() == 60
     again = session_over(tmp_path, truth, features)
     again.refit()
