@@ -19,7 +19,9 @@ from edge_app.system.files import sha256_of_file
 MASK_ENDING: Final = ".mask.png"
 """car.jpg has its mask in car.mask.png: white where the object is."""
 _PLAIN_SPREAD: Final = 14.0
-"""Most that the border of a plain background differs from its middle colour, in Lab, at nine of ten pixels."""
+"""Most that the border of a plain background differs from its middle colour, in Lab, at so many of its pixels:"""
+_PLAIN_SHARE: Final = 70
+"""of a hundred. An arm or a stand that comes in from one side crosses up to a quarter of the border."""
 _PLAIN_STEP: Final = 18.0
 """Least distance from the background's colour, in Lab, at which a pixel is the object's."""
 _LEAST_SHARE, _MOST_SHARE = 0.005, 0.98
@@ -80,7 +82,7 @@ def _off_plain(path: Path, pixels: Pixels) -> NDArray[np.float32]:
     rim = max(1, min(pixels.shape[:2]) // 30)
     border = np.concatenate([part.reshape(-1, 3) for part in (lab[:rim], lab[-rim:], lab[:, :rim], lab[:, -rim:])])
     ground = np.median(border, axis=0)
-    spread = float(np.percentile(np.linalg.norm(border - ground, axis=1), 90))
+    spread = float(np.percentile(np.linalg.norm(border - ground, axis=1), _PLAIN_SHARE))
     if spread > _PLAIN_SPREAD:
         raise MediaError(
             f"{path} has no plain background (its border varies by {spread:.0f})",
