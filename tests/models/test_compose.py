@@ -59,10 +59,10 @@ def test_a_disc_is_cut_off_its_plain_ground_to_a_pixel(tmp_path):
 def test_an_arm_that_comes_in_from_a_side_leaves_the_ground_plain(tmp_path):
     pixels = np.full((80, 100, 3), 240, np.uint8)
     cv2.circle(pixels, (50, 40), 20, RED, cv2.FILLED)
-    cv2.rectangle(pixels, (35, 45), (65, 79), RED, cv2.FILLED)
+    cv2.rectangle(pixels, (22, 45), (78, 79), RED, cv2.FILLED)
     Image.fromarray(pixels).save(tmp_path / "arm.png")
     found = read_cutout(tmp_path / "arm.png", "red")
-    assert abs(found.alpha.shape[0] - 59) <= 3 and abs(found.alpha.shape[1] - 39) <= 4
+    assert abs(found.alpha.shape[0] - 59) <= 3 and abs(found.alpha.shape[1] - 56) <= 4
 
 
 def test_transparency_and_masks_are_taken_before_the_ground(tmp_path):
