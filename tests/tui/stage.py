@@ -20,7 +20,6 @@ from edge_app.core.task import LookFor, Task
 from edge_app.core.types import Classification, ClassScore, Embedding, Finding, Frame, Heatmap, Match, Quality, Seen
 from edge_app.gallery.enrollment import Refusal, Shot, Verdict
 from edge_app.gallery.matching import NAMES_NOBODY, Gallery
-from edge_app.inference.geometry import seen_area
 from edge_app.live.face_mode import FaceMode
 from edge_app.live.update import WorkerOptions
 from edge_app.live.worker import Worker
@@ -194,24 +193,27 @@ def classifier_card(model_id: str, **changes: Any) -> ModelCard:
     return replace(card, **changes)
 
 
-class HalfReader:
+class HalfClassifier:
     """A classifier without a network: which half of the picture is brighter, and how much so."""
 
-    words, finds_faces, explains = Task.CLASSIFICATION.words, False, True
+    explains = True
 
     def __init__(self, card: ModelCard) -> None:
         self.card = card
-        self.look_for = LookFor(card.id)
 
-    def observe(self, frame: Frame, *, explain: bool = False, any_way_up: bool = False) -> Seen:
-        height, width = frame.pixels.shape[:2]
-        box = np.array(seen_area(width, height, self.card.input, self.card.crop), np.float32)
-        halves = frame.pixels.reshape(height, 2, width // 2, 3).mean(axis=(0, 2, 3)) + 1e-3
-        left = float(halves[0] / halves.sum())
-        scores = sorted((ClassScore("left", left), ClassScore("right", 1 - left)), key=lambda one: -one.probability)
-        found = Classification(tuple(scores), scores[0].probability >= self.card.unsure_below, self.card.unsure_below)
-        heat = Heatmap(scores[0].label, np.array([[4.0, -1.0], [4.0, -1.0]], np.float32)) if explain else None
-        return Seen(frame, (Finding(box, found, heatmap=heat),), {"classify": 1.0, "total": 1.0})
+    def classify(self, pictures: Iterable[np.ndarray]) -> list[Classification]:
+        answers = []
+        for pixels in pictures:
+            halves = np.array([half.mean() for half in np.array_split(pixels, 2, axis=1)]) + 1e-3
+            left = float(halves[0] / halves.sum())
+            scores = sorted((ClassScore("left", left), ClassScore("right", 1 - left)), key=lambda one: -one.probability)
+            sure = scores[0].probability >= self.card.unsure_below
+            answers.append(Classification(tuple(scores), sure, self.card.unsure_below))
+        return answers
+
+    def explain(self, pixels: np.ndarray, *, runner_up: bool = False) -> tuple[Classification, Heatmap]:
+        [found] = self.classify([pixels])
+        return found, Heatmap(found.scores[0].label, np.array([[4.0, -1.0], [4.0, -1.0]], np.float32))
 
 
 class ThingDouble:

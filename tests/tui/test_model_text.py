@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from edge_app.media import sample
 from edge_app.media.pictures import read_picture
 from edge_app.model_store.choose_build import Choice
 from edge_app.model_store.shipped import Entry
+from edge_app.recognition.classes import ClassRecognizer
 from edge_app.recognition.open_session import open_people
 from edge_app.recognition.session import Session
 from edge_app.recognition.things import ThingSession
@@ -35,7 +37,7 @@ from edge_app.tui.screens.enroll_thing import ThingScreen
 from edge_app.tui.screens.live import LiveScreen
 from edge_app.tui.screens.models import ModelsScreen
 from tests.fakes import points
-from tests.tui.stage import OBAMA_ALONE, HalfReader, Stage, ThingDouble, classifier_card, clip_frame, until
+from tests.tui.stage import OBAMA_ALONE, HalfClassifier, Stage, ThingDouble, classifier_card, clip_frame, until
 
 SIZE = (100, 30)
 HALVES = classifier_card("halves", licence="research only", commercial_use=False)
@@ -60,7 +62,7 @@ def stage(home: Home, monkeypatch: pytest.MonkeyPatch) -> Stage:
         if look_for.word == "gone":
             raise ModelError("there is no model called 'gone'")
         if look_for.word != THINGS.id:
-            return Session(home, settings, HalfReader(replace(HALVES, id=look_for.word)))
+            return Session(home, settings, ClassRecognizer(HalfClassifier(replace(HALVES, id=look_for.word))))
         choice = Choice(Entry(THINGS.id, "fp32", THINGS.task, Path("objects.onnx"), "0" * 64, 0), "made up", {})
         return ThingSession(home, settings, ThingDouble(THINGS), Vault(home.gallery_path), choice)  # type: ignore[arg-type]
 
@@ -227,6 +229,33 @@ async def test_a_box_is_drawn_with_the_mouse_and_left_with_escape(stage: Stage) 
         await pilot.press("escape")
         await until(lambda: area_of(stage) is None, "the whole picture")
         assert live.area is None
+
+
+@pytest.mark.slow
+async def test_a_classifier_looks_at_the_box_that_the_mouse_drew_and_the_shares_for_roi_are_told(stage: Stage) -> None:
+    app = stage.app()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await looking_for(stage, app, pilot, "halves")
+        stage.reel.feed([half(20, 250)])
+        await until(lambda: "● right" in words(app, "#here"), "the answer for the whole picture")
+        scale, left, top = app.screen.picture._mosaic._place
+        start = (round(left + 10 * scale), round((top + 10 * scale) / 2))
+        end = (round(left + 30 * scale), round((top + 40 * scale) / 2))
+        await pilot.mouse_down("#picture", offset=start)
+        await pilot.hover("#picture", offset=end)
+        assert "--roi" not in told(app), "the box is still being drawn"
+        await pilot.mouse_up("#picture", offset=end)
+        await until(lambda: area_of(stage) is not None, "the area")
+        assert area_of(stage).tolist() == pytest.approx([10, 10, 30, 40], abs=4)
+        [shares] = re.findall(r"--roi ([\d.,]+)", told(app))
+        x1, y1, x2, y2 = (float(share) for share in shares.split(","))
+        assert [x1 * 80, y1 * 60, x2 * 80, y2 * 60] == pytest.approx(area_of(stage).tolist(), abs=0.1)
+        stage.reel.feed([half(20, 250)])
+        await until(lambda: "? not sure" in words(app, "#here"), "one half lies in the box, of one light")
+        await pilot.press("escape")
+        await until(lambda: area_of(stage) is None, "the whole picture")
+        stage.reel.feed([half(20, 250)])
+        await until(lambda: "● right" in words(app, "#here"), "the answer for the whole picture again")
 
 
 async def test_a_box_is_moved_and_resized_with_keys(stage: Stage) -> None:
