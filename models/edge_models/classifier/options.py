@@ -45,6 +45,9 @@ STUDENTS = {name: f"efficientnet-{name}" for name in ("lite0", "lite1", "lite2")
 AUTO = "auto"
 """The backbone that `--search` chooses; without a search, efficientnet-lite0."""
 
+SELF = "self"
+"""For `--style`: styles of the pictures that are learned from. A folder of that name is ./self or self/."""
+
 BALANCES = ("none", "classes", "groups", "dro")
 
 MOST_JOINED = 3
@@ -140,6 +143,9 @@ class ClassifierOptions:
     roi: str = field(default="", metadata=told(
         "the part of every picture that counts, as shares of it from 0 to 1; served the same", "X1,Y1,X2,Y2",
         _PICTURES))  # fmt: skip
+    style: Path | None = field(default=None, metadata=told(
+        "random views take on the style of another picture of that folder; self: of another one that is learned from",
+        f"FOLDER|{SELF}", _PICTURES))  # fmt: skip
     upside_down: bool = field(default=False, metadata=told("vertical flips too", "", _PICTURES))
     mirror: bool = field(default=True, metadata=told("left and right mean something", "", _PICTURES, off=True))
     keep_out: bool = field(default=False, metadata=told(
@@ -220,6 +226,12 @@ class ClassifierOptions:
             )
         if self.hierarchy is not None and self.head in ("discriminant", "prototypes"):
             raise UsageError(f"--hierarchy beside --head {self.head}", expected="the logistic head, which learns it")
+        if self.style is not None:
+            beside = {"--from-scratch": self.from_scratch, "--adapt": self.adapt, "--rounds": self.rounds}
+            if wrong := [name for name, given in beside.items() if given]:
+                raise UsageError(f"--style beside {wrong[0]}", expected="one of them")
+            if not self.views or not (self.augmentation or self.webcam):
+                raise UsageError("--style without random views", expected="--views 1 or more")
         if self.balanced and self.balance not in ("none", "classes"):
             raise UsageError(f"--balanced beside --balance {self.balance}", expected="one of them")
         for good, what, found, expected in checks:

@@ -44,6 +44,7 @@ from edge_models.fitting.fit import (
 )
 from edge_models.networks.backbone import Backbone, normalize
 from edge_models.networks.feature_cache import FeatureBank
+from edge_models.networks.style import StyledBackbone, Styles
 
 _TEMPERATURE_PRIOR: Final = 0.5
 """Standard deviation of log temperature that is believed before any picture was seen: few pictures prove little."""
@@ -119,6 +120,8 @@ class Workshop:
     """Files of the unlabelled pictures, in the order of their rows."""
     hierarchy: Hierarchy | None = None
     """Families of the classes; the targets are softened by it already."""
+    styles: Styles | None = None
+    """What the bank's random views are styled with, and the pictures that layers learn from."""
 
     @property
     def paths(self) -> list[Path]:
@@ -363,7 +366,8 @@ def _tuning(work: Workshop, train: Sequence[int], selection: Sequence[int] | Non
     """What learns in fine-tuning and what it learns from: cached maps, or the pictures themselves."""
     cuts = work.bank.cuts
     if cuts is None:
-        return work.backbone, _picture_loaders(work, train, selection)
+        net = work.backbone if work.styles is None else StyledBackbone(work.backbone, work.styles)
+        return net, _picture_loaders(work, train, selection)
     return UpperPart(work.backbone, work.options.unfreeze), _cached_loaders(work, cuts, train, selection)
 
 

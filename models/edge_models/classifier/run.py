@@ -13,12 +13,12 @@ import torch
 
 from edge_app.core.errors import UsageError
 from edge_app.media.pictures import read_picture, write_picture
-from edge_app.system.files import sha256_of
+from edge_app.system.files import sha256_of, sha256_of_file
 from edge_models.classifier import odd_pictures
 from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.bias import balance, column_to_balance
 from edge_models.classifier.hierarchy import distances, read_hierarchy, soft_targets
-from edge_models.classifier.options import AUTO, STUDENTS, ClassifierOptions
+from edge_models.classifier.options import AUTO, SELF, STUDENTS, ClassifierOptions
 from edge_models.classifier.recipe import Trained, Workshop, hard_targets, train
 from edge_models.classifier.report import HTML_NAME, JSON_NAME, Circumstances, Report, collect, write
 from edge_models.classifier.search import chosen, search
@@ -45,6 +45,7 @@ from edge_models.networks.backbones import DEFAULT, check_name, create_backbone
 from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPlan, default_threads
 from edge_models.networks.joined import JOIN
 from edge_models.networks.small_resnet import PREFIX
+from edge_models.networks.style import Styles, styles_of
 
 _SHEET_PICTURES: Final = 6
 _CACHE: Final = "cache"
@@ -53,7 +54,7 @@ _AS_0_1_0: Final[Mapping[str, Any]] = {
     "keep_out": True, "search": 0.0, "split_by": "", "size": None, "from_run": None, "from_scratch": False, "depth": 8,
     "adapt": None, "adapt_by": "self-training", "rounds": 0, "student": "", "cap": 0, "hard_labels": False,
     "head": "logistic", "ensemble": 1, "distil": False, "balance": "none", "balance_by": "",
-    "roi": "", "hierarchy": None,
+    "roi": "", "hierarchy": None, "style": None,
 }  # fmt: skip
 """Options that 0.1.0 did not have, and how it worked."""
 
@@ -134,7 +135,8 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
         backbone = backbone or starting_backbone(options)
         if not backbone.source.commercial_use:
             notebook.note(f"{backbone.name}: no commercial use ({backbone.source.licence})")
-        bank = compute_bank(options, backbone, folder, notebook)
+        styles = styles_asked(options, backbone, folder, split, notebook)
+        bank = compute_bank(options, backbone, folder, notebook, styles)
         if sentence := odd_pictures.show(folder, bank.plain, options.output):
             notebook.note(sentence)
         deep = found.deep if found is not None and found.tune else 0
@@ -144,7 +146,7 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
         weights = balance(options, folder, groups, bank.plain, targets)
         work = Workshop(
             options, folder, split, backbone, bank, targets, notebook, deep, found.side if found else 0, weights,
-            hierarchy=hierarchy,
+            hierarchy=hierarchy, styles=styles,
         )  # fmt: skip
         if found is not None and found.teacher:
             work = taught_by(work, _features_together(options, found.teacher, folder, notebook))
@@ -190,6 +192,8 @@ def _refuse_early(options: ClassifierOptions) -> None:
         if not options.rounds:
             raise UsageError("--student without --rounds", expected="how often a student teaches the next")
         check_name(STUDENTS.get(options.student, options.student))
+    if options.style is not None and options.style != Path(SELF):
+        find_unlabelled(options.style)
     if options.adapt is not None:
         if options.unlabelled is not None or options.generations:
             raise UsageError("--adapt beside --unlabelled or --generations", remedy="leave one out")
@@ -257,13 +261,40 @@ def grouped(folder: PictureFolder, options: ClassifierOptions) -> tuple[PictureF
 
 
 def compute_bank(
-    options: ClassifierOptions, backbone: Backbone, folder: PictureFolder, progress: Progress
+    options: ClassifierOptions,
+    backbone: Backbone,
+    folder: PictureFolder,
+    progress: Progress,
+    styles: Styles | None = None,
 ) -> FeatureBank:
-    """Features of every picture, from the cache where they are there already."""
+    """Features of every picture, from the cache where they are there already; random views in `styles`."""
     plan = ViewPlan(options.views, options.mirror, options.unfreeze, options.augment)
     pictures = [(picture.path, picture.sha256) for picture in folder.pictures]
     cache = FeatureCache(options.cache or options.output / _CACHE, progress, options.machine.accelerator)
-    return cache.bank(backbone, pictures, plan)
+    return cache.bank(backbone, pictures, plan, styles)
+
+
+def styles_asked(
+    options: ClassifierOptions, backbone: Backbone, folder: PictureFolder, split: Split, progress: Progress
+) -> Styles | None:
+    """The styles of --style: of a folder, or of the train part; None where there are none.
+
+    Raises UsageError for a folder with a picture, by content, that is to judge.
+    """
+    if options.style is None:
+        return None
+    if options.style == Path(SELF):
+        own = [folder.pictures[i] for i in split.train]
+        return styles_of(backbone, [(picture.path, picture.sha256) for picture in own], progress)
+    judging = {folder.pictures[i].sha256: folder.pictures[i].name for i in (*split.selection, *split.validation)}
+    files = [(path, sha256_of_file(path)) for path in find_unlabelled(options.style)]
+    if seen := [judging[digest] for _, digest in files if digest in judging]:
+        raise UsageError(
+            f"{options.style} holds {len(seen)} pictures that judge, such as {seen[0]}",
+            expected="pictures of elsewhere",
+            remedy=f"--style {SELF} takes the styles of those that are learned from",
+        )
+    return styles_of(backbone, files, progress)
 
 
 def save_best(work: Workshop, trained: Trained, asked: ClassifierOptions) -> Path:

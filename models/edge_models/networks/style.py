@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edge_app.core.errors import UsageError
+from edge_app.core.errors import MediaError, UsageError
 from edge_app.inference.geometry import prepare
 from edge_app.media.pictures import read_picture
 from edge_models.fitting.progress import Progress
@@ -70,7 +70,7 @@ def mixed_layers(backbone: Backbone) -> list[nn.Module]:
 
 
 def styles_of(backbone: Backbone, pictures: Sequence[tuple[Path, str]], progress: Progress) -> Styles:
-    """Measure the styles of picture files, each with the SHA-256 of its content.
+    """Measure the styles of picture files, each with the SHA-256 of its content; one that cannot be read is left out.
 
     Raises UsageError for fewer than two pictures, or a network whose early layers give no maps (N, c, h, w).
     """
@@ -92,12 +92,21 @@ def styles_of(backbone: Backbone, pictures: Sequence[tuple[Path, str]], progress
 
     handles = [layer.register_forward_hook(keep(n)) for n, layer in enumerate(mixed_layers(backbone))]
     progress.stage("styles", len(pictures))
+    used: list[str] = []
     groups = len(backbone.groups)
     try:
         with torch.inference_mode():
             backbone.eval()
             for start in range(0, len(pictures), _BATCH):
-                some = [read_picture(path) for path, _ in pictures[start : start + _BATCH]]
+                some = []
+                for path, digest in pictures[start : start + _BATCH]:
+                    try:
+                        some.append(read_picture(path))
+                        used.append(digest)
+                    except MediaError as error:
+                        progress.note(f"{error}; left out of the styles")
+                if not some:
+                    continue
                 cut = np.stack([prepare(pixels, backbone.input, backbone.crop) for pixels in some])
                 images = normalize(torch.from_numpy(cut).permute(0, 3, 1, 2), backbone.input)
                 if backbone.sequential:
@@ -108,11 +117,13 @@ def styles_of(backbone: Backbone, pictures: Sequence[tuple[Path, str]], progress
     finally:
         for handle in handles:
             handle.remove()
+    if len(used) < 2:
+        raise UsageError(f"{len(used)} of the pictures to take styles from can be read", expected="two or more")
     means, spreads = zip(
         *((torch.cat([m for m, _ in one]).clone(), torch.cat([s for _, s in one]).clone()) for one in seen),
         strict=True,
     )
-    return Styles(means, spreads, tuple(digest for _, digest in pictures))
+    return Styles(means, spreads, tuple(used))
 
 
 @contextmanager
