@@ -24,6 +24,7 @@ METHODS = (
     "smoothing",
     "balanced",
     "mixup",
+    "families",
     "augmented",
     "distillation",
     "pseudo-labels",

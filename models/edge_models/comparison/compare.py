@@ -249,7 +249,7 @@ def _run_trials(
                 work, hidden = keep_few(work, few)
             begun_s, shared_s = clock(), shared.inside_s
             tried = attempt(method, Desk(shared, work, hidden, f"{few or _ALL}-{seed}"))
-            seconds = clock() - begun_s - (shared.inside_s - shared_s)
+            seconds = clock() - begun_s - (shared.inside_s - shared_s) + tried.views_s
             ledger.add((few, method, seed), Trial(tried.right, tried.counts, round(seconds, 3), tried.curve))
             if shared.inside_s > shared_s:  # a part had a bar of its own
                 progress.stage("trials", len(missing))

@@ -16,12 +16,19 @@ import torch
 from edge_app.core.errors import MediaError, UsageError
 from edge_app.system.files import sha256_of_file
 from edge_models.classifier.adapt import adopt_statistics, coral
-from edge_models.classifier.noisy_student import calibrated, student_of, take, taught
-from edge_models.classifier.options import HEADS, ClassifierOptions
+from edge_models.classifier.hierarchy import distances, read_hierarchy, soft_targets
+from edge_models.classifier.noisy_student import NOISE, calibrated, take, taught
+from edge_models.classifier.options import HEADS, STUDENTS, ClassifierOptions
 from edge_models.classifier.recipe import Workshop, fit_head, logits_of, solve_head
 from edge_models.classifier.run import compute_bank
 from edge_models.classifier.scratch import train_every_layer
-from edge_models.classifier.small_data import add_pseudo_labels, distilled, with_rows, with_unlabelled
+from edge_models.classifier.small_data import (
+    STUDENT_DROPOUT,
+    add_pseudo_labels,
+    distilled,
+    with_rows,
+    with_unlabelled,
+)
 from edge_models.classifier.start import suitable_size
 from edge_models.comparison.gains import PLAIN, Bools
 from edge_models.data.batch_views import plain_views
@@ -31,6 +38,7 @@ from edge_models.fitting.run_folder import make_scratch
 from edge_models.generate.compose import PICTURES, ComposeOptions, compose
 from edge_models.generate.cutouts import read_cutout
 from edge_models.networks.backbone import Backbone
+from edge_models.networks.backbones import create_backbone
 from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPlan
 from edge_models.networks.pretrained_run import FILE, load_pretrained, pixels_hash, pretrained_backbone
 from edge_models.selfsup.options import PretrainOptions
@@ -54,6 +62,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "smoothing": "--smoothing 0.1",
     "balanced": "--balanced",
     "mixup": "--mixing mixup",
+    "families": "--hierarchy FILE",
     "augmented": "--search 0 --unfreeze 0 --views 1",
     "distillation": "--generations 1",
     "pseudo-labels": "--unlabelled POOL",
@@ -96,6 +105,25 @@ class Tried:
     right: Bools
     counts: dict[str, int]
     curve: tuple[Bools, ...] = ()
+    views_s: float = 0.0
+    """Price of the views that it needs, of which other trials may have made some."""
+
+
+@dataclass(slots=True, eq=False)
+class Views:
+    """Views of single rows beside the plain one, through one network; each is computed when a trial first needs it."""
+
+    backbone: Backbone
+    plan: ViewPlan
+    features: torch.Tensor
+    """(V, N, D); where a row's views are not known yet they are its plain one."""
+    known: set[int] = field(default_factory=set)
+    seconds: float = 0.0
+    """Spent on all that are known."""
+
+    def price(self, rows: Sequence[int]) -> float:
+        """Seconds of so many rows."""
+        return self.seconds / max(1, len(self.known)) * len(rows)
 
 
 @dataclass(slots=True, eq=False)
@@ -130,16 +158,11 @@ class Shared:
     @property
     def bare(self) -> ClassifierOptions:
         """The options without other views: what doing without sees, as the default does with a frozen base."""
-        return replace(self.options, views=0, mirror=False, unfreeze=0)
+        return replace(self.options, views=0, mirror=False, unfreeze=0, hierarchy=None)
 
     def features(self) -> FeatureBank:
         """Of every picture of the folder, plain views alone."""
         return self.once("features", lambda: compute_bank(self.bare, self.backbone, self.folder, self.progress))
-
-    def views(self) -> FeatureBank:
-        """Of every picture of the folder, with its mirror image and random views."""
-        wanted = replace(self.options, unfreeze=0)
-        return self.once("views", lambda: compute_bank(wanted, self.backbone, self.folder, self.progress))
 
     def pooled(self, work: Workshop) -> tuple[Workshop, tuple[int, ...]]:
         """The workshop with the pool's rows, and which they are."""
@@ -149,17 +172,36 @@ class Shared:
         whole, rows = self.once("pool", lambda: with_unlabelled(told, pool))
         return replace(work, bank=whole.bank, targets=whole.targets, extra=whole.extra), rows
 
-    def student(self, work: Workshop) -> Workshop:
-        """What a noisy student sees of the rows of `work`, and its options."""
-        # Half of the random views are mirrored: a mirrored one beside them would cost a third more.
-        wanted = replace(self.options, unfreeze=0, mirror=False)
+    def student(self, work: Workshop) -> Backbone:
+        """The network of noisy students."""
+        name = STUDENTS.get(self.options.student, self.options.student) or work.backbone.name
+        if name == work.backbone.name:
+            return work.backbone
+        return self.once("student", lambda: create_backbone(name, size=self.options.size))
 
-        def made() -> Workshop:
-            return student_of(replace(work, options=wanted, progress=self.progress))
+    def views(self, name: str, work: Workshop, rows: Sequence[int], plan: ViewPlan) -> tuple[FeatureBank, float]:
+        """The bank of `work` with the plan's views of `rows`, and what these cost; kept by `name` for other trials."""
+        backbone, wanted = work.backbone, replace(plan, random=0, mirror=False)
+        paths = work.paths
+        files = [(picture.path, picture.sha256) for picture in self.folder.pictures]
+        files += [(path, sha256_of_file(path)) for path in paths[len(files) :]] if len(paths) > len(files) else []
+        cache = self._cache()
 
-        kept = self.once("student", made)
-        options = replace(kept.options, seed=work.options.seed)
-        return replace(work, options=options, backbone=kept.backbone, bank=kept.bank)
+        def begun() -> Views:
+            same = backbone is self.backbone
+            plain = work.bank.plain if same else cache.bank(backbone, files, wanted).plain
+            return Views(backbone, plan, plain.expand(plan.count, -1, -1).clone())
+
+        views = self.once(name, begun)
+        if missing := sorted(set(rows) - views.known):
+            begun_s = self.clock()
+            bank = cache.bank(backbone, [files[row] for row in missing], plan)
+            views.features[:, missing] = bank.features
+            views.known.update(missing)
+            took_s = self.clock() - begun_s
+            views.seconds += took_s
+            self.inside_s += took_s
+        return FeatureBank(views.features, None), views.price(rows)
 
     def target(self) -> list[Path]:
         assert self.options.adapt is not None
@@ -204,9 +246,8 @@ class Shared:
 
 
 PARTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "augmented": ("views",),
     "pseudo-labels": ("pool",),
-    "noisy-student": ("pool", "student"),
+    "noisy-student": ("pool", "noisy-student"),
     "coral": ("target",),
     "batch-norm": ("adapted network",),
     "pretrained": ("pretraining",),
@@ -240,8 +281,16 @@ def attempt(method: str, desk: Desk) -> Tried:
     if method in CHANGES:
         changed = replace(work, options=replace(work.options, **CHANGES[method]))
         return Tried(desk.judged(changed, method), learned)
+    if method == "families":
+        assert desk.shared.options.hierarchy is not None
+        tree = read_hierarchy(desk.shared.options.hierarchy, work.folder.classes)
+        targets = soft_targets(work.targets, distances(tree, work.folder.classes))
+        return Tried(desk.judged(replace(work, targets=targets), method), learned)
     if method == "augmented":
-        return Tried(desk.judged(replace(work, bank=desk.shared.views()), method), learned)
+        options = desk.shared.options
+        plan = ViewPlan(options.views, options.mirror, augment=options.augment)
+        bank, views_s = desk.shared.views(method, work, work.split.fit, plan)
+        return Tried(desk.judged(replace(work, bank=bank), method), learned, views_s=views_s)
     if method == "distillation":
         curve, given = [], work.targets
         for generation in range(max(1, work.options.generations)):
@@ -275,26 +324,36 @@ def _right(work: Workshop, logits: np.ndarray[Any, np.dtype[np.float64]]) -> Boo
 
 def _with_teacher(method: str, desk: Desk) -> Tried:
     """Pseudo-labels once, or noisy students in rounds, on the pool or on what hides its labels."""
-    shared, work, rows = desk.shared, desk.work, desk.hidden
+    shared, work, rows, views_s = desk.shared, desk.work, desk.hidden, 0.0
     if shared.options.unlabelled is not None:
         work, rows = shared.pooled(work)
     if method == "pseudo-labels":
         student, teaching = add_pseudo_labels(work, rows)
         taken, said = list(teaching.rows), student.targets[list(teaching.rows)].argmax(1).numpy()
     else:
-        student, learner, head_name = shared.student(work), work, "teacher"
-        for number in range(1, (work.options.rounds or ROUNDS) + 1):
+        options = shared.options
+        strength = min(2.0, NOISE * options.augmentation)
+        noisy = replace(
+            work.options,
+            dropout=max(options.dropout, STUDENT_DROPOUT),
+            augmentation=strength,
+            views=max(1, options.views),
+        )
+        plan = ViewPlan(noisy.views, mirror=False, augment=noisy.augment)  # half of the random views are mirrored
+        student, learner, head_name = replace(work, options=noisy, backbone=shared.student(work)), work, "teacher"
+        for number in range(1, (options.rounds or ROUNDS) + 1):
             head, _ = fit_head(learner, learner.split.train, learner.split.selection, f"{head_name}-{desk.name}")
             selection, pool = (logits_of(head, learner.bank.plain[list(at)]) for at in (work.split.selection, rows))
             chances = calibrated(learner, selection, pool)
             believed = take(work, rows, chances)
             learner = taught(student, work, believed, chances, rows)
-            head_name = f"round-{number}"
+            bank, views_s = shared.views(method, student, learner.split.fit, plan)
+            learner, head_name = replace(learner, bank=bank), f"round-{number}"
         student, taken, said = learner, [rows[i] for i in believed.rows], believed.labels
-    counts = {"learned": len(work.split.fit), "offered": len(rows), "taken": len(taken)}
+    counts = {"learned": len(desk.work.split.fit), "offered": len(rows), "taken": len(taken)}
     if shared.options.unlabelled is None:
         counts["wrong"] = int((said != work.folder.labels[taken]).sum())
-    return Tried(desk.judged(student, method), counts)
+    return Tried(desk.judged(student, method), counts, views_s=views_s)
 
 
 def _composed(desk: Desk) -> Tried:
@@ -351,6 +410,8 @@ def lack(method: str, options: ClassifierOptions, folder: PictureFolder, few: in
         learned = np.minimum(counts, few) if few else counts
         if learned.max() < _UNEVEN * learned.min():
             return Lack("the classes are of about equal size", final=False)
+    if method == "families" and options.hierarchy is None:
+        return Lack("there are no families of classes: name a file by --hierarchy")
     if method == "augmented" and not (options.views or options.mirror):
         return Lack("there are no other views (--views 0, --no-mirror)")
     if method in TEACHERS and options.unlabelled is None and few is None:
