@@ -26,6 +26,7 @@ METHODS = (
     "mixup",
     "families",
     "augmented",
+    "styled",
     "distillation",
     "pseudo-labels",
     "noisy-student",

@@ -20,14 +20,14 @@ import torch
 
 from edge_app.core.errors import UsageError
 from edge_app.system.files import json_bytes
-from edge_models.classifier.options import METHODS, ClassifierOptions
+from edge_models.classifier.options import METHODS, SELF, ClassifierOptions
 from edge_models.classifier.recipe import Workshop, hard_targets
 from edge_models.classifier.run import grouped, scan_told, split_of
 from edge_models.classifier.search import chosen
 from edge_models.classifier.start import settled, starting_backbone
 from edge_models.comparison import page
 from edge_models.comparison.gains import PLAIN, Bools, Trial, recommend, sentences, table_of
-from edge_models.comparison.methods import FLAGS, PARTS, Desk, Lack, Shared, attempt, lack, refuse_backgrounds
+from edge_models.comparison.methods import FLAGS, PARTS, Desk, Lack, Shared, attempt, lack, refuse_own
 from edge_models.data.folder import PictureFolder, Split, find_unlabelled
 from edge_models.fitting.checkpoint import write_atomic
 from edge_models.fitting.options import absolute, plain
@@ -126,7 +126,9 @@ def compare(options: ClassifierOptions, plan: Plan, progress: Progress, keep: Pa
     folder, _ = grouped(scan_told(options.directory, progress), options)
     splits = {seed: split_of(folder, replace(options, seed=seed)) for seed in plan.seeds}
     _refuse_many(plan, folder, splits)
-    refuse_backgrounds(plan.backgrounds, folder)
+    for pictures in (plan.backgrounds, None if options.style == Path(SELF) else options.style):
+        if pictures is not None:
+            refuse_own(pictures, folder)
     options = settled(options, folder)
     wanted, absent = _applying(plan, options, folder, progress)
     with ExitStack() as stack:

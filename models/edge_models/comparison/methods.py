@@ -18,9 +18,9 @@ from edge_app.system.files import sha256_of_file
 from edge_models.classifier.adapt import adopt_statistics, coral
 from edge_models.classifier.hierarchy import distances, read_hierarchy, soft_targets
 from edge_models.classifier.noisy_student import NOISE, calibrated, take, taught
-from edge_models.classifier.options import HEADS, STUDENTS, ClassifierOptions
+from edge_models.classifier.options import HEADS, SELF, STUDENTS, ClassifierOptions
 from edge_models.classifier.recipe import Workshop, fit_head, logits_of, solve_head
-from edge_models.classifier.run import compute_bank
+from edge_models.classifier.run import compute_bank, styles_asked
 from edge_models.classifier.scratch import train_every_layer
 from edge_models.classifier.small_data import (
     STUDENT_DROPOUT,
@@ -64,6 +64,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "mixup": "--mixing mixup",
     "families": "--hierarchy FILE",
     "augmented": "--search 0 --unfreeze 0 --views 1",
+    "styled": "--search 0 --unfreeze 0 --style self",
     "distillation": "--generations 1",
     "pseudo-labels": "--unlabelled POOL",
     "noisy-student": "--unlabelled POOL --rounds 2",
@@ -158,7 +159,7 @@ class Shared:
     @property
     def bare(self) -> ClassifierOptions:
         """The options without other views: what doing without sees, as the default does with a frozen base."""
-        return replace(self.options, views=0, mirror=False, unfreeze=0, hierarchy=None)
+        return replace(self.options, views=0, mirror=False, unfreeze=0, hierarchy=None, style=None)
 
     def features(self) -> FeatureBank:
         """Of every picture of the folder, plain views alone."""
@@ -291,6 +292,8 @@ def attempt(method: str, desk: Desk) -> Tried:
         plan = ViewPlan(options.views, options.mirror, augment=options.augment)
         bank, views_s = desk.shared.views(method, work, work.split.fit, plan)
         return Tried(desk.judged(replace(work, bank=bank), method), learned, views_s=views_s)
+    if method == "styled":
+        return _styled(desk)
     if method == "distillation":
         curve, given = [], work.targets
         for generation in range(max(1, work.options.generations)):
@@ -320,6 +323,24 @@ def attempt(method: str, desk: Desk) -> Tried:
 def _right(work: Workshop, logits: np.ndarray[Any, np.dtype[np.float64]]) -> Bools:
     right: Bools = logits.argmax(axis=1) == work.folder.labels[list(work.split.validation)]
     return right
+
+
+def _styled(desk: Desk) -> Tried:
+    """Random views in the style of other pictures, of --style or of those learned from; all are the trial's own."""
+    shared, work = desk.shared, desk.work
+    options, at = shared.options, list(work.split.fit)
+    files = [(work.folder.pictures[row].path, work.folder.pictures[row].sha256) for row in at]
+    plan = ViewPlan(max(1, options.views), options.mirror, augment=options.augment)
+    with make_scratch() as scratch:
+        cache = FeatureCache(scratch, work.progress, options.machine.accelerator)
+        wanted = replace(options, views=plan.random, style=options.style or Path(SELF))
+        learning = replace(work.split, train=work.split.fit, selection=())
+        styles = styles_asked(wanted, shared.backbone, work.folder, learning, work.progress)
+        bank = cache.bank(shared.backbone, files, plan, styles)
+    features = work.bank.plain.expand(plan.count, -1, -1).clone()
+    features[:, at] = bank.features
+    right = desk.judged(replace(work, bank=FeatureBank(features, None)), "styled")
+    return Tried(right, {"learned": len(at)})
 
 
 def _with_teacher(method: str, desk: Desk) -> Tried:
@@ -467,14 +488,12 @@ def _uncut(folder: PictureFolder) -> Lack | None:
     return None
 
 
-def refuse_backgrounds(root: Path | None, folder: PictureFolder) -> None:
-    """Raise UsageError where backgrounds are pictures of the folder: what judges would be seen in training."""
-    if root is None:
-        return
+def refuse_own(root: Path, folder: PictureFolder) -> None:
+    """Raise UsageError where pictures to be made use of are the folder's: some of them judge."""
     known = {picture.sha256: picture.name for picture in folder.pictures}
     seen = [path for path in find_unlabelled(root) if sha256_of_file(path) in known]
     if seen:
         raise UsageError(
             f"{root} holds {len(seen)} pictures of {folder.root} ({', '.join(path.name for path in seen[:3])})",
-            expected="backgrounds that nothing is judged by",
+            expected="pictures that nothing is judged by",
         )
