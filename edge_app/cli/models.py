@@ -283,6 +283,10 @@ def _print_card(card: ModelCard, proven: bool | None) -> None:
         families = [f"{one.name} from {one.sure_from:g}" for one in card.hierarchy.families]
         more = f" and {len(families) - 20} more" if len(families) > 20 else ""
         facts.insert(4, ("families", ", ".join(families[:20]) + more))
+    if card.attributes:
+        shown = [f"{one.name} ({', '.join(one.labels[:6])})" for one in card.attributes[:20]]
+        more = f" and {len(card.attributes) - 20} more" if len(card.attributes) > 20 else ""
+        facts.insert(4, ("attributes", ", ".join(shown) + more))
     options.show(options.table(f"{card.id} ({card.precision})", ("", ""), facts))
     if card.operating_points:
         rows = [

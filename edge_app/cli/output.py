@@ -157,6 +157,8 @@ def _finding(finding: Finding, top: int | None) -> dict[str, Any]:
     if answer.hierarchy is not None:
         family = answer.family
         plain["family"] = family and {"label": family.label, "probability": round(family.probability, 4)}
+    if answer.attributes:
+        plain["attributes"] = [{"name": one.label, "probability": round(one.probability, 4)} for one in answer.has]
     return plain
 
 
@@ -164,7 +166,8 @@ def _class_words(answer: Classification, top: int | None) -> str:
     told = ", ".join(f"{one.label} {one.probability:.2f}" for one in answer.scores[: top or _LINE_TOP])
     if answer.sure:
         return told
-    return f"not sure ({told})" if answer.name is None else f"{answer.words} {answer.value:.2f} ({told})"
+    has = f", has {', '.join(one.label for one in answer.has)}" if answer.has else ""
+    return (f"not sure ({told})" if answer.name is None else f"{answer.words} {answer.value:.2f} ({told})") + has
 
 
 def _match_words(match: Match, where: str) -> tuple[str | options.Coloured, ...]:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import ClassVar, Final, Literal
 
+from edge_app.core.attributes import Attribute, check_attributes
 from edge_app.core.cohort import Cohort
 from edge_app.core.documents import DocumentError, check_fields, parse_json, typed
 from edge_app.core.errors import ModelError
@@ -147,6 +148,8 @@ class ModelCard:
     and is sure from `unsure_below` of the probability so weighted. Classifiers only."""
     hierarchy: Hierarchy | None = None
     """Families of labels, one of which is told where no label is sure. Classifiers only."""
+    attributes: tuple[Attribute, ...] = ()
+    """What some labels have in common without being a family. Classifiers only."""
     operating_points: tuple[OperatingPoint, ...] = ()
     cohort: Cohort | None = None
     """What evens out how alike strangers of one kind are; None: similarities are the cosines as they are."""
@@ -198,6 +201,7 @@ class ModelCard:
             )
         if self.hierarchy is not None:
             self.hierarchy.check(self.labels)
+        check_attributes(self.attributes, self.labels)
         check_operating_points(self.operating_points)
 
     @property
@@ -228,10 +232,11 @@ class ModelCard:
             "cohort": self.cohort and asdict(self.cohort),
             "costs": dict(self.costs),
             "hierarchy": self.hierarchy and asdict(self.hierarchy),
+            "attributes": [asdict(one) for one in self.attributes],
             "metrics": dict(self.metrics),
             "provenance": dict(self.provenance),
         }
-        for late in ("costs", "hierarchy"):  # earlier versions do not know these fields
+        for late in ("costs", "hierarchy", "attributes"):  # earlier versions do not know these fields
             if not values[late]:
                 del values[late]
         return json.dumps(values, ensure_ascii=False)

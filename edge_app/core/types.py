@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_app.core.attributes import Attribute
 from edge_app.core.errors import GalleryError
 from edge_app.core.hierarchy import Hierarchy
 from edge_app.core.names import valid_name
@@ -248,6 +249,8 @@ class Classification:
     """Probability, weighted by the costs, from which the best is named."""
     hierarchy: Hierarchy | None = None
     """Families of the labels, where the classifier knows some."""
+    attributes: tuple[Attribute, ...] = ()
+    """What the classifier knows that labels have."""
 
     def __post_init__(self) -> None:
         if not self.scores:
@@ -260,6 +263,14 @@ class Classification:
             return None
         told = self.hierarchy.told({score.label: score.probability for score in self.scores})
         return None if told is None else ClassScore(*told)
+
+    @property
+    def has(self) -> tuple[ClassScore, ...]:
+        """The attributes that are likely enough to be told, the likeliest first."""
+        chances = {score.label: score.probability for score in self.scores}
+        found = [(one, one.probability(chances)) for one in self.attributes]
+        told = [ClassScore(one.name, chance) for one, chance in found if chance >= one.sure_from]
+        return tuple(sorted(told, key=lambda one: -one.probability))
 
     @property
     def name(self) -> str | None:

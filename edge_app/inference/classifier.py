@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_app.core.attributes import Attribute
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.hierarchy import Hierarchy
 from edge_app.core.numeric import softmax
@@ -104,7 +105,7 @@ class Classifier:
         """Turn one picture's (C,) logits into calibrated probabilities and a verdict."""
         costs = np.array([self.card.costs.get(label, 1.0) for label in self.card.labels])
         chances = softmax(logits, self.card.temperature)
-        return ranked(self.card.labels, chances, self.unsure_below, costs, self.card.hierarchy)
+        return ranked(self.card.labels, chances, self.unsure_below, costs, self.card.hierarchy, self.card.attributes)
 
     def _checked(self, logits: Float32s) -> Float32s:
         count = len(self.card.labels)
@@ -125,6 +126,7 @@ def ranked(
     unsure_below: float,
     costs: NDArray[np.float64] | None = None,
     hierarchy: Hierarchy | None = None,
+    attributes: tuple[Attribute, ...] = (),
 ) -> Classification:
     """Labels and their probabilities, best first, sure when the best reaches the bar; ties in the card's order.
 
@@ -139,4 +141,4 @@ def ranked(
     share = float(weighted[order[0]] / max(float(weighted.sum()), 1e-12))
     # Without costs the probability itself is compared: the sum is 1 but for rounding.
     reached = share if np.ptp(costs) > 0 else scores[0].probability
-    return Classification(scores, reached >= unsure_below, unsure_below, hierarchy)
+    return Classification(scores, reached >= unsure_below, unsure_below, hierarchy, attributes)

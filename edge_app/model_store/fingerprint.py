@@ -46,7 +46,7 @@ _METHOD: Final = b"1"
 _TASKS: Final = (Task.CLASSIFICATION, Task.LIVENESS, Task.FACE_EMBEDDING, Task.IMAGE_EMBEDDING)
 _CLAIMS: Final = (
     "task", "input", "crop", "labels", "embedding_size", "precision", "temperature", "unsure_below",
-    "operating_points", "cohort", "licence", "commercial_use", "hierarchy",
+    "operating_points", "cohort", "licence", "commercial_use", "hierarchy", "attributes",
 )  # fmt: skip
 
 # Boxes and landmarks as YuNet found them: written down, so that another detector changes no proof.
@@ -157,6 +157,7 @@ def claims_of(card: ModelCard) -> dict[str, str]:
     cohort = card.cohort and asdict(card.cohort)
     plain |= {"input": asdict(card.input), "operating_points": points, "cohort": cohort}
     plain["hierarchy"] = card.hierarchy and asdict(card.hierarchy)
+    plain["attributes"] = [asdict(one) for one in card.attributes]
     return {name: _short_hash(json.dumps(value, sort_keys=True).encode()) for name, value in plain.items()}
 
 

@@ -87,7 +87,8 @@ class Smoothing:
             weights = np.array([area.weights[label] for label in labels])
             cost_of = {score.label: score.cost for score in now.answer.scores}
             costs = np.array([cost_of[label] for label in labels])
-            answer = ranked(labels, weights, now.answer.unsure_below, costs, now.answer.hierarchy)
+            said = now.answer
+            answer = ranked(labels, weights, said.unsure_below, costs, said.hierarchy, said.attributes)
             area.tell(self._time_s, answer.name, None, answer.scores)
         else:
             area.mix({now.answer.name: 1.0}, fade)

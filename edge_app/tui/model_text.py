@@ -73,6 +73,8 @@ def _append_classes(text: Text, answer: Classification, unicode: bool) -> None:
         text.append(set_cell_size(score.label, _NAME_CELLS) + " ", style)
         text.append(bar(score.probability, unicode=unicode), "green" if place == 0 and answer.sure else "yellow")
         text.append(f" {score.probability:4.0%}\n", style)
+    if answer.has and not answer.sure:
+        text.append(f"has {', '.join(one.label for one in answer.has)}\n", "dim")
     hidden = len(answer.scores) - MOST_SHOWN
     if hidden > 0:
         text.append(f"and {hidden:,} less likely\n", "dim")

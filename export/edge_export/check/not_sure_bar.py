@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_app.core.attributes import Attribute
 from edge_app.core.hierarchy import Hierarchy
 
 RIGHT: Final = 0.99
@@ -80,6 +81,21 @@ def family_bar(chances: Chances, labels: Labels, names: Sequence[str], hierarchy
     if reached or not shares:
         return min(reached, default=_BARS[1])
     return max(shares, key=lambda pair: (pair[1], pair[0]))[0]
+
+
+def attributes_with_bar(
+    chances: Chances, labels: Labels, names: Sequence[str], attributes: tuple[Attribute, ...]
+) -> tuple[Attribute, ...]:
+    """The attributes, told from the smallest bar in [0.5, 0.95] on at which 99 % of those told are right, over all
+    attributes of all pictures; arrays as for `family_bar`. Of classes without pictures it knows nothing."""
+    if not attributes or not len(labels):
+        return attributes
+    inside = np.array([[name in one.labels for name in names] for one in attributes])
+    sums, truth = np.minimum(chances @ inside.T, 1.0).ravel(), inside[:, labels].T.ravel()
+    shares = [(round(float(bar), 4), float(truth[sums >= bar].mean())) for bar in np.linspace(*_BARS, 19)
+              if (sums >= bar).any()]  # fmt: skip
+    reached = [bar for bar, share in shares if share >= RIGHT]
+    return tuple(replace(one, sure_from=min(reached, default=_BARS[1])) for one in attributes)
 
 
 def at_bar(hierarchy: Hierarchy, bar: float) -> Hierarchy:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edge_app.core.attributes import Attribute
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.hierarchy import Hierarchy
 from edge_app.core.model_card import InputSpec, ModelCard
@@ -21,7 +22,15 @@ from edge_app.inference.geometry import prepare, to_input
 from edge_app.media.pictures import read_picture
 from edge_export.build.material import Material
 from edge_export.build.publish import Request, provenance
-from edge_export.check.not_sure_bar import Answers, answers, at_bar, family_answers, family_bar, unsure_below
+from edge_export.check.not_sure_bar import (
+    Answers,
+    answers,
+    at_bar,
+    attributes_with_bar,
+    family_answers,
+    family_bar,
+    unsure_below,
+)
 from edge_export.check.samples import CALIBRATION, GATE, enough, most_rows, spread
 from edge_export.graph.torch_export import Signature, as_function
 from edge_models.classifier.analysis import probabilities
@@ -50,7 +59,8 @@ def classifier_material(path: Path, request: Request) -> Material:
     """
     classifier, checkpoint = load_classifier(path)
     folder = training_folder(checkpoint, request)
-    if folder.classes != checkpoint.classes:
+    pictured = len(folder.classes) if checkpoint.attributes else len(checkpoint.classes)
+    if folder.classes != checkpoint.classes[:pictured]:
         raise ModelError(
             f"{folder.root} has the classes {', '.join(folder.classes[:6])}",
             expected=f"{', '.join(checkpoint.classes[:6])} as in training",
@@ -186,6 +196,8 @@ class _Figures:
     """With the bars of its families."""
     families: Answers | None
     """The same as `answers` of families, over the pictures without a sure label."""
+    attributes: tuple[Attribute, ...]
+    """With their bar."""
 
 
 def _figures(module: nn.Module, inputs: Float32s, labels: NDArray[np.intp], checkpoint: Checkpoint) -> _Figures:
@@ -198,13 +210,13 @@ def _figures(module: nn.Module, inputs: Float32s, labels: NDArray[np.intp], chec
         logits = np.concatenate([run(inputs[i : i + 16])[0] for i in range(0, len(inputs), 16)]).astype(np.float64)
     chances = probabilities(logits, checkpoint.temperature)
     accuracy = float((chances.argmax(axis=1) == labels).mean())
-    bar, tree = unsure_below(chances, labels), checkpoint.hierarchy
+    bar, tree, names = unsure_below(chances, labels), checkpoint.hierarchy, checkpoint.classes
+    attributes = attributes_with_bar(chances, labels, names, checkpoint.attributes)
     if tree is None:
-        return _Figures(accuracy, bar, answers(chances, labels), None, None)
-    names = checkpoint.classes
+        return _Figures(accuracy, bar, answers(chances, labels), None, None, attributes)
     sure_from = family_bar(chances, labels, names, tree, bar)
     told = family_answers(chances, labels, names, tree, bar)
-    return _Figures(accuracy, bar, answers(chances, labels), at_bar(tree, sure_from), told)
+    return _Figures(accuracy, bar, answers(chances, labels), at_bar(tree, sure_from), told, attributes)
 
 
 def _card(
@@ -240,6 +252,7 @@ def _card(
         temperature=checkpoint.temperature,
         unsure_below=figures.bar,
         hierarchy=figures.hierarchy,
+        attributes=figures.attributes,
         metrics=metrics,
         provenance=provenance(request, base.name, bar=judged.words(), **facts),
     )

@@ -112,6 +112,9 @@ class ClassifierOptions:
     hierarchy: Path | None = field(default=None, metadata=told(
         "YAML of families of classes, such as `insect: [ants, bees]`: a mistake within a family costs less, and the "
         "served network says 'some insect' where it is sure of no more", "FILE", _LEARNING))  # fmt: skip
+    attributes: Path | None = field(default=None, metadata=told(
+        "YAML of what classes have, such as `tiger: [stripes, fur]`: told where no class is sure; a class without "
+        "pictures is recognized by it", "FILE", _LEARNING))  # fmt: skip
     head: str = field(default=AUTO, metadata=told(
         "on the frozen base: auto is what --search finds best, logistic without a search", "", _NETWORK,
         choices=(AUTO, *HEADS)))  # fmt: skip
@@ -228,6 +231,12 @@ class ClassifierOptions:
             )
         if self.hierarchy is not None and self.head in ("discriminant", "prototypes"):
             raise UsageError(f"--hierarchy beside --head {self.head}", expected="the logistic head, which learns it")
+        if self.attributes is not None:
+            beside: dict[str, Any] = {
+                "--from-scratch": self.from_scratch, "--adapt": self.adapt, "--unlabelled": self.unlabelled,
+            }  # fmt: skip
+            if wrong := [name for name, given in beside.items() if given]:
+                raise UsageError(f"--attributes beside {wrong[0]}", expected="one of them")
         if self.style is not None:
             beside = {"--from-scratch": self.from_scratch, "--adapt": self.adapt, "--rounds": self.rounds}
             if wrong := [name for name, given in beside.items() if given]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -16,10 +16,19 @@ from edge_app.media.pictures import read_picture, write_picture
 from edge_app.system.files import sha256_of, sha256_of_file
 from edge_models.classifier import odd_pictures
 from edge_models.classifier.analysis import probabilities
+from edge_models.classifier.attributes import (
+    Belief,
+    Stated,
+    belief_of,
+    left_out_report,
+    read_attributes,
+    with_unseen,
+)
 from edge_models.classifier.bias import balance, column_to_balance
 from edge_models.classifier.hierarchy import distances, read_hierarchy, soft_targets
+from edge_models.classifier.network import TransferClassifier
 from edge_models.classifier.options import AUTO, SELF, STUDENTS, ClassifierOptions
-from edge_models.classifier.recipe import Trained, Workshop, hard_targets, train
+from edge_models.classifier.recipe import Trained, Workshop, hard_targets, logits_of, train
 from edge_models.classifier.report import HTML_NAME, JSON_NAME, Circumstances, Report, collect, write
 from edge_models.classifier.search import chosen, search
 from edge_models.classifier.small_data import taught_by, train_with_teacher
@@ -54,7 +63,7 @@ _AS_0_1_0: Final[Mapping[str, Any]] = {
     "keep_out": True, "search": 0.0, "split_by": "", "size": None, "from_run": None, "from_scratch": False, "depth": 8,
     "adapt": None, "adapt_by": "self-training", "rounds": 0, "student": "", "cap": 0, "hard_labels": False,
     "head": "logistic", "ensemble": 1, "distil": False, "balance": "none", "balance_by": "",
-    "roi": "", "hierarchy": None, "style": None,
+    "roi": "", "hierarchy": None, "style": None, "attributes": None,
 }  # fmt: skip
 """Options that 0.1.0 did not have, and how it worked."""
 
@@ -100,7 +109,9 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
         _refuse_early(options)
         folder, table = grouped(scan_told(options.directory, notebook), options)
         groups = column_to_balance(options, table)
-        hierarchy = None if options.hierarchy is None else read_hierarchy(options.hierarchy, folder.classes)
+        stated = None if options.attributes is None else read_attributes(options.attributes, folder.classes)
+        known = folder.classes if stated is None else stated.classes
+        hierarchy = None if options.hierarchy is None else read_hierarchy(options.hierarchy, known)
         if table is not None and (sentence := table.sentence()):
             notebook.note(sentence)
         asked = options = _as_begun(options)
@@ -109,6 +120,8 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
         begun = {"data_sha256": folder.sha256, "base_sha256": backbone.source.origin_sha256 if backbone else AUTO}
         if hierarchy is not None:
             begun["families_sha256"] = sha256_of(repr(hierarchy))
+        if stated is not None:
+            begun["attributes_sha256"] = sha256_of(repr((stated.classes, stated.told)))
         open_run(options.output, asked.configuration(absolute) | begun, resume=options.resume, unsaid=_AS_0_1_0)
         hold.take()
         if options.resume and (finished := _finished(options.output)):
@@ -129,9 +142,13 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
             found = search(options, folder, split, notebook, keep=options.output, cache=cache)
             notebook.note(found.sentence())
         options = chosen(options, found)
-        if hierarchy is not None and options.head != "logistic":
+        unseen = stated is not None and bool(stated.unseen)
+        if (hierarchy is not None or unseen) and options.head != "logistic":
             options = replace(options, head="logistic")
-            notebook.note("the logistic head is used, which learns with the hierarchy")
+            notebook.note("the logistic head is used, which learns with a hierarchy and takes classes without pictures")
+        if unseen:
+            _refuse_beside_unseen(options)
+            options = replace(options, unfreeze=0)
         backbone = backbone or starting_backbone(options)
         if not backbone.source.commercial_use:
             notebook.note(f"{backbone.name}: no commercial use ({backbone.source.licence})")
@@ -139,7 +156,7 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
         bank = compute_bank(options, backbone, folder, notebook, styles)
         if sentence := odd_pictures.show(folder, bank.plain, options.output):
             notebook.note(sentence)
-        deep = found.deep if found is not None and found.tune else 0
+        deep = found.deep if found is not None and found.tune and not unseen else 0
         targets = hard_targets(folder)
         if hierarchy is not None:
             targets = soft_targets(targets, distances(hierarchy, folder.classes))
@@ -154,9 +171,15 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
         shipped = trained.model.backbone
         if shipped.name != work.backbone.name:  # a student's network is not its teacher's
             work = replace(work, backbone=shipped, options=replace(work.options, backbone=shipped.name))
-        path = save_best(work, trained, asked)
+        wide, left_out = trained, None
+        if stated is not None and unseen:
+            belief = belief_of(work, stated)
+            wide = _widened(work, trained, stated, belief)
+            left_out = left_out_report(work, stated, belief)
+            notebook.note(_left_out_words(stated, left_out))
+        path = save_best(work, wide, asked, stated)
         about = Circumstances(path, table, notebook.notes, started_s, asked, asdict(found) if found else None)
-        report = collect(work, trained, about)
+        report = collect(work, trained, about) | {"left_out": left_out}
         html, data = write(options.output, report, work, trained)
         finish_run(options.output, options.output / _CACHE)
         return ClassifierResult(path, html, data, report)
@@ -211,6 +234,39 @@ def _finished(output: Path) -> ClassifierResult | None:
         return None
     report = read_report(data)
     return ClassifierResult(output / str(report["checkpoint"]), html, data, report)
+
+
+def _refuse_beside_unseen(options: ClassifierOptions) -> None:
+    if not options.solvable or options.epochs or options.generations:
+        raise UsageError(
+            "classes without pictures beside another --loss, --mixing, --dropout, --epochs or --generations",
+            expected="the head that is solved, on the frozen base",
+        )
+
+
+def _widened(work: Workshop, trained: Trained, stated: Stated, belief: Belief) -> Trained:
+    """The same networks, with rows for the classes without pictures."""
+
+    def wider(model: TransferClassifier, learned: Sequence[int]) -> TransferClassifier:
+        return TransferClassifier(model.backbone, with_unseen(work, model.head, stated, belief, learned))
+
+    judged = wider(trained.judged, work.split.fit)
+    everything = tuple(sorted(work.split.fit + work.split.validation))
+    model = wider(trained.model, everything) if trained.learned_all else judged
+    return replace(
+        trained, model=model, judged=judged,
+        logits=logits_of(judged.head, work.bank.plain[list(work.split.validation)]),
+    )  # fmt: skip
+
+
+def _left_out_words(stated: Stated, told: Mapping[str, Any]) -> str:
+    share = told["found"]
+    return (
+        f"{', '.join(stated.unseen[:6])}: recognized by attributes alone; how well, nothing can measure without "
+        f"pictures. Of the classes of the folder, each left out in turn and judged among all, {share['value']:.0%} of "
+        f"{told['trials']} pictures were found so ({share['low']:.0%} to {share['high']:.0%}; guessing "
+        f"{1 / stated.pictured:.0%})"
+    )
 
 
 def _features_together(
@@ -297,8 +353,8 @@ def styles_asked(
     return styles_of(backbone, files, progress)
 
 
-def save_best(work: Workshop, trained: Trained, asked: ClassifierOptions) -> Path:
-    """Write the checkpoint, which tells what was `asked` for and what was used.
+def save_best(work: Workshop, trained: Trained, asked: ClassifierOptions, stated: Stated | None = None) -> Path:
+    """Write the checkpoint, which tells what was `asked` for and what was used, and what was `stated` of classes.
 
     Its name tells the validation accuracy, and no other of the run is left beside it.
     """
@@ -314,7 +370,7 @@ def save_best(work: Workshop, trained: Trained, asked: ClassifierOptions) -> Pat
         backbone.input,
         backbone.crop,
         trained.model.head.described,
-        folder.classes,
+        folder.classes if stated is None else stated.classes,
         trained.temperature,
         passed_on(asked)
         | {"used": {"backbone": options.backbone, "ridge": options.ridge, "size_px": backbone.input.width_px}},
@@ -330,6 +386,7 @@ def save_best(work: Workshop, trained: Trained, asked: ClassifierOptions) -> Pat
         ),
         learned_all=trained.learned_all,
         hierarchy=work.hierarchy,
+        attributes=() if stated is None else stated.told,
         judged={"logits": torch.from_numpy(trained.logits).float(), "labels": torch.from_numpy(labels)},
     )
     path = options.output / f"best-{trained.chosen}-{100 * right:.1f}.safetensors"

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from edge_app.core.attributes import Attribute
 from edge_app.core.documents import typed
 from edge_app.core.errors import EdgeError, ModelError, UsageError
 from edge_app.core.hierarchy import Hierarchy
@@ -102,11 +103,13 @@ class Checkpoint:
     that did not learn from them, `labels` (V,). Empty in files of version 0.1.0."""
     hierarchy: Hierarchy | None = None
     """Families of a classifier's classes, where it learned with some."""
+    attributes: tuple[Attribute, ...] = ()
+    """What a user stated of a classifier's classes; those behind the folder's have no pictures."""
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically, for the owner's eyes only. Raises ModelError when it cannot be written."""
-    plain = {
+    plain: dict[str, Any] = {
         "format": FORMAT,
         "kind": checkpoint.kind,
         "base": asdict(checkpoint.base),
@@ -124,6 +127,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     }
     if checkpoint.hierarchy is not None:  # earlier versions do not know the field
         plain["hierarchy"] = asdict(checkpoint.hierarchy)
+    if checkpoint.attributes:
+        plain["attributes"] = [asdict(one) for one in checkpoint.attributes]
     named = {**checkpoint.tensors, **{_JUDGED + name: tensor for name, tensor in checkpoint.judged.items()}}
     tensors = {name: _on_cpu(tensor) for name, tensor in named.items()}
     header = {_KEY: json.dumps(plain, ensure_ascii=False, allow_nan=False)}
@@ -164,6 +169,7 @@ def load(path: Path) -> Checkpoint:
                 "classes": tuple(str(name) for name in plain["classes"]),
                 "temperature": float(plain["temperature"]),
                 "hierarchy": typed(plain["hierarchy"], Hierarchy) if "hierarchy" in plain else None,
+                "attributes": tuple(typed(one, Attribute) for one in plain.get("attributes", ())),
             }
         )
     except (json.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:

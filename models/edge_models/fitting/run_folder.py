@@ -19,7 +19,12 @@ from edge_models.fitting.checkpoint import make_folder, write_atomic
 STATE_FOLDER: Final = "state"
 """Where a run keeps what it needs to be gone on with."""
 _RUN_FILE: Final = "run.json"
-_WORDS: Final = {"data_sha256": "pictures", "base_sha256": "weights of the base", "families_sha256": "families"}
+_WORDS: Final = {
+    "data_sha256": "pictures",
+    "base_sha256": "weights of the base",
+    "families_sha256": "families",
+    "attributes_sha256": "attributes",
+}
 """What a difference between two runs is called, where its name says little."""
 
 
