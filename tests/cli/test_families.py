@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edge_app.cli import main
+from edge_app.core.attributes import Attribute
 from edge_app.core.hierarchy import Family, Hierarchy
 from edge_app.core.types import Frame
 from edge_app.inference import onnx_model
@@ -21,7 +22,11 @@ from edge_app.system.data_folder import Home
 from edge_app.tui.model_text import seen_words
 from tests.model_store.planted import colour_card, install, write_colours
 
-CARD = colour_card(temperature=0.5, hierarchy=Hierarchy((Family("warm", ("red", "green"), 0.9),)))
+CARD = colour_card(
+    temperature=0.5,
+    hierarchy=Hierarchy((Family("warm", ("red", "green"), 0.9),)),
+    attributes=(Attribute("cones", ("red", "green", "blue"), 0.9), Attribute("cold", ("blue", "green"), 0.6)),
+)
 YELLOW, RED, GREY = (250, 240, 0), (255, 0, 0), (128, 128, 128)
 
 
@@ -44,9 +49,9 @@ def test_a_line_tells_the_label_the_family_or_neither(say, tmp_path):
     code, out, _ = say(tmp_path / "yellow.png", tmp_path / "red.png", tmp_path / "grey.png", "--top", 2)
     assert code == 0
     yellow, red, grey = out.splitlines()[:3]
-    assert "some warm 1.00 (red 0.69, green 0.31)" in yellow
-    assert ": red 1.00" in red and "some" not in red
-    assert "not sure (" in grey
+    assert "some warm 1.00 (red 0.69, green 0.31), has cones" in yellow and "cold" not in yellow
+    assert ": red 1.00" in red and "some" not in red and "has" not in red
+    assert "not sure (" in grey and grey.endswith("), has cones, cold")
 
 
 def test_json_tells_the_family_like_a_label_and_beside_it(say, tmp_path):
@@ -56,6 +61,9 @@ def test_json_tells_the_family_like_a_label_and_beside_it(say, tmp_path):
     assert [one["label"] for one in yellow["classes"]] == ["red", "green", "blue"]
     assert red["label"] == "red" and red["family"] is None
     assert grey["label"] is None and grey["family"] is None
+    assert [one["name"] for one in grey["attributes"]] == ["cones", "cold"]
+    assert grey["attributes"][1]["probability"] == pytest.approx(2 / 3, abs=1e-3)
+    assert [one["name"] for one in red["attributes"]] == ["cones"]
 
 
 def test_only_takes_a_family_and_nothing_else_that_is_unknown(say, tmp_path):
@@ -76,5 +84,6 @@ def test_live_tells_the_family_steadily_and_as_an_event(tmp_path):
         told += events.update(number * 0.5, smoothing.answers)
         if number == 3:
             assert seen_words(seen, unicode=True).plain.splitlines()[0].endswith("some warm")
+            assert "has cones" in seen_words(seen, unicode=True).plain
             assert words_of(seen.findings[0].answer) == "some warm 1.00"
     assert [(one.event, one.name) for one in told] == [("recognized", "warm"), ("recognized", "red")]
