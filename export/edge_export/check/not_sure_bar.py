@@ -87,7 +87,7 @@ def attributes_with_bar(
     chances: Chances, labels: Labels, names: Sequence[str], attributes: tuple[Attribute, ...]
 ) -> tuple[Attribute, ...]:
     """The attributes, told from the smallest bar in [0.5, 0.95] on at which 99 % of those told are right, over all
-    attributes of all pictures; arrays as for `family_bar`. Of classes without pictures it knows nothing."""
+    attributes of all pictures; arrays as for `family_bar`. Classes without pictures are not judged."""
     if not attributes or not len(labels):
         return attributes
     inside = np.array([[name in one.labels for name in names] for one in attributes])
