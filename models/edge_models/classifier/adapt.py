@@ -22,6 +22,7 @@ from edge_models.classifier.network import TransferClassifier
 from edge_models.classifier.recipe import Trained, Workshop, fit_temperature, predict, solve_head, train
 from edge_models.classifier.scratch import RATE, train_every_layer
 from edge_models.data.batch_views import BatchViews, plain_views
+from edge_models.data.checks import near_between, thumbnail_of
 from edge_models.data.folder import find_unlabelled
 from edge_models.networks.backbone import Backbone, normalize
 from edge_models.networks.pretrained_run import pixels_hash
@@ -234,18 +235,26 @@ def _target(work: Workshop, root: Path) -> Sequence[Path]:
     pixels = {pixels_hash(picture.path) for picture in judging.values()}
     files: list[Path] = []
     seen: list[Path] = []
+    thumbs: list[NDArray[np.uint8]] = []
     for path in find_unlabelled(root):
         try:
-            read_picture(path)
+            thumbnail = thumbnail_of(read_picture(path))
         except MediaError as error:
             work.progress.note(f"{error}; left out")
             continue
-        (seen if sha256_of_file(path) in judging or pixels_hash(path) in pixels else files).append(path)
+        if sha256_of_file(path) in judging or pixels_hash(path) in pixels:
+            seen.append(path)
+        else:
+            files.append(path)
+            thumbs.append(thumbnail)
     if seen:
         raise UsageError(
             f"{root} holds {len(seen)} of the pictures that judge ({', '.join(path.name for path in seen[:3])})",
             expected="pictures that nothing is judged by",
         )
+    if near := {j for _, j in near_between([picture.thumbnail for picture in judging.values()], thumbs)}:
+        work.progress.note(f"{root}: {len(near)} pictures that look like one that judges left out")
+        files = [path for at, path in enumerate(files) if at not in near]
     if len(files) < _LEAST:
         raise UsageError(f"{root} holds {len(files)} pictures", expected=f"at least {_LEAST} to adapt to")
     return files

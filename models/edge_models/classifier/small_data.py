@@ -15,12 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edge_app.core.errors import MediaError, UsageError
-from edge_app.media.pictures import read_picture
-from edge_app.system.files import sha256_of_file
+from edge_app.core.errors import UsageError
 from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.recipe import Trained, Workshop, fit_temperature, hard_targets, logits_of, solve_head, train
-from edge_models.data.folder import find_unlabelled, folds
+from edge_models.data.folder import folds
+from edge_models.data.pool import read_pool
 from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPlan
 
 STUDENT_DROPOUT: Final = 0.3
@@ -66,17 +65,16 @@ def train_with_teacher(work: Workshop) -> Trained:
 def with_unlabelled(work: Workshop, folder: Path) -> tuple[Workshop, tuple[int, ...]]:
     """Append an unlabelled folder to the bank; returns its rows, which belong to no part of the split yet.
 
-    Pictures whose bytes are in the labelled folder are left out: they would leak. Raises UsageError when none is left.
+    Pictures of the labelled folder, and those that look like one that judges, are left out and told: they would leak.
+    Raises UsageError when none is left.
     """
-    known = {picture.sha256 for picture in work.folder.pictures}
-    files, unreadable = _readable(find_unlabelled(folder))
-    for error in unreadable:
-        work.progress.note(f"{error}; left out")
-    fresh = [(path, digest) for path, digest in files if digest not in known]
-    if not fresh:
+    pool = read_pool(folder, work.folder, (*work.split.validation, *work.split.selection))
+    for note in pool.notes(folder):
+        work.progress.note(note)
+    if not pool.files:
         raise UsageError(f"every picture of {folder} is unreadable or labelled already", remedy="name another folder")
     # Nobody has an opinion yet.
-    return with_rows(work, fresh, torch.full((len(fresh), work.classes), 1 / work.classes))
+    return with_rows(work, pool.files, torch.full((len(pool.files), work.classes), 1 / work.classes))
 
 
 def with_rows(
@@ -187,14 +185,3 @@ def _joined(bank: FeatureBank, extra: FeatureBank) -> FeatureBank:
     if bank.cuts is not None and extra.cuts is not None:
         cuts = torch.cat([bank.cuts, extra.cuts], dim=1)
     return FeatureBank(torch.cat([bank.features, extra.features], dim=1), cuts)
-
-
-def _readable(paths: Sequence[Path]) -> tuple[list[tuple[Path, str]], list[MediaError]]:
-    files, errors = [], []
-    for path in paths:
-        try:
-            read_picture(path, max_px=64)
-            files.append((path, sha256_of_file(path)))
-        except MediaError as error:
-            errors.append(error)
-    return files, errors

@@ -32,7 +32,8 @@ from edge_models.classifier.small_data import (
 from edge_models.classifier.start import suitable_size
 from edge_models.comparison.gains import PLAIN, Bools
 from edge_models.data.batch_views import plain_views
-from edge_models.data.folder import PictureFolder, find_unlabelled
+from edge_models.data.folder import PictureFolder, Split, find_unlabelled
+from edge_models.data.pool import read_pool
 from edge_models.fitting.progress import Progress
 from edge_models.fitting.run_folder import make_scratch
 from edge_models.generate.compose import PICTURES, ComposeOptions, compose
@@ -169,7 +170,8 @@ class Shared:
         """The workshop with the pool's rows, and which they are."""
         pool = self.options.unlabelled
         assert pool is not None
-        told = replace(work, progress=self.progress)
+        # One pool for every seed, and each seed judges by others: none of the folder's pictures may be in it.
+        told = replace(work, progress=self.progress, split=Split((), (), tuple(range(len(self.folder.pictures)))))
         whole, rows = self.once("pool", lambda: with_unlabelled(told, pool))
         return replace(work, bank=whole.bank, targets=whole.targets, extra=whole.extra), rows
 
@@ -204,16 +206,27 @@ class Shared:
             self.inside_s += took_s
         return FeatureBank(views.features, None), views.price(rows)
 
-    def target(self) -> list[Path]:
-        assert self.options.adapt is not None
-        return find_unlabelled(self.options.adapt)
+    def target(self) -> list[tuple[Path, str]]:
+        """The pictures to adapt to, with their SHA-256: none of those that judge, and none that looks like one."""
+
+        def made() -> list[tuple[Path, str]]:
+            root = self.options.adapt
+            assert root is not None
+            judging = [at for at, picture in enumerate(self.folder.pictures) if picture.part == "test"]
+            pool = read_pool(root, self.folder, judging)
+            for note in pool.notes(root):
+                self.progress.note(note)
+            if not pool.files:
+                raise UsageError(f"{root} holds no picture to adapt to", expected="others than those that judge")
+            return list(pool.files)
+
+        return self.once("target's files", made)
 
     def target_features(self) -> torch.Tensor:
         """(M, D) of the pictures to adapt to."""
 
         def made() -> torch.Tensor:
-            files = [(path, sha256_of_file(path)) for path in self.target()]
-            return self._cache().bank(self.backbone, files, ViewPlan(0, mirror=False)).plain
+            return self._cache().bank(self.backbone, self.target(), ViewPlan(0, mirror=False)).plain
 
         return self.once("target", made)
 
@@ -222,7 +235,7 @@ class Shared:
 
         def made() -> FeatureBank:
             network = copy.deepcopy(self.backbone)
-            adopt_statistics(network, plain_views(self.target(), network.input, network.crop))
+            adopt_statistics(network, plain_views([path for path, _ in self.target()], network.input, network.crop))
             return compute_bank(self.bare, network, self.folder, self.progress)
 
         return self.once("adapted network", made)
