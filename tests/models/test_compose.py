@@ -1,6 +1,15 @@
 """Composed pictures: objects cut off plain grounds, boxes that hold them, the same set twice, none that judges."""
 
+import fcntl
 import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 
 import cv2
@@ -129,6 +138,52 @@ def test_a_folder_that_is_there_is_left_alone_and_nothing_half_made_appears(stuf
     with pytest.raises(Exception, match="No space left"):
         compose(ComposeOptions(stuff / "made", stuff / "objects"))
     assert calls and sorted(path.name for path in stuff.iterdir()) == ["grounds", "objects"]
+
+
+def test_what_a_killed_command_left_is_removed_by_the_next_and_what_another_one_makes_is_not(stuff):
+    def left(name):
+        folder = stuff / name
+        folder.mkdir()
+        (folder / "half.png").write_bytes(b"half")
+        return folder
+
+    killed, held, other = left(".made.aaaaaaaa.part"), left(".made.bbbbbbbb.part"), left(".made.b.cccccccc.part")
+    lock = os.open(held, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    compose(ComposeOptions(stuff / "made", stuff / "objects", count=1))
+    os.close(lock)
+    assert not killed.exists() and (held / "half.png").exists() and (other / "half.png").exists()
+    assert {path.name for path in stuff.glob(".*")} == {other.name, held.name}
+
+
+@pytest.mark.slow
+def test_no_space_and_kills_leave_no_half_made_set(stuff):
+    """A full disk is one line; killed at any moment there is a whole set or none, and the next call sweeps."""
+    words = [sys.executable, "-m", "edge_app", "compose", "objects", "--on", "grounds", "--count", "30", "--text", "A9",
+             "--quiet", "--output"]  # fmt: skip
+    environment = {**os.environ, "EDGE_APP_HOME": str(stuff / "home")}
+    full = subprocess.run(
+        [*words, "full"], cwd=stuff, env=environment, capture_output=True, text=True, check=False, timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )  # fmt: skip
+    [line] = [one for one in full.stderr.splitlines() if one.startswith("edge-app: ")]
+    assert full.returncode == 1 and "cannot be written" in line and "free some space" in line
+    assert not (stuff / "full").exists() and not list(stuff.glob(".full.*"))
+    begun_s = time.monotonic()
+    subprocess.run([*words, "whole"], cwd=stuff, env=environment, check=True, timeout=120, capture_output=True)
+    took_s, rng = time.monotonic() - begun_s, random.Random(0)
+    killed = 0
+    for _ in range(6):
+        process = subprocess.Popen([*words, "made"], cwd=stuff, env=environment, stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(0.3, 1.0) * took_s)
+        process.kill()
+        killed += process.wait() == -signal.SIGKILL
+        if (stuff / "made").exists():
+            assert contents(stuff / "made") == contents(stuff / "whole")
+            shutil.rmtree(stuff / "made")
+    subprocess.run([*words, "made"], cwd=stuff, env=environment, check=True, timeout=120, capture_output=True)
+    assert killed >= 2 and contents(stuff / "made") == contents(stuff / "whole")
+    assert not list(stuff.glob(".made.*"))
 
 
 def test_a_pattern_becomes_letters_and_digits():

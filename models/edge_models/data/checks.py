@@ -430,10 +430,10 @@ def near_between(first: Sequence[NDArray[np.uint8]], second: Sequence[NDArray[np
                 yield i, int(j)
 
 
-def _signs_and_vectors(thumbnails: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
+def _signs_and_vectors(thumbnails: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
     thumbs = np.stack(list(thumbnails)).astype(np.int16)
     signs = np.packbits((thumbs[:, :, 1:] > thumbs[:, :, :-1]).reshape(len(thumbs), -1), axis=1).view(np.uint64)
-    flat = thumbs.reshape(len(thumbs), -1).astype(np.float64)
+    flat = thumbs.reshape(len(thumbs), -1).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
     flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
     return signs, flat

@@ -5,9 +5,6 @@ Pasting objects so is Dwibedi et al. 2017 (arXiv 1708.01642); differing blur, li
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.errors import EdgeError, MediaError, UsageError
+from edge_app.core.errors import MediaError, UsageError
 from edge_app.core.types import Pixels
 from edge_app.media.folders import is_junk
 from edge_app.media.pictures import read_picture
@@ -36,6 +33,7 @@ from edge_models.generate.lettering import (
     read_texts,
     text_of,
 )
+from edge_models.generate.made_folder import made_folder
 
 PLATE: Final = "plate"
 """What a plate is called whose text has no class."""
@@ -178,28 +176,15 @@ def compose(options: ComposeOptions, tell: Callable[[int, int], None] = lambda d
 
     Raises UsageError for folders and fonts that give nothing, EdgeError when the disk refuses.
     """
-    out = options.output
-    if os.path.lexists(out):
-        raise UsageError(f"{out} is there already", expected="a new folder", remedy="name another")
-    stock, notes = _stock(options)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name[:40]}.", suffix=".part", dir=out.parent))
-    except OSError as error:
-        raise EdgeError(f"{out} cannot be made ({error.strerror})", expected="a folder to write to") from error
-    try:
+    with made_folder(options.output) as scratch:
+        stock, notes = _stock(options)
         annotations, by_class = _fill(scratch, stock, tell)
         notes += [f"left out: {why}" for _, why in sorted(stock.unusable.items())]
         told = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
         write_private(scratch / BOXES, json_bytes(annotations))
-        facts = {"by": "edge-app compose", "options": told | {"output": out.name}, "notes": notes}
+        facts = {"by": "edge-app compose", "options": told | {"output": options.output.name}, "notes": notes}
         write_private(scratch / FACTS, json_bytes(facts))
-        scratch.rename(out)
-    except OSError as error:
-        raise EdgeError(f"{out} cannot be written ({error.strerror or error})", remedy="free some space") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return Composed(out, len(annotations["images"]), dict(by_class), len(stock.fonts), tuple(notes))
+    return Composed(options.output, len(annotations["images"]), dict(by_class), len(stock.fonts), tuple(notes))
 
 
 def _stock(options: ComposeOptions) -> tuple[_Stock, list[str]]:
