@@ -63,14 +63,14 @@ class Hierarchy:
             raise ModelError(f"the hierarchy has {twice!r} in two places", expected="each name in one family")
         parent = {member: family.name for family in self.families for member in family.members}
         for name in names:
-            above, steps = name, 0
-            while (above := parent.get(above, "")) and steps <= len(names):
-                steps += 1
-            if steps > len(names):
-                raise ModelError(f"the family {name!r} is inside itself", expected="a tree without a cycle")
-            if steps >= MOST_DEPTH:
+            chain = [name]
+            while (above := parent.get(chain[-1], "")) and above not in chain and len(chain) <= MOST_DEPTH:
+                chain.append(above)
+            if above in chain:
+                raise ModelError(f"the family {above!r} is inside itself", expected="a tree without a cycle")
+            if len(chain) > MOST_DEPTH:
                 raise ModelError(
-                    f"the family {name!r} lies {steps} families deep", expected=f"at most {MOST_DEPTH}, one in another"
+                    f"the family {name!r} lies in {MOST_DEPTH} others or more", expected=f"at most {MOST_DEPTH} levels"
                 )
 
     def check(self, labels: Sequence[str]) -> None:
@@ -90,7 +90,7 @@ class Hierarchy:
                     raise ModelError(
                         f"the family {family.name!r} has {member!r}, which is neither a class nor a family",
                         expected=f"classes such as {', '.join(labels[:6])}",
-                        remedy=did_you_mean(member, labels),
+                        remedy=did_you_mean(member, labels[:1000]),
                     )
         for name, leaves in self.leaves.items():
             if len(leaves) == len(known):
@@ -113,9 +113,9 @@ class Hierarchy:
 
         Of two at their bars by the last bit of a half each, the likelier.
         """
-        found = []
+        found, leaves = [], self.leaves
         for family in self.families:
-            total = min(1.0, sum(probabilities.get(label, 0.0) for label in self.leaves[family.name]))
+            total = min(1.0, sum(probabilities.get(label, 0.0) for label in leaves[family.name]))
             if total >= family.sure_from:
                 found.append((len(self.ancestors(family.name)), total, family.name))
         if not found:

@@ -89,7 +89,7 @@ def test_a_tree_may_be_as_deep_as_the_limit_and_no_deeper():
         )
 
     assert len(Hierarchy(chain(MOST_DEPTH)).ancestors(str(MOST_DEPTH))) == MOST_DEPTH
-    with pytest.raises(ModelError, match="families deep"):
+    with pytest.raises(ModelError, match="lies in 8 others or more"):
         Hierarchy(chain(MOST_DEPTH + 1))
 
 

@@ -31,6 +31,7 @@ EXPECTED: Final = "a class and its attributes on each line, such as `tiger: [str
 _LEAST_CLASSES: Final = 3
 """With pictures, where a class has none: each is left out in turn to learn how far attributes may be believed."""
 _MOST_LEFT_OUT: Final = 20
+_MOST_UNSEEN: Final = 1000
 
 Float32s = NDArray[np.float64]
 
@@ -95,7 +96,10 @@ def read_attributes(path: Path, classes: Sequence[str]) -> Stated:
         said[name] = words
     if left := [name for name in classes if name not in said]:
         raise refuse(f"it leaves out {', '.join(left[:6])}", "every class of the folder", f"write `{left[0]}: []`")
-    order = (*classes, *(name for name in said if name not in classes))
+    known = set(classes)
+    order = (*classes, *(name for name in said if name not in known))
+    if len(order) - len(classes) > _MOST_UNSEEN:
+        raise refuse(f"{len(order) - len(classes)} classes have no pictures", f"at most {_MOST_UNSEEN}")
     names = tuple(dict.fromkeys(word for name in order for word in said[name]))
     if not 1 <= len(names) <= MOST_ATTRIBUTES:
         raise refuse(f"it names {len(names)} attributes", f"1 to {MOST_ATTRIBUTES}")

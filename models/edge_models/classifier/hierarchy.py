@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -68,13 +69,14 @@ def read_hierarchy(path: Path, classes: Sequence[str]) -> Hierarchy:
             alone += [name for name in entry(key, inner) if inner == ""]
         hierarchy = Hierarchy(tuple(families))
         placed = [*alone, *(member for family in families for member in family.members)]
+        known, times = set(classes), Counter(placed)
         for name in alone:
-            if name not in classes:
+            if name not in known:
                 raise ModelError(f"{name!r} is neither a class nor a family", expected=", ".join(classes[:6]))
-            if placed.count(name) > 1:
+            if times[name] > 1:
                 raise ModelError(f"the hierarchy has {name!r} in two places", expected="each name in one family")
         hierarchy.check(classes)
-        if left := [name for name in classes if name not in set(placed)]:
+        if left := [name for name in classes if name not in times]:
             raise ModelError(
                 f"it leaves out {', '.join(left[:6])}", expected="every class once",
                 remedy=f"a class of its own stands at the top, as `{left[0]}:`",
@@ -96,14 +98,17 @@ def distances(hierarchy: Hierarchy, classes: Sequence[str]) -> Float32s:
     """
     height: dict[str, int] = {}
     families = {family.name: family for family in hierarchy.families}
-    for family in sorted(families.values(), key=lambda one: -len(hierarchy.ancestors(one.name))):
+    depth = {name: len(hierarchy.ancestors(name)) for name in families}
+    for family in sorted(families.values(), key=lambda one: -depth[one.name]):
         height[family.name] = 1 + max(height.get(member, 0) for member in family.members)
     root = 1 + max(height.values())
     table = np.ones((len(classes), len(classes)))
-    for i, one in enumerate(classes):
-        for j, other in enumerate(classes):
-            both = [name for name in hierarchy.ancestors(one) if name in hierarchy.ancestors(other)]
-            table[i, j] = 0.0 if i == j else height[both[0]] / root if both else 1.0
+    at = {name: number for number, name in enumerate(classes)}
+    # The widest families first: a smaller one then says better.
+    for name, leaves in sorted(hierarchy.leaves.items(), key=lambda one: -height[one[0]]):
+        inside = [at[label] for label in leaves if label in at]
+        table[np.ix_(inside, inside)] = height[name] / root
+    np.fill_diagonal(table, 0.0)
     return table
 
 
