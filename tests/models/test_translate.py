@@ -213,6 +213,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(pools, run_folder, tmp_path, mon
 
 
 def test_a_translator_that_gives_one_picture_has_collapsed(pools, tmp_path, monkeypatch):
+    monkeypatch.setattr(adversarial, "YOUNG", 0)
     monkeypatch.setattr(Translator, "forward", lambda self, images: torch.zeros_like(images))
     with pytest.raises(EdgeError, match=r"collapsed by step \d: what it makes differs 0.00 times"):
         train(options(pools, tmp_path / "run"), Silence())

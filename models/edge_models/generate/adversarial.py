@@ -35,6 +35,8 @@ SLOW: Final = 0.995
 """Share of itself that the averaged generator keeps at each step; less of it in the first steps."""
 _PATIENT: Final = 0.4
 """Share of the steps before a lack of differences is called collapse: random weights begin with one."""
+YOUNG: Final = 200
+"""So many steps are given to it at the least."""
 COLLAPSED: Final = 0.12
 """Spread of what is made over the spread of what was taken, under which a generator has collapsed. A guess: runs that
 went well on signs, steel and digits had 0.5 and more, a planted generator that draws one picture has 0."""
@@ -230,7 +232,7 @@ def learn(
             raise TrainingError(f"a loss is not a number at step {step + 1}", remedy="a lower --learning-rate")
         line |= {"step": step + 1, "variety": adversaries.variety(), "seconds": round(time.monotonic() - began_s, 2)}
         told.append(line)
-        if line["variety"] < COLLAPSED and step + 1 > _PATIENT * steps:
+        if line["variety"] < COLLAPSED and step + 1 > max(YOUNG, _PATIENT * steps):
             raise EdgeError(
                 f"the generator collapsed by step {step + 1}: what it makes differs {line['variety']:.2f} times as "
                 "much as the pictures it learns from",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from edge_app.core.errors import UsageError
 from edge_models.fitting.options import PathTeller, command_of, plain, told
 
-SIZES = (16, 32, 48, 64, 96, 128)
+SIZES: Final = (16, 32, 48, 64, 96, 128)
 """Sides of the pictures that are learned, pixels."""
+
+LARGEST_COUNT: Final = 100_000
 
 
 def _check(checks: list[tuple[bool, str, Any, str]]) -> None:
@@ -58,3 +60,60 @@ class TranslateOptions:
     def command(self, tell: PathTeller = str) -> str:
         """The command that trains the same again."""
         return command_of("train", self, tell, of="translate")
+
+
+@dataclass(frozen=True, slots=True)
+class GanOptions:
+    """One run of `edge-app generate train`. Raises UsageError for values out of range."""
+
+    directory: Path = field(metadata=told(
+        "a sub-folder of pictures per class; its part that judges is left alone", "DIR", positional=True))  # fmt: skip
+    output: Path = field(metadata=told("folder of the run; must be new", "RUN"))
+    size: int | None = field(default=None, metadata=told(
+        "side of the pictures made, 16 to 128; auto: 32 where those of DIR are up to 44 px, else 64", "N|auto",
+        none="auto"))  # fmt: skip
+    steps: int = field(default=3000, metadata=told("how often both networks learn", "N"))
+    batch_size: int = field(default=16, metadata=told("pictures in a step", "N"))
+    learning_rate: float = field(default=4e-4, metadata=told("Adam's, of both networks", "R"))
+    mirror: bool = field(default=True, metadata=told("left and right mean something", off=True))
+    seed: int = field(default=0, metadata=told("decides everything random, and which pictures of DIR judge", "N"))
+    resume: bool = field(default=False, metadata=told("go on with the run where it was left"))
+    device: str = field(default="auto", metadata=told("what trains", "", choices=("auto", "cpu", "cuda", "mps")))
+
+    def __post_init__(self) -> None:
+        _check([
+            (self.size is None or self.size in SIZES, "size", self.size, ", ".join(map(str, SIZES)) + " or auto"),
+            (1 <= self.steps <= 10_000_000, "number of steps", self.steps, "1 or more"),
+            (2 <= self.batch_size <= 4096, "batch size", self.batch_size, "2 to 4096"),
+            (0 < self.learning_rate <= 1, "learning rate", self.learning_rate, "above 0, to 1"),
+            (self.seed >= 0, "seed", self.seed, "0 or more"),
+        ])  # fmt: skip
+
+    def configuration(self, tell: PathTeller = str) -> dict[str, Any]:
+        """Everything that decides the result, as plain values."""
+        decides = asdict(self)
+        del decides["output"], decides["resume"]
+        return plain(decides, tell)
+
+    def command(self, tell: PathTeller = str) -> str:
+        """The command that trains the same again."""
+        return command_of("train", self, tell, of="generate")
+
+
+@dataclass(frozen=True, slots=True)
+class SampleOptions:
+    """One call of `edge-app generate sample`. Raises UsageError for values out of range."""
+
+    run: Path = field(metadata=told("folder of the generator's training", "RUN", positional=True))
+    output: Path = field(metadata=told("folder to make; must be new", "DIR"))
+    count: int = field(default=100, metadata=told("pictures of each class", "N"))
+    pictures: Path | None = field(default=None, metadata=told(
+        "where the pictures that it learned from lie now (default: as before)", "DIR", spelled="--from"))  # fmt: skip
+    backbone: str = field(default="efficientnet-lite0", metadata=told("network whose features judge", "NAME"))
+    seed: int = field(default=0, metadata=told("the same seed makes the same pictures", "N"))
+
+    def __post_init__(self) -> None:
+        _check([
+            (1 <= self.count <= LARGEST_COUNT, "number of pictures", self.count, f"1 to {LARGEST_COUNT}"),
+            (self.seed >= 0, "seed", self.seed, "0 or more"),
+        ])  # fmt: skip

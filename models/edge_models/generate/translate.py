@@ -205,12 +205,14 @@ class _Cut:
         self.tells.zero_grad()
         apart.backward()  # type: ignore[no-untyped-call]
         self.tells.step()
+        self.critic.requires_grad_(False)
         fooled = -self.critic(diff_augment(made[:size], draw)).mean()
         # Both halves: what is of B already has to stay as it is.
         kept, found = self.nce(self.translator.maps(made), seen, draw)
         loss = fooled + self.options.content * 2 * kept
         self.makes.zero_grad()
         loss.backward()
+        self.critic.requires_grad_(True)
         self.makes.step()
         follow(self.slow, self.translator, number)
         return {"told apart": float(apart.detach()), "content": float(kept.detach()), "found again": found}
