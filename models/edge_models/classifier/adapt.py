@@ -29,7 +29,7 @@ from edge_models.networks.pretrained_run import pixels_hash
 from edge_models.networks.small_resnet import PREFIX
 
 _LEAST: Final = 16
-_STEPS: Final = 400
+_STEPS: Final = 200
 _BATCH: Final = 32
 _ROUNDS: Final = 3
 _FAR: Final = 0.995

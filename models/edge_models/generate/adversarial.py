@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ YOUNG: Final = 200
 COLLAPSED: Final = 0.12
 """Spread of what is made over the spread of what was taken, under which a generator has collapsed. A guess: runs that
 went well on signs, steel and digits had 0.5 and more, a planted generator that draws one picture has 0."""
-_GRID: Final = 8
+GRID: Final = 8
 """Side of the pictures whose differences are the spread: detail and noise are not variety."""
 
 
@@ -107,16 +107,25 @@ def to_pixels(images: Tensor) -> Tensor:
 # --- blocks and losses -----------------------------------------------------------------------------------------------
 
 
+def bounded(layer: nn.Module) -> nn.Module:
+    """A layer whose weights are spectrally normalized (Miyato et al. 2018, arXiv 1802.05957).
+
+    They begin orthogonal, for then all singular values are the one that is held at 1: from the usual random weights a
+    discriminator of eight layers passes a twentieth of what it sees, and learned nothing in 300 steps.
+    """
+    nn.init.orthogonal_(cast(Tensor, layer.weight))
+    return spectral_norm(layer)
+
+
 class DownBlock(nn.Module):
-    """A residual block of a discriminator that halves the side, its weights spectrally normalized
-    (Miyato et al. 2018, arXiv 1802.05957)."""
+    """A residual block of a discriminator that halves the side."""
 
     def __init__(self, before: int, width: int, *, first: bool = False) -> None:
         super().__init__()
         self.first = first
-        self.one = spectral_norm(nn.Conv2d(before, width, 3, padding=1))
-        self.two = spectral_norm(nn.Conv2d(width, width, 3, padding=1))
-        self.short = spectral_norm(nn.Conv2d(before, width, 1))
+        self.one = bounded(nn.Conv2d(before, width, 3, padding=1))
+        self.two = bounded(nn.Conv2d(width, width, 3, padding=1))
+        self.short = bounded(nn.Conv2d(before, width, 1))
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, C, S, S) to (N, width, S/2, S/2)."""
@@ -168,7 +177,7 @@ def follow(slow: nn.Module, fast: nn.Module, step: int) -> None:
 
 def spread(images: Tensor) -> float:
     """How much pictures (N, 3, S, S) in [-1, 1] differ: mean distance of two of them, seen coarsely."""
-    seen = functional.adaptive_avg_pool2d(images.float(), _GRID).flatten(1)
+    seen = functional.adaptive_avg_pool2d(images.float(), GRID).flatten(1)
     return float(functional.pdist(seen.cpu()).mean()) if len(seen) > 1 else 0.0
 
 
