@@ -25,7 +25,7 @@ from edge_models.classifier.recipe import logits_of, predict, solve_head
 from edge_models.classifier.run import train_classifier
 from edge_models.classifier.search import Trial, corrected_accuracy, preferred
 from edge_models.data.checks import scan
-from edge_models.data.folder import split_pictures
+from edge_models.data.folder import Split, split_pictures
 from edge_models.fitting.fit import Silence
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -144,6 +144,7 @@ def test_a_search_prefers_the_features_that_tell_apart_keeps_its_trials_and_is_n
 
     torch.manual_seed(0)
     monkeypatch.setattr(searching, "starting_backbone", lambda options: options.backbone)
+    monkeypatch.setattr(searching, "_step_s", lambda *_: 0.01)
     monkeypatch.setattr(searching, "_plain", features)
     auto = replace(options, backbone="auto", weights=None, epochs=0)
     (tmp_path / "kept").mkdir()
@@ -171,11 +172,24 @@ def test_a_budget_that_is_spent_leaves_backbones_out_and_says_so(
 ) -> None:
     folder = scan(options.directory)
     monkeypatch.setattr(searching, "starting_backbone", lambda options: options.backbone)
+    monkeypatch.setattr(searching, "_step_s", lambda *_: 0.01)
     monkeypatch.setattr(searching, "_plain", lambda *_: torch.randn(32, 4))
     tiny = replace(options, backbone="auto", weights=None, search=1e-6, epochs=0)
     found = searching.search(tiny, folder, split_pictures(folder, seed=0), Silence(), keep=tmp_path, cache=tmp_path)
     assert found.backbone == "efficientnet-lite0" and len(found.trials) == 6 and not found.deep
     assert "no time for efficientnet-lite2, efficientnet-lite1: give --search more minutes" in found.sentence()
+
+
+def test_the_more_is_named_wrongly_the_longer_fine_tuning_may_take() -> None:
+    options = ClassifierOptions(Path("in"), Path("out"), tune_epochs=4)  # of every layer: 6
+    split = Split(tuple(range(100)), tuple(range(100, 125)), tuple(range(125, 150)))
+    whole = 6 * (100 + 125 + 150)  # to choose, to be judged, with everything
+    afford = searching._deep_is_affordable
+    assert afford(options, split, 61 / whole, 0.0) == 0
+    assert afford(options, split, 59 / whole, 0.0) == 1
+    assert afford(options, split, 61 / whole, 0.06) == 3
+    assert afford(options, split, 359 / whole, 1.0) == 1 and afford(options, split, 361 / whole, 1.0) == 0
+    assert afford(replace(options, search=2.0), split, 119 / whole, 0.0) == 1
 
 
 @pytest.mark.slow

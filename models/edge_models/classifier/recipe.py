@@ -19,7 +19,7 @@ from edge_app.core.hierarchy import Hierarchy
 from edge_app.core.numeric import softmax
 from edge_app.inference.geometry import prepare
 from edge_app.media.pictures import read_picture
-from edge_models.classifier.losses import LossName, cross_entropy, one_hot, penalty, smoothed
+from edge_models.classifier.losses import LossName, cross_entropy, one_hot, smoothed
 from edge_models.classifier.network import (
     CachedViews,
     Head,
@@ -44,6 +44,7 @@ from edge_models.fitting.fit import (
 )
 from edge_models.networks.backbone import Backbone, normalize
 from edge_models.networks.feature_cache import FeatureBank
+from edge_models.networks.folded import folded, unfolded
 from edge_models.networks.style import StyledBackbone, Styles
 
 _TEMPERATURE_PRIOR: Final = 0.5
@@ -91,6 +92,9 @@ draws) Lite2's features gave 96.1 % with a logistic head, 96.9 with either of th
 HEAD_EPOCHS: Final = 40
 """Of a head that cannot be solved, where the options tell no number."""
 
+_SPANNED: Final = 1e-12
+"""Share of the largest squared length from which a direction counts as spanned."""
+
 TUNE_PATIENCE: Final = 3
 """Most epochs without a gain that fine-tuning is given."""
 
@@ -122,6 +126,8 @@ class Workshop:
     """Families of the classes; the targets are softened by it already."""
     styles: Styles | None = None
     """What the bank's random views are styled with, and the pictures that layers learn from."""
+    fold: bool = False
+    """Whether layers are fine-tuned with their batch-norms folded into them, which takes a quarter less time."""
 
     @property
     def paths(self) -> list[Path]:
@@ -231,7 +237,7 @@ def _tunings(work: Workshop, head: Head) -> dict[str, Workshop]:
             tune_epochs=deep_epochs(options),
         )
         # Other views every epoch, read anew: what all layers learn from three views they learn by heart.
-        tried[name] = replace(work, options=wanted, bank=replace(work.bank, cuts=None))
+        tried[name] = replace(work, options=wanted, bank=replace(work.bank, cuts=None), fold=True)
     return tried
 
 
@@ -343,8 +349,9 @@ def fit_tune(
     from edge_models.classifier.module import ClassifierModule, Learning
 
     options, backbone = work.options, work.backbone
-    groups = backbone.unfreeze(options.unfreeze)
-    net, make = _tuning(work, train, selection)
+    learning = folded(backbone) if work.fold else backbone
+    groups = learning.unfreeze(options.unfreeze)
+    net, make = _tuning(replace(work, backbone=learning), train, selection)
     how = Learning(
         options.tune_rate or _RATE_BEFORE_FOUND,
         options.tune_epochs,
@@ -358,6 +365,7 @@ def fit_tune(
         # Unfrozen layers gain in their first epochs or not at all; each costs as much as the head's forty.
         wanted = replace(wanted, patience=min(options.patience, TUNE_PATIENCE))
     result = fit(ClassifierModule(net, head, groups, how), make, wanted, work.progress)
+    unfolded(learning, backbone)
     backbone.unfreeze(0)
     return head, result
 
@@ -414,30 +422,38 @@ def solve_head(features: Tensor, targets: Tensor, ridge: float, weights: Float32
     """The head that minimizes cross-entropy plus penalty, exactly (L-BFGS).
 
     `features` (N, D), `targets` (N, C) soft, `ridge` as in the options, `weights` (N,) of the pictures. The solution
-    lies in the span of the features; where pictures are few it is found there: 150 of 60 classes in 0.06 s of
-    processor time instead of 0.23 s.
+    lies in the span of the features; where pictures are few it is found there: 32 of two classes in 10 ms of processor
+    time, 240 in 25, 160 of ten classes in 70.
     """
     scale = feature_scale(features)
-    features, basis = _in_span(features)
-    head = Head(features.shape[1], targets.shape[1])
-    head.scale.fill_(scale)
-    # Tighter tolerances double the time of a few dozen pictures and move no loss in its third digit.
-    optimizer = torch.optim.LBFGS(
-        head.parameters(), max_iter=60, tolerance_grad=1e-4, tolerance_change=1e-6, line_search_fn="strong_wolfe"
-    )
-    strength = ridge / len(features)
+    inside, basis = _in_span(features)
+    rows = (inside / scale).detach()
+    (count, width), classes = rows.shape, targets.shape[1]
+    strength = ridge / count
+    # Orthogonal directions are each measured by how far the loss can bend along them (Böhning 1992).
+    stretch = torch.ones(width, dtype=rows.dtype)
+    if basis is not None:
+        stretch = (rows.square().sum(0) / (4 * count) + strength).rsqrt()
+    rows = torch.cat([rows * stretch, torch.ones(count, 1, dtype=rows.dtype)], 1)
+    held = torch.cat([strength * stretch.square(), torch.zeros(1, dtype=rows.dtype)])
+    share = targets.to(rows.dtype)
     if weights is not None:
         # A picture that weighs twice is as good as two: the loss is linear in its target.
-        targets = targets * torch.from_numpy(weights / weights.mean()).float()[:, None]
+        share = share * torch.from_numpy(weights / weights.mean()).to(rows.dtype)[:, None]
+    total = share.sum(1, keepdim=True)
+    matrix = torch.zeros(classes, width + 1, dtype=rows.dtype)
+    optimizer = torch.optim.LBFGS(
+        [matrix], max_iter=60, tolerance_grad=1e-5, tolerance_change=1e-7, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = cross_entropy(head(features), targets) + penalty(head.linear.weight, strength)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+        # By hand: autograd takes as long again.
+        chances = (rows @ matrix.T).log_softmax(1)
+        matrix.grad = (total * chances.exp() - share).T @ rows / count + held * matrix
+        return -(share * chances).sum() / count + 0.5 * (held * matrix.square()).sum()
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return _out_of_span(head.linear.weight.detach(), head.linear.bias.detach(), scale, basis)
+    return _out_of_span(matrix[:, :-1] * stretch, matrix[:, -1], scale, basis)
 
 
 def discriminant_head(features: Tensor, targets: Tensor, shrinkage: float, weights: Float32s | None = None) -> Head:
@@ -447,8 +463,8 @@ def discriminant_head(features: Tensor, targets: Tensor, shrinkage: float, weigh
     tells which class's mean is nearest: prototypes (Snell et al. 2017, arXiv 1703.05175). Logits need a temperature.
     """
     scale = feature_scale(features)
-    features, basis = _in_span(features)
-    rows = features.double() / scale
+    inside, basis = _in_span(features)
+    rows = inside.double() / scale
     share = targets.double()
     if weights is not None:
         share = share * torch.from_numpy(weights / weights.mean())[:, None]
@@ -463,7 +479,7 @@ def discriminant_head(features: Tensor, targets: Tensor, shrinkage: float, weigh
         spread = (1 - shrinkage) * spread + max(shrinkage * ball, 1e-9) * torch.eye(len(spread), dtype=spread.dtype)
         matrix = torch.linalg.solve(spread, means.T)
     bias = -0.5 * (means * matrix.T).sum(1)
-    return _out_of_span(matrix.T.float(), bias.float(), scale, basis)
+    return _out_of_span(matrix.T, bias, scale, basis)
 
 
 def head_of(kind: str, ridge: float) -> Callable[[Tensor, Tensor, Float32s | None], Head]:
@@ -474,11 +490,19 @@ def head_of(kind: str, ridge: float) -> Callable[[Tensor, Tensor, Float32s | Non
 
 
 def _in_span(features: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Features (N, D) in an orthogonal basis (D, N) of their span, where that is smaller by half."""
+    """Features (N, D) in an orthogonal basis (D, R) of their span, in double precision, where that is smaller by half.
+
+    By their inner products: 100 pictures in 2.4 ms of processor time, where torch's QR takes 16 on two threads.
+    """
     if 2 * len(features) > features.shape[1]:
         return features, None
-    basis, triangle = torch.linalg.qr(features.T)
-    return triangle.T.contiguous(), basis
+    rows = features.double()
+    squares, directions = torch.linalg.eigh(rows @ rows.T)
+    # What double precision cannot tell from nothing: pictures that are in there twice.
+    known = squares > _SPANNED * squares[-1]
+    lengths = squares[known].sqrt()
+    directions = directions[:, known]
+    return directions * lengths, rows.T @ (directions / lengths)
 
 
 def _out_of_span(matrix: Tensor, bias: Tensor, scale: float, basis: Tensor | None) -> Head:

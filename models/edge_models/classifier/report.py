@@ -270,8 +270,10 @@ def _inline(pixels: Pixels) -> str:
 
 def _epochs_charts(stages: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     """Loss and accuracy over the epochs of every stage that is watched, side by side."""
-    (losses, left), (shares, right) = figure_of(width=4.7), figure_of(width=4.7)
     watched = {name: history for name, history in stages.items() if "validation_loss" in history[-1]}
+    if all(len(history) == 1 for history in watched.values()):
+        return ""  # a head that was solved has no curve
+    (losses, left), (shares, right) = figure_of(width=4.7), figure_of(width=4.7)
     start = 0
     for number, (name, history) in enumerate(watched.items()):
         at = [start + int(entry["epoch"]) + 1 for entry in history]

@@ -140,10 +140,14 @@ class Backbone(nn.Module, ABC):
 class TimmBackbone(Backbone):
     """Any network of timm, its classifier removed."""
 
-    def __init__(self, name: str, body: nn.Module, spec: InputSpec, crop: str, source: Source) -> None:
+    def __init__(self, name: str, body: nn.Module, spec: InputSpec, crop: str, source: Source, chain: int = 0) -> None:
+        """`chain` is the number of features of a network that is known to be a plain chain of layers; 0: tried."""
         super().__init__(name, body, spec, crop, source)
         self._channels_last = getattr(body, "output_fmt", "NCHW") == "NHWC"
         self.eval()
+        if chain:
+            self.features = chain
+            return
         probe = torch.linspace(-1, 1, 3 * (spec.height_px or 0) * (spec.width_px or 0))
         probe = probe.view(1, 3, spec.height_px or 0, spec.width_px or 0)
         with torch.inference_mode():

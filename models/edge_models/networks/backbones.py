@@ -77,6 +77,7 @@ _INCEPTION: Final = "inception-resnet-v1"
 NAMES: Final = (*LITES, *(f"{_INCEPTION}:{data}" for data in FACENET_FILES))
 """Backbones that are not timm's, by name."""
 
+_LITE_FEATURES: Final = 1280
 _STRIDE: Final = 32
 _LARGEST_SIDE: Final = 1024
 
@@ -166,7 +167,7 @@ def _efficientnet_lite(name: str, weights: Path | None, pretrained: bool) -> Bac
         load_into(body, read_state(weights), str(weights))
         source = Source("unknown", False, str(weights), sha256_of_file(weights))
     spec = InputSpec("input", lite.side_px, lite.side_px, "RGB", (127.5,) * 3, (127.5,) * 3)
-    return TimmBackbone(name, body, spec, f"centre-{lite.centre:g}", source)
+    return TimmBackbone(name, body, spec, f"centre-{lite.centre:g}", source, chain=_LITE_FEATURES)
 
 
 def _lite_file(lite: Lite) -> Path:

@@ -29,6 +29,7 @@ from edge_models.fitting.checkpoint import load_state, make_folder, save_state
 from edge_models.fitting.progress import Progress
 from edge_models.fitting.seeds import seed_of
 from edge_models.networks.backbone import Backbone, normalize
+from edge_models.networks.folded import folded
 from edge_models.networks.style import Styles, styled
 
 BATCH: Final = 16
@@ -127,16 +128,17 @@ class FeatureCache:
         cuts: list[Tensor] = []
         exact: list[Tensor] = []
         self.progress.stage(f"features of {backbone.name}", len(pictures))
+        seeing = folded(backbone)
         with torch.inference_mode():
             for done, batch in _batches(backbone, pictures, plan, BATCH if device == "cpu" else GPU_BATCH):
                 images = normalize(batch.to(device), backbone.input).contiguous(memory_format=torch.channels_last)
-                with _in_style(backbone, pictures, plan, styles, done, len(images)):
-                    cut = backbone.lower(images, top) if top else images
-                    maps = None if plan.maps_only else backbone.upper(cut, top) if top else backbone.maps(images)
+                with _in_style(seeing, pictures, plan, styles, done, len(images)):
+                    cut = seeing.lower(images, top) if top else images
+                    maps = None if plan.maps_only else seeing.upper(cut, top) if top else seeing.maps(images)
                 if maps is None:
                     exact.append(cut[::views].float().cpu().contiguous())
                 else:
-                    features.append(backbone.pool(maps).float())
+                    features.append(seeing.pool(maps).float())
                 if top:
                     cuts.append(cut.half().cpu().contiguous())
                 self.progress.advance(done)
