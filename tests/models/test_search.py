@@ -21,7 +21,7 @@ from edge_models.classifier.losses import one_hot
 from edge_models.classifier.network import load_classifier
 from edge_models.classifier.odd_pictures import least_alike
 from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.recipe import logits_of, predict, solve_head
+from edge_models.classifier.recipe import deep_epochs, logits_of, predict, solve_head
 from edge_models.classifier.run import train_classifier
 from edge_models.classifier.search import Trial, corrected_accuracy, preferred
 from edge_models.data.checks import scan
@@ -190,6 +190,8 @@ def test_the_more_is_named_wrongly_the_longer_fine_tuning_may_take() -> None:
     assert afford(options, split, 61 / whole, 0.06) == 3
     assert afford(options, split, 359 / whole, 1.0) == 1 and afford(options, split, 361 / whole, 1.0) == 0
     assert afford(replace(options, search=2.0), split, 119 / whole, 0.0) == 1
+    # Four times the pictures, half as often; never less than what compares the ways.
+    assert [deep_epochs(options, count) for count in (150, 240, 960, 10**6)] == [6, 6, 3, 2]
 
 
 @pytest.mark.slow

@@ -342,7 +342,7 @@ def _deep_is_affordable(options: ClassifierOptions, split: Split, step_s: float,
     the longer it may take: three in a hundred are worth the budget, eighteen six times.
     """
     everything = len(split.fit) + len(split.validation)
-    whole_s = step_s * deep_epochs(options) * (len(split.train) + len(split.fit) + everything)
+    whole_s = step_s * deep_epochs(options, everything) * (len(split.train) + len(split.fit) + everything)
     rung_s = step_s * RUNG_EPOCHS * len(split.train)
     left_s = 60 * options.search * min(_MOST_LONGER, max(1.0, wrong / _WORTH)) - whole_s
     return 0 if left_s < 0 else 1 + min(len(DEEP) - 1, int(left_s / rung_s))
