@@ -112,6 +112,14 @@ def read(metadata: Mapping[str, str], name: str) -> Proof | None:
     return Proof(plain.sample, dict(plain.claims), outputs)
 
 
+def holds(proof: Proof, model: Model) -> bool:
+    """Whether a model does today what its maker measured on these very pictures, with the card that it has now."""
+    if proof.sample != _sample_id() or changed_claims(proof, model.card):
+        return False
+    ours = _outputs(model)
+    return ours.shape == proof.outputs.shape and deviation(model.card, proof.outputs, ours) <= LIMIT
+
+
 def check(proof: Proof, model: Model) -> None:
     """Hold a model to what its maker measured. Raises ModelError in words when it is another one now.
 

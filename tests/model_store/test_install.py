@@ -14,7 +14,7 @@ from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.model_card import InputSpec, ModelCard
 from edge_app.inference import onnx_model
 from edge_app.media import sample
-from edge_app.model_store import catalogue, install, sandbox_check
+from edge_app.model_store import catalogue, fingerprint, install, sandbox_check
 from edge_app.model_store.describe import Description, preset, read_description
 from edge_app.model_store.onnx_inspect import inspect, with_card, with_metadata
 from edge_app.recognition.gallery_session import unenrolled
@@ -199,6 +199,30 @@ def test_a_yunet_fed_in_the_wrong_range_finds_nothing_and_what_works_is_named():
     spec = replace(onnx_model.load(path).card.input, std=(255.0,) * 3)
     with pytest.raises(ModelError, match="finds 0 of the sample's 5 faces; expected BGR mean 0 std 1"):
         sandbox_check.judge(loaded(path, input=spec))
+
+
+class Bars:
+    """Never saw a colour: a little brighter, a little more; with pixels ten times as large it saturates by colour."""
+
+    def __init__(self, **change):
+        self.card = replace(COLOURS, labels=("lying", "upright"), **change)
+
+    def run(self, batch, outputs=None):
+        red, green, _ = batch.mean(axis=(2, 3)).T
+        far = 5 * (np.maximum(red - 3, 0) - np.maximum(green - 3, 0))
+        return (np.stack([0.01 * (red + green) + far, -far], axis=1).astype(np.float32),)
+
+
+def test_a_calm_network_of_other_pictures_is_believed_where_its_maker_measured_it_with_this_card():
+    with pytest.raises(ModelError, match=r"hardly tells pictures apart with RGB mean 127\.5"):
+        sandbox_check.judge(Bars())
+    proof = fingerprint.measure(Bars())
+    assert sandbox_check.judge(Bars(), proof).shape == (20, 2)
+    # A card that was changed after the measurement proves nothing, nor does a measurement of other pictures.
+    wrong = replace(COLOURS.input, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+    for other, claimed in ((Bars(input=wrong), proof), (Bars(), replace(proof, sample="0" * 64))):
+        with pytest.raises(ModelError, match="hardly tells pictures apart"):
+            sandbox_check.judge(other, claimed)
 
 
 def test_answers_that_never_change_or_are_no_numbers_are_refused(home, tmp_path):
