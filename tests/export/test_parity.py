@@ -118,6 +118,19 @@ def test_a_tiny_shift_that_turns_a_decision_is_refused():
         compare(lambda b: [logits[: len(b)]], lambda b: [shifted[-len(b) :]], [X[:2]], EXPORTED_LOGITS, "head")
 
 
+def test_large_logits_may_differ_by_as_many_digits_as_small_ones_and_no_more():
+    logits = np.array([[60.0, -40.0, 0.0], [-10.0, 0.0, 50.0]], np.float32)
+
+    def one_by_one(batch):
+        return [logits[[int(b[0, 0, 0] > 0.5) for b in batch]]]
+
+    batch = np.zeros((2, 1, 1, 1), np.float32)
+    batch[1] = 1
+    compare(one_by_one, lambda b: [one_by_one(b)[0] + np.float32(0.005)], [batch], EXPORTED_LOGITS, "head")
+    with pytest.raises(ModelError, match=r"largest difference.*expected at most 0.006"):
+        compare(one_by_one, lambda b: [one_by_one(b)[0] + np.float32(0.007)], [batch], EXPORTED_LOGITS, "head")
+
+
 def test_limits_on_cosines_are_enforced():
     def turned(batch: np.ndarray) -> list[np.ndarray]:
         return [origin(batch)[0] + np.float32(0.8)]
