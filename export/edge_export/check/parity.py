@@ -28,7 +28,7 @@ class Rule:
     max_abs: float | None = None
     """Largest difference of any output number."""
     per_size: bool = False
-    """`max_abs` is for numbers up to 1, and grows with the origin's largest where that is above: floats count digits."""
+    """`max_abs` is for numbers up to 1, and grows with the origin's largest where that is above."""
     min_cosine: float | None = None
     """Least cosine between corresponding rows of the first output."""
     mean_cosine: float | None = None
