@@ -272,6 +272,7 @@ def test_a_method_that_does_not_apply_is_named_with_its_reason(tmp_path):
     assert "--adapt" in reason("coral", even) and "test/" in reason("coral", even, adapt=tmp_path)
     assert "no pool" in reason("pretrained", even)
     assert "hours" in reason("pretrained", even, unlabelled=tmp_path)
+    assert "minutes" in reason("generated", even, 5) and "5 pictures" in reason("generated", even, 4)
     assert "no other views" in reason("augmented", even, views=0, mirror=False)
 
 
@@ -481,6 +482,33 @@ def test_what_is_made_is_made_of_what_is_learned_from_alone(options, tmp_path, m
     for number, (_, files) in enumerate(used):
         split = split_pictures(folder, seed=number // 2)
         assert len(files) == 8 and set(files) <= {folder.pictures[i].path.resolve() for i in split.fit}
+
+
+@pytest.mark.slow
+def test_a_generator_learns_in_each_trial_and_one_that_fails_makes_nothing(options, tmp_path, monkeypatch):
+    from edge_app.core.errors import EdgeError
+
+    monkeypatch.setattr(methods, "GAN_STEPS", 3)
+    trained, wanted = methods.train_generator, replace(options, directory=shapes(tmp_path / "plain", 10, 250))
+    seeds = []
+
+    def once(gan, progress):
+        if seeds:
+            raise EdgeError("everything became one picture")
+        seeds.append((gan.seed, sorted(path.name for path in gan.directory.glob("train/*/*"))))
+        return trained(gan, progress)
+
+    monkeypatch.setattr(methods, "train_generator", once)
+    told = Teller()
+    [table] = compare(wanted, Plan(("generated",), (0, 1), (5,)), told)["tables"]
+    assert row_of(table, "generated")["counts"] == {"learned": [10, 10], "made": [20, 0]}
+    [(seed, names)] = seeds
+    assert seed == 0 and len(names) == 10
+    assert any("generated, 5-1: everything became one picture" in note for note in told.notes)
+    # Where nothing was made, it is what it is held against.
+    assert (
+        row_of(table, "generated")["accuracy"]["by_seed"][1][0] == row_of(table, "plain")["accuracy"]["by_seed"][1][0]
+    )
 
 
 @pytest.mark.slow

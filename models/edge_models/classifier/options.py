@@ -31,6 +31,7 @@ METHODS = (
     "pseudo-labels",
     "noisy-student",
     "composed",
+    "generated",
     "coral",
     "batch-norm",
     "pretrained",

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, cast
 import numpy as np
 import torch
 
-from edge_app.core.errors import MediaError, UsageError
+from edge_app.core.errors import EdgeError, MediaError, UsageError
 from edge_app.system.files import sha256_of_file
 from edge_models.classifier.adapt import adopt_statistics, coral
 from edge_models.classifier.hierarchy import distances, read_hierarchy, soft_targets
@@ -38,6 +38,10 @@ from edge_models.fitting.progress import Progress
 from edge_models.fitting.run_folder import make_scratch
 from edge_models.generate.compose import PICTURES, ComposeOptions, compose
 from edge_models.generate.cutouts import read_cutout
+from edge_models.generate.gan import LEAST
+from edge_models.generate.gan import train as train_generator
+from edge_models.generate.options import GanOptions, SampleOptions
+from edge_models.generate.sample import sample
 from edge_models.networks.backbone import Backbone
 from edge_models.networks.backbones import create_backbone
 from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPlan
@@ -70,6 +74,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "pseudo-labels": "--unlabelled POOL",
     "noisy-student": "--unlabelled POOL --rounds 2",
     "composed": "`edge-app compose`, and what it made beside DIR",
+    "generated": "`edge-app generate`, and what it made beside DIR",
     "coral": "--adapt TARGET --adapt-by coral",
     "batch-norm": "--adapt TARGET --adapt-by batch-norm",
     "pretrained": "--from RUN/pretrained",
@@ -84,7 +89,9 @@ RUN_PRETRAINED: Final = "pretrained"
 _UNEVEN: Final = 1.5
 _MADE_EACH: Final = 2
 _MOST_MADE: Final = 40
-"""Pictures composed of each learning picture, and most of a class."""
+"""Pictures made of each learning picture, and most of a class."""
+GAN_STEPS: Final = 3000
+"""Of a generator's training, in every trial."""
 _PROBED: Final = 8
 """Pictures of a class that are tried for a plain background; half of them must have one."""
 
@@ -317,6 +324,8 @@ def attempt(method: str, desk: Desk) -> Tried:
         return _with_teacher(method, desk)
     if method == "composed":
         return _composed(desk)
+    if method == "generated":
+        return _generated(desk)
     if method == "coral":
         fit = list(work.split.fit)
         moved = coral(work.bank.plain[fit], desk.shared.target_features())
@@ -405,9 +414,8 @@ def _composed(desk: Desk) -> Tried:
             (objects / f"{row:06d}{picture.path.suffix}").symlink_to(os.path.abspath(picture.path))  # noqa: PTH100
         width, height = (int(np.median([p.size_px[side] for p in folder.pictures])) for side in (0, 1))
         shrink = min(1.0, 256 / max(width, height))
-        each = min(_MOST_MADE, _MADE_EACH * round(len(work.split.fit) / work.classes))
         wanted = ComposeOptions(
-            scratch / "made", scratch / "objects", desk.shared.backgrounds, count=each,
+            scratch / "made", scratch / "objects", desk.shared.backgrounds, count=_made_each(work),
             width_px=max(16, round(width * shrink)), height_px=max(16, round(height * shrink)),
             # As large as in the pictures they were cut from, which show little else.
             scale=(0.6, 1.0), mirror=desk.shared.options.mirror, seed=work.options.seed,
@@ -415,6 +423,37 @@ def _composed(desk: Desk) -> Tried:
         files = sorted((compose(wanted).folder / PICTURES).rglob("*.png")) if (scratch / "objects").is_dir() else []
         made = [(path, folder.classes.index(path.parent.name)) for path in files]
         return _with_made(desk, made, scratch, "composed")
+
+
+def _generated(desk: Desk) -> Tried:
+    """Pictures of a generator that learned from the learning pictures alone; one a trial, and none where it fails."""
+    work, folder = desk.work, desk.work.folder
+    with make_scratch() as scratch:
+        # Its report judges by what it did not learn from, and decides nothing by that.
+        for part, rows in (("train", work.split.fit), ("test", work.split.validation)):
+            for row in rows:
+                picture = folder.pictures[row]
+                place = scratch / "real" / part / folder.classes[picture.label]
+                place.mkdir(parents=True, exist_ok=True)
+                (place / f"{row:06d}{picture.path.suffix}").symlink_to(os.path.abspath(picture.path))  # noqa: PTH100
+        options, made = desk.shared.options, list[tuple[Path, int]]()
+        wanted = GanOptions(scratch / "real", scratch / "generator", steps=GAN_STEPS, mirror=options.mirror,
+                            seed=work.options.seed, device=options.device)  # fmt: skip
+        try:
+            train_generator(wanted, work.progress)
+            sampled = sample(SampleOptions(scratch / "generator", scratch / "made", _made_each(work)), work.progress)
+            files = sorted((sampled.folder / PICTURES).rglob("*.png"))
+            made = [(path, folder.classes.index(path.parent.name)) for path in files]
+        except UsageError:
+            raise
+        except EdgeError as error:  # it collapsed, or copies
+            desk.shared.progress.note(f"generated, {desk.name}: {error}")
+        return _with_made(desk, made, scratch, "generated")
+
+
+def _made_each(work: Workshop) -> int:
+    """Pictures made of each class."""
+    return min(_MOST_MADE, _MADE_EACH * round(len(work.split.fit) / work.classes))
 
 
 def _with_made(desk: Desk, made: Sequence[tuple[Path, int]], scratch: Path, method: str) -> Tried:
@@ -465,6 +504,10 @@ def lack(method: str, options: ClassifierOptions, folder: PictureFolder, few: in
         known = {pixels_hash(picture.path) for picture in folder.pictures}
         if seen := sum(pixels_hash(path) in known for path in _readable(options.unlabelled)):
             return Lack(f"{seen} pictures of the pool are in the folder, and some of them judge")
+    if method == "generated":
+        if few is not None and few < LEAST:
+            return Lack(f"a generator learns from {LEAST} pictures of each class or more")
+        return Lack("training a generator takes minutes in every trial; --costly measures it", final=False)
     if method == "composed":
         return _uncut(folder)
     return None
