@@ -59,8 +59,8 @@ def run_train(args: Arguments) -> int:
     last = result.looks[-1]
     for line in (
         *result.notes,
-        f"{last['step']} steps: {last['found again']:.0%} of patches are found again in their source (1.6 % by chance),"
-        f" what is made differs {last['variety']:.2f} times as much as B",
+        f"{last['step']} steps: {result.closed:.0%} of the distance from A to B is closed, edges stay by "
+        f"{result.kept:.2f} (1: all, 0: none)",
         shlex.join(["next:", "edge-app", "translate", "apply", str(args.output), "DIR", "--into", "OUT"]),
     ):
         options.say(line)
