@@ -28,6 +28,7 @@ from edge_models.comparison import methods
 from edge_models.comparison.compare import Plan, compare, keep_few
 from edge_models.comparison.gains import Trial, chance_of, curve_sentence, holm, recommend, sentences, table_of
 from edge_models.comparison.page import chart, page
+from edge_models.comparison.shared import Shared
 from edge_models.data.folder import Picture, PictureFolder, Split, split_pictures
 from edge_models.fitting.progress import Silence
 from edge_models.networks.feature_cache import FeatureBank
@@ -304,34 +305,23 @@ def test_a_pool_that_holds_the_folder_s_pictures_pretrains_nothing(tmp_path):
 # --- answers that were built first ------------------------------------------------------------------------------------
 
 
-def tried(tmp_path, work, method, seed=0):
-    options = replace(work.options, seed=seed)
-    split = split_pictures(work.folder, seed=seed)
-    work = replace(work, options=options, split=split)
-    shared = methods.Shared(options, work.folder, None, Silence(), None, lambda: 0.0, {})
-    return methods.attempt(method, methods.Desk(shared, work, (), f"all-{seed}"))
-
-
-def test_prototypes_win_where_spread_is_alike_and_pictures_are_few_and_do_nothing_on_noise(tmp_path):
-    """A few points in many dimensions: their means tell the classes better than a fit of each point."""
+def test_balancing_wins_where_a_rare_class_is_overlapped_and_does_nothing_where_classes_are_alike(tmp_path):
     rng = np.random.default_rng(1)
-    labels = [0, 1] * 300
-    signal = torch.from_numpy(rng.normal(0, 1, (600, 30)) + 0.45 * np.array(labels)[:, None]).float()
-    noise = torch.from_numpy(rng.normal(0, 1, (600, 30))).float()
     verdicts = []
-    for features in (signal, noise):
-        trials = {}
-        splits = {seed: split_pictures(folder_of(labels), seed=seed) for seed in range(5)}
-        for seed in splits:
-            work = workshop(tmp_path, labels, features, ridge=1e-3, head="logistic", seed=seed)
-            few, _ = keep_few(replace(work, split=splits[seed]), 20)
-            shared = methods.Shared(few.options, few.folder, None, Silence(), None, lambda: 0.0, {})
-            for method in ("plain", "prototypes"):
-                found = methods.attempt(method, methods.Desk(shared, few, (), f"20-{seed}"))
+    for rare in (60, 300):
+        labels = [0] * (600 - rare) + [1] * rare
+        features = torch.from_numpy(rng.normal(0, 1, (600, 4)) + np.array(labels)[:, None] * [1.5, 0, 0, 0]).float()
+        folder = folder_of(labels)
+        splits, trials = {seed: split_pictures(folder, seed=seed) for seed in range(5)}, {}
+        for seed, split in splits.items():
+            work = replace(workshop(tmp_path, labels, features, head="logistic", seed=seed), split=split)
+            shared = Shared(work.options, folder, None, Silence(), None, lambda: 0.0, {})
+            for method in ("plain", "balanced"):
+                found = methods.attempt(method, methods.Desk(shared, work, (), f"all-{seed}"))
                 trials[method, seed] = Trial(found.right, found.counts)
-        table = table_of(["prototypes"], folder_of(labels), splits, trials, {})
-        verdicts.append(row_of(table, "prototypes")["accuracy"]["verdict"])
-    assert verdicts == ["better", "not shown"]
+        row = row_of(table_of(["balanced"], folder, splits, trials, {}), "balanced")
+        verdicts.append((row["accuracy"]["verdict"], row["recall"]["verdict"]))
+    assert verdicts == [("worse", "better"), ("not shown", "not shown")]
 
 
 def test_coral_brings_a_shifted_domain_back(tmp_path):
@@ -344,7 +334,7 @@ def test_coral_brings_a_shifted_domain_back(tmp_path):
     features = source.copy()
     features[list(split.validation)] = target[list(split.validation)]
     work = workshop(tmp_path, [int(one) for one in labels], torch.from_numpy(features).float(), head="logistic")
-    shared = methods.Shared(work.options, work.folder, None, Silence(), None, lambda: 0.0, {})
+    shared = Shared(work.options, work.folder, None, Silence(), None, lambda: 0.0, {})
     shared.parts["target"] = torch.from_numpy(target).float()
     desk = methods.Desk(shared, work, (), "all-0")
     assert methods.attempt("plain", desk).right.mean() < 0.6 and methods.attempt("coral", desk).right.mean() > 0.9

@@ -18,7 +18,8 @@ from edge_models.classifier.options import ClassifierOptions
 from edge_models.classifier.recipe import Workshop, _weights, fit_head, hard_targets, logits_of
 from edge_models.classifier.small_data import add_pseudo_labels, taught_by
 from edge_models.comparison.compare import keep_few
-from edge_models.comparison.methods import Desk, Shared, attempt
+from edge_models.comparison.methods import Desk, attempt
+from edge_models.comparison.shared import Shared
 from edge_models.data.augment import mix
 from edge_models.data.folder import Picture, PictureFolder, split_pictures
 from edge_models.fitting.progress import Silence

@@ -27,7 +27,8 @@ from edge_models.classifier.search import chosen
 from edge_models.classifier.start import settled, starting_backbone
 from edge_models.comparison import page
 from edge_models.comparison.gains import PLAIN, Bools, Trial, recommend, sentences, table_of
-from edge_models.comparison.methods import FLAGS, PARTS, Desk, Lack, Shared, attempt, lack, refuse_own
+from edge_models.comparison.methods import FLAGS, PARTS, Desk, Lack, attempt, lack, refuse_own
+from edge_models.comparison.shared import Shared
 from edge_models.data.folder import PictureFolder, Split, find_unlabelled
 from edge_models.fitting.checkpoint import write_atomic
 from edge_models.fitting.options import absolute, plain
