@@ -72,8 +72,8 @@ def test_the_small_resnet_has_the_layers_of_its_name_and_learns_its_norms():
         net = create_backbone(f"small-resnet-{depth}", pretrained=False)
         convolutions = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]
         assert len(convolutions) == depth - 1  # and the head
-    assert net.sequential and net.train().body[0][1].training
-    assert not net.eval().body[0][1].training
+    assert net.sequential and net.train().body[0][2].training
+    assert not net.eval().body[0][2].training
     with pytest.raises(UsageError, match="small-resnet-8, small-resnet-14"):
         check_name("small-resnet-9")
 
@@ -97,7 +97,7 @@ def test_bars_are_learned_exported_and_served_at_their_size(bars, tmp_path, caps
     side = changes.get("size", 32)
     assert model.backbone.input.width_px == checkpoint.input.width_px == side
     if "from_scratch" in changes:  # norms that never learned were once the reason that nothing did
-        assert float(model.backbone.body[0][1].running_mean.abs().min()) > 0
+        assert float(model.backbone.body[0][2].running_mean.abs().min()) > 0
     assert main(["export", str(result.checkpoint), "-o", str(tmp_path / "bars.onnx")]) == 0
     home = ["--home", str(tmp_path / "home")]
     assert main(["models", "add", str(tmp_path / "bars.onnx"), *home]) == 0

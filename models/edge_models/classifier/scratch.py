@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.module import ClassifierModule, Learning
 from edge_models.classifier.network import Head, TransferClassifier, feature_scale
+from edge_models.classifier.options import ClassifierOptions
 from edge_models.classifier.recipe import KINDS, Trained, Workshop, fit_temperature, logits_of, predict, solve_head
 from edge_models.data.batch_views import BatchViews, plain_views
 from edge_models.fitting.fit import BatchKey, EpochBatches, FitOptions, FitResult, Loaders, fit, loader
@@ -64,7 +65,7 @@ def train_every_layer(work: Workshop) -> Trained:
     split, options = work.split, work.options
     pristine = copy.deepcopy(work.backbone.state_dict())
     images = plain_views(work.paths, work.backbone.input, work.backbone.crop)
-    epochs = max(options.tune_epochs, LEAST_EPOCHS)
+    epochs = epochs_of(options)
     stages: dict[str, FitResult] = {}
 
     def base_head(at: Sequence[int]) -> Head:
@@ -104,6 +105,11 @@ def train_every_layer(work: Workshop) -> Trained:
             head, stages["final-scratch"] = fit_all(work, images, everything, None, "final-scratch", epochs, until)
         model = TransferClassifier(work.backbone, head)
     return Trained(model, judged, chosen, told[chosen][1], stages, head_logits, logits)
+
+
+def epochs_of(options: ClassifierOptions) -> int:
+    """How long every layer learns."""
+    return max(options.tune_epochs, LEAST_EPOCHS)
 
 
 def fit_all(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from torch.nn import functional
 from edge_app.core.model_card import InputSpec
 from edge_app.inference.geometry import prepare
 from edge_app.media.pictures import read_picture
+
+_TO_YIQ: Final = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class BatchViews:
     """Most that brightness, contrast and saturation change by, as a share."""
     grey: float = 0.0
     """Chance that a view has no colour (Chen et al. 2020 take 0.2)."""
+    hue: float = 0.0
+    """Most that colours are turned by to either side, as a share of the circle (Chen et al. take 0.2)."""
     mirror: bool = True
     turn: float = 0.0
     """Most degrees to either side."""
@@ -58,10 +63,22 @@ class BatchViews:
             seen = mean + (seen - mean) * uniform(1 - self.colour, 1 + self.colour, 1, 1, 1)
             luma = seen.mean(dim=1, keepdim=True)
             seen = luma + (seen - luma) * uniform(1 - self.colour, 1 + self.colour, 1, 1, 1)
+        if self.hue:
+            turned = _TO_YIQ.inverse() @ _turns(uniform(-self.hue, self.hue).cpu()) @ _TO_YIQ
+            seen = (turned.to(device) @ seen.flatten(2)).view_as(seen)
         if self.grey:
             luma = seen.mean(dim=1, keepdim=True).expand_as(seen)
             seen = torch.where((uniform(0, 1) < self.grey).view(-1, 1, 1, 1), luma, seen)
         return seen.clamp(0, 255)
+
+
+def _turns(shares: Tensor) -> Tensor:
+    """(N, 3, 3) that turn the colours of Y, I and Q by `shares` (N,) of a circle; how light they are stays."""
+    cos, sin = torch.cos(2 * torch.pi * shares), torch.sin(2 * torch.pi * shares)
+    turns = torch.zeros(len(shares), 3, 3)
+    turns[:, 0, 0] = 1
+    turns[:, 1, 1], turns[:, 1, 2], turns[:, 2, 1], turns[:, 2, 2] = cos, -sin, sin, cos
+    return turns
 
 
 def plain_views(paths: Sequence[Path], spec: InputSpec, crop: str) -> Tensor:

@@ -215,6 +215,16 @@ def normalize(images: Tensor, spec: InputSpec) -> Tensor:
     return (ordered.float() - mean) / std
 
 
+def features_of(backbone: Backbone, images: Tensor, device: str = "cpu") -> Tensor:
+    """(N, D) features, on the CPU, of pictures (N, 3, H, W) uint8; `backbone`, on `device`, is left evaluating."""
+    backbone.eval()
+    with torch.inference_mode():
+        parts = [
+            backbone(normalize(part.to(device), backbone.input)).float().cpu() for part in torch.split(images, 128)
+        ]
+    return torch.cat(parts).clone()
+
+
 def _groups(layers: tuple[nn.Module, ...]) -> tuple[tuple[nn.Module, ...], ...]:
     groups: list[list[nn.Module]] = []
     for layer in layers:

@@ -37,9 +37,9 @@ class SmallResnetBackbone(Backbone):
                 before = width
         stem = nn.Sequential(
             nn.Conv2d(3, _WIDTHS[0], 3, padding=1, bias=False),
+            nn.MaxPool2d(2),  # before the norm, which with the ReLU was half of all work at the whole side
             nn.BatchNorm2d(_WIDTHS[0]),
             nn.ReLU(),
-            nn.MaxPool2d(2),
         )
         spec = InputSpec("input", SIDE_PX, SIDE_PX, "RGB", (127.5,) * 3, (127.5,) * 3)
         source = Source("Apache-2.0", True, "random weights", "")

@@ -26,7 +26,7 @@ from edge_models.fitting.fit import Machine, finish_run, open_run, refuse_folder
 from edge_models.fitting.options import absolute, passed_on
 from edge_models.fitting.progress import Progress
 from edge_models.fitting.run_folder import STATE_FOLDER, Hold
-from edge_models.networks.backbone import Backbone, base_of, normalize
+from edge_models.networks.backbone import Backbone, base_of, features_of, normalize
 from edge_models.networks.backbones import DEFAULT, create_backbone
 from edge_models.networks.feature_cache import default_threads
 from edge_models.networks.pretrained_run import FILE
@@ -45,6 +45,8 @@ _HIDDEN_SHARE: Final = 0.6
 _NOISE: Final = 0.25
 """Of normalized pixels, that the denoising autoencoder takes away (Vincent et al. 2008)."""
 _WATCHED: Final = 512
+_DECAY: Final = 1e-4
+"""AdamW's, of matrices and kernels; none of norms and biases."""
 COLLAPSED: Final = 0.08
 """Spread of features under which nothing is told apart any more; a guess, not a measurement."""
 
@@ -79,11 +81,16 @@ def pretrain(options: PretrainOptions, progress: Progress) -> Pretrained:
         torch.manual_seed(options.seed)
         backbone = _backbone(options, files)
         fresh = backbone.name.startswith(PREFIX)
-        learner = _Learner(backbone, options.method).to(device)
+        learner = _Learner(backbone, options.method).to(device, memory_format=torch.channels_last)
         for parameter in learner.parameters():
             parameter.requires_grad_(True)
         rate = options.learning_rate * (1 if fresh else 0.1)
-        optimizer = torch.optim.AdamW(learner.taught(), lr=rate, weight_decay=0.01)
+        # On a CPU with bf16 units an epoch of small-resnet-8 takes half the time (3.9 s instead of 7.7 for 6,000 views).
+        half = device == "cuda" or (device == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False)))
+        taught = learner.taught()
+        optimizer = torch.optim.AdamW(
+            [{"params": [p for p in taught if p.ndim > 1], "weight_decay": _DECAY},
+             {"params": [p for p in taught if p.ndim <= 1], "weight_decay": 0.0}], lr=rate)  # fmt: skip
         size = backbone.input.width_px or 0
         whole = len(files) * 3 * size * size <= _IN_MEMORY_BYTES
         images = plain_views(files, backbone.input, backbone.crop) if whole else None
@@ -108,10 +115,9 @@ def pretrain(options: PretrainOptions, progress: Progress) -> Pretrained:
             for at in order:
                 seen = images[at] if images is not None else plain_views(
                     [files[int(i)] for i in at], backbone.input, backbone.crop)  # fmt: skip
-                loss = learner.loss(seen.to(device).float(), draw)
+                loss = learner.loss(seen.to(device).float(), draw, half=half)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(learner.parameters(), 5.0)
                 optimizer.step()
                 schedule.step()
                 learner.after_step()
@@ -139,23 +145,13 @@ def pretrain(options: PretrainOptions, progress: Progress) -> Pretrained:
         return _write(options, backbone.cpu().eval(), hashes, pixels, told)
 
 
-def features_of(backbone: Backbone, images: Tensor, device: str) -> Tensor:
-    """(N, D) features of pictures (N, 3, H, W) uint8."""
-    backbone.eval()
-    with torch.inference_mode():
-        parts = [
-            backbone(normalize(part.to(device), backbone.input)).float().cpu() for part in torch.split(images, 128)
-        ]
-    return torch.cat(parts).clone()
-
-
 class _Learner(nn.Module):
     """A backbone with what a method needs beside it; `loss` takes (N, 3, H, W) float32 of 0 to 255."""
 
     def __init__(self, backbone: Backbone, method: str) -> None:
         super().__init__()
         self.backbone, self.method = backbone, method
-        self._view = BatchViews(0.2, 0.5, grey=0.2)
+        self._view = BatchViews(0.2, 0.5, grey=0.2, hue=0.1)
         width = backbone.features
         self.slow: nn.Module | None = None
         if method in ("simclr", "byol", "vicreg"):
@@ -188,9 +184,9 @@ class _Learner(nn.Module):
         slow = {id(parameter) for parameter in self.slow.parameters()} if self.slow is not None else set()
         return [parameter for parameter in self.parameters() if id(parameter) not in slow]
 
-    def loss(self, images: Tensor, draw: torch.Generator) -> Tensor:
-        """Of one batch."""
-        spec = self.backbone.input
+    def loss(self, images: Tensor, draw: torch.Generator, half: bool = False) -> Tensor:
+        """Of one batch; the network's layers in bf16 where `half`."""
+        spec, kind = self.backbone.input, images.device.type
         if self.method in ("mae", "autoencoder"):
             truth = normalize(BatchViews(0.5, 0.2)(images, draw), spec)
             side = truth.shape[-1]
@@ -202,19 +198,23 @@ class _Learner(nn.Module):
             else:
                 hidden = torch.ones_like(truth[:, :1])
                 seen = truth + _NOISE * torch.randn(truth.shape, generator=draw).to(truth.device)
-            made = self.decoder(self.backbone.maps(seen))
+            with torch.autocast(kind, torch.bfloat16, enabled=half):
+                made = self.decoder(self.backbone.maps(seen.contiguous(memory_format=torch.channels_last))).float()
             if made.shape[-1] != side:
                 made = functional.interpolate(made, size=side)
             return where_hidden(made, truth, hidden)
-        first, second = (normalize(self._view(images, draw), spec) for _ in range(2))
-        one, two = self.projector(self.backbone(first)), self.projector(self.backbone(second))
+        views = normalize(torch.cat([self._view(images, draw) for _ in range(2)]), spec)
+        views = views.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(kind, torch.bfloat16, enabled=half):
+            features = self.backbone(views)
+        one, two = (self.projector(part) for part in features.float().chunk(2))
         if self.method == "simclr":
             return nt_xent(one, two)
         if self.method == "vicreg":
             return vicreg(one, two)
         assert self.slow is not None
-        with torch.no_grad():
-            slow_one, slow_two = self.slow(first), self.slow(second)
+        with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=half):
+            slow_one, slow_two = self.slow(views).float().chunk(2)
         return (byol(self.predictor(one), slow_two) + byol(self.predictor(two), slow_one)) / 2
 
     def after_step(self) -> None:
