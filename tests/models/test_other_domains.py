@@ -20,6 +20,7 @@ from edge_models.classifier.options import ADAPTATIONS, ClassifierOptions
 from edge_models.classifier.recipe import Workshop, hard_targets
 from edge_models.classifier.run import train_classifier
 from edge_models.data.folder import Picture, PictureFolder, split_pictures
+from edge_models.fitting.checkpoint import load
 from edge_models.fitting.progress import Silence
 from edge_models.networks.backbone import normalize
 from edge_models.networks.backbones import create_backbone
@@ -108,6 +109,9 @@ def test_the_cap_keeps_a_class_from_drowning_the_other_and_the_surest_stay(tmp_p
     found = take(workshop(tmp_path, cap=2), unlabelled, chances)
     assert found.rows.tolist() == [0, 1, 4] and found.labels.tolist() == [0, 0, 1]
     assert found.offered == 6 and found.right == 3
+    assert take(workshop(tmp_path, confidence=0.975), unlabelled, chances).rows.tolist() == [0, 1]
+    doubtful = np.array([[0.6, 0.4], [0.55, 0.45], [0.4, 0.6], [0.3, 0.7], [0.5, 0.5], [0.2, 0.8]])
+    assert take(workshop(tmp_path), unlabelled, doubtful).rows.tolist() == [0, 1, 2, 3, 4, 5]  # no bar of its own
     assert "ant 2, bee 1" in found.sentence(1, ("ant", "bee")) and "3 of them rightly" in found.sentence(1, ("a", "b"))
 
 
@@ -115,7 +119,7 @@ def test_students_learn_soft_or_hard_labels_of_what_was_taken_alone(tmp_path):
     chances = np.array([[0.99, 0.01], [0.5, 0.5], [0.5, 0.5], [0.5, 0.5], [0.04, 0.96], [0.5, 0.5]])
     unlabelled = tuple(range(20, 26))
     for hard, first in ((False, 0.99), (True, 1.0)):
-        work = workshop(tmp_path, hard_labels=hard)
+        work = workshop(tmp_path, hard_labels=hard, confidence=0.95)
         made = taught(work, work, take(work, unlabelled, chances), chances, unlabelled)
         assert made.split.train == (*work.split.train, 20, 24)
         assert made.targets[20, 0] == pytest.approx(first) and made.targets[21].tolist() == [0.5, 0.5]
@@ -154,7 +158,7 @@ def test_a_target_that_holds_judging_pictures_is_refused(bars, tmp_path, monkeyp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [*ADAPTATIONS, "students"])
+@pytest.mark.parametrize("how", [*ADAPTATIONS, "students", "small students"])
 def test_every_method_makes_a_network_that_exports_and_is_served(bars, tmp_path, monkeypatch, how):
     from edge_app.cli import main
 
@@ -168,15 +172,59 @@ def test_every_method_makes_a_network_that_exports_and_is_served(bars, tmp_path,
     if how == "students":
         options = replace(options, size=64, backbone="efficientnet-lite0", unlabelled=bars / "dark", rounds=2,
                           student="lite1", confidence=0.5)  # fmt: skip
+    elif how == "small students":
+        options = replace(options, from_scratch=True, unlabelled=bars / "dark", rounds=1, student="small-resnet-14")
     else:
         options = replace(options, from_scratch=True, adapt=bars / "dark", adapt_by=how)
     result = train_classifier(options, notes)
     if how == "students":
         assert [note for note in notes.notes if note.startswith("round 2: took") and "rightly" in note]
         assert result.report["base"]["name"] == "efficientnet-lite1"
+    elif how == "small students":
+        assert [note for note in notes.notes if note.startswith("round 1: took") and "rightly" in note]
+        assert result.report["base"]["name"] == "small-resnet-14"
     else:
         assert [note for note in notes.notes if f"of dark by {how}" in note]
     assert main(["export", str(result.checkpoint), "-o", str(tmp_path / "bars.onnx")]) == 0
     home = ["--home", str(tmp_path / "home")]
     assert main(["models", "add", str(tmp_path / "bars.onnx"), *home]) == 0
     assert main(["recognize", str(bars / "light" / "upright" / "3.png"), "--model", "bars", *home]) == 0
+
+
+class Killed(Silence):
+    """Ends the run when so many steps of progress were told; counts them."""
+
+    def __init__(self, after=10**9):
+        self.after, self.steps = after, 0
+
+    def advance(self, done, detail=""):
+        self.steps += 1
+        if self.steps > self.after:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["self-training", "students", "small students"])
+def test_a_killed_run_goes_on_to_the_same_network(bars, tmp_path, monkeypatch, how):
+    monkeypatch.setattr(scratch, "LEAST_STEPS", 12)
+    monkeypatch.setattr(scratch, "LEAST_EPOCHS", 3)
+    monkeypatch.setattr(adapt, "_STEPS", 3)
+    options = ClassifierOptions(bars / "light", tmp_path / "whole", device="cpu", search=0, log="none", views=0,
+                                unfreeze=1, tune_epochs=3)  # fmt: skip
+    if how == "self-training":
+        options = replace(options, from_scratch=True, adapt=bars / "dark")
+    elif how == "students":
+        options = replace(options, size=64, backbone="efficientnet-lite0", unlabelled=bars / "dark", rounds=2)
+    else:
+        options = replace(options, from_scratch=True, unlabelled=bars / "dark", rounds=2)
+    told = Killed()
+    whole = load(train_classifier(options, told).checkpoint).tensors
+    for share in (0.4, 0.8):
+        halved = replace(options, output=tmp_path / f"halved-{share}")
+        with pytest.raises(KeyboardInterrupt):
+            train_classifier(halved, Killed(round(share * told.steps)))
+        again = Killed()
+        resumed = load(train_classifier(replace(halved, resume=True), again).checkpoint).tensors
+        assert again.steps < told.steps
+        assert whole.keys() == resumed.keys() and whole
+        assert all(torch.equal(whole[name], resumed[name]) for name in whole)

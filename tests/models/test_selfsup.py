@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import torch
 from edge_app.core.errors import EdgeError, UsageError
 from edge_models.classifier.options import ClassifierOptions
 from edge_models.classifier.run import train_classifier
+from edge_models.data.batch_views import BatchViews
 from edge_models.data.checks import scan
 from edge_models.data.folder import split_pictures
 from edge_models.fitting.progress import Silence
@@ -75,6 +77,19 @@ def test_only_hidden_pixels_count():
     hidden = torch.ones(1, 1, 2, 2)
     hidden[:, :, 0, 0] = 0
     assert float(where_hidden(made, truth, hidden)) == pytest.approx(1)
+
+
+def test_turned_colours_are_as_light_as_before_and_grey_stays_grey():
+    images = 60 + 120 * torch.rand(8, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    still = BatchViews(1.0, 0.0, mirror=False)
+    turned = replace(still, hue=0.1)(images, torch.Generator().manual_seed(1))
+    same = still(images, torch.Generator().manual_seed(1))
+    assert float((turned - same).abs().max()) > 10
+    lightness = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    assert torch.allclose((turned * lightness).sum(1), (same * lightness).sum(1), atol=0.5)
+    grey = images[:, :1].expand(-1, 3, -1, -1)
+    seen = replace(still, hue=0.5)(grey, torch.Generator().manual_seed(1))
+    assert float((seen - seen.mean(1, keepdim=True)).abs().max()) < 1
 
 
 def test_the_spread_tells_collapse():

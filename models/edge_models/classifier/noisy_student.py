@@ -54,8 +54,7 @@ def train_students(work: Workshop) -> Trained:
     options = work.options
     assert options.unlabelled is not None
     work, unlabelled = with_unlabelled(work, options.unlabelled)
-    whole = work.backbone.name.startswith(PREFIX)
-    chances = opinion(work, unlabelled, "teacher", whole)
+    chances = opinion(work, unlabelled, "teacher")
     student = student_of(work)
     learner = work
     for number in range(1, options.rounds + 1):
@@ -63,16 +62,15 @@ def train_students(work: Workshop) -> Trained:
         work.progress.note(taken.sentence(number, work.folder.classes))
         learner = taught(student, work, taken, chances, unlabelled)
         if number < options.rounds:
-            chances = opinion(learner, unlabelled, f"round-{number}", whole)
-    return train_every_layer(learner) if whole else train(learner)
+            chances = opinion(learner, unlabelled, f"round-{number}")
+    return train_every_layer(learner) if learner.backbone.name.startswith(PREFIX) else train(learner)
 
 
-def opinion(work: Workshop, unlabelled: Sequence[int], stage: str, whole: bool) -> NDArray[np.float64]:
-    """Chances (N, C) of the unlabelled rows by what learns from the train part, calibrated on the selection part: a
-    head on the frozen base, or (`whole`) every layer; the mean over a picture and its mirror image where there is one.
-    """
+def opinion(work: Workshop, unlabelled: Sequence[int], stage: str) -> NDArray[np.float64]:
+    """Chances (N, C) of the unlabelled rows by what learns from the train part, calibrated on the selection part; the
+    mean over a picture and its mirror image, where that means the same."""
     selection, rows, views = list(work.split.selection), list(unlabelled), 2 if work.options.mirror else 1
-    if whole:
+    if work.backbone.name.startswith(PREFIX):
         pristine = copy.deepcopy(work.backbone.state_dict())
         images = plain_views(work.paths, work.backbone.input, work.backbone.crop)
         head, _ = fit_all(work, images, work.split.train, work.split.selection, stage, epochs_of(work.options))
@@ -82,7 +80,8 @@ def opinion(work: Workshop, unlabelled: Sequence[int], stage: str, whole: bool) 
         head, _ = fit_head(work, work.split.train, work.split.selection, stage)
         seen = list(work.bank.features[:views])
     known = logits_of(head, seen[0][selection])
-    return np.mean([calibrated(work, known, logits_of(head, view[rows])) for view in seen], axis=0)
+    told = np.stack([calibrated(work, known, logits_of(head, view[rows])) for view in seen])
+    return np.asarray(told.mean(axis=0))
 
 
 def student_of(work: Workshop) -> Workshop:
@@ -93,8 +92,11 @@ def student_of(work: Workshop) -> Workshop:
     noisy = replace(
         options, dropout=max(options.dropout, STUDENT_DROPOUT), views=views,
         augmentation=min(2.0, NOISE * options.augmentation),
+        from_run=options.from_run if name == work.backbone.name else None,
     )  # fmt: skip
-    backbone = work.backbone if name == work.backbone.name else create_backbone(name, size=options.size)
+    backbone = (
+        work.backbone if name == work.backbone.name else create_backbone(name, size=options.size, seed=options.seed)
+    )
     pictures = [(picture.path, picture.sha256) for picture in work.folder.pictures]
     pictures += [(path, sha256_of_file(path)) for path in work.extra]
     plan = ViewPlan(views, options.mirror, options.unfreeze if backbone.sequential else 0, noisy.augment)
@@ -114,7 +116,7 @@ def take(work: Workshop, unlabelled: Sequence[int], chances: NDArray[np.float64]
     cap = options.cap or -(-len(unlabelled) // work.classes)
     rows: list[int] = []
     for label in range(work.classes):
-        members = np.flatnonzero((guesses == label) & (sure >= options.confidence))
+        members = np.flatnonzero((guesses == label) & (sure >= (options.confidence or 0.0)))
         rows += members[np.argsort(-sure[members], kind="stable")][:cap].tolist()
     at = np.array(sorted(rows), dtype=np.intp)
     paths = work.paths

@@ -285,7 +285,7 @@ def _train(work: Workshop) -> Trained:
         from edge_models.classifier.adapt import train_adapted
 
         return train_adapted(work, work.options.adapt)
-    if work.backbone.name.startswith(PREFIX):
+    if work.backbone.name.startswith(PREFIX) and not work.options.rounds:
         from edge_models.classifier.scratch import train_every_layer
 
         return train_every_layer(work)

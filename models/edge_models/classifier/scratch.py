@@ -25,6 +25,8 @@ from edge_models.networks.backbone import Backbone, normalize
 
 RATE: Final = 2e-3
 """AdamW's peak, of every layer; cosine schedule."""
+ON_RATE: Final = 5e-4
+"""The same where a pretraining is gone on with: what it learned is not to be overwritten."""
 LEAST_STEPS: Final = 600
 """Batches that learning from random weights takes at the least: few pictures are shown more often in an epoch, each of
 which has a price of its own (its state goes to the disk)."""
@@ -127,10 +129,22 @@ def fit_all(
     """
     options, backbone = work.options, work.backbone
     torch.manual_seed(options.seed)
-    head = Head(backbone.features, work.classes, options.loss_word, options.dropout)
-    head.scale.fill_(feature_scale(work.bank.plain))
+    pretrained = options.from_run is not None
+    if pretrained and options.solvable:
+        # From a head that fits already, layers below it are bent less (Kumar et al. 2022, arXiv 2202.10054).
+        head = solve_head(work.bank.plain[list(train)], work.targets[list(train)], options.ridge)
+    else:
+        head = Head(backbone.features, work.classes, options.loss_word, options.dropout)
+        head.scale.fill_(feature_scale(work.bank.plain))
     groups = backbone.unfreeze(len(backbone.groups))
-    how = Learning(RATE, epochs, 1.0, smoothing=options.smoothing, mixing=options.mixing_word, weight_decay=0.05)
+    how = Learning(
+        ON_RATE if pretrained else RATE,
+        epochs,
+        1.0,
+        smoothing=options.smoothing,
+        mixing=options.mixing_word,
+        weight_decay=0.05,
+    )
     view = BatchViews(max(0.1, 1 - 0.5 * options.augmentation), 0.3 * options.augmentation, mirror=options.mirror)
     at, judged = list(train), list(selection or ())
     times = max(1, round(LEAST_STEPS * options.batch_size / (epochs * len(at))))

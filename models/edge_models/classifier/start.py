@@ -33,10 +33,12 @@ def settled(options: ClassifierOptions, folder: PictureFolder) -> ClassifierOpti
         options = replace(options, backbone=load_pretrained(options.from_run).base.name)
     if options.from_scratch and options.backbone == AUTO:
         options = replace(options, backbone=f"{PREFIX}{options.depth}")
-    if options.backbone.startswith(PREFIX) and (options.unlabelled is not None or options.generations):
+    once = options.unlabelled is not None and not options.rounds
+    if options.backbone.startswith(PREFIX) and (once or options.generations):
         raise UsageError(
-            f"--unlabelled or --generations beside {options.backbone}", expected="a pretrained network",
-            remedy="`train pretrain` learns from such pictures, and --from goes on",
+            f"--unlabelled without --rounds, or --generations, beside {options.backbone}",
+            expected="a pretrained network",
+            remedy="`train pretrain` learns from such pictures, and --from goes on; or --rounds 1",
         )  # fmt: skip
     if options.size is None and options.from_run is None and not options.backbone.startswith(PREFIX):
         options = replace(options, size=suitable_size(folder))
@@ -60,6 +62,7 @@ def starting_backbone(options: ClassifierOptions) -> Backbone:
             weights=options.weights,
             pretrained=not options.from_scratch,
             size=None if own else options.size,
+            seed=options.seed,
         )
     if options.size is not None and options.from_run is not None:
         backbone.resize(options.size)

@@ -85,15 +85,17 @@ _FACENET_URL: Final = "https://github.com/timesler/facenet-pytorch/releases/down
 
 
 def create_backbone(
-    name: str = DEFAULT, *, weights: Path | None = None, pretrained: bool = True, size: int | None = None
-) -> Backbone:
+    name: str = DEFAULT, *, weights: Path | None = None, pretrained: bool = True, size: int | None = None,
+    seed: int = 0,
+) -> Backbone:  # fmt: skip
     """Build a backbone by name.
 
     Names: those of LITES; "small-resnet-14" and its like; "inception-resnet-v1:vggface2" or ":casia-webface"; any
     model name of timm, with or without "timm:" in front; one of these with "@SIDE" for pictures of another size (a
     multiple of 32), and several with "+" between them for their features together. `weights` is a state dictionary to
     use instead (.safetensors, or .pth read weights-only). `pretrained` False leaves the weights random: for a
-    checkpoint that is loaded next. `size` is the side of the pictures that it will take whatever its name says.
+    checkpoint that is loaded next. `size` is the side of the pictures that it will take whatever its name
+    says; `seed` decides the random weights of a small ResNet.
     Raises UsageError for an unknown name or a size that it cannot take, ModelError when weights cannot be had or do
     not fit.
     """
@@ -110,7 +112,7 @@ def create_backbone(
     if name in LITES:
         backbone = _efficientnet_lite(name, weights, pretrained)
     elif name.startswith(PREFIX):
-        backbone = SmallResnetBackbone(name)
+        backbone = SmallResnetBackbone(name, seed)
         if weights is not None:
             load_into(backbone, read_state(weights), str(weights))
     elif name.startswith(_INCEPTION):

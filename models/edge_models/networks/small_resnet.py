@@ -22,25 +22,27 @@ _WIDTHS: Final = (32, 64, 128)
 
 
 class SmallResnetBackbone(Backbone):
-    """Normalized pictures (N, 3, H, W) to features (N, 128); random weights until a checkpoint is loaded.
+    """Normalized pictures (N, 3, H, W) to features (N, 128); `seed` decides the random weights that it begins with.
 
     Its batch-norms learn while it trains, for they have no statistics of a larger set to lose.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, seed: int = 0) -> None:
         depth = depth_of(name)
         stages: list[nn.Module] = []
         before = _WIDTHS[0]
-        for number, width in enumerate(_WIDTHS):
-            for block in range((depth - 2) // 6):
-                stages.append(_Block(before, width, 2 if block == 0 and number > 0 else 1))
-                before = width
-        stem = nn.Sequential(
-            nn.Conv2d(3, _WIDTHS[0], 3, padding=1, bias=False),
-            nn.MaxPool2d(2),  # before the norm, which with the ReLU was half of all work at the whole side
-            nn.BatchNorm2d(_WIDTHS[0]),
-            nn.ReLU(),
-        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            stem = nn.Sequential(
+                nn.Conv2d(3, _WIDTHS[0], 3, padding=1, bias=False),
+                nn.MaxPool2d(2),  # before the norm, which with the ReLU was half of all work at the whole side
+                nn.BatchNorm2d(_WIDTHS[0]),
+                nn.ReLU(),
+            )
+            for number, width in enumerate(_WIDTHS):
+                for block in range((depth - 2) // 6):
+                    stages.append(_Block(before, width, 2 if block == 0 and number > 0 else 1))
+                    before = width
         spec = InputSpec("input", SIDE_PX, SIDE_PX, "RGB", (127.5,) * 3, (127.5,) * 3)
         source = Source("Apache-2.0", True, "random weights", "")
         super().__init__(name, nn.ModuleList([stem, *stages]), spec, "centre-1", source)
