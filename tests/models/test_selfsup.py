@@ -98,7 +98,7 @@ def test_the_spread_tells_collapse():
     deviation, rank = spread_of(everywhere)
     assert deviation == pytest.approx(1, abs=0.05) and rank > 25
     one = torch.ones(400, 32) + 1e-3 * everywhere
-    assert spread_of(one)[0] < pretraining.COLLAPSED
+    assert pretraining.collapsed(spread_of(one), spread_of(everywhere))
     assert spread_of(torch.zeros(4, 3)) == (0.0, 0.0)
     line = torch.linspace(-1, 1, 50)[:, None] * torch.ones(1, 8)
     assert spread_of(line)[1] == pytest.approx(1, abs=1e-6)
@@ -131,11 +131,25 @@ def test_a_pool_of_one_picture_is_refused(bars, tmp_path):
         pretrain(PretrainOptions(tmp_path / "one", tmp_path / "run"), Silence())
 
 
-def test_features_that_become_one_are_told_and_no_network_is_written(bars, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretraining, "spread_of", lambda features: (0.01, 1.0))
-    with pytest.raises(EdgeError, match="vicreg collapsed in epoch 1"):
+@pytest.mark.parametrize("then", [(0.05, 40.0), (0.6, 11.0), (math.nan, 40.0)])
+def test_features_that_lose_spread_or_rank_are_told_and_no_network_is_written(bars, tmp_path, monkeypatch, then):
+    seen = iter([(0.2, 40.0), then])
+    monkeypatch.setattr(pretraining, "spread_of", lambda features: next(seen))
+    with pytest.raises(EdgeError, match="simclr collapsed in epoch 1"):
         pretrain(PretrainOptions(bars / "pool", tmp_path / "run", epochs=1, batch_size=8, device="cpu"), Silence())
     assert not list((tmp_path / "run").glob("pretrained*"))
+
+
+def test_features_of_a_healthy_run_have_not_collapsed():
+    assert not pretraining.collapsed((0.42, 26.0), (0.226, 42.0))  # byol, the lowest that was measured
+    assert pretraining.collapsed((0.192, 3.0), (0.226, 42.0)) and pretraining.collapsed((0.057, 6.0), (0.226, 42.0))
+
+
+@pytest.mark.slow
+def test_a_run_at_far_too_high_a_rate_is_told_to_have_collapsed(bars, tmp_path):
+    options = PretrainOptions(bars / "pool", tmp_path / "run", learning_rate=1.0, epochs=8, batch_size=8, device="cpu")
+    with pytest.raises(EdgeError, match="simclr collapsed in epoch"):
+        pretrain(options, Silence())
 
 
 @pytest.mark.slow

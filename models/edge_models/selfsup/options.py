@@ -19,7 +19,7 @@ class PretrainOptions:
 
     directory: Path = field(metadata=told("pictures without labels, in any sub-folders", "POOL", positional=True))
     output: Path = field(metadata=told("folder of the run; must be new", "RUN"))
-    method: str = field(default="vicreg", metadata=told("what is learned", "", choices=METHODS))
+    method: str = field(default="simclr", metadata=told("what is learned", "", choices=METHODS))
     backbone: str = field(default=AUTO, metadata=told(
         "network to go on from; small-resnet-8, -14 and so on begin from nothing; auto: small-resnet-8 for pictures of "
         "up to 44 px, else efficientnet-lite0", "NAME"))  # fmt: skip
@@ -29,9 +29,9 @@ class PretrainOptions:
         "labelled folder that it is for: a linear probe tells progress, and pictures that will judge are refused in "
         "POOL", "DIR"))  # fmt: skip
     seed: int = field(default=0, metadata=told("decides everything random, and which pictures of DIR judge", "N"))
-    epochs: int = field(default=40, metadata=told("passes over POOL", "N"))
+    epochs: int = field(default=60, metadata=told("passes over POOL", "N"))
     batch_size: int = field(default=128, metadata=told("pictures in a batch", "N"))
-    learning_rate: float = field(default=1e-3, metadata=told("AdamW's peak; a tenth of it for a network that goes on",
+    learning_rate: float = field(default=2e-3, metadata=told("AdamW's peak; a tenth of it for a network that goes on",
                                                              "R"))  # fmt: skip
     resume: bool = field(default=False, metadata=told("go on with the run where it was left"))
     device: str = field(default="auto", metadata=told("what trains", "", choices=("auto", "cpu", "cuda", "mps")))
