@@ -48,8 +48,7 @@ class Taken:
 def train_students(work: Workshop) -> Trained:
     """Rounds of teaching, the last student trained by the whole recipe; it is what ships.
 
-    Pretrained networks teach by heads on cached features. Of a small ResNet, which knows nothing but these pictures,
-    every layer learns in every round.
+    Pretrained networks teach by heads on cached features; in a small ResNet every layer learns anew in every round.
     """
     options = work.options
     assert options.unlabelled is not None
