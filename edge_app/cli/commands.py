@@ -21,7 +21,7 @@ COMPLETE_VARIABLE: Final = "_EDGE_APP_COMPLETE"
 
 _MODULES: Final[Mapping[str, str]] = {"cameras": "watch"}
 """Modules of this package that hold a command of another name."""
-TRAINING_SIDE: Final = ("train", "compose", "export")
+TRAINING_SIDE: Final = ("train", "compose", "generate", "translate", "export")
 """Commands that models/ and export/ bring, as entry points of the group `edge_app.commands`."""
 
 Act = Callable[[Parsed], Any]

@@ -26,6 +26,8 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "annotate": "label pictures by one key each: it asks about those that teach most, and tells when to stop",
     "train": "train a classifier or an embedder on a folder of pictures",
     "compose": "make labelled pictures of cut-outs, text and backgrounds",
+    "generate": "make labelled pictures with a network that learned from a folder of them",
+    "translate": "give the pictures of one folder the look of another's; labels and boxes stay",
     "export": "write ONNX models that were proven to agree with what they were made from",
 }
 """Commands in the order of the help."""
