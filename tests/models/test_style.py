@@ -16,7 +16,7 @@ from edge_app.cli import main
 from edge_app.core.errors import UsageError
 from edge_app.media.pictures import write_picture
 from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.run import split_of, styles_asked
+from edge_models.classifier.run import split_of, styles_asked, train_classifier
 from edge_models.data.checks import scan
 from edge_models.fitting.progress import Silence
 from edge_models.networks.backbones import create_backbone
@@ -129,6 +129,13 @@ def test_styles_come_from_what_is_learned_from_and_never_from_what_judges(tmp_pa
         styles_asked(options, backbone, found, split, Silence())
     own = styles_asked(replace(options, style=type(folder)("self")), backbone, found, split, Silence())
     assert set(own.pictures) == {found.pictures[i].sha256 for i in split.train}
+
+
+def test_a_run_that_would_style_with_what_judges_leaves_no_folder(tmp_path, folder):
+    options = ClassifierOptions(folder, tmp_path / "run", style=folder, search=0)
+    with pytest.raises(UsageError, match="pictures that judge"):
+        train_classifier(options, Silence())
+    assert not (tmp_path / "run").exists()
 
 
 def test_one_picture_or_none_that_can_be_read_gives_no_styles(tmp_path, backbone, pictures):

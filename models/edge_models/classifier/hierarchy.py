@@ -21,8 +21,8 @@ from edge_models.data.yaml_file import Yaml, read_yaml
 
 EXPECTED: Final = "families of classes, such as `insect: [ants, bees]`"
 SHARPNESS: Final = 15.0
-"""Beta of `soft_targets`. Of 4, 7, 10, 15 and 25 it saved most of the cost on a quarter of cifar10_small, mean of 10, 20
-and 80 pictures a class, 5 seeds each: -0.012, -0.001, 0.002, 0.003 and 0.001 of 0.20. On another quarter nothing was
+"""Beta of `soft_targets`. Of 4, 7, 10, 15 and 25 it saved most of the cost on a quarter of cifar10_small, mean of 10,
+20 and 80 pictures a class, 5 seeds each: -0.012, -0.001, 0.002, 0.003 and 0.001 of 0.20. On another quarter nothing was
 shown; see docs/benchmarks.md. Four costs up to 5 points of accuracy."""
 
 Float32s = NDArray[np.float64]

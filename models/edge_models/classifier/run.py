@@ -114,6 +114,9 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
         hierarchy = None if options.hierarchy is None else read_hierarchy(options.hierarchy, known)
         if table is not None and (sentence := table.sentence()):
             notebook.note(sentence)
+        if stated is not None and stated.unseen:
+            _refuse_beside_unseen(options)
+        _style_files(options, folder, split_of(folder, options))
         asked = options = _as_begun(options)
         options = settled(options, folder)
         backbone = None if options.backbone == AUTO else starting_backbone(options)
@@ -147,7 +150,6 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
             options = replace(options, head="logistic")
             notebook.note("the logistic head is used, which learns with a hierarchy and takes classes without pictures")
         if unseen:
-            _refuse_beside_unseen(options)
             options = replace(options, unfreeze=0)
         backbone = backbone or starting_backbone(options)
         if not backbone.source.commercial_use:
@@ -333,15 +335,18 @@ def compute_bank(
 def styles_asked(
     options: ClassifierOptions, backbone: Backbone, folder: PictureFolder, split: Split, progress: Progress
 ) -> Styles | None:
-    """The styles of --style: of a folder, or of the train part; None where there are none.
+    """The styles of --style; None where there are none. Raises UsageError as `_style_files` does."""
+    return None if options.style is None else styles_of(backbone, _style_files(options, folder, split), progress)
+
+
+def _style_files(options: ClassifierOptions, folder: PictureFolder, split: Split) -> list[tuple[Path, str]]:
+    """Pictures to take styles from, with their hashes: those of a folder, or of the train part.
 
     Raises UsageError for a folder with a picture, by content, that is to judge.
     """
-    if options.style is None:
-        return None
-    if options.style == Path(SELF):
+    if options.style is None or options.style == Path(SELF):
         own = [folder.pictures[i] for i in split.train]
-        return styles_of(backbone, [(picture.path, picture.sha256) for picture in own], progress)
+        return [(picture.path, picture.sha256) for picture in own]
     judging = {folder.pictures[i].sha256: folder.pictures[i].name for i in (*split.selection, *split.validation)}
     files = [(path, sha256_of_file(path)) for path in find_unlabelled(options.style)]
     if seen := [judging[digest] for _, digest in files if digest in judging]:
@@ -350,7 +355,7 @@ def styles_asked(
             expected="pictures of elsewhere",
             remedy=f"--style {SELF} takes the styles of those that are learned from",
         )
-    return styles_of(backbone, files, progress)
+    return files
 
 
 def save_best(work: Workshop, trained: Trained, asked: ClassifierOptions, stated: Stated | None = None) -> Path:
