@@ -233,8 +233,12 @@ def _card(
         if families.answered:
             metrics["family_right"] = families.right / families.answered
         facts["families"] = (
-            f"of {families.pictures} held-out pictures without a sure label {families.answered} were told a family, "
-            f"{families.right} of these rightly, each at the others' bar"
+            "every held-out picture had a sure label"
+            if not families.pictures
+            else (
+                f"of {families.pictures} held-out pictures without a sure label {families.answered} were told a family, "
+                f"{families.right} of these rightly, each at the others' bar"
+            )
         )
     return ModelCard(
         id=request.model_id,
