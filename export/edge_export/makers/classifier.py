@@ -236,8 +236,8 @@ def _card(
             "every held-out picture had a sure label"
             if not families.pictures
             else (
-                f"of {families.pictures} held-out pictures without a sure label {families.answered} were told a family, "
-                f"{families.right} of these rightly, each at the others' bar"
+                f"of {families.pictures} held-out pictures without a sure label {families.answered} were told a "
+                f"family, {families.right} of these rightly, each at the others' bar"
             )
         )
     return ModelCard(
