@@ -456,9 +456,7 @@ def test_what_is_made_is_made_of_what_is_learned_from_alone(options, tmp_path, m
         return compose(wanted, *rest)
 
     def styling(wanted, backbone, folder, split, progress):
-        used.append(
-            ("styled", wanted.seed, [folder.pictures[i].path.resolve() for i in (*split.train, *split.selection)])
-        )
+        used.append(("styled", [folder.pictures[i].path.resolve() for i in split.train + split.selection]))
         return styles_asked(wanted, backbone, folder, split, progress)
 
     monkeypatch.setattr(methods, "compose", composing)
