@@ -101,7 +101,7 @@ def test_a_discriminant_of_pictures_all_alike_stays_within_single_precision() ->
     for shrinkage in (0.8, 1.0):
         logits = logits_of(discriminant_head(features, one_hot(labels, 3), shrinkage), features)
         assert (logits.argmax(1) == labels.numpy()).all()
-        assert 1 < np.abs(logits).max() <= 40 and np.abs(logits.sum(1)).max() < 1e-3
+        assert 1 < np.abs(logits).max() <= 8 and np.abs(logits.sum(1)).max() < 1e-3
 
 
 def test_balanced_accuracy_is_the_mean_of_the_classes_and_two_of_two_is_no_certainty() -> None:
@@ -263,20 +263,13 @@ def test_weights_need_their_network(options: ClassifierOptions) -> None:
 
 
 @pytest.mark.slow
-def test_what_two_backbones_say_is_taught_to_one_that_is_exported_installed_and_recognizes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_what_two_backbones_say_together_is_taught_to_the_smallest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("EDGE_APP_HOME", str(tmp_path / "home"))
-    pictures, run, onnx = MADE / "pictures", tmp_path / "run", tmp_path / "squares.onnx"
-    learn = ["train", "classifier", str(pictures), "--output", str(run), "--ensemble", "2", "--distil", "--json"]
-    assert main([*learn, "--search", "60", "--unfreeze", "0", "--views", "0", "--device", "cpu"]) == 0
+    learn = ["train", "classifier", str(MADE / "pictures"), "--output", str(tmp_path / "run"), "--ensemble", "2"]
+    more = ["--distil", "--search", "60", "--unfreeze", "0", "--views", "0", "--device", "cpu", "--json"]
+    assert main([*learn, *more]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["search"]["teacher"].count("+") == 1 and report["base"]["name"] == "efficientnet-lite0"
     assert report["accuracy"]["value"] == 1.0
-    assert main(["export", report["checkpoint_path"], "-o", str(onnx), "--json"]) == 0
-    assert main(["models", "add", str(onnx)]) == 0
-    capsys.readouterr()
-    seen = sorted(pictures.glob("*/*.png"))[::8]
-    assert main(["recognize", *map(str, seen), "--model", "squares", "--json"]) == 0
-    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [row["label"] for row in told] == [path.parent.name for path in seen]
+    assert load_classifier(Path(report["checkpoint_path"]))[1].base.name == "efficientnet-lite0"

@@ -93,8 +93,9 @@ draws) Lite2's features gave 96.1 % with a logistic head, 96.9 with either of th
 HEAD_EPOCHS: Final = 40
 """Of a head that cannot be solved, where the options tell no number."""
 
-_SUREST: Final = 40.0
-"""Most that a discriminant's logits of one learned picture may lie apart: all else has a chance of 4e-18 then."""
+_SUREST: Final = 8.0
+"""Most that a discriminant's logits of one learned picture may lie apart: all else has a chance of 3e-4 then, which a
+temperature sharpens."""
 _SPANNED: Final = 1e-12
 """Share of the largest squared length from which a direction counts as spanned."""
 
