@@ -260,9 +260,8 @@ def _refuse_restless(model: Model, crops: Pixels, groups: NDArray[np.intp], outp
     """A classifier fed in the wrong range answers to light and mirrors more than to pictures, and hardly at all.
 
     The sample shows people, which it may never have seen: so both signs must be there, and another reading of the
-    same pictures must show neither. That is a guess still: two networks of grey bars, which never saw a colour, were
-    refused with a card that was right, for pixels from 0 to 255 drove them into saturation, where all is calm and far
-    apart. So nobody guesses about a file whose proof says that it was measured with this very card.
+    same pictures must show neither. That is a guess still: two networks of grey bars were once refused with a card
+    that was right. So nobody guesses about a file whose proof says that it was measured with this very card.
     """
     card = model.card
     share, spread = _restless_share(outputs, groups), _spread(outputs, card.temperature)

@@ -27,6 +27,7 @@ def pictures(tmp_path, monkeypatch):
             paint(tmp_path / "pictures" / name / f"{number}.png", 100 * label + number)
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "empty").mkdir()
+    paint(tmp_path / "one" / "only.png", 7)
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "mine.txt").write_text("mine")
     monkeypatch.chdir(tmp_path)
@@ -67,6 +68,8 @@ def test_folders_that_teach_nothing(pictures, capsys, kind, directory, words):
         (["--output", "run", "--groups", "empty"], "empty cannot be read (Is a directory)"),
         (["--output", "run", "--unlabelled", "empty"], "no picture below empty"),
         (["--output", "run", "--unlabelled", "none"], "none does not exist"),
+        (["--output", "run", "--style", "one"], "one holds one picture to take styles from; expected two or more"),
+        (["--output", "run", "--adapt", "empty"], "no picture below empty"),
         (["--output", "run", "--backbone", "efficentnet-lite0"], "expected efficientnet-lite0"),
         (["--output", "run", "--learning-rate", "nan"], "found nan as learning rate"),
         (["--output", "run", "--learning-rate", "1e39"], "found 1e+39 as learning rate"),

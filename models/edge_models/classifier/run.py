@@ -217,8 +217,8 @@ def _refuse_early(options: ClassifierOptions) -> None:
         if not options.rounds:
             raise UsageError("--student without --rounds", expected="how often a student teaches the next")
         check_name(STUDENTS.get(options.student, options.student))
-    if options.style is not None and options.style != Path(SELF):
-        find_unlabelled(options.style)
+    if options.style is not None and options.style != Path(SELF) and len(find_unlabelled(options.style)) < 2:
+        raise UsageError(f"{options.style} holds one picture to take styles from", expected="two or more")
     if options.adapt is not None:
         if options.unlabelled is not None or options.generations:
             raise UsageError("--adapt beside --unlabelled or --generations", remedy="leave one out")
