@@ -29,7 +29,7 @@ from edge_app.library.near import Seen, print_of
 from edge_app.media.folders import find_pictures
 from edge_app.media.kinds import HEAD_BYTES, kind_of_bytes
 from edge_app.media.pictures import picture_of_bytes, read_picture
-from edge_app.system.files import make_private_folder, readable_os_errors, sha256_of
+from edge_app.system.files import make_private_folder, readable_os_errors, sha256_of, sha256_of_file
 from edge_app.system.http import answer_of
 from edge_app.system.new_file import write_new
 from edge_app.system.timing import back_off_s
@@ -284,8 +284,11 @@ def fetch(
         make_private_folder(into)
         rows = read_sources(into)
         ids, hashes, seen = {row["id"] for row in rows}, {row["sha256"] for row in rows}, Seen()
+        noted, unnoted = {row["file"] for row in rows}, dict[str, str]()
         for path in sorted(into.iterdir()):
             if path.is_file() and path.name != SOURCES:
+                if path.name not in noted:
+                    unnoted[sha256_of_file(path)] = path.name
                 try:
                     seen.add(path.name, print_of(read_picture(path, max_px=256)))
                 except MediaError:
@@ -306,15 +309,18 @@ def fetch(
                 continue
             digest = sha256_of(content)
             look = print_of(pixels)
-            if not why and (digest in hashes or seen.twin(look) is not None):
+            # A kill fell between this picture and its row: it lacks its author and licence still.
+            name = unnoted.pop(digest, None) if not why else None
+            if name is None and not why and (digest in hashes or seen.twin(look) is not None):
                 why = "the same as another"
             if why:
                 done.left_out[why] += 1
                 continue
-            path = write_new(into / f"{found.id}{_suffix(content)}", partial(_fill, content))
-            _note(into / SOURCES, found, path.name, digest)
+            if name is None:
+                name = write_new(into / f"{found.id}{_suffix(content)}", partial(_fill, content)).name
+                seen.add(name, look)
+            _note(into / SOURCES, found, name, digest)
             hashes.add(digest)
-            seen.add(path.name, look)
             done.kept += 1
             done.without_licence += not found.licence
             advance()
@@ -341,7 +347,7 @@ def _suffix(content: bytes) -> str:
 
 
 def _note(path: Path, found: Found, file: str, digest: str) -> None:
-    """Append one row; the file is there before its row, and comes again where a kill fell between."""
+    """Append one row; the file is there before its row, and gets it at the next call where a kill fell between."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     if not path.exists():
