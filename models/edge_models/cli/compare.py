@@ -19,7 +19,8 @@ from edge_models.fitting.options import chosen
 MORE: Final = """\
 Every method that applies is held against doing without, on the same pictures: a head on the frozen base, over seeds
 and numbers of labels; what is not measured is named with the reason. RUN gets comparison.json and comparison.html.
-Options of `train classifier` hold for both sides; --generations N draws the curve of self-distillation."""
+Options of `train classifier` hold for both sides, but --search, --unfreeze, --ensemble and --distil: no layer of the
+base is learned, no recipe is searched. --generations N draws the curve of self-distillation."""
 
 
 def comparing(name: str, told: str) -> list[Option]:
