@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -15,13 +14,9 @@ from edge_app.system.files import sha256_of_file
 from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.options import STUDENTS
 from edge_models.classifier.recipe import Trained, Workshop, fit_head, fit_temperature, logits_of, train
-from edge_models.classifier.scratch import epochs_of, fit_all, train_every_layer
-from edge_models.classifier.small_data import STUDENT_DROPOUT, with_unlabelled
-from edge_models.data.batch_views import plain_views
-from edge_models.networks.backbone import features_of
+from edge_models.classifier.small_data import STUDENT_DROPOUT, bar_of, with_unlabelled
 from edge_models.networks.backbones import create_backbone
 from edge_models.networks.feature_cache import FeatureCache, ViewPlan
-from edge_models.networks.small_resnet import PREFIX
 
 NOISE: Final = 1.4
 """Strength of the student's random views, of the ordinary ones: beside dropout the noise that it learns under."""
@@ -46,41 +41,23 @@ class Taken:
 
 
 def train_students(work: Workshop) -> Trained:
-    """Rounds of teaching, the last student trained by the whole recipe; it is what ships.
-
-    Pretrained networks teach by heads on cached features; in a small ResNet every layer learns anew in every round.
-    """
+    """Rounds on cached features, the last student trained by the whole recipe; it is what ships."""
     options = work.options
     assert options.unlabelled is not None
     work, unlabelled = with_unlabelled(work, options.unlabelled)
-    chances = opinion(work, unlabelled, "teacher")
+    head, _ = fit_head(work, work.split.train, work.split.selection, "teacher")
+    chances = calibrated(work, logits_of(head, work.bank.plain[list(work.split.selection)]),
+                         logits_of(head, work.bank.plain[list(unlabelled)]))  # fmt: skip
     student = student_of(work)
-    learner = work
     for number in range(1, options.rounds + 1):
         taken = take(work, unlabelled, chances)
         work.progress.note(taken.sentence(number, work.folder.classes))
         learner = taught(student, work, taken, chances, unlabelled)
         if number < options.rounds:
-            chances = opinion(learner, unlabelled, f"round-{number}")
-    return train_every_layer(learner) if learner.backbone.name.startswith(PREFIX) else train(learner)
-
-
-def opinion(work: Workshop, unlabelled: Sequence[int], stage: str) -> NDArray[np.float64]:
-    """Chances (N, C) of the unlabelled rows by what learns from the train part, calibrated on the selection part; the
-    mean over a picture and its mirror image, where that means the same."""
-    selection, rows, views = list(work.split.selection), list(unlabelled), 2 if work.options.mirror else 1
-    if work.backbone.name.startswith(PREFIX):
-        pristine = copy.deepcopy(work.backbone.state_dict())
-        images = plain_views(work.paths, work.backbone.input, work.backbone.crop)
-        head, _ = fit_all(work, images, work.split.train, work.split.selection, stage, epochs_of(work.options))
-        seen = [features_of(work.backbone, images if view == 0 else images.flip(3)) for view in range(views)]
-        work.backbone.load_state_dict(pristine)
-    else:
-        head, _ = fit_head(work, work.split.train, work.split.selection, stage)
-        seen = list(work.bank.features[:views])
-    known = logits_of(head, seen[0][selection])
-    told = np.stack([calibrated(work, known, logits_of(head, view[rows])) for view in seen])
-    return np.asarray(told.mean(axis=0))
+            head, _ = fit_head(learner, learner.split.train, learner.split.selection, f"round-{number}")
+            chances = calibrated(learner, logits_of(head, learner.bank.plain[list(work.split.selection)]),
+                                 logits_of(head, learner.bank.plain[list(unlabelled)]))  # fmt: skip
+    return train(learner)
 
 
 def student_of(work: Workshop) -> Workshop:
@@ -91,7 +68,6 @@ def student_of(work: Workshop) -> Workshop:
     noisy = replace(
         options, dropout=max(options.dropout, STUDENT_DROPOUT), views=views,
         augmentation=min(2.0, NOISE * options.augmentation),
-        from_run=options.from_run if name == work.backbone.name else None,
     )  # fmt: skip
     backbone = (
         work.backbone if name == work.backbone.name else create_backbone(name, size=options.size, seed=options.seed)
@@ -115,7 +91,7 @@ def take(work: Workshop, unlabelled: Sequence[int], chances: NDArray[np.float64]
     cap = options.cap or -(-len(unlabelled) // work.classes)
     rows: list[int] = []
     for label in range(work.classes):
-        members = np.flatnonzero((guesses == label) & (sure >= (options.confidence or 0.0)))
+        members = np.flatnonzero((guesses == label) & (sure >= bar_of(options)))
         rows += members[np.argsort(-sure[members], kind="stable")][:cap].tolist()
     at = np.array(sorted(rows), dtype=np.intp)
     paths = work.paths

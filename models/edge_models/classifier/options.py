@@ -166,9 +166,8 @@ class ClassifierOptions:
     unlabelled: Path | None = field(default=None, metadata=told(
         "folder of pictures to take pseudo-labels from", "DIR", _SMALL_DATA))  # fmt: skip
     confidence: float | None = field(default=None, metadata=told(
-        "what the teacher must be sure of before a pseudo-label is taken; auto: 0.95, and nothing with --rounds, where "
-        "a soft label says how sure it is and --cap takes the surest", "P|auto", _SMALL_DATA, none="auto",
-    ))  # fmt: skip
+        "what the teacher must be sure of before a pseudo-label is taken; auto: 0.95", "P|auto", _SMALL_DATA,
+        none="auto"))  # fmt: skip
     rounds: int = field(default=0, metadata=told(
         "of noisy students on the --unlabelled pictures, each taught by the one before it; 0: pseudo-labels once", "N",
         _SMALL_DATA))  # fmt: skip

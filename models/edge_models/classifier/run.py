@@ -287,7 +287,7 @@ def _train(work: Workshop) -> Trained:
         from edge_models.classifier.adapt import train_adapted
 
         return train_adapted(work, work.options.adapt)
-    if work.backbone.name.startswith(PREFIX) and not work.options.rounds:
+    if work.backbone.name.startswith(PREFIX):
         from edge_models.classifier.scratch import train_every_layer
 
         return train_every_layer(work)

@@ -33,12 +33,12 @@ def settled(options: ClassifierOptions, folder: PictureFolder) -> ClassifierOpti
         options = replace(options, backbone=load_pretrained(options.from_run).base.name)
     if options.from_scratch and options.backbone == AUTO:
         options = replace(options, backbone=f"{PREFIX}{options.depth}")
-    once = options.unlabelled is not None and not options.rounds
-    if options.backbone.startswith(PREFIX) and (once or options.generations):
+    # Small students from scratch, 20 of a class of cifar10_small: 18 to 29 %, where doing without had 33 to 36.
+    if options.backbone.startswith(PREFIX) and (options.unlabelled is not None or options.generations):
         raise UsageError(
-            f"--unlabelled without --rounds, or --generations, beside {options.backbone}",
+            f"--unlabelled or --generations beside {options.backbone}",
             expected="a pretrained network",
-            remedy="`train pretrain` learns from such pictures, and --from goes on; or --rounds 1",
+            remedy="`train pretrain` learns from such pictures, and --from goes on",
         )  # fmt: skip
     if options.size is None and options.from_run is None and not options.backbone.startswith(PREFIX):
         options = replace(options, size=suitable_size(folder))
