@@ -39,7 +39,7 @@ YOUNG: Final = 200
 """So many steps are given to it at the least."""
 COLLAPSED: Final = 0.12
 """Spread of what is made over the spread of what was taken, under which a generator has collapsed. A guess: runs that
-went well on signs, steel and digits had 0.5 and more, a planted generator that draws one picture has 0."""
+went well on signs and digits had 0.5 and more, a planted generator that draws one picture has 0."""
 GRID: Final = 8
 """Side of the pictures whose differences are the spread: detail and noise are not variety."""
 
