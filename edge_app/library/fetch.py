@@ -286,7 +286,8 @@ def fetch(
         ids, hashes, seen = {row["id"] for row in rows}, {row["sha256"] for row in rows}, Seen()
         noted, unnoted = {row["file"] for row in rows}, dict[str, str]()
         for path in sorted(into.iterdir()):
-            if path.is_file() and path.name != SOURCES:
+            # What a kill left unfinished is hidden: neither a picture that is there nor one that lacks its row.
+            if path.is_file() and path.name != SOURCES and not path.name.startswith("."):
                 if path.name not in noted:
                     unnoted[sha256_of_file(path)] = path.name
                 try:

@@ -364,3 +364,14 @@ def test_a_picture_whose_row_a_kill_kept_back_gets_it_at_the_next_call(tmp_path,
     sources.write_text(whole[: whole.rindex("\n", 0, -1) + 1])
     assert main(words) == 0
     assert sources.read_text() == whole and len(list((tmp_path / "out").iterdir())) == 4
+
+
+def test_what_a_kill_left_unfinished_is_not_taken_for_a_picture_that_is_there(tmp_path):
+    (tmp_path / "pile").mkdir()
+    (tmp_path / "pile" / "mug 0.jpg").write_bytes(picture(0))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".mug-0.part").write_bytes(picture(0))
+    words = ["fetch", "mug", "--from", str(tmp_path / "pile"), "--into", str(tmp_path / "out"), "--home", str(tmp_path)]
+    assert main(words) == 0
+    [row] = fetching.read_sources(tmp_path / "out")
+    assert not row["file"].startswith(".") and (tmp_path / "out" / row["file"]).read_bytes() == picture(0)

@@ -42,12 +42,13 @@ def _randomize(net: nn.Module) -> None:
             nn.init.normal_(module.bias)
 
 
-@pytest.mark.parametrize("name", ["efficientnet-lite0", "small-resnet-8"])
-def test_a_folded_network_sees_the_same_and_hands_back_what_it_learned(name: str) -> None:
+@pytest.mark.parametrize(("name", "left"), [("efficientnet-lite0", 0), ("small-resnet-8", 1)])
+def test_a_folded_network_sees_the_same_and_hands_back_what_it_learned(name: str, left: int) -> None:
     backbone = create_backbone(name, pretrained=False, size=64).eval()
     _randomize(backbone)
     found = folded(backbone)
-    assert found is not backbone and not any(isinstance(module, nn.BatchNorm2d) for module in found.modules())
+    # The stem of the small ones pools between its convolution and its norm.
+    assert found is not backbone and sum(isinstance(module, nn.BatchNorm2d) for module in found.modules()) == left
     assert len(found.groups) == len(backbone.groups)
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():

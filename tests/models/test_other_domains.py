@@ -73,11 +73,11 @@ def test_adaptive_batch_norm_takes_the_target_s_statistics_and_nothing_else():
     weights = {name: tensor.clone() for name, tensor in net.state_dict().items() if "running" not in name}
     adopt_statistics(net, images)
     stem = net.body[0]
-    seen = stem[0](normalize(images, net.input))
-    assert torch.allclose(stem[1].running_mean, seen.mean((0, 2, 3)), atol=2e-2)
+    seen = stem[1](stem[0](normalize(images, net.input)))
+    assert torch.allclose(stem[2].running_mean, seen.mean((0, 2, 3)), atol=2e-2)
     after = net.state_dict()
     assert all(torch.equal(after[name], kept) for name, kept in weights.items() if "num_batches" not in name)
-    assert not net.training and stem[1].momentum == 0.1
+    assert not net.training and stem[2].momentum == 0.1
 
 
 def test_of_each_class_the_surest_are_believed():

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
+from edge_models.cli.compare import _show_comparison
 from edge_models.cli.progress import TrainingProgress
-from edge_models.cli.train import _show_comparison
 
 
 class Clock:
@@ -93,11 +93,15 @@ def test_names_from_users_are_not_markup(name):
 
 def test_a_comparison_fits_eighty_columns_and_leaves_the_plain_row_bare(capsys):
     figures = {"with": 0.9, "without": 0.925, "gain": -0.025, "low": -0.119, "high": 0.069, "verdict": "not shown"}
-    rows = [{"method": name, "accuracy": figures, "recall": figures} for name in ("plain", "cosine+cross-entropy")]
-    found = {"rows": rows, "per_class": 10, "seeds": [0, 1, 2, 3, 4], "judged": 245, "unequal_classes": True}
-    _show_comparison(found | {"sentences": ["None of these is shown to be better than doing without."]})
+    rows = [
+        {"method": name, "accuracy": figures, "recall": figures, "seconds": 90.0}
+        for name in ("plain", "cosine+cross-entropy")
+    ]
+    told_of = {"sentences": ["None of these is shown to be better than doing without."], "recommended": []}
+    table = {"rows": rows, "per_class": 10, "unequal_classes": True} | told_of
+    _show_comparison({"seeds": [0, 1, 2, 3, 4], "judged": 245, "tables": [table]})
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert max(map(len, lines)) <= 80
-    assert "245 pictures judged, learning from 10 of each class" in f"{lines[0]} {lines[1]}"
-    assert [line.split() for line in lines if line.startswith("  plain")] == [["plain", "90.0"]] * 2
-    assert "cosine+cross-entropy   90.0   92.5      -2.5   -11.9 to +6.9   not shown" in " ".join(lines)
+    assert "10 labels per class, mean of 5 seeds, 245 pictures judged" in f"{lines[0]} {lines[1]}"
+    assert [line.split() for line in lines if line.startswith("  plain")] == [["plain", "90.0", "1.5", "min"]] * 2
+    assert "-11.9 to +6.9   not shown" in " ".join(lines)

@@ -14,7 +14,7 @@ from edge_app.system.files import sha256_of_file
 from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.options import STUDENTS
 from edge_models.classifier.recipe import Trained, Workshop, fit_head, fit_temperature, logits_of, train
-from edge_models.classifier.small_data import STUDENT_DROPOUT, bar_of, with_unlabelled
+from edge_models.classifier.small_data import STUDENT_DROPOUT, with_unlabelled
 from edge_models.networks.backbones import create_backbone
 from edge_models.networks.feature_cache import FeatureCache, ViewPlan
 
@@ -91,7 +91,7 @@ def take(work: Workshop, unlabelled: Sequence[int], chances: NDArray[np.float64]
     cap = options.cap or -(-len(unlabelled) // work.classes)
     rows: list[int] = []
     for label in range(work.classes):
-        members = np.flatnonzero((guesses == label) & (sure >= bar_of(options)))
+        members = np.flatnonzero((guesses == label) & (sure >= options.confidence))
         rows += members[np.argsort(-sure[members], kind="stable")][:cap].tolist()
     at = np.array(sorted(rows), dtype=np.intp)
     paths = work.paths

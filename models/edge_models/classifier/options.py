@@ -165,9 +165,8 @@ class ClassifierOptions:
         _PICTURES))  # fmt: skip
     unlabelled: Path | None = field(default=None, metadata=told(
         "folder of pictures to take pseudo-labels from", "DIR", _SMALL_DATA))  # fmt: skip
-    confidence: float | None = field(default=None, metadata=told(
-        "what the teacher must be sure of before a pseudo-label is taken; auto: 0.95", "P|auto", _SMALL_DATA,
-        none="auto"))  # fmt: skip
+    confidence: float = field(default=0.95, metadata=told(
+        "what the teacher must be sure of before a pseudo-label is taken", "P", _SMALL_DATA))  # fmt: skip
     rounds: int = field(default=0, metadata=told(
         "of noisy students on the --unlabelled pictures, each taught by the one before it; 0: pseudo-labels once", "N",
         _SMALL_DATA))  # fmt: skip
@@ -209,7 +208,7 @@ class ClassifierOptions:
             (self.tune_epochs >= 1, "number of tuning epochs", self.tune_epochs, "1 or more"),
             (self.batch_size >= 1, "batch size", self.batch_size, "1 or more"),
             (self.views >= 0, "number of views", self.views, "0 or more"),
-            (self.confidence is None or 0 <= self.confidence < 1, "confidence bar", self.confidence, "0 to below 1"),
+            (0 <= self.confidence < 1, "confidence bar", self.confidence, "0 to below 1"),
             (self.generations >= 0, "number of generations", self.generations, "0 or more"),
             (0 <= self.dropout < 1, "dropout", self.dropout, "0 to below 1"),
             (0 <= self.ridge <= LARGEST, "ridge", self.ridge, f"0 to {LARGEST:g}"),

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from edge_app.core.errors import UsageError
 from edge_models.classifier.analysis import probabilities
-from edge_models.classifier.options import ClassifierOptions
 from edge_models.classifier.recipe import Trained, Workshop, fit_temperature, hard_targets, logits_of, solve_head, train
 from edge_models.data.folder import folds
 from edge_models.data.pool import read_pool
@@ -25,10 +24,6 @@ from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPl
 
 STUDENT_DROPOUT: Final = 0.3
 """Noise of the student (Xie et al. 2020, arXiv 1911.04252) beside its random views."""
-
-BAR: Final = 0.95
-"""Confidence from which a pseudo-label is taken, unless the options tell."""
-
 OWN_LABEL_SHARE: Final = 0.5
 """In self-distillation, the share of the given label in the target; the rest is the last generation's opinion."""
 
@@ -56,7 +51,8 @@ def train_with_teacher(work: Workshop) -> Trained:
         work, teaching = add_pseudo_labels(work, unlabelled)
         told = ", ".join(f"{name} {count}" for name, count in teaching.taken.items())
         work.progress.note(
-            f"pseudo-labels: took {len(teaching.rows)} of {teaching.offered} pictures at {bar_of(options):.0%} ({told})"
+            f"pseudo-labels: took {len(teaching.rows)} of {teaching.offered} pictures at {options.confidence:.0%} "
+            f"({told})"
         )
     given = work.targets
     for generation in range(options.generations):
@@ -111,7 +107,7 @@ def add_pseudo_labels(work: Workshop, unlabelled: Sequence[int]) -> tuple[Worksh
     """
     options, rows = work.options, np.asarray(unlabelled, dtype=np.intp)
     chances = _taught(work, work.bank.plain[rows])
-    sure = chances.max(axis=1) >= bar_of(options)
+    sure = chances.max(axis=1) >= options.confidence
     targets = work.targets.clone()
     targets[rows] = torch.from_numpy(chances).float()
     taken = tuple(int(row) for row in rows[sure])
@@ -124,11 +120,6 @@ def add_pseudo_labels(work: Workshop, unlabelled: Sequence[int]) -> tuple[Worksh
     counts = np.bincount(chances[sure].argmax(axis=1), minlength=work.classes)
     by_class = {name: int(count) for name, count in zip(work.folder.classes, counts, strict=True)}
     return student, Teaching(by_class, len(rows), taken)
-
-
-def bar_of(options: ClassifierOptions) -> float:
-    """What the teacher must be sure of before its label is taken once and for all."""
-    return BAR if options.confidence is None else options.confidence
 
 
 def distilled(work: Workshop, given: Tensor) -> Workshop:
