@@ -8,10 +8,9 @@ from typing import Final
 
 from edge_app.core.documents import check_fields
 from edge_app.core.errors import ModelError
-from edge_app.core.plain_text import plain
+from edge_app.core.titles import check_title
 
 MOST_ATTRIBUTES: Final = 1000
-_MOST_CHARS: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +25,7 @@ class Attribute:
 
     def __post_init__(self) -> None:
         check_fields(self, ModelError)
-        if not 1 <= len(self.name) <= _MOST_CHARS or self.name != self.name.strip() or plain(self.name) != self.name:
-            raise ModelError(
-                f"an attribute is called {self.name[:_MOST_CHARS]!r}",
-                expected=f"1 to {_MOST_CHARS} plain characters, no blanks around them",
-            )
+        check_title(self.name, "an attribute")
         if not self.labels or len(set(self.labels)) != len(self.labels):
             raise ModelError(f"the attribute {self.name!r} has {len(self.labels)} labels", expected="some, each once")
         if not 0.5 <= self.sure_from <= 1.0:

@@ -9,13 +9,12 @@ from typing import Final
 
 from edge_app.core.documents import check_fields
 from edge_app.core.errors import ModelError
-from edge_app.core.plain_text import plain
 from edge_app.core.suggest import did_you_mean
+from edge_app.core.titles import check_title
 
 MOST_DEPTH: Final = 8
 """Families one inside the other."""
 _MOST_FAMILIES: Final = 10_000
-_MOST_CHARS: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +30,7 @@ class Family:
 
     def __post_init__(self) -> None:
         check_fields(self, ModelError)
-        if not 1 <= len(self.name) <= _MOST_CHARS or self.name != self.name.strip() or plain(self.name) != self.name:
-            raise ModelError(
-                f"a family is called {self.name[:_MOST_CHARS]!r}",
-                expected=f"1 to {_MOST_CHARS} plain characters, no blanks around them",
-            )
+        check_title(self.name, "a family")
         if len(self.members) < 2:
             raise ModelError(
                 f"the family {self.name!r} has {len(self.members)} members",

@@ -22,31 +22,15 @@ from edge_app.accuracy.intervals import over_repeats, paired, wider
 from edge_app.cli import main
 from edge_app.core.errors import UsageError
 from edge_models.classifier.options import METHODS, ClassifierOptions
-from edge_models.classifier.recipe import Workshop, hard_targets
 from edge_models.comparison import compare as comparison
 from edge_models.comparison import methods
 from edge_models.comparison.compare import Plan, compare, keep_few
 from edge_models.comparison.gains import Trial, chance_of, curve_sentence, holm, recommend, sentences, table_of
 from edge_models.comparison.page import chart, page
 from edge_models.comparison.shared import Shared
-from edge_models.data.folder import Picture, PictureFolder, Split, split_pictures
+from edge_models.data.folder import Split, split_pictures
 from edge_models.fitting.progress import Silence
-from edge_models.networks.feature_cache import FeatureBank
-
-
-def folder_of(labels, groups=None):
-    pictures = tuple(
-        Picture(f"{i}.png", f"{i}.png", label, f"{i:064d}", (96, 96), None, 0.1) for i, label in enumerate(labels)
-    )
-    groups = np.arange(len(labels)) if groups is None else np.array(groups)
-    return PictureFolder("nowhere", ("ant", "bee"), pictures, groups, ())
-
-
-def workshop(tmp_path, labels, features, **changes):
-    options = ClassifierOptions(tmp_path, tmp_path / "run", device="cpu", log="none", unfreeze=0, **changes)
-    folder = folder_of(labels)
-    bank = FeatureBank(features[None], None)
-    return Workshop(options, folder, split_pictures(folder, seed=0), None, bank, hard_targets(folder), Silence())
+from tests.models.workshops import folder_of, workshop
 
 
 def trials_of(rights, withouts, method="cosine"):

@@ -14,31 +14,14 @@ import torch
 
 from edge_models.classifier.losses import cosine_loss
 from edge_models.classifier.network import CachedViews, Head
-from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.recipe import Workshop, _weights, fit_head, hard_targets, logits_of
+from edge_models.classifier.recipe import _weights, fit_head, hard_targets, logits_of
 from edge_models.classifier.small_data import add_pseudo_labels, taught_by
 from edge_models.comparison.compare import keep_few
 from edge_models.comparison.methods import Desk, attempt
 from edge_models.comparison.shared import Shared
 from edge_models.data.augment import mix
-from edge_models.data.folder import Picture, PictureFolder, split_pictures
 from edge_models.fitting.progress import Silence
-from edge_models.networks.feature_cache import FeatureBank
-
-
-def folder_of(labels, groups=None):
-    pictures = tuple(
-        Picture(f"{i}.png", f"{i}.png", label, f"{i:064d}", (96, 96), None, 0.1) for i, label in enumerate(labels)
-    )
-    groups = np.arange(len(labels)) if groups is None else np.array(groups)
-    return PictureFolder("nowhere", ("ant", "bee"), pictures, groups, ())
-
-
-def workshop(tmp_path, labels, features, **changes):
-    options = ClassifierOptions(tmp_path, tmp_path / "run", device="cpu", log="none", unfreeze=0, **changes)
-    folder = folder_of(labels)
-    bank = FeatureBank(features[None], None)
-    return Workshop(options, folder, split_pictures(folder, seed=0), None, bank, hard_targets(folder), Silence())
+from tests.models.workshops import workshop
 
 
 def test_a_teacher_sees_through_a_wrong_label_and_knows_no_label_that_judges(tmp_path):

@@ -21,6 +21,24 @@ def _check(checks: list[tuple[bool, str, Any, str]]) -> None:
             raise UsageError(f"found {found} as {what}", expected=expected)
 
 
+def _training(options: TranslateOptions | GanOptions) -> list[tuple[bool, str, Any, str]]:
+    """Checks of what both trainings take."""
+    sizes = ", ".join(map(str, SIZES)) + " or auto"
+    return [
+        (options.size is None or options.size in SIZES, "size", options.size, sizes),
+        (1 <= options.steps <= 10_000_000, "number of steps", options.steps, "1 or more"),
+        (2 <= options.batch_size <= 4096, "batch size", options.batch_size, "2 to 4096"),
+        (0 < options.learning_rate <= 1, "learning rate", options.learning_rate, "above 0, to 1"),
+        (options.seed >= 0, "seed", options.seed, "0 or more"),
+    ]
+
+
+def _decisive(options: TranslateOptions | GanOptions, tell: PathTeller) -> dict[str, Any]:
+    decides = asdict(options)
+    del decides["output"], decides["resume"]
+    return plain(decides, tell)
+
+
 @dataclass(frozen=True, slots=True)
 class TranslateOptions:
     """One run of `edge-app translate train`. Raises UsageError for values out of range."""
@@ -42,20 +60,11 @@ class TranslateOptions:
     device: str = field(default="auto", metadata=told("what trains", "", choices=("auto", "cpu", "cuda", "mps")))
 
     def __post_init__(self) -> None:
-        _check([
-            (self.size is None or self.size in SIZES, "size", self.size, ", ".join(map(str, SIZES)) + " or auto"),
-            (1 <= self.steps <= 10_000_000, "number of steps", self.steps, "1 or more"),
-            (2 <= self.batch_size <= 4096, "batch size", self.batch_size, "2 to 4096"),
-            (0 <= self.content <= 1000, "weight of content", self.content, "0 to 1000"),
-            (0 < self.learning_rate <= 1, "learning rate", self.learning_rate, "above 0, to 1"),
-            (self.seed >= 0, "seed", self.seed, "0 or more"),
-        ])  # fmt: skip
+        _check([*_training(self), (0 <= self.content <= 1000, "weight of content", self.content, "0 to 1000")])
 
     def configuration(self, tell: PathTeller = str) -> dict[str, Any]:
         """Everything that decides the result, as plain values."""
-        decides = asdict(self)
-        del decides["output"], decides["resume"]
-        return plain(decides, tell)
+        return _decisive(self, tell)
 
     def command(self, tell: PathTeller = str) -> str:
         """The command that trains the same again."""
@@ -81,19 +90,11 @@ class GanOptions:
     device: str = field(default="auto", metadata=told("what trains", "", choices=("auto", "cpu", "cuda", "mps")))
 
     def __post_init__(self) -> None:
-        _check([
-            (self.size is None or self.size in SIZES, "size", self.size, ", ".join(map(str, SIZES)) + " or auto"),
-            (1 <= self.steps <= 10_000_000, "number of steps", self.steps, "1 or more"),
-            (2 <= self.batch_size <= 4096, "batch size", self.batch_size, "2 to 4096"),
-            (0 < self.learning_rate <= 1, "learning rate", self.learning_rate, "above 0, to 1"),
-            (self.seed >= 0, "seed", self.seed, "0 or more"),
-        ])  # fmt: skip
+        _check(_training(self))
 
     def configuration(self, tell: PathTeller = str) -> dict[str, Any]:
         """Everything that decides the result, as plain values."""
-        decides = asdict(self)
-        del decides["output"], decides["resume"]
-        return plain(decides, tell)
+        return _decisive(self, tell)
 
     def command(self, tell: PathTeller = str) -> str:
         """The command that trains the same again."""
