@@ -12,15 +12,19 @@ pytest.importorskip("torch")
 
 import torch
 
+from edge_models.classifier import noisy_student
 from edge_models.classifier.losses import cosine_loss
 from edge_models.classifier.network import CachedViews, Head
-from edge_models.classifier.recipe import _weights, fit_head, hard_targets, logits_of
+from edge_models.classifier.recipe import _weights, fit_head, hard_targets, logits_of, train
 from edge_models.classifier.small_data import add_pseudo_labels, taught_by
 from edge_models.comparison.compare import keep_few
 from edge_models.comparison.methods import Desk, attempt
 from edge_models.comparison.shared import Shared
 from edge_models.data.augment import mix
+from edge_models.fitting.fit import FitResult
 from edge_models.fitting.progress import Silence
+from edge_models.networks.backbones import create_backbone
+from edge_models.networks.feature_cache import FeatureBank
 from tests.models.workshops import workshop
 
 
@@ -100,3 +104,77 @@ def test_mixing_draws_its_share_as_its_paper_does(mixing, even):
     inputs, targets = torch.zeros(2, 1, 32, 32), torch.eye(2)
     shares = np.array([float(mix(inputs, targets, mixing)[1][0, 0]) for _ in range(400)])
     assert ((shares > 0.2) & (shares < 0.8)).mean() == pytest.approx(even, abs=0.08)
+
+
+def students(tmp_path, monkeypatch, sure, rounds=2):
+    """Rounds over made-up students: so sure of what is true in each round. Returns what came of it, notes, lessons."""
+    labels = [0, 1] * 20
+    features = torch.randn(52, 4, generator=torch.Generator().manual_seed(0))
+    work = workshop(tmp_path, labels, features[:40], rounds=rounds, unlabelled=tmp_path, confidence=0.0, search=0)
+    notes, lessons = [], []
+    progress = Silence()
+    monkeypatch.setattr(progress, "note", notes.append, raising=False)
+    work = replace(work, backbone=create_backbone("small-resnet-8"), progress=progress)
+    pooled = replace(
+        work, bank=FeatureBank(features[None], None), targets=torch.cat([work.targets, torch.full((12, 2), 0.5)]),
+        extra=tuple(tmp_path / f"{i}.png" for i in range(12)),
+    )  # fmt: skip
+    truth = np.array(labels + [0] * 12)
+
+    def learned(lesson, given, watch, stage, until):
+        lessons.append((stage, lesson.split.train[:given], lesson.split.train[given:], until))
+        chance = np.stack([1 - truth, truth], 1) * (2 * sure[stage[-1]] - 1) + 1 - sure[stage[-1]]
+        head = fit_head(lesson, lesson.split.fit, None, "x")[0]
+        monkeypatch.setattr(head, "forward", lambda rows: torch.from_numpy(np.log(chance[find(rows)])))
+        return noisy_student._Speaker(lesson, head, FitResult({}, 0.0, 4, ({"epoch": 0.0},), 1), deep=False)
+
+    def find(rows):
+        return [int((features == row).all(1).nonzero()[0]) for row in rows]
+
+    monkeypatch.setattr(noisy_student, "with_unlabelled", lambda *_: (pooled, tuple(range(40, 52))))
+    monkeypatch.setattr(noisy_student, "student_of", lambda work: replace(work, options=replace(work.options, views=1)))
+    monkeypatch.setattr(noisy_student, "_learned", learned)
+    return work, noisy_student.train_students(work), notes, lessons
+
+
+def test_the_student_that_is_best_on_the_selection_part_ships_and_no_later_one(tmp_path, monkeypatch):
+    work, trained, notes, lessons = students(tmp_path, monkeypatch, {"1": 0.95, "2": 0.6, "t": 0.95})
+    split = work.split
+    assert trained.chosen == "student" and "keeping student 1" in notes[-1]
+    assert [stage for stage, *_ in lessons] == ["student-1", "student-2", "refit-student-1", "final-student"]
+    for (_, given, believed, until), rows, epochs in zip(
+        lessons, (split.train, split.train, split.fit, sorted(range(40))), (None, None, 5, 5), strict=True
+    ):
+        assert sorted(given) == sorted(rows) and until == epochs
+        assert believed and set(believed) <= set(range(40, 52))
+    # The figures are of what never saw the validation part, and are set against the teacher's.
+    assert (trained.logits.argmax(1) == work.folder.labels[list(split.validation)]).all()
+    assert trained.learned_all and (trained.head_logits != trained.logits).any()
+
+
+def test_where_no_student_is_better_than_its_teacher_the_pool_is_left_out(tmp_path, monkeypatch):
+    work, trained, notes, lessons = students(tmp_path, monkeypatch, {"1": 0.501, "2": 0.001})
+    plain = train(work)
+    assert trained.chosen == "head" and [note for note in notes if "no student is better than its teacher" in note]
+    assert np.allclose(trained.logits, plain.logits) and [stage for stage, *_ in lessons] == ["student-1", "student-2"]
+
+
+def test_given_labels_are_a_quarter_of_what_a_student_sees(tmp_path, monkeypatch):
+    labels, seen = [0, 1] * 20, {}
+    work = workshop(tmp_path, labels, torch.randn(40, 4))
+    rows = (*work.split.train, *range(40, 1240))
+    work = replace(
+        work, options=replace(work.options, unfreeze=2, dropout=0.3), split=replace(work.split, train=rows),
+        targets=torch.cat([work.targets, torch.full((1200, 2), 0.5)]),
+    )  # fmt: skip
+
+    def tune(lesson, head, train, watch, stage, until):
+        seen.update(weights=_weights(lesson, train, 1), dropout=head.dropout.p, epochs=lesson.options.tune_epochs)
+        return head, None
+
+    monkeypatch.setattr(noisy_student, "fit_tune", tune)
+    given = len(rows) - 1200
+    noisy_student._learned(work, given, None, "x", None)
+    assert seen["weights"][:given].sum() / seen["weights"].sum() == pytest.approx(noisy_student.GIVEN_SHARE)
+    assert len(set(seen["weights"][given:])) == 1 and seen["dropout"] == 0.3
+    assert seen["epochs"] == round(noisy_student.SEEN * 8 / len(rows)) > 2

@@ -81,6 +81,7 @@ _WHOLE_EPOCHS_TO: Final = 240
 KINDS: Final = {
     "scratch": "with every layer learned",
     "adapted": "adapted to the target",
+    "student": "taught by a teacher on pictures without labels",
     "head": "with the base frozen",
     "tune": "fine-tuned at the top",
     **{name: deep.words for name, deep in DEEP.items()},

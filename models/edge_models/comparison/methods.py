@@ -64,7 +64,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "styled": "--search 0 --unfreeze 0 --style self",
     "distillation": "--generations 1",
     "pseudo-labels": "--unlabelled POOL",
-    "noisy-student": "--unlabelled POOL --rounds 2",
+    "noisy-student": "--search 0 --unfreeze 0 --unlabelled POOL --rounds 2",
     "composed": "`edge-app compose`, and what it made beside DIR",
     "generated": "`edge-app generate`, and what it made beside DIR",
     "coral": "--adapt TARGET --adapt-by coral",
