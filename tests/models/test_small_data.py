@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 
 from edge_models.classifier import noisy_student
 from edge_models.classifier.losses import cosine_loss
+from edge_models.classifier.module import ClassifierModule, Learning
 from edge_models.classifier.network import CachedViews, Head
 from edge_models.classifier.recipe import _weights, fit_head, hard_targets, logits_of, train
 from edge_models.classifier.small_data import add_pseudo_labels, taught_by
@@ -168,7 +170,7 @@ def test_given_labels_are_a_quarter_of_what_a_student_sees(tmp_path, monkeypatch
         targets=torch.cat([work.targets, torch.full((1200, 2), 0.5)]),
     )  # fmt: skip
 
-    def tune(lesson, head, train, watch, stage, until):
+    def tune(lesson, head, train, watch, stage, until, by_batch):
         seen.update(weights=_weights(lesson, train, 1), dropout=head.dropout.p, epochs=lesson.options.tune_epochs)
         return head, None
 
@@ -178,3 +180,22 @@ def test_given_labels_are_a_quarter_of_what_a_student_sees(tmp_path, monkeypatch
     assert seen["weights"][:given].sum() / seen["weights"].sum() == pytest.approx(noisy_student.GIVEN_SHARE)
     assert len(set(seen["weights"][given:])) == 1 and seen["dropout"] == 0.3
     assert seen["epochs"] == round(noisy_student.SEEN * 8 / len(rows)) > 2
+
+
+def test_a_student_s_rate_has_fallen_by_its_last_batch_and_a_refit_follows_the_same_schedule(monkeypatch):
+    def rates(batches, epochs):
+        place = SimpleNamespace(estimated_stepping_batches=batches, max_epochs=epochs)
+        monkeypatch.setattr(ClassifierModule, "trainer", place)
+        module = ClassifierModule(torch.nn.Identity(), Head(3, 2), [], Learning(1e-3, 2, by_batch=True))
+        told = module.configure_optimizers()
+        assert told["lr_scheduler"]["interval"] == "step"
+        found = []
+        for _ in range(batches):
+            found.append(told["optimizer"].param_groups[0]["lr"])
+            told["optimizer"].step()
+            told["lr_scheduler"]["scheduler"].step()
+        return found
+
+    whole = rates(20, 2)
+    assert max(whole) == pytest.approx(1e-3) and whole[-1] < 4e-5 and whole[0] < 5e-4
+    assert rates(10, 1) == pytest.approx(whole[:10])

@@ -36,6 +36,9 @@ class Learning:
     mixing: Mixing = "none"
     warmup: int = 1
     """Epochs over which the rate rises."""
+    by_batch: bool = False
+    """The rate rises over the first tenth of the batches and falls with each one after: what lasts for two epochs would
+    end at its highest rate."""
 
 
 class ClassifierModule(pl.LightningModule):
@@ -81,11 +84,16 @@ class ClassifierModule(pl.LightningModule):
         ]
         groups += [{"params": group, "lr": rate} for group, rate in zip(self._groups, rates, strict=True)]
         optimizer = torch.optim.AdamW(groups, weight_decay=how.weight_decay)
+        if how.by_batch:
+            trainer = self.trainer
+            whole = how.epochs * float(trainer.estimated_stepping_batches) / (trainer.max_epochs or how.epochs)
+            falls = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda batch: _rate(batch, whole, 0.1 * whole))
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": falls, "interval": "step"}}
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: _rate(epoch, how.epochs, how.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 
 
-def _rate(epoch: int, epochs: int, warmup: int) -> float:
+def _rate(epoch: float, epochs: float, warmup: float) -> float:
     if epoch < warmup < epochs:
         return (epoch + 1) / (warmup + 1)
     done = min(1.0, (epoch - warmup) / max(1, epochs - warmup))

@@ -39,7 +39,9 @@ from edge_models.networks.backbones import create_backbone
 from edge_models.networks.feature_cache import FeatureCache, ViewPlan
 
 NOISE: Final = 1.4
-"""Strength of the student's random views, of the ordinary ones: beside dropout the noise that it learns under."""
+"""Strength of the random views of a student whose head alone learns, of the ordinary ones: beside dropout the noise
+that it learns under. Where layers learn, the ordinary views are noise enough: stronger ones may show a tenth of a
+picture."""
 LEARNING: Final = 0.5
 """Share of the student's groups of layers that learn, from the output."""
 RATE: Final = 1e-3
@@ -172,14 +174,14 @@ def _learned(work: Workshop, given: int, watch: Sequence[int] | None, stage: str
         work, balance=more * balance, fold=True, bank=replace(work.bank, cuts=None),
         options=replace(options, tune_rate=RATE, decay=DECAY, tune_epochs=epochs),
     )  # fmt: skip
-    head, fit = fit_tune(learner, head, rows, watch, stage, until)
+    head, fit = fit_tune(learner, head, rows, watch, stage, until, by_batch=True)
     return _Speaker(work, head, fit, deep=True)
 
 
 def student_of(work: Workshop) -> Workshop:
     """The same rows through the student's network, under the student's noise.
 
-    Its upper half learns where anything but a head does: that came to as much as every layer, at two thirds of the price
+    Its upper half learns where anything but a head does: as good as every layer, at two thirds of the price
     (cifar10_small, 20 of a class, 800 pictures for choosing).
     """
     options = work.options
@@ -189,7 +191,8 @@ def student_of(work: Workshop) -> Workshop:
     deep = work.deep > 0 or options.unfreeze > 0
     unfreeze = math.ceil(LEARNING * len(backbone.groups)) if options.unfreeze in (0, UNFREEZE) else options.unfreeze
     noisy = replace(
-        options, dropout=max(options.dropout, STUDENT_DROPOUT), augmentation=min(2.0, NOISE * options.augmentation),
+        options, dropout=max(options.dropout, STUDENT_DROPOUT),
+        augmentation=min(2.0, (1.0 if deep else NOISE) * options.augmentation),
         unfreeze=unfreeze if deep else 0, views=0 if deep else max(1, options.views),
     )  # fmt: skip
     if deep and own:

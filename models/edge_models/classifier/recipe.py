@@ -350,10 +350,12 @@ def fit_tune(
     selection: Sequence[int] | None,
     stage: str,
     until: int | None = None,
+    by_batch: bool = False,
 ) -> tuple[Head, FitResult]:
     """Unfreeze the last groups of the backbone and go on from `head`; `work.backbone` is changed in place.
 
-    `until` stops after so many epochs of the same schedule; without `selection` nothing is watched.
+    `until` stops after so many epochs of the same schedule; without `selection` nothing is watched. `by_batch`: see
+    `edge_models.classifier.module.Learning`.
     """
     from edge_models.classifier.module import ClassifierModule, Learning
 
@@ -368,6 +370,7 @@ def fit_tune(
         ridge=options.ridge / len(train),
         smoothing=options.smoothing,
         mixing=options.mixing_word,
+        by_batch=by_batch,
     )
     wanted = _fit_options(options, stage, until or options.tune_epochs)
     if options.patience is not None:
