@@ -135,8 +135,9 @@ class ModelCard:
     """Hash of the file the weights came in."""
     crop: str = "none"
     """What part of a picture it takes: an alignment template of `edge_app.inference.geometry.CROPS`, "centre-S" (the
-    central rectangle, S times the largest that fits), "centre-S@x1,y1,x2,y2" (that of a region of the picture, given as
-    shares of it), "face-S" (a face's box grown S times), or "none"."""
+    central rectangle, S times the largest that fits), "whole" (all of it, squeezed into the input), either with
+    "@x1,y1,x2,y2" behind it (that of a region of the picture, given as shares of it), "face-S" (a face's box grown S
+    times), or "none"."""
     embedding_size: int | None = None
     labels: tuple[str, ...] = ()
     temperature: float = 1.0

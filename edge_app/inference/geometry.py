@@ -31,6 +31,8 @@ class Crop:
     """x, y of left eye, right eye, nose, left mouth, right mouth (left as seen in the picture)."""
 
 
+WHOLE: Final = "whole"
+"""The crop that leaves nothing of a picture out."""
 CROPS: Final[dict[str, Crop]] = {
     # Deng et al. 2019, ArcFace (arXiv 1801.07698): what SFace and most published embedders are trained on.
     "arcface-112": Crop(
@@ -152,32 +154,40 @@ def resize(pixels: Pixels, width_px: int, height_px: int) -> Pixels:
 def prepare(pixels: Pixels, spec: InputSpec, crop: str) -> Pixels:
     """Cut and scale a picture to a network's input, (H, W, 3) uint8.
 
-    `crop` "centre-S": the part that `seen_area` gives. Any other name means that the picture is cut already, which
-    is only scaled. Raises UsageError for a network of any size.
+    `crop` "centre-S" or "whole": the part that `seen_area` gives. Any other name means that the picture is cut already,
+    which is only scaled. Raises UsageError for a network of any size.
     """
     if spec.width_px is None or spec.height_px is None:
         raise UsageError("the network takes any size", expected="a fixed input size")
-    if crop.startswith("centre-"):
+    if cuts_pictures(crop):
         height, width = pixels.shape[:2]
         left, top, right, bottom = seen_area(width, height, spec, crop)
         pixels = pixels[top:bottom, left:right]
     return resize(pixels, spec.width_px, spec.height_px)
 
 
-def seen_area(width_px: int, height_px: int, spec: InputSpec, crop: str) -> tuple[int, int, int, int]:
-    """The part of a picture of that size that a "centre-S" network sees: x1, y1, x2, y2 in whole pixels.
+def cuts_pictures(crop: str) -> bool:
+    """Whether a crop is one of whole pictures, of which `seen_area` gives the part."""
+    return crop.startswith("centre-") or crop.partition("@")[0] == WHOLE
 
-    It is the central rectangle of the input's shape, as large as fits, times S in (0, 1]; of "centre-S@x1,y1,x2,y2" it
-    lies in that region, which is given as shares of the picture. Raises UsageError for a crop that is no such thing.
+
+def seen_area(width_px: int, height_px: int, spec: InputSpec, crop: str) -> tuple[int, int, int, int]:
+    """The part of a picture of that size that a network of whole pictures sees: x1, y1, x2, y2 in whole pixels.
+
+    Of "centre-S" it is the central rectangle of the input's shape, as large as fits, times S in (0, 1]; of "whole"
+    everything, which is squeezed into the input's shape. Of "centre-S@x1,y1,x2,y2" and "whole@..." it lies in that
+    region, which is given as shares of the picture. Raises UsageError for a crop that is no such thing.
     """
     kind, at, region = crop.partition("@")
     try:
-        share = float(kind.removeprefix("centre-"))
+        share = 1.0 if kind == WHOLE else float(kind.removeprefix("centre-"))
     except ValueError:
         share = 0.0
-    if not kind.startswith("centre-") or not 0.0 < share <= 1.0 or not spec.width_px or not spec.height_px:
-        raise UsageError(f"the crop is {crop!r}", expected="centre-S, S in (0, 1], and a fixed input size")
+    if not cuts_pictures(crop) or not 0.0 < share <= 1.0 or not spec.width_px or not spec.height_px:
+        raise UsageError(f"the crop is {crop!r}", expected="whole, or centre-S, S in (0, 1], and a fixed input size")
     x1, y1, x2, y2 = _in_pixels(width_px, height_px, parse_region(region)) if at else (0, 0, width_px, height_px)
+    if kind == WHOLE:
+        return x1, y1, x2, y2
     aspect = spec.width_px / spec.height_px
     wide = min(x2 - x1, (y2 - y1) * aspect) * share
     w, h = max(1, round(wide)), max(1, round(wide / aspect))
@@ -209,7 +219,7 @@ def with_region(crop: str, region: Region) -> str:
     """The same crop within a region. Raises UsageError for a crop of faces."""
     kind = crop.partition("@")[0]
     kind = "centre-1" if kind == "none" else kind
-    if not kind.startswith("centre-"):
+    if not cuts_pictures(kind):
         raise UsageError(f"the crop is {crop!r}", expected="a model that looks at whole pictures for a region")
     return f"{kind}@{','.join(f'{value:.4g}' for value in region)}"
 

@@ -24,7 +24,7 @@ from edge_app.core.model_card import (
 )
 from edge_app.core.names import ID, slug
 from edge_app.core.task import Task
-from edge_app.inference.geometry import CROPS, parse_region
+from edge_app.inference.geometry import CROPS, WHOLE, parse_region
 from edge_app.model_store.onnx_inspect import OnnxFile
 
 _FLOAT32: Final = 1
@@ -245,7 +245,9 @@ def _task_problems(card: ModelCard) -> list[tuple[str, str]]:
         and card.task in (Task.CLASSIFICATION, Task.LIVENESS, Task.IMAGE_EMBEDDING)
         and not _share(card.crop)
     ):
-        found.append((f"names the crop {card.crop!r}", "centre-S, centre-S@x1,y1,x2,y2, face-S or a face template"))
+        found.append(
+            (f"names the crop {card.crop!r}", "centre-S, whole, either with @x1,y1,x2,y2, face-S or a face template")
+        )
     if card.task is Task.LIVENESS and not (2 <= len(card.labels) <= 3 and "live" in card.labels):
         found.append((f"gives the labels {list(card.labels)[:5]}", "two or three, one of them 'live'"))
     return found
@@ -255,14 +257,14 @@ def _share(crop: str) -> bool:
     crop, at, region = crop.partition("@")
     kind, _, number = crop.partition("-")
     try:
-        value = float(number)
+        value = 1.0 if crop == WHOLE else float(number)
         if at:
             parse_region(region)
     except (ValueError, UsageError):
         return False
-    if at and kind != "centre":
+    if at and kind not in ("centre", WHOLE):
         return False
-    return (kind == "centre" and 0 < value <= 1) or (kind == "face" and 0.5 <= value <= 10)
+    return (kind in ("centre", WHOLE) and 0 < value <= 1) or (kind == "face" and 0.5 <= value <= 10)
 
 
 __all__ = ["PRESETS", "Description", "check_card", "preset", "read_description", "read_labels"]

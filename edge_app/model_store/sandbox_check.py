@@ -30,7 +30,7 @@ from edge_app.core.numeric import softmax
 from edge_app.core.task import Task
 from edge_app.core.types import Face, Float32s, Pixels
 from edge_app.inference import onnx_model
-from edge_app.inference.geometry import CROPS, align, box_iou, nms, prepare, resize, to_input
+from edge_app.inference.geometry import CROPS, align, box_iou, cuts_pictures, nms, prepare, resize, to_input
 from edge_app.inference.onnx_model import Model
 from edge_app.inference.yunet import decode_yunet
 from edge_app.media.pictures import read_picture
@@ -214,7 +214,7 @@ def _looks(pixels: Pixels) -> Iterator[Pixels]:
 
 def _prepared(card: ModelCard, pixels: Pixels) -> Pixels:
     """A picture, already cut where the crop is one of faces, at the network's size."""
-    return prepare(pixels, card.input, card.crop if card.crop.startswith("centre-") else "none")
+    return prepare(pixels, card.input, card.crop if cuts_pictures(card.crop) else "none")
 
 
 def _liveness(model: Model) -> Float32s:

@@ -30,7 +30,7 @@ from edge_models.classifier.network import TransferClassifier
 from edge_models.classifier.options import AUTO, SELF, STUDENTS, ClassifierOptions
 from edge_models.classifier.recipe import Trained, Workshop, hard_targets, logits_of, train
 from edge_models.classifier.report import HTML_NAME, JSON_NAME, Circumstances, Report, collect, write
-from edge_models.classifier.search import chosen, search
+from edge_models.classifier.search import chosen, features_at, search
 from edge_models.classifier.small_data import taught_by, train_with_teacher
 from edge_models.classifier.start import refuse_seen, settled, starting_backbone
 from edge_models.data.augment import AugmentOptions, contact_sheet, view_maker
@@ -158,7 +158,7 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
         bank = compute_bank(options, backbone, folder, notebook, styles)
         if sentence := odd_pictures.show(folder, bank.plain, options.output):
             notebook.note(sentence)
-        deep = found.deep if found is not None and found.tune and not unseen else 0
+        deep = found.deep if found is not None and not unseen else 0
         targets = hard_targets(folder)
         if hierarchy is not None:
             targets = soft_targets(targets, distances(hierarchy, folder.classes))
@@ -167,6 +167,10 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
             options, folder, split, backbone, bank, targets, notebook, deep, found.side if found else 0, weights,
             hierarchy=hierarchy, styles=styles,
         )  # fmt: skip
+        if deep and work.side:
+            kept = FeatureCache(options.cache or options.output / _CACHE, notebook, options.machine.accelerator)
+            seen = features_at(options, options.backbone, work.side, folder, kept)
+            work = replace(work, small=FeatureBank(seen[None], None))
         if found is not None and found.teacher:
             work = taught_by(work, _features_together(options, found.teacher, folder, notebook))
         trained = _train(work)

@@ -18,7 +18,7 @@ from torchvision.transforms import v2  # type: ignore[import-untyped]
 from edge_app.core.errors import UsageError
 from edge_app.core.model_card import InputSpec
 from edge_app.core.types import Pixels
-from edge_app.inference.geometry import in_region, prepare
+from edge_app.inference.geometry import WHOLE, in_region, prepare, resize
 from edge_models.fitting.seeds import seed_of
 
 Subject = Literal["thing", "face"]
@@ -71,6 +71,9 @@ def view_maker(options: AugmentOptions, spec: InputSpec, crop: str) -> View:
                 pixels = prepare(pixels, spec, crop)
             else:
                 pixels = in_region(pixels, crop)
+                if crop.partition("@")[0] == WHOLE and spec.width_px and spec.height_px:
+                    # Serving squeezes it into the input: so does what is cut from it here.
+                    pixels = resize(pixels, round(_LARGER * spec.width_px), round(_LARGER * spec.height_px))
             image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
             image = colour(geometry(image))
             faults = np.random.default_rng(seed)
@@ -96,6 +99,8 @@ def _geometry(options: AugmentOptions, spec: InputSpec) -> v2.Transform:
     return v2.Compose([part, *flips])
 
 
+_LARGER: Final = 1.5
+"""Times the input: the smallest part that strength 1 cuts out has 0.59 of a picture's side."""
 _BILINEAR: Final = v2.InterpolationMode.BILINEAR
 _ALPHA: Final = {"mixup": 0.2, "cutmix": 1.0}
 """As their papers train on ImageNet."""

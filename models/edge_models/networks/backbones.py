@@ -14,6 +14,7 @@ import torch
 
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.model_card import InputSpec
+from edge_app.inference.geometry import WHOLE
 from edge_app.model_store.download import REGISTRY
 from edge_app.system.files import sha256_of_file
 from edge_models.networks.backbone import Backbone, InceptionBackbone, Source, TimmBackbone
@@ -92,10 +93,11 @@ def create_backbone(
 
     Names: those of LITES; "small-resnet-14" and its like; "inception-resnet-v1:vggface2" or ":casia-webface"; any
     model name of timm, with or without "timm:" in front; one of these with "@SIDE" for pictures of another size (a
-    multiple of 32), and several with "+" between them for their features together. `weights` is a state dictionary to
-    use instead (.safetensors, or .pth read weights-only). `pretrained` False leaves the weights random: for a
-    checkpoint that is loaded next. `size` is the side of the pictures that it will take whatever its name
-    says; `seed` decides the random weights of a small ResNet.
+    multiple of 32) or "@SIDE-whole" for whole pictures squeezed to that size, nothing cut off; and several with "+"
+    between them for their features together. `weights` is a state dictionary to use instead (.safetensors, or .pth
+    read weights-only). `pretrained` False leaves the weights random: for a checkpoint that is loaded next. `size` is
+    the side of the pictures that it will take whatever its name says; `seed` decides the random weights of a small
+    ResNet.
     Raises UsageError for an unknown name or a size that it cannot take, ModelError when weights cannot be had or do
     not fit.
     """
@@ -104,10 +106,10 @@ def create_backbone(
         if weights is not None:
             raise UsageError(f"one weight file for {name}", expected="one network", remedy="leave --weights out")
         return JoinedBackbone(name, [create_backbone(part, pretrained=pretrained) for part in name.split(JOIN)])
-    plain_name, side = _sized(name)
+    plain_name, side, whole = _sized(name)
     if side:
         backbone = create_backbone(plain_name, weights=weights, pretrained=pretrained, size=size or side)
-        backbone.name = name
+        backbone.name, backbone.crop = name, WHOLE if whole else backbone.crop
         return backbone
     if name in LITES:
         backbone = _efficientnet_lite(name, weights, pretrained)
@@ -141,16 +143,21 @@ def check_name(name: str, others: Sequence[str] = NAMES) -> None:
         refuse_unknown(name.removeprefix("timm:"), others)
 
 
-def _sized(name: str) -> tuple[str, int]:
-    """The name without "@SIDE", and the side in pixels; 0 where none is told. Raises UsageError for a senseless one."""
+def _sized(name: str) -> tuple[str, int, bool]:
+    """The name without "@SIDE", the side in pixels (0: none is told), and whether whole pictures are squeezed to it.
+
+    Raises UsageError for a senseless one.
+    """
     plain, at, told = name.partition("@")
     if not at:
-        return name, 0
+        return name, 0, False
+    told, whole = told.removesuffix(f"-{WHOLE}"), told.endswith(f"-{WHOLE}")
     if not told.isdecimal() or int(told) % _STRIDE or not _STRIDE <= int(told) <= _LARGEST_SIDE:
         raise UsageError(
-            f"found {told!r} as the size of {plain}", expected=f"a multiple of {_STRIDE} to {_LARGEST_SIDE}"
+            f"found {told!r} as the size of {plain}",
+            expected=f"a multiple of {_STRIDE} to {_LARGEST_SIDE}, with or without -{WHOLE}",
         )
-    return plain, int(told)
+    return plain, int(told), whole
 
 
 def _efficientnet_lite(name: str, weights: Path | None, pretrained: bool) -> Backbone:
