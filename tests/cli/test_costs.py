@@ -13,7 +13,7 @@ from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.model_card import InputSpec, ModelCard
 from edge_app.core.types import Frame
 from edge_app.inference.classifier import ranked
-from edge_app.inference.geometry import in_region, parse_region, prepare, seen_area, with_region
+from edge_app.inference.geometry import cuts_pictures, in_region, parse_region, prepare, seen_area, with_region
 from edge_app.media.pictures import write_picture
 from edge_app.recognition.classes import ClassRecognizer
 from edge_app.recognition.smoothing import Smoothing
@@ -151,6 +151,21 @@ def test_a_region_is_all_that_is_seen():
     assert in_region(pixels, "centre-0.9") is pixels
     assert with_region("none", (0, 0, 1, 0.5)) == "centre-1@0,0,1,0.5"
     assert seen_area(1, 1, SPEC, crop) == (0, 0, 1, 1)
+
+
+def test_of_a_whole_picture_nothing_is_left_out_and_of_its_region_neither():
+    pixels = np.zeros((100, 300, 3), np.uint8)
+    pixels[:, :75] = pixels[:, 225:] = COLOURS["blue"]
+    assert seen_area(300, 100, SPEC, "whole") == (0, 0, 300, 100)
+    seen = prepare(pixels, SPEC, "whole")
+    assert (seen[:, :2] == COLOURS["blue"]).all() and (seen[:, 6:] == COLOURS["blue"]).all() and not seen[:, 2:6].any()
+    crop = with_region("whole", (0, 0.5, 0.5, 1))
+    assert crop == "whole@0,0.5,0.5,1" and seen_area(300, 100, SPEC, crop) == (0, 50, 150, 100)
+    assert (prepare(pixels, SPEC, crop)[:, :4] == COLOURS["blue"]).all()
+    for wrong in ("wholesale", "whole-1", "the whole"):
+        assert not cuts_pictures(wrong)
+        with pytest.raises(UsageError, match="the crop is"):
+            seen_area(300, 100, SPEC, wrong)
 
 
 @pytest.mark.parametrize(

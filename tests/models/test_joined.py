@@ -58,8 +58,18 @@ def test_the_last_layers_of_all_members_are_unfrozen_together() -> None:
 def test_a_size_behind_the_name_is_the_size_of_the_input() -> None:
     backbone = create_backbone(f"{TINY}@96", pretrained=False)
     assert (backbone.input.width_px, backbone.input.height_px, backbone.name) == (96, 96, f"{TINY}@96")
+    assert backbone.crop.startswith("centre-")
+    assert create_backbone(f"{TINY}@96-whole", pretrained=False).crop == "whole"
     check_name("efficientnet-lite0@128+efficientnet-lite2")
-    for wrong in (f"{TINY}@100", f"{TINY}@", f"{TINY}@0", f"{TINY}@-32", f"{TINY}@4096"):
+    for wrong in (
+        f"{TINY}@100",
+        f"{TINY}@",
+        f"{TINY}@0",
+        f"{TINY}@-32",
+        f"{TINY}@4096",
+        f"{TINY}@96-",
+        f"{TINY}@-whole",
+    ):
         with pytest.raises(UsageError, match="multiple of 32"):
             create_backbone(wrong, pretrained=False)
     with pytest.raises(UsageError, match="nothing_such"):

@@ -164,18 +164,23 @@ def test_a_search_prefers_the_features_that_tell_apart_keeps_its_trials_and_is_n
     (tmp_path / "kept").mkdir()
     places = {"keep": tmp_path / "kept", "cache": tmp_path / "cache"}
     found = searching.search(auto, folder, split, Silence(), **places)
-    assert found.backbone == "efficientnet-lite1" and len(found.trials) == 24 and len(seen) == 3
+    assert found.backbone == "efficientnet-lite1" and len(found.trials) == 24 and len(seen) == 4
     assert "efficientnet-lite1 with a " in found.sentence() and found.skipped == ()
-    assert searching.search(auto, folder, split, Silence(), **places) == found and len(seen) == 3
+    assert searching.search(auto, folder, split, Silence(), **places) == found and len(seen) == 4
     assert searching.chosen(auto, found).backbone == "efficientnet-lite1"
     assert searching.chosen(auto, None).backbone == "efficientnet-lite0"
+    assert searching.WHOLE in seen
+    small = tmp_path / "small"
+    small.mkdir()
+    searching.search(replace(auto, size=96), folder, split, Silence(), keep=small, cache=tmp_path / "cache")
+    assert len(seen) == 7 and seen.count(searching.WHOLE) == 1  # whoever names a size means it
     assert searching.chosen(replace(auto, ensemble=2, distil=True), found).backbone == "efficientnet-lite1"
     # A kill after the second backbone: only the third is tried again.
     kept = json.loads((tmp_path / "kept" / "search.json").read_text())
     kept = {"trials": [row for row in kept["trials"] if row["backbone"] != "efficientnet-lite1"], "decided": None}
     (tmp_path / "kept" / "search.json").write_text(json.dumps(kept))
     assert searching.search(auto, folder, split, Silence(), **places).backbone == "efficientnet-lite1"
-    assert seen[3:] == ["efficientnet-lite1"]
+    assert seen[7:] == ["efficientnet-lite1"]
     (tmp_path / "kept" / "search.json").write_text("[]")
     with pytest.raises(UsageError, match="holds no trials"):
         searching.search(auto, folder, split, Silence(), **places)

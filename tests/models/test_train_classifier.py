@@ -377,6 +377,11 @@ def test_views_repeat_by_seed_and_faces_are_never_turned_over():
     pixels = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
     view = view_maker(AugmentOptions(webcam=0.5), spec, "centre-0.875")
     assert np.array_equal(view(pixels, 5), view(pixels, 5)) and not np.array_equal(view(pixels, 5), view(pixels, 6))
+    # Squeezed as serving squeezes them, a third to all of a wide picture: its two halves are both in most.
+    wide = np.zeros((100, 400, 3), np.uint8)
+    wide[:, 200:] = 255
+    whole = [view_maker(AugmentOptions(strength=0.5), spec, "whole")(wide, seed).mean() for seed in range(20)]
+    assert 80 < np.mean(whole) < 175 and np.mean([60 < mean < 195 for mean in whole]) > 0.7
     with pytest.raises(UsageError, match="vertical flips of faces"):
         AugmentOptions("face", upside_down=True)
     half = np.zeros((112, 112, 3), np.uint8)

@@ -195,6 +195,9 @@ def train(work: Workshop) -> Trained:
         losses = ", ".join(f"{loss:.4f} {KINDS[name]}" for name, loss in told.items())
         work.progress.note(f"selection loss: {losses}; keeping the network {KINDS[chosen]}")
     until = stages[chosen].best_epoch + 1 if chosen != "head" else 0
+    if chosen in DEEP:
+        # Stopped at the best epoch by a few pictures its rate would not have come down yet.
+        until = tuning.options.tune_epochs
     tuning.backbone.load_state_dict(pristine)
     refit_head, stages["refit-head"] = fit_head(work, split.fit, None, "refit-head")
     head_logits = logits = logits_of(refit_head, work.bank.plain[list(split.validation)])
@@ -383,7 +386,9 @@ def fit_tune(
         by_batch=by_batch,
     )
     wanted = _fit_options(options, stage, until or options.tune_epochs)
-    if options.patience is not None:
+    if stage.removeprefix("refit-").removeprefix("final-") in DEEP:
+        wanted = replace(wanted, patience=None)
+    elif options.patience is not None:
         # Unfrozen layers gain in their first epochs or not at all; each costs as much as the head's forty.
         wanted = replace(wanted, patience=min(options.patience, TUNE_PATIENCE))
     result = fit(ClassifierModule(net, head, groups, how), make, wanted, work.progress)

@@ -63,9 +63,9 @@ _UNEVEN: Final = 3.0
 _NEAR: Final = 2.0
 _STRONGEST: Final = (WHOLE, "efficientnet-lite2")
 _WORTH: Final = 0.01
-_LEAST_WRONG: Final = 2
+_LEAST_WRONG: Final = 3
 _SMALL_PX: Final = 128
-_LOST_BY_SIZE: Final = 0.03
+_LOST_BY_SIZE: Final = 0.05
 _TELLS: Final = 60
 """Pictures of the selection part from which on it chooses among depths of fine-tuning: 32 sign digits took the upper
 half, where every layer named more of the others."""
@@ -209,7 +209,8 @@ def search(
     side = small_side(folder, name) if options.size is None else 0
     tune = best is None or options.unfreeze != UNFREEZE or (1 - best.accuracy) * len(split.selection) >= 1
     deep = 0
-    if best is not None and options.unfreeze and (1 - best.accuracy) * len(at) >= _LEAST_WRONG:
+    enough = best is not None and (1 - best.accuracy) * len(at) >= _LEAST_WRONG
+    if best is not None and options.unfreeze and (enough or options.unfreeze != UNFREEZE):
         if not side and options.size is None and _plain_name(name) in LITES:
             seen = features_at(options, name, _SMALL_PX, folder, FeatureCache(cache, progress, device))[at]
             small = trial_of(name, (best.head, best.ridge, best.balanced), seen, labels, len(folder.classes), parts)[0]
