@@ -10,7 +10,9 @@ import onnx
 import pytest
 import torch
 
+from edge_app.core.attributes import Attribute
 from edge_app.core.errors import ModelError
+from edge_app.core.hierarchy import Family, Hierarchy
 from edge_app.core.model_card import InputSpec, ModelCard
 from edge_app.core.types import Float32s
 from edge_app.inference import onnx_model
@@ -185,6 +187,24 @@ def test_the_temperature_follows_logits_that_were_scaled() -> None:
     logits = np.random.default_rng(0).normal(0, 3, (200, 4)).astype(np.float32)
     assert metrics.matched_temperature(logits, 1.3, logits) == pytest.approx(1.3, rel=0.01)
     assert metrics.matched_temperature(logits, 1.3, logits * 1.2) == pytest.approx(1.3 * 1.2, rel=0.01)
+
+
+def test_bars_of_families_and_attributes_are_set_by_the_build_s_own_answers(material: Material) -> None:
+    """Of two members alike likely their family is told with 0.8; one in ten of what is told with less is wrong."""
+    card = replace(
+        material.card, labels=("a", "b", "c", "d"), temperature=1.0, provenance={"families": "of fp32"},
+        metrics={"family_right": 0.3}, attributes=(Attribute("striped", ("a", "b"), 0.5),),
+        hierarchy=Hierarchy((Family("ab", ("a", "b"), 0.5), Family("cd", ("c", "d"), 0.5))),
+    )  # fmt: skip
+    inside = np.array([0.82] * 100 + [0.62] * 100)
+    chances = np.stack([inside / 2, inside / 2, (1 - inside) / 2, (1 - inside) / 2], axis=1)
+    labels = np.array([0] * 190 + [2] * 10)
+    made = lower_precision.with_score(card, metrics.score(card, np.log(chances).astype(np.float32), labels))
+    assert made.hierarchy is not None
+    # The grid of bars has steps of 0.025: the first above 0.62.
+    assert [family.sure_from for family in made.hierarchy.families] == [0.625, 0.625]
+    assert [one.sure_from for one in made.attributes] == [0.625] and made.metrics["family_right"] == 1.0
+    assert made.provenance["families"].startswith("of 200 held-out pictures without a sure label 100 were told")
 
 
 def embedder(card: ModelCard) -> ModelCard:

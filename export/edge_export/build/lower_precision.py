@@ -33,6 +33,7 @@ from edge_app.inference import onnx_model
 from edge_app.system.files import sha256_of
 from edge_export.build.material import Material
 from edge_export.check.metrics import Score, drop, matched_temperature, score
+from edge_export.check.not_sure_bar import families_words
 from edge_export.check.parity import Rule, compare
 from edge_export.check.shared_gallery import Mixed, mixed
 from edge_export.check.timing import in_turns, served
@@ -170,10 +171,14 @@ def first_outputs(function: Function, inputs: Float32s) -> Float32s:
 
 def with_score(card: ModelCard, scored: Score, lost: float | None = None) -> ModelCard:
     """The card with what was measured on this very precision."""
-    metrics = {**card.metrics, **scored.metrics}
+    metrics = {name: value for name, value in card.metrics.items() if name != "family_right"} | scored.metrics
     if lost is not None:
         metrics["drop"] = lost
-    return replace(card, metrics=metrics, operating_points=scored.points, unsure_below=scored.unsure_below)
+    told = {} if scored.families is None else {"families": families_words(scored.families)}
+    return replace(
+        card, metrics=metrics, operating_points=scored.points, unsure_below=scored.unsure_below,
+        hierarchy=scored.hierarchy, attributes=scored.attributes, provenance={**card.provenance, **told},
+    )  # fmt: skip
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -11,10 +11,20 @@ from numpy.typing import NDArray
 from edge_app.accuracy.intervals import Estimate, bootstrap_gain, weighted_share, wilson
 from edge_app.accuracy.pair_scores import PairScores, pair_scores, tar_at_far, tar_gain, unit_rows
 from edge_app.accuracy.people_folder import points_of
+from edge_app.core.attributes import Attribute
 from edge_app.core.errors import ModelError
+from edge_app.core.hierarchy import Hierarchy
 from edge_app.core.model_card import ModelCard, OperatingPoint
 from edge_app.core.types import Float32s
-from edge_export.check.not_sure_bar import Answers, answers, unsure_below
+from edge_export.check.not_sure_bar import (
+    Answers,
+    answers,
+    at_bar,
+    attributes_with_bar,
+    family_answers,
+    family_bar,
+    unsure_below,
+)
 
 Labels = NDArray[np.intp]
 
@@ -44,6 +54,11 @@ class Score:
     """On how much, in words."""
     answers: Answers | None = None
     """Of a classifier: what a bar does to pictures that did not set it."""
+    hierarchy: Hierarchy | None = None
+    """Of a classifier, with the bars that this build's own answers set; so are the attributes'."""
+    families: Answers | None = None
+    """The same as `answers` of its families, over the pictures without a sure label."""
+    attributes: tuple[Attribute, ...] = ()
 
     @property
     def rate(self) -> float:
@@ -53,7 +68,9 @@ class Score:
     @property
     def metrics(self) -> dict[str, float]:
         """As a card holds them."""
-        return {self.metric: self.value} | (self.answers.metrics() if self.answers else {})
+        told = {self.metric: self.value} | (self.answers.metrics() if self.answers else {})
+        return told | ({"family_right": self.families.right / self.families.answered}
+                       if self.families is not None and self.families.answered else {})  # fmt: skip
 
 
 def score(card: ModelCard, outputs: Float32s, labels: Labels) -> Score:
@@ -116,7 +133,13 @@ def _classifier_score(card: ModelCard, logits: Float32s, labels: Labels) -> Scor
     chances = probabilities(logits.astype(np.float64), card.temperature)
     right = wilson(int((logits.argmax(axis=1) == labels).sum()), len(labels))
     bar, judged = unsure_below(chances, labels), answers(chances, labels)
-    return Score("accuracy", right.value, (), bar, card.temperature, right, f"{len(labels)} pictures", judged)
+    tree, families, names = card.hierarchy, None, card.labels
+    if tree is not None:
+        families = family_answers(chances, labels, names, tree, bar)
+        tree = at_bar(tree, family_bar(chances, labels, names, tree, bar))
+    attributes = attributes_with_bar(chances, labels, names, card.attributes)
+    return Score("accuracy", right.value, (), bar, card.temperature, right, f"{len(labels)} pictures", judged, tree,
+                 families, attributes)  # fmt: skip
 
 
 def _rate(scores: PairScores) -> float:

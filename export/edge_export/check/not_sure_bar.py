@@ -129,6 +129,16 @@ def family_answers(chances: Chances, labels: Labels, names: Sequence[str], hiera
     return Answers(len(at), int(told.sum()), int((told & right).sum()))
 
 
+def families_words(families: Answers) -> str:
+    """One line for people."""
+    if not families.pictures:
+        return "every held-out picture had a sure label"
+    return (
+        f"of {families.pictures} held-out pictures without a sure label {families.answered} were told a family, "
+        f"{families.right} of these rightly, each at the others' bar"
+    )
+
+
 def answers(chances: Chances, labels: Labels) -> Answers:
     """Judge every picture at the bar that all other pictures set; arrays as for `unsure_below`.
 

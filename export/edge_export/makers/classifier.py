@@ -27,6 +27,7 @@ from edge_export.check.not_sure_bar import (
     answers,
     at_bar,
     attributes_with_bar,
+    families_words,
     family_answers,
     family_bar,
     unsure_below,
@@ -232,14 +233,7 @@ def _card(
     if families is not None:
         if families.answered:
             metrics["family_right"] = families.right / families.answered
-        facts["families"] = (
-            "every held-out picture had a sure label"
-            if not families.pictures
-            else (
-                f"of {families.pictures} held-out pictures without a sure label {families.answered} were told a "
-                f"family, {families.right} of these rightly, each at the others' bar"
-            )
-        )
+        facts["families"] = families_words(families)
     return ModelCard(
         id=request.model_id,
         task=Task.CLASSIFICATION,

@@ -19,6 +19,7 @@ from edge_app.media.pictures import read_picture
 from edge_app.system.files import sha256_of_file
 from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.network import TransferClassifier
+from edge_models.classifier.options import ClassifierOptions
 from edge_models.classifier.recipe import Trained, Workshop, fit_temperature, predict, solve_head, train
 from edge_models.classifier.scratch import RATE, train_every_layer
 from edge_models.data.batch_views import BatchViews, plain_views
@@ -29,13 +30,14 @@ from edge_models.networks.pretrained_run import pixels_hash
 from edge_models.networks.small_resnet import PREFIX
 
 _LEAST: Final = 16
-_STEPS: Final = 200
+_STEPS: Final = 300
 _BATCH: Final = 32
-_ROUNDS: Final = 3
+_TARGETS: Final = 64
+"""Pictures of the target in a step of self-training: their guesses' mean has to be steady."""
+_SURE: Final = 0.9
+"""A guess is learned from where it is as sure as this share of how sure labelled pictures are (AdaMatch's)."""
 _FAR: Final = 0.995
 """From this share of pictures told apart on, the user hears of it."""
-_SHARES: Final = (0.3, 0.6, 0.9)
-"""Of the target's pictures, the surest of each class first, that a round of self-training believes (Zou 2018)."""
 
 
 def train_adapted(work: Workshop, target: Path) -> Trained:
@@ -57,22 +59,19 @@ def train_adapted(work: Workshop, target: Path) -> Trained:
     spec, crop = network.backbone.input, network.backbone.crop
     here = plain_views([work.paths[i] for i in work.split.fit], spec, crop)
     there = plain_views(files, spec, crop)
+    classes, folders = list(work.folder.classes), [path.parent.name for path in files]
+    truth = np.array([classes.index(name) for name in folders]) if set(folders) <= set(classes) else None
     targets = work.targets[list(work.split.fit)]
     apart = _distance(network.backbone, here, there)
+    before_there = _chances(network, there)
     if options.adapt_by == "batch-norm":
         adopt_statistics(network.backbone, there)
     elif options.adapt_by == "coral":
         seen = coral(_features(network.backbone, here), _features(network.backbone, there))
         network.head = solve_head(seen, targets, options.ridge)
-    elif options.adapt_by == "self-training":
-        adopt_statistics(network.backbone, there)
-        for share in _SHARES[:_ROUNDS]:
-            at, believed = surest(_chances(network, there), share)
-            work.progress.note(f"self-training: believes {len(at)} of {len(there)} pictures of {target.name}")
-            _learn_both(network, (here, targets), (there[at], believed), work, dann=False)
-            adopt_statistics(network.backbone, there)
     else:
-        _learn_both(network, (here, targets), (there, None), work, dann=True)
+        adopt_statistics(network.backbone, there)
+        _learn_both(network, (here, targets), there, work)
         adopt_statistics(network.backbone, there)
     network.eval()
     selection = predict(network, [work.paths[i] for i in work.split.selection], device)
@@ -83,6 +82,12 @@ def train_adapted(work: Workshop, target: Path) -> Trained:
     where = (
         "the test part" if work.folder.has_test else "pictures of the labelled domain, which say little of the other"
     )
+    after_there = _chances(network, there)
+    told = f"{told_apart(before_there):.2f} of 1 without, {told_apart(after_there):.2f} with"
+    if truth is not None:
+        rights = [float((found.argmax(1) == truth).mean()) for found in (before_there, after_there)]
+        told += f"; {rights[0]:.1%} without and {rights[1]:.1%} with lie in the folder of their class"
+    work.progress.note(f"how much guesses tell of pictures of {target.name} (mutual information): {told}")
     work.progress.note(
         f"adapted to {len(files)} pictures of {target.name} by {options.adapt_by}: {before:.1%} without, {after:.1%} "
         f"with, on {len(labels)} of {where}"
@@ -126,15 +131,39 @@ def coral(source: Tensor, target: Tensor) -> Tensor:
     return (white @ root(target, 0.5) + target.double().mean(0)).float()
 
 
-def surest(chances: NDArray[np.float64], share: float) -> tuple[Tensor, Tensor]:
-    """Rows that are believed and their soft labels: of each class the surest `share` of the pictures given to it."""
-    guesses, sure = chances.argmax(1), chances.max(1)
-    rows: list[int] = []
-    for label in np.unique(guesses):
-        members = np.flatnonzero(guesses == label)
-        rows += members[np.argsort(-sure[members])][: max(1, round(share * len(members)))].tolist()
-    at = torch.as_tensor(sorted(rows))
-    return at, torch.from_numpy(chances[at.numpy()]).float()
+def strong_views(options: ClassifierOptions) -> BatchViews:
+    """What the target's pictures look like where their own guesses are the labels."""
+    much = options.augmentation
+    return BatchViews(
+        max(0.1, 1 - 0.3 * much), 0.2 * much, mirror=options.mirror, turn=12 * much, slant=0.2 * much, zoom=0.35 * much,
+        bend=0.045 * much, hole=0.3 if much else 0.0,
+    )  # fmt: skip
+
+
+def aligned(chances: Tensor, seen: Tensor, wanted: Tensor) -> Tensor:
+    """Distribution alignment (Berthelot et al. 2020, arXiv 1911.09785): chances (N, C) of a domain whose guesses have
+    the shares `seen` (C,), as they would be were the shares those that are `wanted`."""
+    made = chances * (wanted / seen.clamp(min=1e-6))
+    return made / made.sum(1, keepdim=True)
+
+
+def unsure_or_uneven(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Information maximisation (Liang et al. 2020, arXiv 2002.08546): the mean entropy of what logits (N, C) say, and
+    how far their mean lies from the shares `wanted` (C,); 0 where each is sure and all together are as wanted."""
+    chances = logits.softmax(1)
+    mean = chances.mean(0)
+    entropy = -(chances * logits.log_softmax(1)).sum(1).mean()
+    return entropy + (mean * (mean.clamp(min=1e-9) / wanted.clamp(min=1e-9)).log()).sum()
+
+
+def told_apart(chances: NDArray[np.float64]) -> float:
+    """How much guesses (N, C) tell of a picture, 0 to 1: their mutual information with it, over the most that there is.
+
+    It needs no labels: 1 where each guess is sure and the classes are as frequent as each other.
+    """
+    mean = chances.mean(0)
+    return float(((chances * np.log(chances + 1e-12)).sum(1).mean() - (mean * np.log(mean + 1e-12)).sum())
+                 / np.log(chances.shape[1]))  # fmt: skip
 
 
 class _Reversed(torch.autograd.Function):
@@ -148,21 +177,18 @@ class _Reversed(torch.autograd.Function):
         return -ctx.strength * gradients[0], None
 
 
-def _learn_both(
-    network: TransferClassifier,
-    source: tuple[Tensor, Tensor],
-    target: tuple[Tensor, Tensor | None],
-    work: Workshop,
-    *,
-    dann: bool,
-) -> None:
-    """Go on learning every layer from batches that are half of each domain.
+def _learn_both(network: TransferClassifier, source: tuple[Tensor, Tensor], target: Tensor, work: Workshop) -> None:
+    """Go on learning every layer from batches of both domains.
 
-    With `dann` (Ganin et al. 2016, arXiv 1505.07818) a second head tells the domains apart and the layers below learn
-    to prevent it; else the target's own soft labels are learned.
+    DANN (Ganin et al. 2016, arXiv 1505.07818): a second head tells the domains apart, and the layers below learn to
+    prevent it. Self-training: what is guessed of one view of a target's picture is the label of another, much changed
+    one, where the guess is sure (AdaMatch: Berthelot et al. 2021, arXiv 2106.04732), and beside that guesses are to be
+    sure and as frequent as the labelled classes. Without the latter a network that reads few sevens reads fewer.
     """
-    backbone, head = network.backbone, network.head
-    options = work.options
+    backbone, head, options = network.backbone, network.head, work.options
+    dann = options.adapt_by == "dann"
+    images, targets = source
+    shares = targets.mean(0)
     torch.manual_seed(options.seed)
     draw = torch.Generator().manual_seed(options.seed)
     teller = nn.Sequential(nn.Linear(backbone.features, 64), nn.ReLU(), nn.Linear(64, 1))
@@ -171,28 +197,44 @@ def _learn_both(
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(learning, lr=RATE / 2, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
-    view = BatchViews(max(0.1, 1 - 0.5 * options.augmentation), 0.3 * options.augmentation, mirror=options.mirror)
+    weak = BatchViews(max(0.1, 1 - 0.5 * options.augmentation), 0.3 * options.augmentation, mirror=options.mirror)
+    view = weak if dann else strong_views(options)
+    seen, sure = shares, torch.zeros(())
+    # On a CPU with bf16 units a step takes half the time.
+    half = bool(torch.cpu.get_capabilities().get("amx_bf16", False))
     backbone.train()
     head.train()
     work.progress.stage("adapting", _STEPS)
     for step in range(_STEPS):
-        parts = []
-        for images, _ in (source, target):
-            at = torch.randint(len(images), (_BATCH,), generator=draw)
-            parts.append((at, normalize(view(images[at].float(), draw), backbone.input)))
-        (near, first), (far, second) = parts
-        # One domain at a time, for the norms take the mean of what they see: of both at once it is neither's, and what
-        # is judged later is judged with the target's.
-        features = torch.cat([backbone(first), backbone(second)])
-        loss = head.loss(features[:_BATCH], source[1][near])
+        near = torch.randint(len(images), (_BATCH,), generator=draw)
+        far = torch.randint(len(target), (_BATCH if dann else _TARGETS,), generator=draw)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            # One domain at a time, for the norms take the mean of what they see: of both at once it is neither's, and
+            # what is judged later is judged with the target's.
+            first, second = (
+                backbone(normalize(view(part.float(), draw), backbone.input)).float()
+                for part in (images[near], target[far])
+            )
+            if not dann:
+                with torch.no_grad():
+                    plain = backbone(normalize(weak(target[far].float(), draw), backbone.input)).float()
+        loss = head.loss(first, targets[near])
         if dann:
             # As the paper: from nothing to full strength, so that noise does not lead at the beginning.
             strength = 2 / (1 + float(np.exp(-10 * step / _STEPS))) - 1
-            guessed = teller(_Reversed.apply(features, 0.3 * strength)).flatten()
-            domain = torch.cat([torch.zeros(_BATCH), torch.ones(_BATCH)])
+            guessed = teller(_Reversed.apply(torch.cat([first, second]), 0.3 * strength)).flatten()
+            domain = torch.cat([torch.zeros(len(first)), torch.ones(len(second))])
             loss = loss + functional.binary_cross_entropy_with_logits(guessed, domain)
-        elif target[1] is not None:
-            loss = loss + head.loss(features[_BATCH:], target[1][far])
+        else:
+            with torch.no_grad():
+                sure = sure.lerp(head(first).softmax(1).amax(1).mean(), 0.1 if step else 1.0)
+                chances = head(plain).softmax(1)
+                seen = seen.lerp(chances.mean(0), 0.05)
+                chances, guesses = aligned(chances, seen, shares).max(1)
+            logits = head(second)
+            believed = (chances > _SURE * sure) * min(1.0, step / (0.3 * _STEPS))
+            loss = loss + (believed * functional.cross_entropy(logits, guesses, reduction="none")).mean()
+            loss = loss + unsure_or_uneven(logits, shares)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -20,6 +20,7 @@ from edge_app.inference.geometry import prepare
 from edge_app.media.pictures import read_picture
 
 _TO_YIQ: Final = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+_KNOTS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,16 @@ class BatchViews:
     mirror: bool = True
     turn: float = 0.0
     """Most degrees to either side."""
+    slant: float = 0.0
+    """Most that rows are moved against each other, as a share of their distance."""
+    zoom: float = 0.0
+    """Most that a view shows beyond the picture's edge on either axis, as a share of the side: what lies there is the
+    edge's own pixels."""
+    bend: float = 0.0
+    """Elastic distortion (Simard et al. 2003): standard deviation, as a share of the side, of how far the knots of a
+    grid of 5 x 5 are moved."""
+    hole: float = 0.0
+    """Side of a square without detail somewhere in a view (DeVries and Taylor 2017, arXiv 1708.04552), as a share."""
 
     def __call__(self, images: Tensor, draw: torch.Generator) -> Tensor:
         """(N, 3, H, W) float32 of 0 to 255 to other views of the same pictures, likewise; `draw` is on the CPU."""
@@ -53,10 +64,19 @@ class BatchViews:
         cos, sin = torch.cos(angle), torch.sin(angle)
         left = (1 - wide) * uniform(-1, 1)
         top = (1 - high) * uniform(-1, 1)
-        rows = [wide * cos * flip, -high * sin, left, wide * sin * flip, high * cos, top]
+        beyond = 1 + self.zoom * uniform(0, 1) if self.zoom else torch.ones(count, device=device)
+        wide, high = wide * beyond, high * beyond
+        slant = uniform(-self.slant, self.slant) if self.slant else torch.zeros(count, device=device)
+        rows = [wide * cos * flip, high * (slant * cos - sin), left, wide * sin * flip, high * (slant * sin + cos), top]
         theta = torch.stack(rows, dim=1).view(count, 2, 3)
         grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
-        seen = functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+        if self.bend:
+            knots = 2 * self.bend * torch.randn(count, 2, _KNOTS, _KNOTS, generator=draw).to(device)
+            moved = functional.interpolate(knots, images.shape[2:], mode="bicubic", align_corners=True)
+            grid = grid + moved.permute(0, 2, 3, 1)
+        # Reflected, what a view shows beyond the edge would be a second object.
+        edge = "border" if self.zoom or self.bend else "reflection"
+        seen = functional.grid_sample(images, grid, padding_mode=edge, align_corners=False)
         if self.colour:
             seen = seen * uniform(1 - self.colour, 1 + self.colour, 1, 1, 1)
             mean = seen.mean(dim=(1, 2, 3), keepdim=True)
@@ -69,6 +89,11 @@ class BatchViews:
         if self.grey:
             luma = seen.mean(dim=1, keepdim=True).expand_as(seen)
             seen = torch.where((uniform(0, 1) < self.grey).view(-1, 1, 1, 1), luma, seen)
+        if self.hole:
+            places = [(torch.arange(side, device=device) + 0.5) / side for side in images.shape[2:]]
+            near = [(uniform(0, 1, 1) - place).abs() < self.hole / 2 for place in places]
+            hidden = (near[0][:, :, None] & near[1][:, None, :])[:, None]
+            seen = torch.where(hidden, seen.mean(dim=(1, 2, 3), keepdim=True), seen)
         return seen.clamp(0, 255)
 
 
