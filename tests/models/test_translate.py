@@ -169,6 +169,20 @@ def test_labels_sizes_and_marks_are_kept(pools, run_folder, tmp_path):
     assert looked_at <= named
 
 
+def test_transparency_stays_where_it_was(run_folder, tmp_path):
+    alpha = np.random.default_rng(0).integers(0, 256, (30, 20), dtype=np.uint8)
+    whole = np.full((9, 9, 4), 255, np.uint8)
+    seen = {"cut.png": np.dstack([np.full((30, 20, 3), 90, np.uint8), alpha]), "whole.png": whole}
+    (tmp_path / "source").mkdir()
+    for name, pixels in seen.items():
+        Image.fromarray(pixels).save(tmp_path / "source" / name)
+    apply(run_folder, tmp_path / "source", tmp_path / "out")
+    with Image.open(tmp_path / "out" / "pictures" / "cut.png") as found:
+        assert found.mode == "RGBA" and np.array_equal(np.asarray(found)[..., 3], alpha)
+    with Image.open(tmp_path / "out" / "pictures" / "whole.png") as found:
+        assert found.mode == "RGB"
+
+
 def test_what_is_translated_never_judges(pools, run_folder, tmp_path):
     apply(run_folder, pools / "a", tmp_path / "out")
     with pytest.raises(UsageError, match="holds 20 pictures that were made and 0 to judge by"):

@@ -17,8 +17,9 @@ from edge_models.generate.options import TranslateOptions
 
 _MORE = """\
 OUT gets pictures/ with the sub-folders of DIR, and made.json; of a folder that `edge-app compose` made masks/ and
-boxes.json too. A picture keeps its size and shape; what is larger than the translator's side loses detail. Every
-picture carries a mark that it was made: it is learned from and never judges, nor do pictures that it was made of."""
+boxes.json too. A picture keeps its size, shape and transparency; what is larger than the translator's side loses
+detail. Every picture carries a mark that it was made: it is learned from and never judges, nor do pictures that it was
+made of."""
 
 
 def command() -> Group:

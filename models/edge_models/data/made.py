@@ -29,10 +29,13 @@ def marked(by: str, sources: Sequence[str], facts: Mapping[str, Any]) -> str:
 
 
 def write_made(path: Path, pixels: Pixels, mark: str) -> None:
-    """Write (H, W, 3) uint8 RGB to a .png with its mark, the same bytes for the same arguments. Raises OSError."""
+    """Write uint8 RGB (H, W, 3), or RGBA (H, W, 4), to a .png with its mark; the same bytes for the same arguments.
+
+    Raises OSError.
+    """
     text = PngImagePlugin.PngInfo()
     text.add_text(KEY, mark)
-    Image.fromarray(np.ascontiguousarray(pixels), "RGB").save(path, "PNG", pnginfo=text)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(path, "PNG", pnginfo=text)
     path.chmod(0o600)
 
 

@@ -48,10 +48,10 @@ def read_cutout(path: Path, label: str) -> CutOut:
     plain and that has neither transparency nor a mask, or where nothing or everything would be the object."""
     pixels = read_picture(path)
     mask = path.with_name(path.stem + MASK_ENDING)
-    alpha = _transparency(path, pixels)
+    alpha = transparency_of(path, pixels)
     if mask.is_file():
         alpha = _fitted(read_picture(mask)[..., 0], pixels)
-    elif alpha is None:
+    elif alpha is None or alpha.min() > 0.5:
         alpha = _off_plain(path, pixels)
     share = float((alpha > 0.5).mean())
     if not _LEAST_SHARE <= share <= _MOST_SHARE:
@@ -61,13 +61,13 @@ def read_cutout(path: Path, label: str) -> CutOut:
     return CutOut(label, np.ascontiguousarray(pixels[area]), alpha[area].copy(), sha256_of_file(path))
 
 
-def _transparency(path: Path, pixels: Pixels) -> NDArray[np.float32] | None:
-    """Its own alpha where any of it is transparent; `pixels` were read before, so it is known to be sound."""
+def transparency_of(path: Path, pixels: Pixels) -> NDArray[np.float32] | None:
+    """A picture's alpha (H, W), 0 to 1, where any of it lets through; `pixels` were read before, so it is sound."""
     with Image.open(path) as image:
         if not ("A" in image.getbands() or "transparency" in image.info):
             return None
         alpha = np.asarray(ImageOps.exif_transpose(image.convert("RGBA")).getchannel("A"))
-    return _fitted(alpha, pixels) if alpha.min() < 128 else None
+    return _fitted(alpha, pixels) if alpha.min() < 255 else None
 
 
 def _fitted(alpha: NDArray[np.uint8], pixels: Pixels) -> NDArray[np.float32]:

@@ -49,7 +49,7 @@ from edge_models.generate.adversarial import (
     to_range,
 )
 from edge_models.generate.compose import BOXES, FACTS, MASKS, PICTURES
-from edge_models.generate.cutouts import MASK_ENDING
+from edge_models.generate.cutouts import MASK_ENDING, transparency_of
 from edge_models.generate.made_folder import made_folder
 from edge_models.generate.options import TranslateOptions
 from edge_models.networks.feature_cache import default_threads
@@ -306,8 +306,9 @@ def apply(
 ) -> Applied:
     """Translate every picture of a folder into a new one, at its own size, in sub-folders of the same names.
 
-    Of a folder that `edge-app compose` made the boxes and masks come along: nothing moves. Raises UsageError for a run
-    without a translator, a folder that is there or lies within the source; EdgeError when the disk refuses.
+    Transparency stays. Of a folder that `edge-app compose` made the boxes and masks come along: nothing moves. Raises
+    UsageError for a run without a translator, a folder that is there or lies within the source; EdgeError when the
+    disk refuses.
     """
     path = run_folder / FILE
     if not path.is_file():
@@ -342,7 +343,10 @@ def apply(
                 own = [sha256_of_file(file), *sources_of(mark_of(file) or {})]
                 mark = marked("edge-app translate", shared_out(second, len(files), len(named), own),
                               {"source": inside.name})  # fmt: skip
-                write_made(goal, resize(one, pixels.shape[1], pixels.shape[0]), mark)
+                whole = resize(one, pixels.shape[1], pixels.shape[0])
+                if (alpha := transparency_of(file, pixels)) is not None:
+                    whole = np.dstack([whole, (255 * alpha).round().astype(np.uint8)])
+                write_made(goal, whole, mark)
                 named[inside.as_posix()] = name.as_posix()
             tell(start + len(part), len(files))
         if not named:
