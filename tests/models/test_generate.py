@@ -264,6 +264,15 @@ def test_squares_are_learned_by_their_colour_and_a_classifier_of_them_is_served(
     assert "red" in capsys.readouterr().out
 
 
+def test_a_finished_run_is_not_trained_again(squares, run_folder, monkeypatch):
+    before = {path.name: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()}
+    (run_folder / "state").mkdir()  # a kill came while it was removed
+    monkeypatch.setattr(gan._Pair, "step", None)
+    told = train(options(squares, run_folder, resume=True), Silence())
+    assert told.looks[-1]["step"] == 6 and told.checkpoint.name in before
+    assert {path.name: path.read_bytes() for path in run_folder.rglob("*")} == before
+
+
 @pytest.mark.slow
 def test_kills_and_a_full_disk_leave_no_half_made_run_and_no_half_made_set(squares, tmp_path):
     words = ["--size", "16", "--steps", "80", "--batch-size", "4", "--device", "cpu"]

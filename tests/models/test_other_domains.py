@@ -13,8 +13,10 @@ pytest.importorskip("torch")
 import torch
 
 from edge_app.core.errors import UsageError
+from edge_app.core.model_card import InputSpec
 from edge_models.classifier import adapt, scratch
-from edge_models.classifier.adapt import adopt_statistics, coral, surest
+from edge_models.classifier.adapt import adopt_statistics, aligned, coral, told_apart, unsure_or_uneven
+from edge_models.classifier.network import Head, TransferClassifier
 from edge_models.classifier.noisy_student import calibrated, take, taught
 from edge_models.classifier.options import ADAPTATIONS, ClassifierOptions
 from edge_models.classifier.recipe import Workshop, hard_targets
@@ -80,10 +82,62 @@ def test_adaptive_batch_norm_takes_the_target_s_statistics_and_nothing_else():
     assert not net.training and stem[2].momentum == 0.1
 
 
-def test_of_each_class_the_surest_are_believed():
-    chances = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.45, 0.55], [0.7, 0.3], [0.99, 0.01]])
-    at, soft = surest(chances, 0.5)
-    assert at.tolist() == [0, 2, 5] and torch.allclose(soft, torch.from_numpy(chances[[0, 2, 5]]).float())
+def test_guesses_are_brought_to_the_shares_of_the_labelled_classes():
+    chances = torch.tensor([[0.8, 0.2], [0.6, 0.4]])
+    same = aligned(chances, torch.tensor([0.5, 0.5]), torch.tensor([0.5, 0.5]))
+    assert torch.allclose(same, chances)
+    # The first is named four times as often as the other, wanted is as often: 0.8 / 4 to 0.2, 0.6 / 4 to 0.4.
+    found = aligned(chances, torch.tensor([0.8, 0.2]), torch.tensor([0.5, 0.5]))
+    assert torch.allclose(found, torch.tensor([[0.5, 0.5], [3 / 11, 8 / 11]]))
+
+
+def test_sure_and_even_guesses_cost_nothing_and_one_class_for_all_costs_what_it_lacks():
+    even, wanted = torch.tensor([[30.0, 0.0], [0.0, 30.0]]), torch.tensor([0.5, 0.5])
+    assert float(unsure_or_uneven(even, wanted)) == pytest.approx(0, abs=1e-6)
+    assert float(unsure_or_uneven(torch.zeros(2, 2), wanted)) == pytest.approx(np.log(2))
+    one = torch.tensor([[30.0, 0.0], [30.0, 0.0]])
+    assert float(unsure_or_uneven(one, wanted)) == pytest.approx(np.log(2))
+    assert float(unsure_or_uneven(one, torch.tensor([1.0, 0.0]))) == pytest.approx(0, abs=1e-6)
+
+
+def test_what_guesses_tell_is_all_where_they_are_sure_and_even():
+    assert told_apart(np.eye(3)) == pytest.approx(1)
+    assert told_apart(np.full((4, 3), 1 / 3)) == pytest.approx(0) == told_apart(np.eye(3)[[0, 0, 0]])
+
+
+class Halves(torch.nn.Module):
+    """How light the left and the right half are, mixed by what learns."""
+
+    name, features, input = "halves", 2, InputSpec("input", 32, 32, "RGB", (127.5,) * 3, (127.5,) * 3)
+
+    def __init__(self):
+        super().__init__()
+        self.mix = torch.nn.Linear(2, 2)
+        self.mix.load_state_dict({"weight": torch.eye(2), "bias": torch.zeros(2)})
+
+    def forward(self, images):
+        return self.mix(torch.stack([images[..., :16].mean((1, 2, 3)), images[..., 16:].mean((1, 2, 3))], dim=1))
+
+
+def test_self_training_finds_a_class_again_that_another_light_hides(tmp_path, monkeypatch):
+    """The right half is lighter or the left. In the target light comes from the left, and all are taken for left."""
+    draw = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 40)
+    pictures = np.full((80, 3, 32, 32), 110.0)
+    pictures[labels == 0, :, :, :16] += 20
+    pictures[labels == 1, :, :, 16:] += 20
+    here = torch.from_numpy(pictures + draw.normal(0, 10, pictures.shape)).clamp(0, 255).byte()
+    pictures[..., :16] += 25
+    there = torch.from_numpy(pictures + draw.normal(0, 10, pictures.shape)).clamp(0, 255).byte()
+    network = TransferClassifier(Halves(), Head(2, 2))
+    network.head.linear.weight.data = torch.tensor([[6.0, -6.0], [-6.0, 6.0]])
+    assert adapt._chances(network, there).argmax(1).max() == 0
+    monkeypatch.setattr(adapt, "_STEPS", 150)
+    work = replace(workshop(tmp_path, adapt=tmp_path, augmentation=0.0, mirror=False), folder=None)
+    targets = torch.nn.functional.one_hot(torch.from_numpy(labels), 2).float()
+    adapt._learn_both(network, (here, targets), there, work)
+    assert (adapt._chances(network, there).argmax(1) == labels).mean() > 0.95
+    assert (adapt._chances(network, here).argmax(1) == labels).mean() > 0.95
 
 
 def test_a_reversed_gradient_points_the_other_way():

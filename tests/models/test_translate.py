@@ -274,6 +274,15 @@ def test_red_squares_become_green_ones_where_they_lie(pools, tmp_path):
     assert np.mean(greener) > 0.8 and np.mean(near) > 0.8
 
 
+def test_a_finished_run_is_not_trained_again(pools, run_folder, monkeypatch):
+    before = {path.name: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()}
+    (run_folder / "state").mkdir()  # a kill came while it was removed
+    monkeypatch.setattr(translate._Cut, "step", None)
+    told = train(options(pools, run_folder, resume=True), Silence())
+    assert told.looks[-1]["step"] == 6 and told.checkpoint.name in before
+    assert {path.name: path.read_bytes() for path in run_folder.rglob("*")} == before
+
+
 @pytest.mark.slow
 def test_kills_and_a_full_disk_leave_no_half_made_run_and_no_half_made_set(pools, run_folder, tmp_path):
     words = ["--size", "16", "--steps", "80", "--batch-size", "4", "--device", "cpu"]

@@ -83,7 +83,8 @@ def train_adapted(work: Workshop, target: Path) -> Trained:
         "the test part" if work.folder.has_test else "pictures of the labelled domain, which say little of the other"
     )
     after_there = _chances(network, there)
-    told = f"{told_apart(before_there):.2f} of 1 without, {told_apart(after_there):.2f} with"
+    tells = told_apart(before_there), told_apart(after_there)
+    told = f"{tells[0]:.2f} of 1 without, {tells[1]:.2f} with"
     if truth is not None:
         rights = [float((found.argmax(1) == truth).mean()) for found in (before_there, after_there)]
         told += f"; {rights[0]:.1%} without and {rights[1]:.1%} with lie in the folder of their class"
@@ -92,6 +93,9 @@ def train_adapted(work: Workshop, target: Path) -> Trained:
         f"adapted to {len(files)} pictures of {target.name} by {options.adapt_by}: {before:.1%} without, {after:.1%} "
         f"with, on {len(labels)} of {where}"
     )
+    if tells[1] < tells[0]:
+        work.progress.note(f"{options.adapt_by} made the guesses at {target.name} less sure or less even, a sign that "
+                           "it went wrong: try another --adapt-by")  # fmt: skip
     if apart > _FAR:
         work.progress.note(f"{target.name} is told apart from the labelled pictures in {apart:.0%} of cases: these "
                            "domains share little, and what is adapted may be worse")  # fmt: skip

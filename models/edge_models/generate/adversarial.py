@@ -22,11 +22,11 @@ from edge_app.core.errors import EdgeError, MediaError, UsageError
 from edge_app.core.types import Pixels
 from edge_app.inference.geometry import resize
 from edge_app.media.pictures import read_picture
-from edge_app.system.files import sha256_of_file
+from edge_app.system.files import json_bytes, sha256_of_file
 from edge_models.data.folder import find_unlabelled
-from edge_models.fitting.checkpoint import load_state, make_folder, save_state
+from edge_models.fitting.checkpoint import load_state, make_folder, save_state, write_atomic
 from edge_models.fitting.progress import Progress, TrainingError
-from edge_models.fitting.run_folder import STATE_FOLDER
+from edge_models.fitting.run_folder import STATE_FOLDER, finish_run
 from edge_models.fitting.seeds import seed_of
 
 LOOKS: Final = 40
@@ -254,6 +254,25 @@ def learn(
         looked(step + 1, line)
         losses, began_s = [], time.monotonic()
     return told
+
+
+def finished_before(network: Path, progress: Progress) -> bool:
+    """Whether a run that is gone on with has its network already; what is left of its state is removed then."""
+    if not network.is_file():
+        return False
+    finish_run(network.parent)
+    progress.note(f"{network.parent} is finished already; nothing is trained again")
+    return True
+
+
+def close_run(run: Path, report: str, facts: Mapping[str, Any], network: str, state: Mapping[str, Any]) -> None:
+    """Write the report, then the network, whose file says that the run is finished; remove what going on needed.
+
+    Raises ModelError when the disk refuses.
+    """
+    write_atomic(run / report, json_bytes(facts))
+    save_state(run / network, state)
+    finish_run(run)
 
 
 def optimizers_state(parts: Mapping[str, nn.Module | torch.optim.Optimizer]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,10 @@ from torch.nn import functional
 from edge_app.core.errors import UsageError
 from edge_app.inference.geometry import resize
 from edge_app.media.pictures import read_picture
-from edge_app.system.files import json_bytes
 from edge_models.data.checks import scan
 from edge_models.data.folder import split_pictures
-from edge_models.fitting.checkpoint import load_state, save_state, write_atomic
-from edge_models.fitting.fit import Machine, finish_run, open_run, refuse_folder
+from edge_models.fitting.checkpoint import load_state
+from edge_models.fitting.fit import Machine, open_run, refuse_folder
 from edge_models.fitting.options import absolute, own_name
 from edge_models.fitting.progress import Progress
 from edge_models.fitting.run_folder import Hold
@@ -35,7 +35,9 @@ from edge_models.generate.adversarial import (
     DownBlock,
     as_tensor,
     bounded,
+    close_run,
     diff_augment,
+    finished_before,
     follow,
     hinge,
     learn,
@@ -264,6 +266,8 @@ def train(options: GanOptions, progress: Progress) -> Trained:
         open_run(options.output, options.configuration(absolute) | {"data_sha256": folder.sha256},
                  resume=options.resume)  # fmt: skip
         hold.take()
+        if finished_before(options.output / FILE, progress):
+            return _told(options.output)
         images = as_tensor([resize(read_picture(folder.pictures[i].path), size, size) for i in at])
         pair = _Pair(options, images, torch.from_numpy(folder.labels[at].astype(np.int64)), device)
         looks = learn(pair, options.output, options.steps, options.seed, progress, resume=options.resume,
@@ -272,17 +276,22 @@ def train(options: GanOptions, progress: Progress) -> Trained:
             f"{name}: what is made differs {ratio:.2f} times as much as its pictures: it has collapsed to few"
             for name, ratio in zip(folder.classes, pair.varieties(), strict=True) if ratio < COLLAPSED
         )  # fmt: skip
-        report = {"command": options.command(), "size": size, "classes": dict(zip(folder.classes, counts.tolist(),
-                  strict=True)), "looks": looks, "notes": notes}  # fmt: skip
-        write_atomic(options.output / REPORT, json_bytes(report))
-        save_state(options.output / FILE, {
+        close_run(options.output, REPORT, {
+            "command": options.command(), "size": size,
+            "classes": dict(zip(folder.classes, counts.tolist(), strict=True)), "looks": looks, "notes": notes,
+        }, FILE, {
             "kind": _KIND, "size": size, "classes": list(folder.classes), "command": options.command(own_name),
             "learned": [folder.pictures[i].sha256 for i in at], "mirror": options.mirror,
             "kept_out": [folder.pictures[i].sha256 for i in split.validation],
             "directory": absolute(options.directory), "weights": dict(pair.slow.cpu().state_dict()),
         })  # fmt: skip
-        finish_run(options.output)
-    return Trained(options.output / FILE, options.output / REPORT, folder.classes, len(at), tuple(looks), notes)
+    return _told(options.output)
+
+
+def _told(folder: Path) -> Trained:
+    told = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    return Trained(folder / FILE, folder / REPORT, tuple(told["classes"]), sum(told["classes"].values()),
+                   tuple(told["looks"]), tuple(told["notes"]))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -28,15 +28,17 @@ from edge_app.media.pictures import read_picture
 from edge_app.system.files import json_bytes, sha256_of, sha256_of_file, write_private
 from edge_models.data.folder import find_unlabelled
 from edge_models.data.made import mark_of, marked, sources_of, write_made
-from edge_models.fitting.checkpoint import load_state, save_state, write_atomic
-from edge_models.fitting.fit import Machine, finish_run, open_run, refuse_folder
+from edge_models.fitting.checkpoint import load_state
+from edge_models.fitting.fit import Machine, open_run, refuse_folder
 from edge_models.fitting.options import absolute, own_name
 from edge_models.fitting.progress import Progress
 from edge_models.fitting.run_folder import Hold
 from edge_models.generate.adversarial import (
     GRID,
     as_tensor,
+    close_run,
     diff_augment,
+    finished_before,
     follow,
     hinge,
     learn,
@@ -265,6 +267,8 @@ def train(options: TranslateOptions, progress: Progress) -> Translated:
         known = {"data_sha256": sha256_of("".join(sorted((*first.sha256, *second.sha256))))}
         open_run(options.output, options.configuration(absolute) | known, resume=options.resume)
         hold.take()
+        if finished_before(options.output / FILE, progress):
+            return _told(options.output)
         cut = _Cut(options, first.images, second.images, device)
         looks = learn(cut, options.output, options.steps, options.seed, progress, resume=options.resume,
                       name="translating")  # fmt: skip
@@ -279,15 +283,20 @@ def train(options: TranslateOptions, progress: Progress) -> Translated:
         if closed < LITTLE_CLOSED:
             notes.append(f"translation closes {max(0.0, closed):.0%} of the distance from {names[0]} to {names[1]}: "
                          "they share little, or it needs more --steps")  # fmt: skip
-        report = {"command": options.command(), "size": size, "pictures": [len(pool.files) for pool in pools],
-                  "kept": kept, "closed": closed, "looks": looks, "notes": notes}  # fmt: skip
-        write_atomic(options.output / REPORT, json_bytes(report))
-        save_state(options.output / FILE, {
+        close_run(options.output, REPORT, {
+            "command": options.command(), "size": size, "pictures": [len(pool.files) for pool in pools],
+            "kept": kept, "closed": closed, "looks": looks, "notes": notes,
+        }, FILE, {
             "kind": _KIND, "size": size, "command": options.command(own_name), "target": list(second.sha256),
             "weights": dict(cut.slow.cpu().state_dict()),
         })  # fmt: skip
-        finish_run(options.output)
-    return Translated(options.output / FILE, options.output / REPORT, tuple(looks), kept, closed, tuple(notes))
+    return _told(options.output)
+
+
+def _told(folder: Path) -> Translated:
+    told = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    return Translated(folder / FILE, folder / REPORT, tuple(told["looks"]), told["kept"], told["closed"],
+                      tuple(told["notes"]))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
