@@ -181,7 +181,7 @@ class ClassifierOptions:
         "pictures without labels of the place where it will be used, to adapt to", "TARGET", _SMALL_DATA,
     ))  # fmt: skip
     adapt_by: str = field(default="self-training", metadata=told(
-        "how; self-training takes the classes to be about as frequent there as here, and needs, as dann does, a network "
+        "how; self-training takes classes to be about as frequent there as here, and needs, as dann does, a network "
         "whose every layer learns: --from-scratch", "", _SMALL_DATA, choices=ADAPTATIONS))  # fmt: skip
     generations: int = field(default=0, metadata=told("of self-distillation", "N", _SMALL_DATA))
     device: str = field(default="auto", metadata=told(
