@@ -104,3 +104,34 @@ def test_bars_are_learned_exported_and_served_at_their_size(bars, tmp_path, caps
     capsys.readouterr()
     assert main(["recognize", str(bars / "upright" / "3.png"), "--model", "bars", *home]) == 0
     assert "upright" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_what_lies_at_the_edge_of_a_wide_picture_is_learned_exported_and_served(bars, tmp_path, capsys):
+    from edge_app.cli import main
+
+    rng = np.random.default_rng(7)
+    for path in sorted(bars.glob("*/*.png")):
+        wide = rng.integers(0, 90, (56, 280), dtype=np.uint8)
+        wide[:, :56] = np.asarray(Image.open(path).resize((56, 56)))  # the middle square begins at 112
+        (tmp_path / "wide" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(wide).save(tmp_path / "wide" / path.parent.name / path.name)
+    right = {}
+    for name in ("efficientnet-lite0@96-whole", "efficientnet-lite0@96"):
+        options = ClassifierOptions(
+            tmp_path / "wide", tmp_path / name, backbone=name, unfreeze=0, views=0, mirror=False, device="cpu",
+            search=0, log="none", keep_out=True,
+        )  # fmt: skip
+        result = train_classifier(options, Silence())
+        right[name] = result.report["accuracy"]["value"]
+        if name.endswith("whole"):
+            model, _ = load_classifier(result.checkpoint)
+            assert model.backbone.crop == "whole" and model.backbone.input.width_px == 96
+            assert main(["export", str(result.checkpoint), "-o", str(tmp_path / "wide.onnx")]) == 0
+    assert right["efficientnet-lite0@96-whole"] >= right["efficientnet-lite0@96"] + 0.2
+    home = ["--home", str(tmp_path / "home")]
+    assert main(["models", "add", str(tmp_path / "wide.onnx"), *home]) == 0
+    capsys.readouterr()
+    for kind in ("upright", "lying"):
+        assert main(["recognize", str(tmp_path / "wide" / kind / "3.png"), "--model", "wide", *home]) == 0
+        assert kind in capsys.readouterr().out
