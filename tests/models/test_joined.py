@@ -8,7 +8,7 @@ import torch
 
 from edge_app.core.errors import UsageError
 from edge_models.classifier.network import Head, TransferClassifier
-from edge_models.networks.backbones import check_name, create_backbone
+from edge_models.networks.backbones import at_side, check_name, create_backbone
 from edge_models.networks.joined import JoinedBackbone, joined_heads
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -60,6 +60,8 @@ def test_a_size_behind_the_name_is_the_size_of_the_input() -> None:
     assert (backbone.input.width_px, backbone.input.height_px, backbone.name) == (96, 96, f"{TINY}@96")
     assert backbone.crop.startswith("centre-")
     assert create_backbone(f"{TINY}@96-whole", pretrained=False).crop == "whole"
+    other = at_side(create_backbone(f"{TINY}@96-whole", pretrained=False), 64)
+    assert (other.name, other.crop, other.input.width_px) == (f"{TINY}@64-whole", "whole", 64)
     check_name("efficientnet-lite0@128+efficientnet-lite2")
     for wrong in (
         f"{TINY}@100",

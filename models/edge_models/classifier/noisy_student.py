@@ -35,7 +35,7 @@ from edge_models.classifier.recipe import (
 )
 from edge_models.classifier.small_data import STUDENT_DROPOUT, with_unlabelled
 from edge_models.fitting.fit import FitResult
-from edge_models.networks.backbones import create_backbone
+from edge_models.networks.backbones import at_side, create_backbone
 from edge_models.networks.feature_cache import FeatureCache, ViewPlan
 
 NOISE: Final = 1.4
@@ -205,8 +205,7 @@ def student_of(work: Workshop) -> Workshop:
         cache = FeatureCache(options.cache or options.output / "cache", work.progress, options.machine.accelerator)
         bank = cache.bank(backbone, pictures, plan)
     if deep and work.side:
-        backbone = copy.deepcopy(backbone)
-        backbone.resize(work.side)
+        backbone = at_side(backbone, work.side)
     return replace(work, options=noisy, backbone=backbone, bank=bank)
 
 

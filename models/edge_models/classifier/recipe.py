@@ -43,6 +43,7 @@ from edge_models.fitting.fit import (
     loader,
 )
 from edge_models.networks.backbone import Backbone, normalize
+from edge_models.networks.backbones import at_side
 from edge_models.networks.feature_cache import FeatureBank
 from edge_models.networks.folded import folded, unfolded
 from edge_models.networks.style import StyledBackbone, Styles
@@ -237,8 +238,7 @@ def _tunings(work: Workshop, head: Head) -> dict[str, Workshop]:
     if work.side and work.deep:
         # Pictures that a teacher labelled have no features at that side.
         bank = work.bank if work.small is None or work.extra else work.small
-        work = replace(work, backbone=copy.deepcopy(work.backbone), bank=bank)
-        work.backbone.resize(work.side)
+        work = replace(work, backbone=at_side(work.backbone, work.side), bank=bank)
     for name, deep in list(DEEP.items())[: work.deep]:
         wanted = replace(
             options,

@@ -175,7 +175,7 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
             work = taught_by(work, _features_together(options, found.teacher, folder, notebook))
         trained = _train(work)
         shipped = trained.model.backbone
-        if shipped.name != work.backbone.name:  # a student's network is not its teacher's
+        if shipped.name != work.backbone.name:  # a student's, or one fine-tuned at a side of its own
             work = replace(work, backbone=shipped, options=replace(work.options, backbone=shipped.name))
         wide, left_out = trained, None
         if stated is not None and unseen:

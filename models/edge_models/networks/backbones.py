@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
@@ -124,6 +125,15 @@ def create_backbone(
     if size is not None and size != backbone.input.width_px:
         backbone.resize(size)
     return backbone
+
+
+def at_side(backbone: Backbone, side_px: int) -> Backbone:
+    """A copy that takes square pictures of that side, a multiple of 32, as its name then tells."""
+    other = copy.deepcopy(backbone)
+    other.resize(side_px)
+    whole = f"-{WHOLE}" if backbone.crop.partition("@")[0] == WHOLE else ""
+    other.name = f"{backbone.name.partition('@')[0]}@{side_px}{whole}"
+    return other
 
 
 def check_name(name: str, others: Sequence[str] = NAMES) -> None:
