@@ -221,7 +221,7 @@ def take(work: Workshop, unlabelled: Sequence[int], chances: NDArray[np.float64]
     cap = options.cap or -(-len(unlabelled) // work.classes)
     rows: list[int] = []
     for label in range(work.classes):
-        members = np.flatnonzero((guesses == label) & (sure >= options.confidence))
+        members = np.flatnonzero((guesses == label) & (sure >= options.bar))
         rows += members[np.argsort(-sure[members], kind="stable")][:cap].tolist()
     at = np.array(sorted(rows), dtype=np.intp)
     paths = work.paths

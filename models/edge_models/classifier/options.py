@@ -56,6 +56,9 @@ BALANCES = ("none", "classes", "groups", "dro")
 MOST_JOINED = 3
 """Backbones that a search knows."""
 
+SURE = 0.95
+"""Confidence from which a label is believed once and for all, unless the options tell."""
+
 UNFREEZE = 2
 """Groups of layers that are fine-tuned, unless a search finds that fine-tuning could not be judged."""
 
@@ -165,8 +168,9 @@ class ClassifierOptions:
         _PICTURES))  # fmt: skip
     unlabelled: Path | None = field(default=None, metadata=told(
         "folder of pictures to take pseudo-labels from", "DIR", _SMALL_DATA))  # fmt: skip
-    confidence: float = field(default=0.95, metadata=told(
-        "what the teacher must be sure of before a pseudo-label is taken", "P", _SMALL_DATA))  # fmt: skip
+    confidence: float | None = field(default=None, metadata=told(
+        "what the teacher must be sure of before a pseudo-label is taken; auto: 0.95, and 0 for the soft labels of "
+        "--rounds, which tell themselves how sure it is", "P|auto", _SMALL_DATA, none="auto"))  # fmt: skip
     rounds: int = field(default=0, metadata=told(
         "of noisy students on the --unlabelled pictures, each taught by the one before it; 0: pseudo-labels once", "N",
         _SMALL_DATA))  # fmt: skip
@@ -209,7 +213,7 @@ class ClassifierOptions:
             (self.tune_epochs >= 1, "number of tuning epochs", self.tune_epochs, "1 or more"),
             (self.batch_size >= 1, "batch size", self.batch_size, "1 or more"),
             (self.views >= 0, "number of views", self.views, "0 or more"),
-            (0 <= self.confidence < 1, "confidence bar", self.confidence, "0 to below 1"),
+            (self.confidence is None or 0 <= self.confidence < 1, "confidence bar", self.confidence, "0 to below 1"),
             (self.generations >= 0, "number of generations", self.generations, "0 or more"),
             (0 <= self.dropout < 1, "dropout", self.dropout, "0 to below 1"),
             (0 <= self.ridge <= LARGEST, "ridge", self.ridge, f"0 to {LARGEST:g}"),
@@ -257,6 +261,13 @@ class ClassifierOptions:
     def solvable(self) -> bool:
         """Whether the head on the frozen base is the solution of a sum that has one."""
         return self.loss == "cross-entropy" and self.mixing == "none" and not self.dropout
+
+    @property
+    def bar(self) -> float:
+        """What the teacher must be sure of."""
+        if self.confidence is None:
+            return 0.0 if self.rounds and not self.hard_labels else SURE
+        return self.confidence
 
     @property
     def machine(self) -> Machine:

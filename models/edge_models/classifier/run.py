@@ -197,6 +197,8 @@ def _as_begun(options: ClassifierOptions) -> ClassifierOptions:
         return options
     begun = begun_with(options.output)
     missing = {name: value for name, value in _AS_0_1_0.items() if name not in begun}
+    if options.confidence is None and begun.get("confidence") is not None:
+        missing["confidence"] = begun["confidence"]
     if not options.epochs and begun.get("epochs"):
         missing["epochs"] = begun["epochs"]  # where 0 was none yet
     if "search" in missing and options.backbone == AUTO:

@@ -51,7 +51,7 @@ def train_with_teacher(work: Workshop) -> Trained:
         work, teaching = add_pseudo_labels(work, unlabelled)
         told = ", ".join(f"{name} {count}" for name, count in teaching.taken.items())
         work.progress.note(
-            f"pseudo-labels: took {len(teaching.rows)} of {teaching.offered} pictures at {options.confidence:.0%} "
+            f"pseudo-labels: took {len(teaching.rows)} of {teaching.offered} pictures at {options.bar:.0%} "
             f"({told})"
         )
     given = work.targets
@@ -107,7 +107,7 @@ def add_pseudo_labels(work: Workshop, unlabelled: Sequence[int]) -> tuple[Worksh
     """
     options, rows = work.options, np.asarray(unlabelled, dtype=np.intp)
     chances = _taught(work, work.bank.plain[rows])
-    sure = chances.max(axis=1) >= options.confidence
+    sure = chances.max(axis=1) >= options.bar
     targets = work.targets.clone()
     targets[rows] = torch.from_numpy(chances).float()
     taken = tuple(int(row) for row in rows[sure])
