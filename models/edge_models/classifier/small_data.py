@@ -51,8 +51,7 @@ def train_with_teacher(work: Workshop) -> Trained:
         work, teaching = add_pseudo_labels(work, unlabelled)
         told = ", ".join(f"{name} {count}" for name, count in teaching.taken.items())
         work.progress.note(
-            f"pseudo-labels: took {len(teaching.rows)} of {teaching.offered} pictures at {options.bar:.0%} "
-            f"({told})"
+            f"pseudo-labels: took {len(teaching.rows)} of {teaching.offered} pictures at {options.bar:.0%} ({told})"
         )
     given = work.targets
     for generation in range(options.generations):
