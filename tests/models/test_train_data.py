@@ -275,7 +275,7 @@ def test_a_drawn_placeholder_is_found_among_photographs_and_not_among_drawings(r
     assert "placeholder" not in kinds(scan(root))
 
 
-def test_a_dark_and_a_blurred_picture_are_named_among_others_alone(tmp_path):
+def test_a_dark_a_light_and_a_blurred_picture_are_named_among_others_alone(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
@@ -286,11 +286,16 @@ def test_a_dark_and_a_blurred_picture_are_named_among_others_alone(tmp_path):
     first = Image.open(tmp_path / "cat" / "0.png")
     first.rotate(90).point(lambda value: value // 20).save(tmp_path / "cat" / "night.png")
     first.rotate(180).filter(ImageFilter.GaussianBlur(9)).save(tmp_path / "dog" / "shaken.png")
+    first.rotate(180).point(lambda value: min(255, 2 * value + 100)).save(tmp_path / "dog" / "noon.png")
     found = kinds(scan(tmp_path))
     assert (found["dark"].files, found["blurred"].files) == (("cat/night.png",), ("dog/shaken.png",))
+    assert found["light"].files == ("dog/noon.png",)
     for path in tmp_path.glob("*/*.png"):
         Image.open(path).point(lambda value: value // 20).save(path)
     assert "dark" not in kinds(scan(tmp_path))
+    for path in tmp_path.glob("*/*.png"):  # things on white paper, one of them blown out
+        Image.open(path).point(lambda value: min(255, 180 + 8 * value)).save(path)
+    assert "light" not in kinds(scan(tmp_path))
 
 
 def test_what_belongs_together_stays_on_one_side_of_every_split(root):

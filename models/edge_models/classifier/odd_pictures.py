@@ -48,7 +48,7 @@ def show(folder: PictureFolder, features: Tensor, output: Path) -> str:
     odd = least_alike(features)
     named = [(i, "least alike") for i in odd]
     for finding in folder.findings:
-        if finding.kind in ("placeholder", "dark", "blurred", "near-duplicate", "label conflict"):
+        if finding.kind in ("placeholder", "dark", "light", "blurred", "near-duplicate", "label conflict"):
             named += [(at[file], finding.kind) for file in finding.files[:2] if file in at]
     if not named:
         return ""

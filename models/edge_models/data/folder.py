@@ -17,8 +17,8 @@ from edge_app.system.files import sha256_of
 
 Kind = Literal[
     "unreadable", "duplicate", "label conflict", "near-duplicate", "leak", "small class", "empty class",
-    "small picture", "placeholder", "dark", "blurred", "made", "imbalance", "nested folder",
-    "stray picture", "stray folder", "other files",
+    "small picture", "placeholder", "dark", "light", "blurred", "made", "imbalance",
+    "nested folder", "stray picture", "stray folder", "other files",
 ]  # fmt: skip
 Part = Literal["train", "validation", "test"]
 
