@@ -23,6 +23,7 @@ from edge_models.generate.gan import NOISE, Discriminator, Generator, load_gener
 from edge_models.generate.options import GanOptions, SampleOptions
 from edge_models.generate.sample import Near, distances, head_right, kid, look
 from edge_models.networks.backbones import create_backbone
+from tests.models.kills import making_survives, training_survives
 
 CLASSES = {"red": (220, 40, 40), "blue": (40, 60, 220)}
 
@@ -270,3 +271,11 @@ def test_a_finished_run_is_not_trained_again(squares, run_folder, monkeypatch):
     told = train(options(squares, run_folder, resume=True), Silence())
     assert told.looks[-1]["step"] == 6 and told.checkpoint.name in before
     assert {path.name: path.read_bytes() for path in run_folder.rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_kills_and_a_full_disk_leave_no_half_made_run_and_no_half_made_set(squares, tmp_path):
+    words = ["--size", "16", "--steps", "80", "--batch-size", "4", "--device", "cpu"]
+    training_survives(tmp_path, ["generate", "train", str(squares), *words], gan.FILE)
+    making_survives(tmp_path, ["generate", "sample", str(tmp_path / "whole"), "--backbone", "small-resnet-8",
+                               "--count", "60", "--output"])  # fmt: skip

@@ -22,6 +22,7 @@ from edge_models.generate.adversarial import diff_augment, hinge, read_pool, sha
 from edge_models.generate.compose import ComposeOptions, compose
 from edge_models.generate.options import TranslateOptions
 from edge_models.generate.translate import PatchNce, Translator, apply, halvings_of, train
+from tests.models.kills import making_survives, training_survives
 
 
 def paint(path, seed, colour, side=24):
@@ -280,3 +281,12 @@ def test_a_finished_run_is_not_trained_again(pools, run_folder, monkeypatch):
     told = train(options(pools, run_folder, resume=True), Silence())
     assert told.looks[-1]["step"] == 6 and told.checkpoint.name in before
     assert {path.name: path.read_bytes() for path in run_folder.rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_kills_and_a_full_disk_leave_no_half_made_run_and_no_half_made_set(pools, run_folder, tmp_path):
+    words = ["--size", "16", "--steps", "80", "--batch-size", "4", "--device", "cpu"]
+    training_survives(tmp_path, ["translate", "train", str(pools / "a"), str(pools / "b"), *words], translate.FILE)
+    for number in range(150):
+        paint(tmp_path / "many" / ("one" if number % 2 else "two") / f"{number}.png", number, (230, 40, 40))
+    making_survives(tmp_path, ["translate", "apply", str(run_folder), str(tmp_path / "many"), "--into"])
