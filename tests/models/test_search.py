@@ -17,13 +17,14 @@ from edge_app.cli import main
 from edge_app.core.errors import UsageError
 from edge_export.build.publish import Request
 from edge_export.makers.classifier import classifier_material
+from edge_models.classifier import recipe
 from edge_models.classifier import search as searching
 from edge_models.classifier.analysis import balanced_accuracy, warnings_of
 from edge_models.classifier.losses import one_hot
 from edge_models.classifier.network import load_classifier
 from edge_models.classifier.odd_pictures import least_alike
 from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.recipe import deep_epochs, discriminant_head, logits_of, predict, solve_head
+from edge_models.classifier.recipe import KINDS, deep_epochs, discriminant_head, logits_of, predict, solve_head
 from edge_models.classifier.run import train_classifier
 from edge_models.classifier.search import Trial, corrected_accuracy, preferred
 from edge_models.data.checks import scan
@@ -265,6 +266,19 @@ def test_what_ships_learned_from_everything_and_the_figures_are_of_what_was_kept
     assert material.notes == (f"{options.directory} has changed since training: 1 picture gone",)
     names = {at[digest].relative_to(options.directory).as_posix() for digest in checkpoint.split["validation"]}
     assert set(material.held_out_names) == names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("patience", "kept"), [(0.0, False), (1e9, True)])
+def test_a_hopeless_fine_tuning_is_given_up_after_a_third(
+    options: ClassifierOptions, monkeypatch: pytest.MonkeyPatch, patience: float, kept: bool
+) -> None:
+    monkeypatch.setattr(recipe, "_HOPELESS", patience)
+    notes = Notes()
+    report = json.loads(train_classifier(options, notes).json.read_text())
+    assert any("given up" in note for note in notes.notes) is not kept
+    assert any("selection loss: " in note and KINDS["deep-tune"] in note for note in notes.notes) is kept
+    assert ("refit-deep-tune" in report["stages"]) <= kept and "deep-tune" in report["stages"]
 
 
 def test_weights_need_their_network(options: ClassifierOptions) -> None:
