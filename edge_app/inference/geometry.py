@@ -168,7 +168,12 @@ def prepare(pixels: Pixels, spec: InputSpec, crop: str) -> Pixels:
 
 def cuts_pictures(crop: str) -> bool:
     """Whether a crop is one of whole pictures, of which `seen_area` gives the part."""
-    return crop.startswith("centre-") or crop.partition("@")[0] == WHOLE
+    return crop.startswith("centre-") or is_whole(crop)
+
+
+def is_whole(crop: str) -> bool:
+    """Whether a crop squeezes all of a picture, or of a region of it, into the input."""
+    return crop.partition("@")[0] == WHOLE
 
 
 def seen_area(width_px: int, height_px: int, spec: InputSpec, crop: str) -> tuple[int, int, int, int]:

@@ -17,10 +17,13 @@ def contents(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def _environment(home):
+    return {**os.environ, "EDGE_APP_HOME": str(home), "OMP_NUM_THREADS": "1"}
+
+
 def _call(words, home, **more):
-    environment = {**os.environ, "EDGE_APP_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-m", "edge_app", *words], env=environment, capture_output=True, text=True,
-                          check=False, timeout=300, **more)  # fmt: skip
+    return subprocess.run([sys.executable, "-m", "edge_app", *words], env=_environment(home), capture_output=True,
+                          text=True, check=False, timeout=300, **more)  # fmt: skip
 
 
 def _stamps(folder, pattern):
@@ -29,9 +32,8 @@ def _stamps(folder, pattern):
 
 def _killed_writing(words, home, folder, pattern, rng):
     """Whether the command was killed, a moment after it first wrote a file of that pattern."""
-    environment = {**os.environ, "EDGE_APP_HOME": str(home), "OMP_NUM_THREADS": "1"}
     before = _stamps(folder, pattern)
-    process = subprocess.Popen([sys.executable, "-m", "edge_app", *words], env=environment,
+    process = subprocess.Popen([sys.executable, "-m", "edge_app", *words], env=_environment(home),
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
     while process.poll() is None:
         try:
@@ -71,6 +73,15 @@ def training_survives(tmp_path, words, name, most_bytes=100_000):
     first, second = (load_state(folder / name)["weights"] for folder in (whole, cut))
     assert first.keys() == second.keys() and all(torch.equal(first[one], second[one]) for one in first)
     assert contents(whole).keys() == contents(cut).keys()
+
+
+def finished_is_left_alone(run, train_again):
+    """`train_again` goes on with a finished run, whose state a kill kept from being removed: nothing is learned."""
+    before = {path.name: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    (run / "state").mkdir()
+    told = train_again()
+    assert told.looks[-1]["step"] == 6 and told.checkpoint.name in before
+    assert {path.name: path.read_bytes() for path in run.rglob("*")} == before
 
 
 def making_survives(tmp_path, words, most_bytes=500):

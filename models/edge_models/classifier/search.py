@@ -29,7 +29,7 @@ from edge_models.data.folder import PictureFolder, Split, folds
 from edge_models.fitting.checkpoint import write_atomic
 from edge_models.fitting.progress import Progress
 from edge_models.networks.backbone import Backbone
-from edge_models.networks.backbones import DEFAULT, LITES
+from edge_models.networks.backbones import DEFAULT, LITES, plain_name
 from edge_models.networks.feature_cache import FeatureCache, ViewPlan
 from edge_models.networks.folded import folded
 from edge_models.networks.joined import JOIN
@@ -216,7 +216,7 @@ def search(
     deep = 0
     wrong = 0 if best is None else round((1 - best.accuracy) * len(at))
     if best is not None and options.unfreeze and (wrong >= _LEAST_WRONG or options.unfreeze != UNFREEZE):
-        if not side and options.size is None and _plain_name(name) in LITES:
+        if not side and options.size is None and plain_name(name) in LITES:
             seen = features_at(options, name, _SMALL_PX, folder, FeatureCache(cache, progress, device))[at]
             small = trial_of(name, (best.head, best.ridge, best.balanced), seen, labels, len(folder.classes), parts)[0]
             side = _SMALL_PX if small.accuracy >= best.accuracy - _LOST_BY_SIZE else 0
@@ -255,16 +255,11 @@ def small_side(folder: PictureFolder, name: str) -> int:
     Sign digits of 100 pixels, 20 of each (development part, one seed): every layer fine-tuned at 128 pixels came from
     78.0 to 89.2 % in 8 epochs of 9 s of processor time; at 224 an epoch takes three times as long.
     """
-    if _plain_name(name) not in LITES:
+    if plain_name(name) not in LITES:
         return 0
     shorter = float(np.median([min(picture.size_px) for picture in folder.pictures]))
     side = max(_LEAST_SIDE, 32 * math.ceil(shorter / 32))
-    return side if side <= _MUCH_SMALLER * LITES[_plain_name(name)].side_px else 0
-
-
-def _plain_name(name: str) -> str:
-    """Without its size."""
-    return name.partition("@")[0]
+    return side if side <= _MUCH_SMALLER * LITES[plain_name(name)].side_px else 0
 
 
 def is_uneven(labels: NDArray[np.intp], classes: int) -> bool:
@@ -482,4 +477,4 @@ def chosen(options: ClassifierOptions, found: Searched | None) -> ClassifierOpti
     return replace(options, backbone=DEFAULT if options.backbone == AUTO else options.backbone, head=head)
 
 
-assert {*map(_plain_name, ORDER)} == set(LITES) and set(ORDER) == set(_COST)
+assert {*map(plain_name, ORDER)} == set(LITES) and set(ORDER) == set(_COST)

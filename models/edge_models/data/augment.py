@@ -18,7 +18,7 @@ from torchvision.transforms import v2  # type: ignore[import-untyped]
 from edge_app.core.errors import UsageError
 from edge_app.core.model_card import InputSpec
 from edge_app.core.types import Pixels
-from edge_app.inference.geometry import WHOLE, in_region, prepare, resize
+from edge_app.inference.geometry import in_region, is_whole, prepare, resize
 from edge_models.fitting.seeds import seed_of
 
 Subject = Literal["thing", "face"]
@@ -71,7 +71,7 @@ def view_maker(options: AugmentOptions, spec: InputSpec, crop: str) -> View:
                 pixels = prepare(pixels, spec, crop)
             else:
                 pixels = in_region(pixels, crop)
-                if crop.partition("@")[0] == WHOLE and spec.width_px and spec.height_px:
+                if is_whole(crop) and spec.width_px and spec.height_px:
                     # Serving squeezes it into the input: so does what is cut from it here.
                     pixels = resize(pixels, round(_LARGER * spec.width_px), round(_LARGER * spec.height_px))
             image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)

@@ -15,7 +15,7 @@ import torch
 
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.model_card import InputSpec
-from edge_app.inference.geometry import WHOLE
+from edge_app.inference.geometry import WHOLE, is_whole
 from edge_app.model_store.download import REGISTRY
 from edge_app.system.files import sha256_of_file
 from edge_models.networks.backbone import Backbone, InceptionBackbone, Source, TimmBackbone
@@ -107,9 +107,9 @@ def create_backbone(
         if weights is not None:
             raise UsageError(f"one weight file for {name}", expected="one network", remedy="leave --weights out")
         return JoinedBackbone(name, [create_backbone(part, pretrained=pretrained) for part in name.split(JOIN)])
-    plain_name, side, whole = _sized(name)
+    plain, side, whole = _sized(name)
     if side:
-        backbone = create_backbone(plain_name, weights=weights, pretrained=pretrained, size=size or side)
+        backbone = create_backbone(plain, weights=weights, pretrained=pretrained, size=size or side)
         backbone.name, backbone.crop = name, WHOLE if whole else backbone.crop
         return backbone
     if name in LITES:
@@ -127,12 +127,17 @@ def create_backbone(
     return backbone
 
 
+def plain_name(name: str) -> str:
+    """A backbone's name without its size."""
+    return name.partition("@")[0]
+
+
 def at_side(backbone: Backbone, side_px: int) -> Backbone:
     """A copy that takes square pictures of that side, a multiple of 32, as its name then tells."""
     other = copy.deepcopy(backbone)
     other.resize(side_px)
-    whole = f"-{WHOLE}" if backbone.crop.partition("@")[0] == WHOLE else ""
-    other.name = f"{backbone.name.partition('@')[0]}@{side_px}{whole}"
+    whole = f"-{WHOLE}" if is_whole(backbone.crop) else ""
+    other.name = f"{plain_name(backbone.name)}@{side_px}{whole}"
     return other
 
 
