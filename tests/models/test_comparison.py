@@ -21,6 +21,8 @@ import torch
 from edge_app.accuracy.intervals import over_repeats, paired, wider
 from edge_app.cli import main
 from edge_app.core.errors import UsageError
+from edge_models.classifier import adapt, noisy_student, scratch
+from edge_models.classifier.network import Head, TransferClassifier
 from edge_models.classifier.options import METHODS, ClassifierOptions
 from edge_models.comparison import compare as comparison
 from edge_models.comparison import methods
@@ -28,8 +30,10 @@ from edge_models.comparison.compare import Plan, compare, keep_few
 from edge_models.comparison.gains import Trial, chance_of, curve_sentence, holm, recommend, sentences, table_of
 from edge_models.comparison.page import chart, page
 from edge_models.comparison.shared import Shared
+from edge_models.data.batch_views import plain_views
 from edge_models.data.folder import Split, split_pictures
 from edge_models.fitting.progress import Silence
+from tests.models.test_other_domains import Halves
 from tests.models.workshops import folder_of, workshop
 
 
@@ -254,7 +258,15 @@ def test_a_method_that_does_not_apply_is_named_with_its_reason(tmp_path):
     assert "already" in reason("cosine", even, loss="cosine") and reason("cosine", even) is None
     assert "step by step" in reason("prototypes", even, epochs=3)
     assert "--unlabelled" in reason("pseudo-labels", even) and reason("pseudo-labels", even, 5) is None
-    assert "--adapt" in reason("coral", even) and "test/" in reason("coral", even, adapt=tmp_path)
+    for method in methods.ADAPTING:
+        assert "--adapt" in reason(method, even) and "test/" in reason(method, even, adapt=tmp_path)
+        # Not even where it is named.
+        assert methods.lack(method, ClassifierOptions(tmp_path, tmp_path), even, 5).final
+    elsewhere = replace(even, pictures=(*even.pictures[:-1], replace(even.pictures[-1], part="test")))
+    assert reason("coral", elsewhere, adapt=tmp_path) is None
+    for method in methods.EVERY_LAYER:
+        assert "minutes" in reason(method, elsewhere, adapt=tmp_path)
+    assert "minutes" in reason("noisy-student", even, 5) and "--unlabelled" in reason("noisy-student", even)
     assert "no pool" in reason("pretrained", even)
     assert "hours" in reason("pretrained", even, unlabelled=tmp_path)
     assert "minutes" in reason("generated", even, 5) and "5 pictures" in reason("generated", even, 4)
@@ -322,6 +334,44 @@ def test_coral_brings_a_shifted_domain_back(tmp_path):
     shared.parts["target"] = torch.from_numpy(target).float()
     desk = methods.Desk(shared, work, (), "all-0")
     assert methods.attempt("plain", desk).right.mean() < 0.6 and methods.attempt("coral", desk).right.mean() > 0.9
+
+
+class Lit(Halves):
+    crop = "stretch"
+
+
+def test_self_training_brings_back_a_class_that_another_light_hides(tmp_path):
+    """As in the tests of adaptation: the right half is lighter or the left, and in the target light comes from left."""
+    draw, labels = np.random.default_rng(0), np.array([0, 1] * 60)
+
+    def half(name, label, light):
+        pixels = np.full((32, 32, 3), 110.0)
+        pixels[:, slice(0, 16) if label == 0 else slice(16, 32)] += 20
+        pixels[:, :16] += light
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        pixels = np.clip(pixels + draw.normal(0, 10, pixels.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name)
+        return tmp_path / name
+
+    work = workshop(tmp_path, labels.tolist(), torch.zeros(120, 2), adapt=tmp_path, augmentation=0.0, mirror=False)
+    judging = set(work.split.validation)
+    paths = [half(f"in/{i}.png", label, 25 if i in judging else 0) for i, label in enumerate(labels)]
+    pictures = tuple(replace(one, path=path) for one, path in zip(work.folder.pictures, paths, strict=True))
+    work = replace(work, folder=replace(work.folder, pictures=pictures))
+    network = Lit()
+    shared = Shared(work.options, work.folder, None, Silence(), None, lambda: 0.0, {"from-scratch all-0": 9.0})
+    shared.parts |= {
+        "from-scratch all-0": TransferClassifier(network, Head(2, 2)),
+        "small pictures": plain_views(paths, network.input, network.crop),
+        "target's files": [(half(f"there/{i}.png", i % 2, 25), f"{i:064d}") for i in range(80)],
+    }
+    shared.parts["from-scratch all-0"].head.linear.weight.data = torch.tensor([[6.0, -6.0], [-6.0, 6.0]])
+    desk = methods.Desk(shared, work, (), "all-0")
+    without, adapted = (methods.attempt(name, desk) for name in ("from-scratch", "self-training"))
+    assert without.right.mean() < 0.6 and adapted.right.mean() > 0.9
+    # What both went on from was paid once, and stays as it was.
+    assert adapted.parts_s == without.parts_s == 9
+    assert methods.attempt("from-scratch", desk).right.tolist() == without.right.tolist()
 
 
 # --- whole comparisons, on drawn pictures -----------------------------------------------------------------------------
@@ -420,12 +470,47 @@ def test_an_unlabelled_folder_is_offered_to_teachers_and_told_in_a_sentence(opti
     for number in range(3):
         draw(tmp_path / "more" / f"{number}.png", "disc", 900 + number)
     wanted = replace(options, unlabelled=tmp_path / "more", confidence=0.5)
-    plan = Plan(("pseudo-labels", "noisy-student"), (0, 1), (6,))
+    plan = Plan(("pseudo-labels", "noisy-head"), (0, 1), (6,))
     [table] = compare(wanted, plan, Silence())["tables"]
     for row in table["rows"][1:]:
         assert row["counts"]["offered"] == [3, 3] and "wrong" not in row["counts"]
         assert row["seconds"] > table["rows"][0]["seconds"]
     assert any("learned from 12 pictures each and took 6 of 6 without label" in s for s in table["sentences"])
+
+
+@pytest.mark.slow
+def test_every_layer_learns_in_methods_that_are_named_and_the_frozen_base_stays(options, tmp_path, monkeypatch):
+    """Judged in another domain; a student changes its layers, and what is judged after it is as if it had not."""
+    monkeypatch.setattr(scratch, "LEAST_STEPS", 20)
+    monkeypatch.setattr(scratch, "LEAST_EPOCHS", 2)
+    monkeypatch.setattr(adapt, "_STEPS", 5)
+    monkeypatch.setattr(noisy_student, "SEEN", 8)
+    root = tmp_path / "two"
+    shapes(root / "train", 10)
+    shapes(root / "test", 6, start=300)
+    target = shapes(tmp_path / "target", 10, start=600)
+    wanted = replace(options, directory=root, adapt=target, size=64)
+    names = ("noisy-student", "from-scratch", "self-training", "dann", "smoothing")
+    [table] = compare(wanted, Plan(names, (0, 1), (6,)), Silence())["tables"]
+    assert [row["method"] for row in table["rows"]] == ["plain", *names]
+    student = row_of(table, "noisy-student")["counts"]
+    assert student["learned"] == [12, 12] and student["offered"] == [8, 8] and student["rounds"] == [1, 1]
+    base, adapted = (row_of(table, name)["seconds"] for name in ("from-scratch", "self-training"))
+    assert adapted > base > table["rows"][0]["seconds"]
+    [alone] = compare(wanted, Plan(("smoothing",), (0, 1), (6,)), Silence())["tables"]
+    assert row_of(alone, "smoothing")["accuracy"]["by_seed"] == row_of(table, "smoothing")["accuracy"]["by_seed"]
+    # Without being named they are left out for their price.
+    [few] = compare(wanted, Plan((), (0, 1), (6,)), Silence())["tables"]
+    assert set(names[:-1]) <= set(few["absent"]) and not {"coral", "batch-norm"} & set(few["absent"])
+
+
+def test_trials_of_heads_that_were_called_noisy_students_are_not_taken_for_students(tmp_path):
+    told = {"right": "10", "seconds": 1.0, "curve": [], "counts": {"learned": 4, "offered": 3, "taken": 2}}
+    layers = told | {"counts": told["counts"] | {"rounds": 1}}
+    trials = {"5/noisy-student/0": told, "5/noisy-student/1": layers}
+    (tmp_path / "trials.json").write_text(json.dumps({"trials": trials, "shared_seconds": {}}))
+    found, _ = comparison._read_trials(tmp_path / "trials.json")
+    assert set(found) == {(5, "noisy-head", 0), (5, "noisy-student", 1)}
 
 
 @pytest.mark.slow

@@ -64,16 +64,7 @@ def train_adapted(work: Workshop, target: Path) -> Trained:
     targets = work.targets[list(work.split.fit)]
     apart = _distance(network.backbone, here, there)
     before_there = _chances(network, there)
-    if options.adapt_by == "batch-norm":
-        adopt_statistics(network.backbone, there)
-    elif options.adapt_by == "coral":
-        seen = coral(_features(network.backbone, here), _features(network.backbone, there))
-        network.head = solve_head(seen, targets, options.ridge)
-    else:
-        adopt_statistics(network.backbone, there)
-        _learn_both(network, (here, targets), there, work)
-        adopt_statistics(network.backbone, there)
-    network.eval()
+    adapt_network(network, (here, targets), there, work)
     selection = predict(network, [work.paths[i] for i in work.split.selection], device)
     temperature = fit_temperature(selection, work.folder.labels[list(work.split.selection)])
     logits = predict(network, [work.paths[i] for i in work.split.validation], device)
@@ -100,6 +91,21 @@ def train_adapted(work: Workshop, target: Path) -> Trained:
         work.progress.note(f"{target.name} is told apart from the labelled pictures in {apart:.0%} of cases: these "
                            "domains share little, and what is adapted may be worse")  # fmt: skip
     return Trained(network, network, "adapted", temperature, base.stages, base.logits, logits)
+
+
+def adapt_network(network: TransferClassifier, source: tuple[Tensor, Tensor], target: Tensor, work: Workshop) -> None:
+    """Adapt a network in place by --adapt-by: `source` images (N, 3, H, W) uint8 and their targets (N, C), `target`
+    images of the other domain."""
+    how, (here, targets) = work.options.adapt_by, source
+    if how == "coral":
+        seen = coral(_features(network.backbone, here), _features(network.backbone, target))
+        network.head = solve_head(seen, targets, work.options.ridge)
+    else:
+        adopt_statistics(network.backbone, target)
+        if how != "batch-norm":
+            _learn_both(network, source, target, work)
+            adopt_statistics(network.backbone, target)
+    network.eval()
 
 
 def adopt_statistics(backbone: Backbone, images: Tensor) -> None:

@@ -90,14 +90,19 @@ class _Speaker:
 
 
 def train_students(work: Workshop) -> Trained:
-    """A teacher, and rounds of students on what it says of the pool.
+    """The best student of a teacher, as `best_student`; where none is better than the teacher, who saw no pool, the
+    whole recipe goes on without the pool."""
+    assert work.options.unlabelled is not None
+    student, _ = best_student(*with_unlabelled(work, work.options.unlabelled))
+    return train(work) if student is None else student
 
-    The round that ships is the best on the selection part; where that is the teacher, who saw no pool, the whole recipe
-    goes on without the pool.
+
+def best_student(work: Workshop, pool: Sequence[int]) -> tuple[Trained | None, tuple[Taken, ...]]:
+    """A teacher, and rounds of students on what it says of the rows `pool`; and what each round took.
+
+    The round that ships is the best on the selection part: None where that is the teacher.
     """
-    options, plain = work.options, work
-    assert options.unlabelled is not None
-    work, pool = with_unlabelled(work, options.unlabelled)
+    options = work.options
     split, labels = work.split, work.folder.labels[list(work.split.selection)]
     student = student_of(work)
     pristine = copy.deepcopy(student.backbone.state_dict())
@@ -105,6 +110,7 @@ def train_students(work: Workshop) -> Trained:
     temperatures: list[float] = []
     losses: list[float] = []
     untils: list[int] = []
+    took: list[Taken] = []
 
     def speaks(number: int, chances: NDArray[np.float64], rows: Sequence[int], stage: str, last: bool) -> _Speaker:
         """The teacher (0) or the student of a round, who learned from `rows` and what `chances` (P, C) say."""
@@ -114,6 +120,7 @@ def train_students(work: Workshop) -> Trained:
         else:
             taken = take(work, pool, chances)
             if not last:
+                took.append(taken)
                 work.progress.note(taken.sentence(number, work.folder.classes))
             lesson = replace(work, split=replace(split, train=tuple(rows)))
             learner = taught(student, lesson, taken, chances, pool)
@@ -137,7 +144,7 @@ def train_students(work: Workshop) -> Trained:
     if best == 0:
         work.progress.note(f"selection loss: {told}; no student is better than its teacher: going on without the pool")
         student.backbone.load_state_dict(pristine)
-        return train(plain)
+        return None, tuple(took)
     work.progress.note(f"selection loss: {told}; keeping student {best}")
 
     for number in range(best + 1):
@@ -153,7 +160,7 @@ def train_students(work: Workshop) -> Trained:
         everything = tuple(sorted(split.fit + split.validation))
         speaker = speaks(best, chances, everything, "final-student", True)
         model = TransferClassifier(speaker.work.backbone, speaker.head)
-    return Trained(model, judged, "student", temperatures[best], stages, head_logits, logits)
+    return Trained(model, judged, "student", temperatures[best], stages, head_logits, logits), tuple(took)
 
 
 def _learned(work: Workshop, given: int, watch: Sequence[int] | None, stage: str, until: int | None) -> _Speaker:

@@ -29,11 +29,15 @@ METHODS = (
     "styled",
     "distillation",
     "pseudo-labels",
+    "noisy-head",
     "noisy-student",
     "composed",
     "generated",
     "coral",
     "batch-norm",
+    "from-scratch",
+    "self-training",
+    "dann",
     "pretrained",
 )
 """What `train compare` can hold against doing without, the cheapest first."""

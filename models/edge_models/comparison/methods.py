@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,14 +12,15 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from edge_app.core.errors import EdgeError, MediaError, UsageError
 from edge_app.system.files import sha256_of_file
-from edge_models.classifier.adapt import coral
+from edge_models.classifier.adapt import adapt_network, coral
 from edge_models.classifier.hierarchy import distances, read_hierarchy, soft_targets
-from edge_models.classifier.noisy_student import NOISE, calibrated, take, taught
-from edge_models.classifier.options import HEADS, SELF, ClassifierOptions
-from edge_models.classifier.recipe import Workshop, fit_head, logits_of, solve_head
+from edge_models.classifier.noisy_student import NOISE, best_student, calibrated, take, taught
+from edge_models.classifier.options import HEADS, SELF, UNFREEZE, ClassifierOptions
+from edge_models.classifier.recipe import Workshop, fit_head, logits_of, predict, solve_head
 from edge_models.classifier.run import styles_asked
 from edge_models.classifier.scratch import train_every_layer
 from edge_models.classifier.small_data import (
@@ -30,6 +32,7 @@ from edge_models.classifier.small_data import (
 from edge_models.classifier.start import suitable_size
 from edge_models.comparison.gains import PLAIN, Bools
 from edge_models.comparison.shared import Shared
+from edge_models.data.batch_views import plain_views
 from edge_models.data.folder import PictureFolder, find_unlabelled
 from edge_models.fitting.run_folder import make_scratch
 from edge_models.generate.compose import PICTURES, ComposeOptions, compose
@@ -64,17 +67,22 @@ FLAGS: Final[Mapping[str, str]] = {
     "styled": "--search 0 --unfreeze 0 --style self",
     "distillation": "--generations 1",
     "pseudo-labels": "--unlabelled POOL",
-    "noisy-student": "--search 0 --unfreeze 0 --unlabelled POOL --rounds 2",
+    "noisy-head": "--search 0 --unfreeze 0 --unlabelled POOL --rounds 2",
+    "noisy-student": "--search 0 --unlabelled POOL --rounds 1",
     "composed": "`edge-app compose`, and what it made beside DIR",
     "generated": "`edge-app generate`, and what it made beside DIR",
     "coral": "--adapt TARGET --adapt-by coral",
     "batch-norm": "--adapt TARGET --adapt-by batch-norm",
+    "from-scratch": "--from-scratch",
+    "self-training": "--from-scratch --adapt TARGET --adapt-by self-training",
+    "dann": "--from-scratch --adapt TARGET --adapt-by dann",
     "pretrained": "--from RUN/pretrained",
 }
 """How `train classifier` is asked for a method."""
-TEACHERS: Final = ("pseudo-labels", "noisy-student")
-ADAPTING: Final = ("coral", "batch-norm")
-ROUNDS: Final = 2
+TEACHERS: Final = ("pseudo-labels", "noisy-head", "noisy-student")
+ADAPTING: Final = ("coral", "batch-norm", "self-training", "dann")
+EVERY_LAYER: Final = ("from-scratch", "self-training", "dann")
+ROUNDS: Final = {"noisy-head": 2, "noisy-student": 1}
 """Of noisy students, unless the options tell."""
 _UNEVEN: Final = 1.5
 _MADE_EACH: Final = 2
@@ -102,15 +110,17 @@ class Tried:
     right: Bools
     counts: dict[str, int]
     curve: tuple[Bools, ...] = ()
-    views_s: float = 0.0
-    """Price of the views that it needs, of which other trials may have made some."""
+    parts_s: float = 0.0
+    """Price of the views, or of the network, that it needs and that other trials may have made."""
 
 
 PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "pseudo-labels": ("pool",),
-    "noisy-student": ("pool", "noisy-student"),
+    "noisy-head": ("pool", "noisy-head"),
+    "noisy-student": ("pool",),
     "coral": ("target",),
     "batch-norm": ("adapted network",),
+    **dict.fromkeys(EVERY_LAYER, ("small pictures",)),
     "pretrained": ("pretraining",),
 }
 """Parts of `Shared` that are needed for a method alone; all need the features."""
@@ -127,6 +137,17 @@ class Desk:
     """Rows whose labels are hidden by the number."""
     name: str
     """Of the seed and the number."""
+
+    def pool(self) -> tuple[Workshop, tuple[int, ...]]:
+        """The workshop with pictures without labels, those of the pool or those that hide theirs, and their rows."""
+        return (self.work, self.hidden) if self.shared.options.unlabelled is None else self.shared.pooled(self.work)
+
+    def taught(self, offered: Sequence[int], taken: Sequence[int], said: NDArray[np.intp]) -> dict[str, int]:
+        """Counts of what a teacher `said` of the rows `taken`."""
+        counts = {"learned": len(self.work.split.fit), "offered": len(offered), "taken": len(taken)}
+        if self.shared.options.unlabelled is None:
+            counts["wrong"] = int((said != self.work.folder.labels[list(taken)]).sum())
+        return counts
 
     def judged(self, work: Workshop, stage: str) -> Bools:
         """Which pictures of the validation part a head gets right that learned from everything else it may."""
@@ -151,7 +172,7 @@ def attempt(method: str, desk: Desk) -> Tried:
         options = desk.shared.options
         plan = ViewPlan(options.views, options.mirror, augment=options.augment)
         bank, views_s = desk.shared.views(method, work, work.split.fit, plan)
-        return Tried(desk.judged(replace(work, bank=bank), method), learned, views_s=views_s)
+        return Tried(desk.judged(replace(work, bank=bank), method), learned, parts_s=views_s)
     if method == "styled":
         return _styled(desk)
     if method == "distillation":
@@ -160,8 +181,12 @@ def attempt(method: str, desk: Desk) -> Tried:
             work = distilled(work, given)
             curve.append(desk.judged(work, f"{method}-{generation}"))
         return Tried(curve[0], learned, tuple(curve))
+    if method == "noisy-student":
+        return _student(desk)
     if method in TEACHERS:
         return _with_teacher(method, desk)
+    if method in EVERY_LAYER:
+        return _every_layer(method, desk)
     if method == "composed":
         return _composed(desk)
     if method == "generated":
@@ -206,10 +231,9 @@ def _styled(desk: Desk) -> Tried:
 
 
 def _with_teacher(method: str, desk: Desk) -> Tried:
-    """Pseudo-labels once, or noisy students in rounds, on the pool or on what hides its labels."""
-    shared, work, rows, views_s = desk.shared, desk.work, desk.hidden, 0.0
-    if shared.options.unlabelled is not None:
-        work, rows = shared.pooled(work)
+    """Pseudo-labels once, or heads as noisy students in rounds, on the pool or on what hides its labels."""
+    shared, views_s = desk.shared, 0.0
+    work, rows = desk.pool()
     if method == "pseudo-labels":
         student, teaching = add_pseudo_labels(work, rows)
         taken, said = list(teaching.rows), student.targets[list(teaching.rows)].argmax(1).numpy()
@@ -224,7 +248,7 @@ def _with_teacher(method: str, desk: Desk) -> Tried:
         )
         plan = ViewPlan(noisy.views, mirror=False, augment=noisy.augment)  # half of the random views are mirrored
         student, learner, head_name = replace(work, options=noisy, backbone=shared.student(work)), work, "teacher"
-        for number in range(1, (options.rounds or ROUNDS) + 1):
+        for number in range(1, (options.rounds or ROUNDS[method]) + 1):
             head, _ = fit_head(learner, learner.split.train, learner.split.selection, f"{head_name}-{desk.name}")
             selection, pool = (logits_of(head, learner.bank.plain[list(at)]) for at in (work.split.selection, rows))
             chances = calibrated(learner, selection, pool)
@@ -233,10 +257,40 @@ def _with_teacher(method: str, desk: Desk) -> Tried:
             bank, views_s = shared.views(method, student, learner.split.fit, plan)
             learner, head_name = replace(learner, bank=bank), f"round-{number}"
         student, taken, said = learner, [rows[i] for i in believed.rows], believed.labels
-    counts = {"learned": len(desk.work.split.fit), "offered": len(rows), "taken": len(taken)}
-    if shared.options.unlabelled is None:
-        counts["wrong"] = int((said != work.folder.labels[taken]).sum())
-    return Tried(desk.judged(student, method), counts, views_s=views_s)
+    return Tried(desk.judged(student, method), desk.taught(rows, taken, said), parts_s=views_s)
+
+
+def _student(desk: Desk) -> Tried:
+    """What --rounds does: layers of the student learn too. Where no student is better than its teacher on the
+    selection part, it is what doing without is."""
+    shared, (work, rows) = desk.shared, desk.pool()
+    with make_scratch() as scratch:
+        options = replace(
+            work.options, output=scratch, keep_out=True, unfreeze=UNFREEZE,
+            rounds=shared.options.rounds or ROUNDS["noisy-student"],
+        )  # fmt: skip
+        # Its layers change in place, and the other trials need the network as it was.
+        work = replace(work, options=options, backbone=copy.deepcopy(work.backbone))
+        trained, took = best_student(work, rows)
+    counts = desk.taught(rows, [rows[i] for i in took[-1].rows], took[-1].labels) | {"rounds": len(took)}
+    if trained is None:
+        shared.progress.note(f"noisy-student, {desk.name}: no student is better than its teacher on the selection part")
+        return Tried(desk.judged(desk.work, "noisy-student"), counts)
+    return Tried(_right(work, trained.logits), counts)
+
+
+def _every_layer(method: str, desk: Desk) -> Tried:
+    """A small network from random weights, as it is or adapted to the other domain."""
+    shared, work, fit = desk.shared, desk.work, list(desk.work.split.fit)
+    learned, base_s = shared.from_scratch(work, desk.name)
+    network = copy.deepcopy(learned)
+    if method in ADAPTING:
+        there = plain_views([path for path, _ in shared.target()], network.backbone.input, network.backbone.crop)
+        here = shared.small_pictures()[fit], work.targets[fit]
+        adapt_network(network, here, there, replace(work, options=replace(work.options, adapt_by=method)))
+    paths = [work.paths[row] for row in work.split.validation]
+    logits = predict(network, paths, work.options.machine.accelerator)
+    return Tried(_right(work, logits), {"learned": len(fit)}, parts_s=base_s)
 
 
 def _composed(desk: Desk) -> Tried:
@@ -331,11 +385,15 @@ def lack(method: str, options: ClassifierOptions, folder: PictureFolder, few: in
         return Lack(
             "there are no pictures without labels: name a folder by --unlabelled, or hide labels by --per-class"
         )
+    if method == "noisy-student":
+        return Lack("layers learn in every trial, which takes minutes; --costly measures it", final=False)
     if method in ADAPTING:
         if options.adapt is None:
             return Lack("there is no other domain: name its pictures by --adapt")
         if not folder.has_test:
             return Lack("there is no test/ with pictures of the other domain to judge by")
+    if method in EVERY_LAYER:
+        return Lack("every layer learns in every trial, which takes minutes; --costly measures it", final=False)
     if method == "pretrained":
         if options.unlabelled is None:
             return Lack("there is no pool to learn from: name one by --unlabelled")

@@ -13,18 +13,22 @@ import torch
 from edge_app.core.errors import UsageError
 from edge_app.system.files import sha256_of_file
 from edge_models.classifier.adapt import adopt_statistics
+from edge_models.classifier.network import TransferClassifier
 from edge_models.classifier.options import STUDENTS, ClassifierOptions
 from edge_models.classifier.recipe import Workshop
 from edge_models.classifier.run import compute_bank
+from edge_models.classifier.scratch import epochs_of, fit_all
 from edge_models.classifier.small_data import with_unlabelled
 from edge_models.data.batch_views import plain_views
 from edge_models.data.folder import PictureFolder, Split
 from edge_models.data.pool import read_pool
 from edge_models.fitting.progress import Progress
-from edge_models.networks.backbone import Backbone
+from edge_models.fitting.run_folder import make_scratch
+from edge_models.networks.backbone import Backbone, features_of
 from edge_models.networks.backbones import create_backbone
 from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPlan
 from edge_models.networks.pretrained_run import FILE, load_pretrained, pretrained_backbone
+from edge_models.networks.small_resnet import PREFIX
 from edge_models.selfsup.options import PretrainOptions
 from edge_models.selfsup.pretrain import pretrain
 
@@ -162,6 +166,35 @@ class Shared:
             return compute_bank(self.bare, network, self.folder, self.progress)
 
         return self.once("adapted network", made)
+
+    def small_pictures(self) -> torch.Tensor:
+        """(N, 3, S, S) uint8 of every picture of the folder, as a small ResNet takes them."""
+
+        def made() -> torch.Tensor:
+            network = self._untrained(0)
+            return plain_views([picture.path for picture in self.folder.pictures], network.input, network.crop)
+
+        return self.once("small pictures", made)
+
+    def from_scratch(self, work: Workshop, name: str) -> tuple[TransferClassifier, float]:
+        """A small network whose every layer learned from the trial's pictures alone, from random weights and with
+        nothing watched, and what that cost: other methods of the trial go on from a copy."""
+        images, part = self.small_pictures(), f"from-scratch {name}"
+
+        def made() -> TransferClassifier:
+            with make_scratch() as scratch:
+                options = replace(work.options, output=scratch, from_run=None)
+                network = self._untrained(options.seed)
+                bank = FeatureBank(features_of(network, images, options.machine.accelerator)[None], None)
+                lesson = replace(work, options=options, backbone=network, bank=bank)
+                head, _ = fit_all(lesson, images, work.split.fit, None, "scratch", epochs_of(options))
+            return TransferClassifier(network, head).eval()
+
+        network = self.once(part, made)
+        return network, self.seconds[part]
+
+    def _untrained(self, seed: int) -> Backbone:
+        return create_backbone(f"{PREFIX}{self.options.depth}", pretrained=False, seed=seed)
 
     def pretrained(self) -> tuple[Path, FeatureBank]:
         """The run of a network that was pretrained on the pool, and its features of the folder's pictures."""
