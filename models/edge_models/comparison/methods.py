@@ -220,7 +220,7 @@ def _styled(desk: Desk) -> Tried:
     plan = ViewPlan(max(1, options.views), options.mirror, augment=options.augment)
     with make_scratch() as scratch:
         cache = FeatureCache(scratch, work.progress, options.machine.accelerator)
-        wanted = replace(options, views=plan.random, style=options.style or Path(SELF))
+        wanted = replace(options, views=plan.random, style=options.style or Path(SELF), adapt=None, rounds=0)
         learning = replace(work.split, train=work.split.fit, selection=())
         styles = styles_asked(wanted, shared.backbone, work.folder, learning, work.progress)
         bank = cache.bank(shared.backbone, files, plan, styles)
