@@ -231,7 +231,10 @@ def _simulate(args: Arguments) -> int:
         if report["stopped"]["sessions"]
         else "in no session was it said that more answers change little"
     )
-    options.say(f"the estimate's interval held the truth in {report['covered']:.0%} of {report['estimates']} fits")
+    options.say(
+        f"the estimate's interval held the truth in {report['covered']:.0%} of {report['estimates']} fits, "
+        f"from the first to the last in {report['always_covered']} of {args.seeds} sessions"
+    )
     return 0
 
 
@@ -239,6 +242,7 @@ def _report(runs: Sequence[Run], target: float) -> dict[str, Any]:
     """Labels needed by order, what was saved with its interval over the seeds, and what the estimates were worth."""
     import numpy as np
 
+    from edge_app.accuracy.intervals import over_repeats
     from edge_app.library.ask import RANDOM_EVERY
 
     asked = {run.seed: run for run in runs if run.order == "asked"}
@@ -256,23 +260,28 @@ def _report(runs: Sequence[Run], target: float) -> dict[str, Any]:
             "never": counts.count(None),
         }
 
-    both = [
-        (rival, ours)
+    sessions = [
+        {"seed": seed, "asked": run.labels_for(target), "random": random[seed].labels_for(target)}
         for seed, run in asked.items()
-        if (ours := run.labels_for(target)) is not None and (rival := random[seed].labels_for(target)) is not None
     ]
+    gains = np.array([one["random"] - one["asked"] for one in sessions if one["random"] and one["asked"]], np.float64)
     saved = None
-    if len(both) > 1:
-        gains = np.array([rival - ours for rival, ours in both], np.float64)
-        means = np.random.default_rng(0).choice(gains, (4000, len(gains))).mean(axis=1)
-        low, high = np.quantile(means, (0.025, 0.975))
-        saved = {"mean": float(gains.mean()), "low": float(low), "high": float(high), "sessions": len(gains)}
+    if len(gains) > 1:
+        found = over_repeats(gains)
+        saved = {"mean": found.value, "low": found.low, "high": found.high, "sessions": found.trials}
     stops = [
         (next(step for step in run.steps if step.over), run.steps[-1])
         for run in asked.values()
         if any(step.over for step in run.steps)
     ]
-    told = [step for run in asked.values() for step in run.steps if step.labels >= 4 * RANDOM_EVERY]
+    # Fits of one session see the same answers, so they are counted together only beside the sessions, each of them one.
+    told = [[step for step in run.steps if step.labels >= 4 * RANDOM_EVERY] for run in asked.values()]
+    held = {
+        labels: [
+            step.promised[0] <= step.right <= step.promised[1] for of in told for step in of if step.labels == labels
+        ]
+        for labels in sorted({step.labels for of in told for step in of})
+    }
     curve = {
         how: {
             labels: round(float(np.mean([s.right for run in of.values() for s in run.steps if s.labels == labels])), 4)
@@ -288,12 +297,15 @@ def _report(runs: Sequence[Run], target: float) -> dict[str, Any]:
         "asked": needed(asked),
         "random": needed(random),
         "saved": saved,
+        "sessions": sessions,
         "stopped": {
             "sessions": len(stops),
             "median": median([one.labels for one, _ in stops]) if stops else None,
             "lost_points": float(np.mean([100 * (last.right - one.right) for one, last in stops])) if stops else 0.0,
         },
-        "estimates": len(told),
-        "covered": float(np.mean([s.promised[0] <= s.right <= s.promised[1] for s in told])) if told else 0.0,
+        "estimates": sum(map(len, told)),
+        "covered": float(np.mean(np.concatenate(list(held.values())))) if held else 0.0,
+        "covered_at": {labels: [sum(of), len(of)] for labels, of in held.items() if labels % 20 == 0},
+        "always_covered": sum(all(s.promised[0] <= s.right <= s.promised[1] for s in of) for of in told),
         "curve": curve,
     }

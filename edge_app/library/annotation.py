@@ -178,7 +178,8 @@ class Annotation:
             self._choosing = choosing
             self._fitted, self._fitted_classes = fitted, classes
             self._steady.add(fitted)
-            self.curve.append(Point(len(answers), accuracy(fitted, answers, random)))
+            drawn = random & answers.keys()
+            self.curve.append(Point(len(answers), accuracy(fitted, choosing, answers, drawn)))
             first = [self._queue[0]] if self._queue else []  # it is on the screen
             self._queue.clear()
             self._queue.extend(first)

@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_app.core.types import Float32s
 from edge_app.library.annotation import REFIT_EVERY
-from edge_app.library.ask import RANDOM_EVERY, Fitted, Steadiness, accuracy, fit_answers, next_questions
+from edge_app.library.ask import Fitted, Steadiness, accuracy, fit_answers, lots_of, next_questions
 from edge_app.library.head import Integers
 
 Order = Literal["asked", "random"]
@@ -78,7 +78,7 @@ def _session(
 ) -> Iterator[Step]:
     inside, truth, count = features[pile], classes[pile], int(classes.max()) + 1
     rng, shuffled = np.random.default_rng(1000 + seed), np.random.default_rng(2000 + seed).permutation(len(pile))
-    lots = rng.permutation(len(pile))[: len(pile) // RANDOM_EVERY].tolist()
+    lots = lots_of([f"{seed}/{picture}" for picture in pile.tolist()])
     answers: dict[int, int] = {}
     chosen: Fitted | None = None
     steady = Steadiness()
@@ -95,9 +95,12 @@ def _session(
         fitted = fit_answers(inside, answers, count)
         if fitted is None:
             continue
+        right = float(np.mean(fitted.head.probabilities(features[aside]).argmax(axis=1) == classes[aside]))
+        if how == "random":
+            yield Step(len(answers), right, (0.0, 1.0), False)
+            continue
         drawn = [one for one in lots if one in answers]
         chosen = fit_answers(inside, {one: label for one, label in answers.items() if one not in drawn}, count)
         steady.add(fitted)
-        right = float(np.mean(fitted.head.probabilities(features[aside]).argmax(axis=1) == classes[aside]))
-        told = accuracy(fitted, answers, drawn)
+        told = accuracy(fitted, chosen, answers, drawn)
         yield Step(len(answers), right, (told.low, told.high), steady.is_over)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_app.accuracy.attacks import Case, rates_of, what_is_proven
-from edge_app.accuracy.intervals import clopper_pearson
+from edge_app.accuracy.intervals import clopper_pearson, over_repeats
 from edge_app.cli import main
 from edge_app.live.challenge_record import FILE
 from edge_app.media import sample
@@ -28,6 +29,13 @@ def test_intervals_of_nothing_and_of_nonsense():
     assert (clopper_pearson(0, 0).low, clopper_pearson(0, 0).high) == (0.0, 1.0)
     with pytest.raises(ValueError, match="expected 0 <= successes"):
         clopper_pearson(3, 2)
+
+
+@pytest.mark.parametrize(("count", "point"), [(2, 12.7062), (3, 4.3027), (4, 3.1824), (10, 2.2622), (31, 2.0423)])
+def test_student_s_interval_is_that_of_the_tables(count, point):
+    differences = np.arange(count, dtype=np.float64)
+    found = over_repeats(differences)
+    assert found.high - found.value == pytest.approx(point * differences.std(ddof=1) / count**0.5, rel=2e-5)
 
 
 def cases(species: str, group: str = "", **answers: int) -> list[Case]:
