@@ -24,7 +24,7 @@ from edge_models.classifier.losses import one_hot
 from edge_models.classifier.network import load_classifier
 from edge_models.classifier.odd_pictures import least_alike
 from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.recipe import KINDS, deep_epochs, discriminant_head, logits_of, predict, solve_head
+from edge_models.classifier.recipe import DEEP, KINDS, deep_epochs, discriminant_head, logits_of, predict, solve_head
 from edge_models.classifier.run import train_classifier
 from edge_models.classifier.search import Trial, corrected_accuracy, preferred
 from edge_models.data.checks import scan
@@ -134,9 +134,10 @@ def test_what_lies_alone_is_least_alike() -> None:
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> ClassifierOptions:
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClassifierOptions:
     """Squares of four colours, the smallest network, coarse random weights."""
     shutil.copytree(MADE / "pictures", tmp_path / "pictures")
+    monkeypatch.setattr(searching, "_FEW", 0)  # so that all backbones are tried on them
     return ClassifierOptions(
         tmp_path / "pictures", tmp_path / "run", backbone="timm:test_efficientnet",
         weights=MADE / "weights.safetensors", epochs=6, tune_epochs=2, unfreeze=1, views=0, log="none", device="cpu",
@@ -168,7 +169,7 @@ def test_a_search_prefers_the_features_that_tell_apart_keeps_its_trials_and_is_n
     assert found.backbone == "efficientnet-lite1" and len(found.trials) == 24 and len(seen) == 4
     assert "efficientnet-lite1 with a " in found.sentence() and found.skipped == ()
     assert searching.search(auto, folder, split, Silence(), **places) == found and len(seen) == 4
-    assert searching.chosen(auto, found).backbone == "efficientnet-lite1"
+    assert searching.chosen(auto, found).backbone == "efficientnet-lite1" and searching.chosen(auto, found).mirror
     assert searching.chosen(auto, None).backbone == "efficientnet-lite0"
     assert searching.WHOLE in seen
     small = tmp_path / "small"
@@ -185,6 +186,25 @@ def test_a_search_prefers_the_features_that_tell_apart_keeps_its_trials_and_is_n
     (tmp_path / "kept" / "search.json").write_text("[]")
     with pytest.raises(UsageError, match="holds no trials"):
         searching.search(auto, folder, split, Silence(), **places)
+
+
+def test_few_pictures_are_looked_at_by_the_strongest_backbones_alone(
+    options: ClassifierOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = scan(options.directory)
+    split = split_pictures(folder, seed=0)
+    monkeypatch.setattr(searching, "_FEW", len(split.fit) + 1)
+    monkeypatch.setattr(searching, "starting_backbone", lambda options: options.backbone)
+    monkeypatch.setattr(searching, "_step_s", lambda *_: 0.01)
+    monkeypatch.setattr(searching, "_plain", lambda *_: torch.randn(32, 4))
+    auto = replace(options, backbone="auto", weights=None, epochs=0)
+    tried = []
+    for number, asked in enumerate((auto, replace(auto, size=96), replace(auto, ensemble=2))):
+        (keep := tmp_path / f"run-{number}").mkdir()
+        found = searching.search(asked, folder, split, Silence(), keep=keep, cache=tmp_path)
+        tried.append({trial.backbone for trial in found.trials if "+" not in trial.backbone})
+    assert tried[0] == {searching.WHOLE, "efficientnet-lite2"}
+    assert tried[1] == tried[2] == {f"efficientnet-lite{n}" for n in range(3)}
 
 
 def test_a_budget_that_is_spent_leaves_backbones_out_and_says_so(
@@ -227,7 +247,7 @@ def test_the_more_is_named_wrongly_the_longer_fine_tuning_may_take() -> None:
     assert afford(options, split, 359 / whole, 1.0) == 1 and afford(options, split, 361 / whole, 1.0) == 0
     many = Split(tuple(range(60)), tuple(range(60, 120)), tuple(range(120, 150)))
     whole_of_many = 6 * (60 + 120 + 150)
-    assert afford(options, many, 61 / whole_of_many, 0.02) == 3
+    assert afford(options, many, 61 / whole_of_many, 0.02) == len(DEEP)
     assert afford(replace(options, search=2.0), split, 119 / whole, 0.0) == 1
     # Four times the pictures, half as often; never less than what compares the ways.
     assert [deep_epochs(options, count) for count in (150, 240, 960, 10**6)] == [6, 6, 3, 2]

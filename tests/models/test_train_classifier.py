@@ -382,6 +382,18 @@ def test_views_repeat_by_seed_and_faces_are_never_turned_over():
     wide[:, 200:] = 255
     whole = [view_maker(AugmentOptions(strength=0.5), spec, "whole")(wide, seed).mean() for seed in range(20)]
     assert 80 < np.mean(whole) < 175 and np.mean([60 < mean < 195 for mean in whole]) > 0.7
+    # White on the left stays there where left and right mean something.
+    turned, kept = (
+        [
+            seen[:, :40].mean() > seen[:, -40:].mean()
+            for seen in (view_maker(how, spec, "whole")(wide, n) for n in range(20))
+        ]
+        for how in (AugmentOptions(strength=0.5), AugmentOptions(strength=0.5, mirror=False))
+    )
+    assert 0 < sum(turned) < 20 and sum(kept) == 0
+    asked = ClassifierOptions(Path("in"), Path("out"), mirror=False)
+    assert not asked.augment.mirror and not asked.mirrored and replace(asked, mirror=True).mirrored
+    assert not replace(asked, mirror=True, views=0, unfreeze=0).mirrored
     with pytest.raises(UsageError, match="vertical flips of faces"):
         AugmentOptions("face", upside_down=True)
     half = np.zeros((112, 112, 3), np.uint8)

@@ -19,10 +19,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+import edge_app
+import edge_models
 from edge_app.accuracy.intervals import over_repeats, paired, wider
 from edge_app.core.errors import UsageError
 from edge_app.system.files import json_bytes
-from edge_models.classifier.contestants import CONTESTANTS, NEEDS
+from edge_models.classifier.contestants import CONTESTANTS, LENT, NEEDS
 from edge_models.data.checks import scan
 from edge_models.data.folder import PictureFolder
 from edge_models.fitting.checkpoint import make_folder, write_atomic
@@ -150,8 +152,15 @@ def _turn(
 
 
 def _environment() -> dict[str, str]:
-    """Ours, with the path that this process imports from: another environment has no edge_models of its own."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    """Ours, with the folders that hold this program's packages first and those of its libraries as a last resort.
+
+    Another environment has no edge_models of its own, and AutoGluon does not run with our transformers.
+    """
+    roots = dict.fromkeys(str(Path(package.__file__).parents[1]) for package in (edge_app, edge_models))
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(roots),
+        LENT: os.pathsep.join(path for path in sys.path if path and path not in roots),
+    }
 
 
 def _absent(who: str, python: str) -> str:
@@ -159,7 +168,8 @@ def _absent(who: str, python: str) -> str:
     if who not in NEEDS:
         return ""
     try:
-        asked = [python, "-c", f"import {NEEDS[who]}"]
+        borrow = f"import os, sys; sys.path += os.environ[{LENT!r}].split(os.pathsep)"
+        asked = [python, "-c", f"{borrow}; import {NEEDS[who]}"]
         ended = subprocess.run(asked, capture_output=True, text=True, env=_environment(), check=False)
     except OSError as error:
         raise UsageError(f"{python} cannot be run ({error.strerror})", expected="a Python interpreter") from error

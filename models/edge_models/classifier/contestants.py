@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 Task = Mapping[str, Any]
+LENT: Final = "EDGE_APP_LENT_PATH"
+"""Environment variable: folders where this module's own environment keeps its packages."""
 EPOCHS: Final = 8
 """Of fastai's fine_tune, after its one with the base frozen."""
 
@@ -100,13 +102,23 @@ def fastai(task: Task) -> list[int]:
 
 
 def autogluon(task: Task) -> list[int]:
-    """AutoGluon's MultiModalPredictor at its medium preset."""
+    """AutoGluon's MultiModalPredictor at its medium preset, on the same Lite0: its own networks are downloads."""
     import pandas as pd  # type: ignore[import-untyped]
+    import torch
     from autogluon.multimodal import MultiModalPredictor  # type: ignore[import-not-found]
 
+    body, side, _ = _pretrained("efficientnet-lite0")
+    network, half = Path(task["scratch"]) / "lite0", [0.5] * 3
+    network.mkdir()
+    torch.save(body.state_dict(), network / "pytorch_model.bin")
+    told = {"architecture": "tf_efficientnet_lite0", "num_features": 1280, "input_size": [3, side, side],
+            "mean": half, "std": half}  # fmt: skip
+    (network / "config.json").write_text(json.dumps(told))
     table = pd.DataFrame(task["learn"], columns=["image", "label"])
     predictor = MultiModalPredictor(label="label", path=str(Path(task["scratch"]) / "autogluon"))
-    predictor.fit(table, presets="medium_quality", seed=task["seed"])
+    wanted = {"model.names": ["timm_image"], "model.timm_image.checkpoint_name": str(network), "env.num_gpus": 0,
+              "env.num_workers": 0, "env.num_workers_inference": 0}  # fmt: skip
+    predictor.fit(table, presets="medium_quality", seed=task["seed"], hyperparameters=wanted)
     return [int(number) for number in predictor.predict(pd.DataFrame({"image": task["judge"]}))]
 
 
@@ -139,5 +151,7 @@ if __name__ == "__main__":
     # As `edge-app train` does for itself, for everybody.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    # Last: what the interpreter of another environment has of its own goes before what ours would lend it.
+    sys.path += os.environ.get(LENT, "").split(os.pathsep)
     who, asked, told = sys.argv[1:]
     Path(told).write_text(json.dumps(CONTESTANTS[who](json.loads(Path(asked).read_text(encoding="utf-8")))))

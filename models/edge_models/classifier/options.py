@@ -147,7 +147,8 @@ class ClassifierOptions:
     selection_share: float = field(default=0.2, metadata=told(
         "of the rest, to stop and choose by", "S", _PICTURES))  # fmt: skip
     views: int = field(default=1, metadata=told(
-        "random views of each picture beside the plain and the mirrored one", "N", _PICTURES))  # fmt: skip
+        "random views of each picture beside the plain and the mirrored one; 0 with --unfreeze 0: the plain one alone",
+        "N", _PICTURES))  # fmt: skip
     augmentation: float = field(default=1.0, metadata=told("strength of the random views, 0 to 2", "S", _PICTURES))
     webcam: float = field(default=0.0, metadata=told(
         "chance of each webcam fault in a random view, 0 to 1", "P", _PICTURES))  # fmt: skip
@@ -285,7 +286,14 @@ class ClassifierOptions:
         """What the random views look like."""
         from edge_models.data.augment import AugmentOptions, Subject
 
-        return AugmentOptions(cast(Subject, self.subject), self.augmentation, self.webcam, self.upside_down)
+        return AugmentOptions(
+            cast(Subject, self.subject), self.augmentation, self.webcam, self.upside_down, self.mirror
+        )
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether the mirrored picture is a view of its own: a head alone learns from plain pictures with --views 0."""
+        return self.mirror and bool(self.views or self.unfreeze)
 
     @property
     def loss_word(self) -> LossName:

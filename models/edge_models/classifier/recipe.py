@@ -29,7 +29,7 @@ from edge_models.classifier.network import (
     feature_scale,
 )
 from edge_models.classifier.options import ClassifierOptions
-from edge_models.data.augment import view_maker
+from edge_models.data.augment import MAX_STRENGTH, view_maker
 from edge_models.data.folder import PictureFolder, Split
 from edge_models.fitting.fit import (
     EpochBatches,
@@ -67,11 +67,15 @@ class Deep:
     decay: float
     """What each group has of the rate of the one above it."""
     words: str
+    strength: float = 1.0
+    """Of the random views, times what the options say."""
 
 
 DEEP: Final[Mapping[str, Deep]] = {
     "deep-tune": Deep(1.0, 1e-3, 0.8, "with every layer fine-tuned"),
     "half-tune": Deep(0.5, 1e-3, 0.8, "with the upper half fine-tuned"),
+    "mild-tune": Deep(1.0, 1e-3, 0.8, "with every layer fine-tuned on milder views", strength=0.5),
+    "strong-tune": Deep(1.0, 1e-3, 0.8, "with every layer fine-tuned on stronger views", strength=1.5),
     "fast-tune": Deep(1.0, 3e-3, 0.8, "with every layer fine-tuned at three times the rate"),
 }
 """Tried in this order as far as time allows: all for RUNG_EPOCHS, the best one to its end."""
@@ -251,6 +255,7 @@ def _tunings(work: Workshop, head: Head) -> dict[str, Workshop]:
             unfreeze=math.ceil(deep.share * groups),
             tune_rate=deep.rate,
             decay=deep.decay,
+            augmentation=min(MAX_STRENGTH, deep.strength * options.augmentation),
             tune_epochs=deep_epochs(options, len(work.split.fit) + len(work.split.validation)),
             patience=None,
         )

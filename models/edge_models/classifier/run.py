@@ -282,7 +282,7 @@ def _features_together(
 ) -> torch.Tensor:
     """(N, sum of D) features of several backbones, which a search has computed before."""
     seen = [
-        compute_bank(replace(options, views=0, mirror=False, unfreeze=0), create_backbone(name), folder, progress).plain
+        compute_bank(replace(options, views=0, unfreeze=0), create_backbone(name), folder, progress).plain
         for name in names.split(JOIN)
     ]
     return torch.cat(seen, dim=1)
@@ -332,7 +332,7 @@ def compute_bank(
     styles: Styles | None = None,
 ) -> FeatureBank:
     """Features of every picture, from the cache where they are there already; random views in `styles`."""
-    plan = ViewPlan(options.views, options.mirror, options.unfreeze, options.augment)
+    plan = ViewPlan(options.views, options.mirrored, options.unfreeze, options.augment)
     pictures = [(picture.path, picture.sha256) for picture in folder.pictures]
     cache = FeatureCache(options.cache or options.output / _CACHE, progress, options.machine.accelerator)
     return cache.bank(backbone, pictures, plan, styles)

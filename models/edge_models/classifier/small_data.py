@@ -84,7 +84,7 @@ def with_rows(
     """
     options = work.options
     plan = ViewPlan(
-        options.views, options.mirror, options.unfreeze if work.bank.cuts is not None else 0, options.augment
+        options.views, options.mirrored, options.unfreeze if work.bank.cuts is not None else 0, options.augment
     )
     place = cache or options.cache or options.output / "cache"
     extra = FeatureCache(place, work.progress, options.machine.accelerator).bank(work.backbone, files, plan)

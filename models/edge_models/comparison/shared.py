@@ -87,7 +87,7 @@ class Shared:
     @property
     def bare(self) -> ClassifierOptions:
         """The options without other views: what doing without sees, as the default does with a frozen base."""
-        return replace(self.options, views=0, mirror=False, unfreeze=0, hierarchy=None, style=None)
+        return replace(self.options, views=0, unfreeze=0, hierarchy=None, style=None)
 
     def features(self) -> FeatureBank:
         """Of every picture of the folder, plain views alone."""

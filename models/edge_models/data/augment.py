@@ -45,6 +45,8 @@ class AugmentOptions:
     """Chance of each webcam fault, [0, 1]: low light, colour cast, motion blur, noise, JPEG."""
     upside_down: bool = False
     """Vertical flips, for pictures without an upside: cells, parts on a table. Refused for faces."""
+    mirror: bool = True
+    """Horizontal flips, for pictures whose left and right mean nothing."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= MAX_STRENGTH:
@@ -85,7 +87,8 @@ def view_maker(options: AugmentOptions, spec: InputSpec, crop: str) -> View:
 
 def _geometry(options: AugmentOptions, spec: InputSpec) -> v2.Transform:
     s, size = options.strength, (spec.height_px or 0, spec.width_px or 0)
-    flips = [v2.RandomHorizontalFlip(0.5)] + ([v2.RandomVerticalFlip(0.5)] if options.upside_down else [])
+    flips = [v2.RandomHorizontalFlip(0.5)] if options.mirror else []
+    flips += [v2.RandomVerticalFlip(0.5)] if options.upside_down else []
     if s == 0:
         return v2.Identity()
     if options.subject == "face":
