@@ -156,7 +156,7 @@ def _environment() -> dict[str, str]:
 
     Another environment has no edge_models of its own, and AutoGluon does not run with our transformers.
     """
-    roots = dict.fromkeys(str(Path(package.__file__).parents[1]) for package in (edge_app, edge_models))
+    roots = dict.fromkeys(str(Path(package.__path__[0]).parent) for package in (edge_app, edge_models))
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(roots),
         LENT: os.pathsep.join(path for path in sys.path if path and path not in roots),
