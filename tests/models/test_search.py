@@ -30,6 +30,7 @@ from edge_models.classifier.search import Trial, corrected_accuracy, preferred
 from edge_models.data.checks import scan
 from edge_models.data.folder import Split, split_pictures
 from edge_models.fitting.fit import Silence
+from edge_models.networks.backbones import LITES, plain_name
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MADE = Path(__file__).parents[1] / "data" / "made_by_0_1_0"
@@ -204,7 +205,9 @@ def test_few_pictures_are_looked_at_by_the_strongest_backbones_alone(
         found = searching.search(asked, folder, split, Silence(), keep=keep, cache=tmp_path)
         tried.append({trial.backbone for trial in found.trials if "+" not in trial.backbone})
     assert tried[0] == {searching.WHOLE, "efficientnet-lite2"}
-    assert tried[1] == tried[2] == {f"efficientnet-lite{n}" for n in range(3)}
+    assert tried[1] == {f"efficientnet-lite{n}" for n in range(3)}
+    assert tried[2] == {f"efficientnet-lite{n}@320-whole" for n in range(3)}
+    assert plain_name("efficientnet-lite2@320-whole+efficientnet-lite0@320-whole") not in LITES
 
 
 def test_a_budget_that_is_spent_leaves_backbones_out_and_says_so(

@@ -57,8 +57,12 @@ _COST: Final[Mapping[str, float]] = {
     "efficientnet-lite1": 1.2,
     "efficientnet-lite2": 1.7,
     WHOLE: 2.6,
+    "efficientnet-lite0@320-whole": 2.0,
+    "efficientnet-lite1@320-whole": 2.1,
 }
-"""Time of one picture, of Lite0's: 27, 32 and 45 ms on one thread with AVX-512."""
+"""Time of one picture, of Lite0's: 27, 32 and 45 ms on one thread with AVX-512; by its pixels for those at 320 px."""
+_TOGETHER: Final = ("efficientnet-lite0@320-whole", WHOLE, "efficientnet-lite1@320-whole")
+"""What `--ensemble` joins: as the best alone sees pictures, for joined backbones see one cut at one size."""
 _SHARE: Final = 0.75
 """Of the budget goes to comparing; the rest is for the views and the fits of what is chosen."""
 _FLOOR: Final = 1e-6
@@ -170,13 +174,8 @@ def search(
     """
     device = options.machine.accelerator
     begun_s, budget_s = _spent_s(device), 60 * options.search * _SHARE
-    names: tuple[str, ...] = ORDER if options.backbone == AUTO else (options.backbone,)
-    if options.backbone == AUTO and (options.size is not None or options.ensemble >= _PAIR):
-        # Joined backbones see one cut of a picture.
-        names = tuple(name for name in ORDER if name != WHOLE)
     at = np.array(split.fit)
-    if WHOLE in names and len(at) < _FEW:
-        names = _STRONGEST
+    names = _tried(options, len(at))
     parts = folds(folder, split.fit, FOLDS, options.seed)
     done, decided = _read(keep / FILE)
     if decided is not None:
@@ -209,7 +208,7 @@ def search(
     best = preferred(singles) if singles else None
     joined = teacher = ""
     if best is not None and options.ensemble >= _PAIR:
-        best, pair, joined = _joined(options.ensemble, best, singles, banks, labels, len(folder.classes), parts)
+        best, pair, joined = _joined(options, best, singles, banks, labels, len(folder.classes), parts)
         if pair is not None:
             done[pair.key] = pair
             if options.distil:
@@ -245,6 +244,17 @@ def search(
     )
     _keep(keep / FILE, done, found)
     return found
+
+
+def _tried(options: ClassifierOptions, pictures: int) -> tuple[str, ...]:
+    """Backbones in the order in which they are tried, with so many pictures to learn from."""
+    if options.backbone != AUTO:
+        return (options.backbone,)
+    if options.size is not None:
+        return tuple(name for name in ORDER if name != WHOLE)
+    if options.ensemble >= _PAIR:
+        return ((DEFAULT,) if options.distil else ()) + _TOGETHER
+    return _STRONGEST if pictures < _FEW else ORDER
 
 
 def _spent_s(device: str) -> float:
@@ -312,7 +322,7 @@ def preferred(trials: Sequence[Trial]) -> Trial:
 
 
 def _joined(
-    count: int,
+    options: ClassifierOptions,
     best: Trial,
     singles: Sequence[Trial],
     banks: Mapping[str, torch.Tensor],
@@ -320,9 +330,10 @@ def _joined(
     classes: int,
     parts: Sequence[Part],
 ) -> tuple[Trial, Trial | None, str]:
-    """The best `count` backbones as one network, if it names so many more pictures that it is no accident."""
-    order = list(dict.fromkeys(trial.backbone for trial in sorted(singles, key=lambda trial: trial.loss)))
-    members = [name for name in order if name in banks][:count]
+    """The best backbones of `--ensemble` as one network, if it names so many more pictures that it is no accident."""
+    order = list(dict.fromkeys(trial.backbone for trial in sorted(singles, key=_loss)))
+    alike = _TOGETHER if options.size is None else ORDER
+    members = [name for name in order if name in banks and name in alike][: options.ensemble]
     if len(members) < _PAIR:
         return best, None, "there is but one backbone, and nothing to join it with"
     name, head = JOIN.join(members), (best.head, best.ridge, best.balanced)
@@ -484,4 +495,4 @@ def chosen(options: ClassifierOptions, found: Searched | None) -> ClassifierOpti
     return replace(options, backbone=DEFAULT if options.backbone == AUTO else options.backbone, head=head)
 
 
-assert {*map(plain_name, ORDER)} == set(LITES) and set(ORDER) == set(_COST)
+assert {*map(plain_name, ORDER)} == set(LITES) and {*ORDER, *_TOGETHER} == set(_COST)

@@ -128,8 +128,8 @@ def create_backbone(
 
 
 def plain_name(name: str) -> str:
-    """A backbone's name without its size."""
-    return name.partition("@")[0]
+    """A backbone's name without its size; of joined ones, their names so."""
+    return JOIN.join(part.partition("@")[0] for part in name.split(JOIN))
 
 
 def at_side(backbone: Backbone, side_px: int) -> Backbone:
