@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
-from edge_app.core.errors import UsageError
+from edge_app.core.errors import EdgeError, UsageError
 
 if TYPE_CHECKING:
     from edge_app.core.types import Float32s
@@ -69,29 +69,40 @@ def run(args: Arguments) -> int:
         raise UsageError("there is no DIR or no --output", expected="edge-app annotate DIR --output LABELS")
     from edge_app.library.labels import LabelFile, alone
 
+    if args.most < 1:
+        raise UsageError(f"--most {args.most}", expected="1 or more")
     if args.export is not None:
         return _export(args, LabelFile(args.output))
     if args.check and args.known is None:
         raise UsageError("--check has nothing to check", expected="--known FOLDER")
     if not args.suggest and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("this is no terminal", expected="a terminal to ask in", remedy="or --export, --suggest")
+    if args.suggest:
+        labels = LabelFile(args.output)
+        session = _session(args, labels)
+        _tell_twice(labels)
+        return _suggest(args, session)
+    if not args.output.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder {args.output.parent}", expected="one that the labels can be written into")
     with alone(args.output.absolute()):
         labels = LabelFile(args.output)
         session = _session(args, labels)
-        if args.suggest:
-            return _suggest(args, session)
         _ask(args, session)
-    if labels.twice:
-        name, (first, last) = next(reversed(labels.twice.items()))
-        options.note(
-            f"{len(labels.twice)} pictures were labelled twice and differently, the last label counts: "
-            f"{name} was {first} and is {last}"
-        )
+    _tell_twice(labels)
     options.say(
         f"{args.output}: {session.answered.total()} answers, "
         f"{', '.join(f'{name} {count}' for name, count in session.counts.most_common()) or 'no label yet'}"
     )
     return 0
+
+
+def _tell_twice(labels: LabelFile) -> None:
+    if twice := labels.twice:
+        name = list(twice)[-1]
+        before, last = twice[name]
+        options.note(
+            f"labelled twice and differently: {len(twice)}; the last label counts: {name} was {before} and is {last}"
+        )
 
 
 def _session(args: Arguments, labels: LabelFile) -> Annotation:
@@ -103,6 +114,7 @@ def _session(args: Arguments, labels: LabelFile) -> Annotation:
     from edge_app.media.folders import find_pictures, named_folders
 
     pile: Path = args.source
+    classes = [valid_class(one) for one in (args.classes or "").split(",") if one.strip()]
     known: dict[str, str] = {}
     if args.known is not None:
         below = Path(os.path.relpath(args.known.resolve(), pile.resolve()))
@@ -123,7 +135,8 @@ def _session(args: Arguments, labels: LabelFile) -> Annotation:
     names, features = _features(args, pile, sorted(known) + loose)
     if gone := len(known) + len(loose) - len(names):
         options.warn(f"{gone} pictures cannot be read and are left out")
-    classes = [valid_class(one) for one in (args.classes or "").split(",") if one.strip()]
+    if strange := len(labels.answers.keys() - set(names)):
+        options.warn(f"{strange} of {len(labels.answers)} answers in {args.output} are of pictures that are not here")
     session = Annotation(names, features, labels, known, checking=args.check, classes=classes)
     session.refit()
     return session
@@ -177,14 +190,27 @@ def _export(args: Arguments, labels: LabelFile) -> int:
     if not labels.answers:
         raise UsageError(f"{args.output} holds no answer", expected="what `edge-app annotate` wrote")
     done = export(labels, args.source, args.export, copy=args.copy)
+    left = ", ".join(f"{count} {kind}" for kind, count in sorted(done.left_out.items()))
+    if not done.counts:
+        raise EdgeError(
+            f"of the pictures in {args.output} none can be exported: {left}",
+            expected=f"labelled pictures that lie in {args.source}",
+        )
     if args.json:
-        options.print_json({"classes": done.counts, "left_out": done.left_out})
-        return 0
-    options.say(f"{args.export}: {', '.join(f'{name} {count}' for name, count in sorted(done.counts.items()))}")
-    if done.left_out:
-        options.note(f"left out: {', '.join(f'{count} {kind}' for kind, count in sorted(done.left_out.items()))}")
-    if labels.twice:
-        options.warn(f"{len(labels.twice)} pictures were labelled twice and differently; the last label counts")
+        options.print_json({"classes": done.counts, "left_out": done.left_out, "moved": done.moved,
+                            "stale": list(map(str, done.stale))})  # fmt: skip
+    else:
+        options.say(f"{args.export}: {', '.join(f'{name} {count}' for name, count in sorted(done.counts.items()))}")
+    if left:
+        options.note(f"left out: {left}")
+    if done.moved:
+        options.note(f"links of an earlier export taken out of the folder of another class: {done.moved}")
+    if done.stale:
+        options.warn(
+            f"files that stay under another label than their pictures have now: {len(done.stale)}, such as "
+            f"{done.stale[0]}; look at them, then delete them"
+        )
+    _tell_twice(labels)
     return 0
 
 

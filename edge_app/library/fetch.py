@@ -41,6 +41,7 @@ _LIMIT_BYTES: Final = 64 << 20
 _ANSWER_BYTES: Final = 4 << 20
 _BOUND_S: Final = 60.0
 _TRIES: Final = 4
+_STRIKES: Final = 3
 _LONGEST_WAIT_S: Final = 90.0
 """A server that wants a longer pause is told to the user instead of waited for."""
 _PAGE: Final = 80
@@ -73,6 +74,10 @@ class Source(Protocol):
 
     def read(self, found: Found) -> bytes:
         """Its bytes. Raises MediaError where there is no picture to be had, EdgeError where nothing can be."""
+
+
+class _PauseWantedError(EdgeError):
+    """A server wants a longer pause than anybody waits for."""
 
 
 class Web:
@@ -115,11 +120,13 @@ class Web:
         """Wait before another try, or say why there is none."""
         if keyed and error.code in (401, 403):
             raise EdgeError(f"{shown} answers {error.code}: it does not take the key", remedy="check the key")
+        if keyed and error.code not in (408, 429) and error.code < 500:
+            raise EdgeError(f"{shown} answers {error.code}", expected="a list of photos", remedy="check the address")
         if error.code not in (408, 429) and error.code < 500:
             raise MediaError(f"{shown} answers {error.code}", expected="a picture")
         wait_s = self._asked_s(error.headers)
         if error.code == 429 and (wait_s or 0.0) > _LONGEST_WAIT_S:
-            raise EdgeError(
+            raise _PauseWantedError(
                 f"{shown} has had enough requests; it asks for a pause of {(wait_s or 0) / 60:.0f} minutes",
                 remedy="run the same command then: what came is kept",
             )
@@ -143,6 +150,32 @@ class Web:
         return float(reset) - self._now() if reset.isdigit() else None
 
 
+class _Pictures:
+    """The bytes of pictures. A server that failed three times in a row, or wants a long pause, is asked no more."""
+
+    def __init__(self, web: Web, *, alone: bool) -> None:
+        """`alone`: one server has them all, and where it is asked no more there is nothing more to be had."""
+        self._web, self._alone, self._failed = web, alone, Counter[str]()
+
+    def read(self, found: Found) -> bytes:
+        """Raises MediaError for this picture alone, EdgeError where no other can be had."""
+        server = urlsplit(found.address).netloc
+        if self._failed[server] >= _STRIKES:
+            raise MediaError(f"{server} failed before: {found.address.partition('?')[0]} was not asked for")
+        try:
+            content = self._web.get(found.address, _LIMIT_BYTES)[0]
+        except MediaError:
+            self._failed[server] = 0
+            raise
+        except EdgeError as error:
+            self._failed[server] += _STRIKES if isinstance(error, _PauseWantedError) else 1
+            if self._alone and self._failed[server] >= _STRIKES:
+                raise
+            raise MediaError(error.found, expected=error.expected) from error
+        self._failed[server] = 0
+        return content
+
+
 class Pexels:
     """Pexels' photo search, https://www.pexels.com/api/documentation/."""
 
@@ -154,6 +187,7 @@ class Pexels:
         if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
             raise UsageError(f"{address} would get the key in the open", expected="https://")
         self._key, self._web, self._address, self._size = key.strip(), web, address.rstrip("/"), size
+        self._pictures = _Pictures(web, alone=True)
 
     def find(self, query: str) -> Iterator[Found]:
         page = 1
@@ -167,7 +201,7 @@ class Pexels:
             page += 1
 
     def read(self, found: Found) -> bytes:
-        return self._web.get(found.address, _LIMIT_BYTES)[0]
+        return self._pictures.read(found)
 
     def _photos(self, body: bytes) -> tuple[list[Found], bool]:
         """The photos of one page, and whether there is another. Raises EdgeError for another answer."""
@@ -201,7 +235,7 @@ class AddressList:
     """A text file with an address a line, or a CSV with the columns url, author, licence, page."""
 
     def __init__(self, path: Path, web: Web) -> None:
-        self._path, self._web = path, web
+        self._path, self._pictures = path, _Pictures(web, alone=False)
 
     def find(self, query: str) -> Iterator[Found]:
         """The addresses whose line has every word of the query."""
@@ -221,7 +255,7 @@ class AddressList:
                 )
 
     def read(self, found: Found) -> bytes:
-        return self._web.get(found.address, _LIMIT_BYTES)[0]
+        return self._pictures.read(found)
 
 
 class Folder:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,8 +62,6 @@ class LabelFile:
         self._clock = clock
         self._said: dict[str, list[Answer]] = {}
         self._order: list[str] = []
-        self.twice: dict[str, tuple[str, str]] = {}
-        """Pictures that were labelled twice and differently: what first, what last, which counts."""
         for picture, answer in _read(path):
             self._take(picture, answer)
 
@@ -70,6 +69,16 @@ class LabelFile:
     def answers(self) -> Mapping[str, Answer]:
         """The last answer for every picture, in the order of the answers."""
         return {picture: said[-1] for picture, said in self._said.items() if said}
+
+    @property
+    def twice(self) -> Mapping[str, tuple[str, str]]:
+        """Pictures that were labelled twice and differently, and not taken back: what before, what last."""
+        found = {}
+        for picture, said in self._said.items():
+            labels = [answer.classes[0] for answer in said if answer.kind == "label"]
+            if other := [label for label in labels if label != labels[-1]]:
+                found[picture] = other[-1], labels[-1]
+        return found
 
     def add(self, answer: Answer) -> None:
         """Write one answer; it is on the disk when this returns. Raises EdgeError."""
@@ -104,8 +113,6 @@ class LabelFile:
                 del self._order[at]
             return
         said = self._said.pop(picture, [])
-        if said and said[-1].kind == answer.kind == "label" and said[-1].classes != answer.classes:
-            self.twice[picture] = said[-1].classes[0], answer.classes[0]
         self._said[picture] = [*said, answer]
         self._order.append(picture)
 
@@ -154,7 +161,7 @@ def _read(path: Path) -> Iterator[tuple[str, Answer | None]]:
         return
     except OSError as error:
         raise EdgeError(f"{path} cannot be read: {error.strerror}", expected="a file of answers") from error
-    lines = content.decode("utf-8", "surrogateescape").split("\n")
+    lines = content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape").split("\n")
     if not content:
         return
     if len(content) > _LIMIT_BYTES or tuple(lines[0].rstrip("\r").split(",")) != HEADER:
@@ -184,18 +191,38 @@ class Exported:
     counts: Mapping[str, int]
     left_out: Mapping[str, int]
     """Answers that are no one class, by kind, and "gone" for pictures that are not there any more."""
+    moved: int
+    """Links that an earlier export had made into the folder of another class."""
+    stale: Sequence[Path]
+    """Files that stay in the folder of a class that the picture is not of any more: no links of ours."""
 
 
 def export(labels: LabelFile, pile: Path, into: Path, *, copy: bool) -> Exported:
     """Make a folder per class of links to the labelled pictures, or of copies, as `edge-app train classifier` reads.
 
-    Nothing in `into` is replaced: a picture that is there already stays. Raises EdgeError.
+    Nothing in `into` is replaced: a picture that is there already stays. Only a link to a picture is deleted where that
+    picture was exported under another label before: it would teach both. Raises EdgeError.
     """
     counts: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
+    moved, stale = 0, []
+    if not pile.is_dir():
+        raise UsageError(f"{pile} is no folder", expected="the pile that was labelled")
+    if into.exists() and not into.is_dir():
+        raise UsageError(f"{into} is a file", expected="a folder to export into")
     with readable_os_errors(into):
+        folders = [path for path in into.iterdir() if path.is_dir()] if into.is_dir() else []
         for picture, answer in labels.answers.items():
             origin = (pile / picture).absolute()
+            for folder in folders:
+                earlier = folder / picture.replace("/", "__")
+                if answer.classes == (folder.name,) or not os.path.lexists(earlier):
+                    continue
+                if earlier.is_symlink() and earlier.readlink() == origin:
+                    earlier.unlink()
+                    moved += 1
+                else:
+                    stale.append(earlier)
             if answer.kind != "label" or not origin.is_file():
                 left_out[answer.kind if answer.kind != "label" else "gone"] += 1
                 continue
@@ -214,4 +241,4 @@ def export(labels: LabelFile, pile: Path, into: Path, *, copy: bool) -> Exported
                 settle(scratch, to, replace=False)
             finally:
                 scratch.unlink(missing_ok=True)
-    return Exported(dict(counts), dict(left_out))
+    return Exported(dict(counts), dict(left_out), moved, stale)

@@ -123,8 +123,8 @@ class Faces:
     def parse(cls, text: str, tools: Tools) -> Self | None:
         if not text.startswith("faces:"):
             return None
-        before, bound = bounded(text.removeprefix("faces:"), 0, 10_000)
-        if bound is None or before:
+        before, bound = bounded(text, 0, 10_000)
+        if bound is None or before != "faces:":
             bound = Bound("", _number(text.removeprefix("faces:"), text, 0, 10_000))
         tools.detector()
         return cls(bound)
@@ -253,6 +253,8 @@ STEPS: Final[Sequence[type[Step]]] = (Not, Faces, Sharp, Larger, Like, Class, Na
 def parse_step(text: str, tools: Tools) -> Step:
     """The step that a text writes. Raises UsageError when it is of no kind, or names no model, label or person."""
     text = text.strip()
+    if text in ("", "not"):
+        raise UsageError(f"the step {text!r} asks nothing", expected=f"one of {', '.join(form for form, _ in FORMS)}")
     for kind in STEPS:
         if (step := kind.parse(text, tools)) is not None:
             return step

@@ -253,6 +253,40 @@ def test_a_folder_per_class_is_made_and_nothing_in_it_replaced(tmp_path):
         assert (into / "bee" / "sub__a.png").read_bytes() == (pile / "sub" / "a.png").read_bytes()
 
 
+def test_a_picture_that_is_labelled_anew_leaves_the_folder_of_its_old_label(tmp_path):
+    pile, into = tmp_path / "pile", tmp_path / "out"
+    pile.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        write_picture(pile / name, np.full((40, 40, 3), 90, np.uint8))
+    labels = LabelFile(tmp_path / "labels.csv")
+    for name in ("a.png", "b.png", "c.png"):
+        labels.add(Answer(name, "label", ("ant",)))
+    export(labels, pile, into, copy=False)
+    (into / "ant" / "b.png").unlink()
+    (into / "ant" / "b.png").write_bytes(b"mine")
+    for name in ("a.png", "b.png"):
+        labels.add(Answer(name, "label", ("bee",)))
+    labels.add(Answer("c.png", "neither"))
+    done = export(labels, pile, into, copy=False)
+    assert (done.counts, done.moved, done.stale) == ({"bee": 2}, 2, [into / "ant" / "b.png"])
+    assert sorted(path.relative_to(into).as_posix() for path in into.rglob("*.png")) == [
+        "ant/b.png", "bee/a.png", "bee/b.png",
+    ]  # fmt: skip
+    assert (into / "ant" / "b.png").read_bytes() == b"mine" and len(list(pile.iterdir())) == 3
+
+
+def test_what_was_taken_back_contradicts_nothing_and_a_spreadsheet_s_mark_is_no_stranger(tmp_path):
+    path = tmp_path / "labels.csv"
+    labels = LabelFile(path, clock=lambda: 0.0)
+    for one in ("ant", "bee"):
+        labels.add(Answer("a.png", "label", (one,)))
+    assert labels.twice == {"a.png": ("ant", "bee")}
+    labels.undo()
+    assert labels.twice == {} and LabelFile(path).twice == {}
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert LabelFile(path).answers["a.png"].classes == ("ant",)
+
+
 # --- the session and the app -----------------------------------------------------------------------------------------
 
 
@@ -397,8 +431,20 @@ def test_labels_may_lie_elsewhere_and_in_the_pile(say, stripes, tmp_path):
     assert len(json.loads(say(*words, "--known", pile / "known")[1])) == 60
 
 
+def test_answers_of_another_pile_are_told(say, stripes, tmp_path):
+    labels = LabelFile(tmp_path / "labels.csv")
+    for number, one in enumerate(("ant", "bee", "ant")):
+        labels.add(Answer(f"far{number}.png", "label", (one,)))
+    words = ("annotate", stripes, "--output", labels.path)
+    code, _, err = say(*words, "--recursive", "--suggest")
+    assert code == 2 and f"3 of 3 answers in {labels.path} are of pictures that are not here" in err
+    code, out, err = say(*words, "--export", tmp_path / "made")
+    assert (code, out) == (1, "") and "none can be exported: 3 gone" in err and not (tmp_path / "made").exists()
+
+
 def test_misuse_is_one_line(say, stripes, tmp_path):
     labels = tmp_path / "labels.csv"
+    LabelFile(tmp_path / "other.csv").add(Answer("across/1.png", "label", ("ant",)))
     for words, line in (
         ((stripes,), "no --output"),
         ((stripes, "--output", labels, "--check"), "--check has nothing to check"),
@@ -408,6 +454,9 @@ def test_misuse_is_one_line(say, stripes, tmp_path):
         ((stripes, "--output", labels, "--suggest", "--recursive", "--embedder", "nix"), "no general image embedder"),
         (("--simulate", stripes, "--target", 2), "a share in (0, 1)"),
         (("--simulate", tmp_path), "40 of 2"),
+        ((stripes, "--output", labels, "--suggest", "--most", 0), "--most 0; expected 1 or more"),
+        ((tmp_path / "none", "--output", tmp_path / "other.csv", "--export", tmp_path / "made"), "is no folder"),
+        ((stripes, "--output", tmp_path / "other.csv", "--export", tmp_path / "other.csv"), "is a file"),
     ):
         code, _, err = say("annotate", *words)
         assert code == 2 and line in err.splitlines()[-1], err

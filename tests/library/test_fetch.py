@@ -71,6 +71,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.say(*self.server.answers.pop(0))
         if parts.path != "/v1/search":
             body = self.server.photos.get(int(parts.path.rpartition("/")[2].partition(".")[0]))
+            if isinstance(body, tuple):
+                return self.say(*body)
             return self.say(200, {"Content-Type": "image/jpeg"}, body) if body else self.say(404, {}, b"gone")
         if self.headers.get("Authorization") != KEY:
             return self.say(401, {}, b"no")
@@ -225,6 +227,40 @@ def test_errors_of_the_server_are_tried_again_and_then_told(say, service, waits)
     service.answers = [(503, {}, b"")] * 4
     code, _, err = say("mug")
     assert code == 1 and "answers 503 again and again" in err
+
+
+def test_one_rotten_picture_keeps_none_of_the_others_back(say, service, waits):
+    service.photos[2], service.photos[4] = (500, {}, b"oops"), (200, {"Content-Type": "text/html"}, b"<html>log in")
+    code, out, err = say("mug", "--json")
+    assert (code, json.loads(out)["kept"], json.loads(out)["left_out"]) == (0, 3, {"no picture to be had": 2})
+    assert "answers 500 again and again" in err and "is no picture" in err
+    service.photos[2] = picture(2)
+    assert json.loads(say("mug", "--json")[1])["kept"] == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "asked", "line"),
+    [((500, {}, b""), 12, "again and again"), ((429, {"Retry-After": "3600"}, b""), 1, "a pause of 60 minutes")],
+)
+def test_a_server_that_gives_no_picture_is_left_alone(say, service, waits, answer, asked, line):
+    service.photos = dict.fromkeys(range(1, 6), answer)
+    code, _, err = say("mug")
+    assert code == 1 and line in err.splitlines()[-1] and "run the same command" in err.splitlines()[-1]
+    assert sum(path.startswith("/photos") for path, _ in service.asked) == asked
+
+
+def test_a_dead_server_in_a_list_keeps_none_of_the_others_back(say, service, waits, tmp_path):
+    dead = [f"http://127.0.0.1:9/{n}.jpeg" for n in range(6)]
+    (tmp_path / "list.txt").write_text("\n".join([*dead, f"{service.address}/photos/1.jpeg"]))
+    code, out, err = say("", "--json", origin=tmp_path / "list.txt")
+    assert (code, json.loads(out)["kept"], json.loads(out)["left_out"]) == (0, 1, {"no picture to be had": 6})
+    assert len(waits) == 9 and "127.0.0.1:9 failed before: http://127.0.0.1:9/3.jpeg was not asked for" in err
+
+
+def test_a_search_that_is_not_there_is_told(say, service):
+    service.answers = [(404, {}, b"")]
+    code, _, err = say("mug")
+    assert code == 1 and "answers 404; expected a list of photos; check the address" in err
 
 
 @pytest.mark.parametrize("body", [b"<html>log in</html>", b"[]", b'{"photos": 3}', b"\xff\xfe", b'{"photos": [' * 5000])

@@ -181,8 +181,9 @@ def test_a_step_that_nothing_passes_is_told_in_a_line(say, pile, tmp_path):
         ("faces:many", "compares with 'many'"),
         ("like:a.png", "says not how alike"),
         ("like:nowhere.png>=0.5", "has no picture: nowhere.png does not exist"),
-        ("not", "is no kind of step"),
-        ("", "is no kind of step"),
+        ("not", "asks nothing"),
+        ("", "asks nothing"),
+        ("faces:>=x", "the step 'faces:>=x' compares"),
     ],
 )
 def test_a_step_that_makes_no_sense_is_one_line_and_makes_no_folder(say, pile, tmp_path, classifier, step, line):
