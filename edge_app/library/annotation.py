@@ -40,6 +40,8 @@ class Point:
     """Labelled pictures that the head was fitted on."""
     accuracy: Estimate
     """On the pictures drawn at random so far."""
+    classless: int
+    """Pictures drawn at random that were given no class, or several: of these the accuracy says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,8 @@ class Annotation:
             self._fitted, self._fitted_classes = fitted, classes
             self._steady.add(fitted)
             drawn = random & answers.keys()
-            self.curve.append(Point(len(answers), accuracy(fitted, choosing, answers, drawn)))
+            told = accuracy(fitted, choosing, answers, drawn)
+            self.curve.append(Point(len(answers), told, len(random) - len(drawn)))
             first = [self._queue[0]] if self._queue else []  # it is on the screen
             self._queue.clear()
             self._queue.extend(first)

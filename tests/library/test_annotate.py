@@ -18,6 +18,7 @@ from edge_app.library.labels import Answer, LabelFile, export, valid_class
 from edge_app.library.simulate import simulate
 from edge_app.media.pictures import write_picture
 from edge_app.tui.annotate import KEYS, AnnotateApp
+from edge_app.tui.picture.curve import learning_curve
 from edge_app.tui.picture.terminal import Terminal
 
 
@@ -314,6 +315,27 @@ def test_a_session_learns_says_how_well_and_goes_on_where_it_was(tmp_path):
     again.refit()
     right = [one == "xyz"[truth[i]] for i, (_, one, _) in enumerate(again.predictions())]
     assert np.mean(right) > 0.98 and again.answered["label"] == 60
+
+
+def test_pictures_without_a_class_are_said_beside_the_accuracy(tmp_path):
+    features, truth = clouds(60, spread=0.1)
+    session = session_over(tmp_path, truth, features)
+    drawn = 0
+    while drawn < 6:
+        asked = session.asked()
+        drawn += asked.why == "random"
+        if asked.why == "random" and drawn % 3 == 0:
+            session.answer("neither" if drawn == 3 else "skip")
+        else:
+            session.answer("label", "xyz"[truth[int(asked.picture.partition(".")[0])]])
+        if session.wants_fit:
+            session.refit()
+        if drawn == 2 and session.curve:
+            assert "of the pile" in learning_curve(session.curve, 30, 7).plain
+    session.refit()
+    assert (session.curve[-1].accuracy.trials, session.curve[-1].classless) == (4, 2)
+    said = learning_curve(session.curve, 30, 7).plain
+    assert "right on 100 % of what has one class" in said and "4 drawn at random, 2 more have not" in said
 
 
 def test_undoing_asks_the_same_picture_again(tmp_path):

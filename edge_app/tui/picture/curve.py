@@ -19,6 +19,9 @@ class Point(Protocol):
     @property
     def accuracy(self) -> Estimate: ...
 
+    @property
+    def classless(self) -> int: ...
+
 
 def learning_curve(points: Sequence[Point], width: int, height: int) -> Text:
     """Draw the share that is right over the labels, the interval as a band; says so while nothing can be measured."""
@@ -41,9 +44,11 @@ def learning_curve(points: Sequence[Point], width: int, height: int) -> Text:
                 grid[y][x] = "●" if found else "─"
             elif last.low <= value <= last.high:
                 grid[y][x] = "░"
-    now = measured[-1].accuracy
-    text = Text.assemble((f"right on {100 * now.value:.0f} % of the pile ", "bold"))
-    text.append(f"({100 * now.low:.0f} to {100 * now.high:.0f}; {now.trials} drawn at random)\n", "dim")
+    now, classless = measured[-1].accuracy, measured[-1].classless
+    of = "what has one class" if classless else "the pile"
+    text = Text.assemble((f"right on {100 * now.value:.0f} % of {of} ", "bold"))
+    more = f", {classless} more have not" if classless else ""
+    text.append(f"({100 * now.low:.0f} to {100 * now.high:.0f}; {now.trials} drawn at random{more})\n", "dim")
     for y, row in enumerate(grid):
         label = {0: "100 %", height - 1: "0 %"}.get(y, "")
         text.append(f"{label:>6}│").append(f"{''.join(row)}\n", "cyan")
