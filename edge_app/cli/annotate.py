@@ -250,7 +250,10 @@ def _simulate(args: Arguments) -> int:
         options.say(f"{args.target:.0%} with pictures {how}: {'; '.join(needed if one['median'] else needed[:1])}")
     saved = report["saved"]
     if saved is not None:
-        options.say(f"labels saved: {saved['mean']:.0f} on average ({saved['low']:.0f} to {saved['high']:.0f})")
+        options.say(
+            f"labels saved: {saved['mean']:.0f} on average ({saved['low']:.0f} to {saved['high']:.0f}), "
+            f"over the {saved['sessions']} sessions in which both orders got there"
+        )
     options.say(
         f"said that more answers change little after {report['stopped']['median'] or 'no'} labels (median), "
         f"{report['stopped']['lost_points']:.1f} points below all {report['pile']} labels"
