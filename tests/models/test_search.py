@@ -161,7 +161,7 @@ def test_a_search_prefers_the_features_that_tell_apart_keeps_its_trials_and_is_n
 
     torch.manual_seed(0)
     monkeypatch.setattr(searching, "starting_backbone", lambda options: options.backbone)
-    monkeypatch.setattr(searching, "_step_s", lambda *_: 0.01)
+    monkeypatch.setattr(searching, "step_s", lambda *_: 0.01)
     monkeypatch.setattr(searching, "_plain", features)
     auto = replace(options, backbone="auto", weights=None, epochs=0)
     (tmp_path / "kept").mkdir()
@@ -196,7 +196,7 @@ def test_few_pictures_are_looked_at_by_the_strongest_backbone_alone(
     split = split_pictures(folder, seed=0)
     monkeypatch.setattr(searching, "_FEW", len(split.fit) + 1)
     monkeypatch.setattr(searching, "starting_backbone", lambda options: options.backbone)
-    monkeypatch.setattr(searching, "_step_s", lambda *_: 0.01)
+    monkeypatch.setattr(searching, "step_s", lambda *_: 0.01)
     monkeypatch.setattr(searching, "_plain", lambda *_: torch.randn(32, 4))
     auto = replace(options, backbone="auto", weights=None, epochs=0)
     tried = []
@@ -215,7 +215,7 @@ def test_a_budget_that_is_spent_leaves_backbones_out_and_says_so(
 ) -> None:
     folder = scan(options.directory)
     monkeypatch.setattr(searching, "starting_backbone", lambda options: options.backbone)
-    monkeypatch.setattr(searching, "_step_s", lambda *_: 0.01)
+    monkeypatch.setattr(searching, "step_s", lambda *_: 0.01)
     monkeypatch.setattr(searching, "_plain", lambda *_: torch.randn(32, 4))
     tiny = replace(options, backbone="auto", weights=None, search=1e-6, epochs=0)
     found = searching.search(tiny, folder, split_pictures(folder, seed=0), Silence(), keep=tmp_path, cache=tmp_path)
@@ -231,7 +231,7 @@ def test_on_a_cpu_busy_neighbours_do_not_spend_the_budget(
 ) -> None:
     folder, hours = scan(options.directory), itertools.count(0, 3600)
     monkeypatch.setattr(searching, "starting_backbone", lambda options: options.backbone)
-    monkeypatch.setattr(searching, "_step_s", lambda *_: 0.01)
+    monkeypatch.setattr(searching, "step_s", lambda *_: 0.01)
     monkeypatch.setattr(searching, "_plain", lambda *_: torch.randn(32, 4))
     monkeypatch.setattr("time.monotonic", lambda: float(next(hours)))
     wanted = replace(options, backbone="auto", weights=None, search=1.0, epochs=0)

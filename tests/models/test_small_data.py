@@ -143,6 +143,7 @@ def test_the_student_that_is_best_on_the_selection_part_ships_and_no_later_one(t
     work, trained, notes, lessons = students(tmp_path, monkeypatch, {"1": 0.95, "2": 0.6, "t": 0.95})
     split = work.split
     assert trained.chosen == "student" and "keeping student 1" in notes[-1]
+    assert sum("up to 5 students learn, each from about" in note for note in notes) == 1
     assert [stage for stage, *_ in lessons] == ["student-1", "student-2", "refit-student-1", "final-student"]
     for (_, given, believed, until), rows, epochs in zip(
         lessons, (split.train, split.train, split.fit, sorted(range(40))), (None, None, 5, 5), strict=True

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edge_app.system.files import sha256_of_file
 from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.network import Head, TransferClassifier
-from edge_models.classifier.options import STUDENTS, UNFREEZE
+from edge_models.classifier.options import STUDENTS, UNFREEZE, ClassifierOptions
 from edge_models.classifier.recipe import (
     RUNG_EPOCHS,
     Trained,
@@ -33,6 +33,7 @@ from edge_models.classifier.recipe import (
     solve_head,
     train,
 )
+from edge_models.classifier.search import step_s
 from edge_models.classifier.small_data import STUDENT_DROPOUT, with_unlabelled
 from edge_models.fitting.fit import FitResult
 from edge_models.networks.backbones import at_side, create_backbone
@@ -106,6 +107,14 @@ def best_student(work: Workshop, pool: Sequence[int]) -> tuple[Trained | None, t
     split, labels = work.split, work.folder.labels[list(work.split.selection)]
     student = student_of(work)
     pristine = copy.deepcopy(student.backbone.state_dict())
+    if student.options.unfreeze:
+        # The search's minutes are without the pool: at 160 px a round of Lite0 takes minutes.
+        views = (count := len(split.fit) + len(pool)) * _epochs(student.options, count)
+        minutes = views * step_s(student.backbone, 0, options.machine.accelerator) / 60
+        work.progress.note(
+            f"up to {2 * options.rounds + 1} students learn, each from about {views} views: "
+            f"up to about {max(1, round((2 * options.rounds + 1) * minutes))} min"
+        )
     stages: dict[str, FitResult] = {}
     temperatures: list[float] = []
     losses: list[float] = []
@@ -175,14 +184,17 @@ def _learned(work: Workshop, given: int, watch: Sequence[int] | None, stage: str
     # Few given labels among thousands of opinions are seen more often.
     more = max(1.0, GIVEN_SHARE / (1 - GIVEN_SHARE) * (len(rows) - given) / given)
     balance = np.ones(len(work.folder.pictures)) if work.balance is None else work.balance / work.balance.mean()
-    most = round(SEEN * options.tune_epochs / len(rows))
-    epochs = max(RUNG_EPOCHS, min(deep_epochs(options, len(rows)), most))
     learner = replace(
         work, balance=more * balance, fold=True, bank=replace(work.bank, cuts=None),
-        options=replace(options, tune_rate=RATE, decay=DECAY, tune_epochs=epochs),
+        options=replace(options, tune_rate=RATE, decay=DECAY, tune_epochs=_epochs(options, len(rows))),
     )  # fmt: skip
     head, fit = fit_tune(learner, head, rows, watch, stage, until, by_batch=True)
     return _Speaker(work, head, fit, deep=True)
+
+
+def _epochs(options: ClassifierOptions, pictures: int) -> int:
+    most = round(SEEN * options.tune_epochs / pictures)
+    return max(RUNG_EPOCHS, min(deep_epochs(options, pictures), most))
 
 
 def student_of(work: Workshop) -> Workshop:

@@ -6,6 +6,7 @@ heads that saw neither it nor its near-duplicates.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
@@ -226,8 +227,9 @@ def search(
             seen = features_at(options, name, _SMALL_PX, folder, FeatureCache(cache, progress, device))[at]
             small = trial_of(name, (best.head, best.ridge, best.balanced), seen, labels, len(folder.classes), parts)[0]
             side = _SMALL_PX if small.accuracy >= best.accuracy - _LOST_BY_SIZE else 0
-        step_s = sum(_step_s(replace(options, backbone=part, distil=False), side, device) for part in name.split(JOIN))
-        deep = _deep_is_affordable(options, split, step_s, 1 - best.accuracy)
+        parts_of_it = [starting_backbone(replace(options, backbone=part, distil=False)) for part in name.split(JOIN)]
+        one_s = sum(step_s(part, side, device) for part in parts_of_it)
+        deep = _deep_is_affordable(options, split, one_s, 1 - best.accuracy)
     found = Searched(
         name,
         best.head if best else heads[0][0],
@@ -376,9 +378,12 @@ def corrected_accuracy(trials: Sequence[Trial]) -> float:
     return right / sum(trials[0].fold_sizes)
 
 
-def _step_s(options: ClassifierOptions, side: int, device: str) -> float:
-    """Seconds that a picture takes which every layer learns from, by how long it takes to be looked at."""
-    backbone = folded(starting_backbone(options)).to(device).to(memory_format=torch.channels_last)
+def step_s(backbone: Backbone, side: int, device: str) -> float:
+    """Seconds that a picture takes which every layer learns from, by how long it takes to be looked at.
+
+    `side` is that of the pictures in pixels; 0: the network's own.
+    """
+    backbone = folded(copy.deepcopy(backbone)).to(device).to(memory_format=torch.channels_last)
     px = side or backbone.input.width_px or 0
     pictures = torch.zeros(_TIMED, 3, px, px, device=device).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
