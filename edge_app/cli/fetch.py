@@ -52,10 +52,14 @@ def run(args: Arguments) -> int:
         raise UsageError(f"--most {args.most} --least {args.least}", expected="1 or more, and a side in pixels")
     if args.origin == "pexels" and not args.query.strip():
         raise UsageError("QUERY is empty", expected="what the pictures show")
+    if args.into.exists() and not args.into.is_dir():
+        raise UsageError(f"--into {args.into} is a file", expected="a folder")
     source = _source(args)
     with options.progress() as bar:
         task = bar.add_task("fetching", total=args.most)
         done = fetch(source, args.query, args.into, args.most, args.least, lambda: bar.advance(task))
+    if not done.offered:
+        options.warn(f"{args.origin} has nothing for {args.query!r}; try fewer or other words")
     for problem in done.problems[:5]:
         options.warn(problem)
     if len(done.problems) > 5:

@@ -240,7 +240,10 @@ class AddressList:
     def find(self, query: str) -> Iterator[Found]:
         """The addresses whose line has every word of the query."""
         with readable_os_errors(self._path.parent):
-            text = self._path.read_text(encoding="utf-8", errors="replace")
+            content = self._path.read_bytes()
+        if b"\0" in content:
+            raise EdgeError(f"{self._path} is no text", expected="an address a line, or a CSV with the column url")
+        text = content.decode("utf-8-sig", "replace")
         lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
         table = bool(lines) and "url" in [cell.strip().lower() for cell in lines[0].split(",")]
         header = [cell.strip().lower() for cell in lines.pop(0).split(",")] if table else ["url"]
@@ -293,6 +296,8 @@ def _has_words(text: str, query: str) -> bool:
 class Fetched:
     """What a run has come to."""
 
+    offered: int = 0
+    """What the source was heard to have."""
     kept: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     """By reason."""
@@ -331,6 +336,7 @@ def fetch(
         for found in source.find(query):
             if done.kept >= most:
                 break
+            done.offered += 1
             if found.id in ids:
                 done.left_out["there already"] += 1
                 continue

@@ -257,6 +257,22 @@ def test_a_dead_server_in_a_list_keeps_none_of_the_others_back(say, service, wai
     assert len(waits) == 9 and "127.0.0.1:9 failed before: http://127.0.0.1:9/3.jpeg was not asked for" in err
 
 
+def test_what_offers_nothing_is_told(say, service, tmp_path):
+    (tmp_path / "list.txt").write_text("\ufeff# nothing yet\n", encoding="utf-8")
+    code, out, err = say("zebra", origin=tmp_path / "list.txt")
+    assert code == 1 and out.startswith("0 new pictures") and f"{tmp_path / 'list.txt'} has nothing for 'zebra'" in err
+    service.photos = {}
+    code, _, err = say("zebra")
+    assert code == 1 and "pexels has nothing for 'zebra'; try fewer or other words" in err
+    (tmp_path / "list.txt").write_bytes(b"PK\0\1\xff\n" * 50)
+    code, _, err = say("", origin=tmp_path / "list.txt")
+    assert code == 1 and "list.txt is no text; expected an address a line" in err
+    (tmp_path / "out").rmdir()
+    (tmp_path / "out").write_text("mine")
+    code, _, err = say("", origin=tmp_path / "list.txt")
+    assert code == 2 and "is a file; expected a folder" in err and (tmp_path / "out").read_text() == "mine"
+
+
 def test_a_search_that_is_not_there_is_told(say, service):
     service.answers = [(404, {}, b"")]
     code, _, err = say("mug")
