@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import filecmp
 import io
 import os
 import shutil
@@ -17,7 +18,7 @@ from typing import Final, Literal, cast
 
 from edge_app.core.errors import EdgeError, UsageError
 from edge_app.core.names import valid_name
-from edge_app.system.files import hidden_beside, locked, make_private_folder, readable_os_errors, settle
+from edge_app.system.files import hidden_beside, locked, make_private_folder, readable_os_errors, settle, sha256_of
 
 Kind = Literal["label", "both", "neither", "skip"]
 HEADER: Final = ("time", "picture", "answer", "label", "why", "predicted", "probability")
@@ -200,8 +201,9 @@ class Exported:
 def export(labels: LabelFile, pile: Path, into: Path, *, copy: bool) -> Exported:
     """Make a folder per class of links to the labelled pictures, or of copies, as `edge-app train classifier` reads.
 
-    Nothing in `into` is replaced: a picture that is there already stays. Only a link to a picture is deleted where that
-    picture was exported under another label before: it would teach both. Raises EdgeError.
+    Nothing in `into` is replaced: a picture that is there already stays, and another file of its name stays beside it.
+    Only a link to a picture is deleted where that was exported under another label before: it would teach both. Raises
+    EdgeError.
     """
     counts: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
@@ -215,23 +217,22 @@ def export(labels: LabelFile, pile: Path, into: Path, *, copy: bool) -> Exported
         for picture, answer in labels.answers.items():
             origin = (pile / picture).absolute()
             for folder in folders:
-                earlier = folder / picture.replace("/", "__")
-                if answer.classes == (folder.name,) or not os.path.lexists(earlier):
-                    continue
-                if earlier.is_symlink() and earlier.readlink() == origin:
-                    earlier.unlink()
-                    moved += 1
-                else:
-                    stale.append(earlier)
+                for earlier in _names(folder, picture, origin) if answer.classes != (folder.name,) else ():
+                    if _links_to(earlier, origin):
+                        earlier.unlink()
+                        moved += 1
+                    elif _is(earlier, origin):
+                        stale.append(earlier)
             if answer.kind != "label" or not origin.is_file():
                 left_out[answer.kind if answer.kind != "label" else "gone"] += 1
                 continue
             [name] = answer.classes
-            to = into / valid_class(name) / picture.replace("/", "__")
-            make_private_folder(to.parent)
+            plain, other = _names(into / valid_class(name), picture, origin)
+            make_private_folder(plain.parent)
             counts[name] += 1
-            if os.path.lexists(to):
+            if _is(plain, origin) or _is(other, origin):
                 continue
+            to = other if os.path.lexists(plain) else plain
             if not copy:
                 to.symlink_to(origin)
                 continue
@@ -242,3 +243,18 @@ def export(labels: LabelFile, pile: Path, into: Path, *, copy: bool) -> Exported
             finally:
                 scratch.unlink(missing_ok=True)
     return Exported(dict(counts), dict(left_out), moved, stale)
+
+
+def _names(folder: Path, picture: str, origin: Path) -> tuple[Path, Path]:
+    """What a picture may be called in a class's folder, and what where another file has that name."""
+    plain = folder / picture.replace("/", "__")
+    return plain, plain.with_name(f"{plain.stem}-{sha256_of(os.fsencode(origin))[:8]}{plain.suffix}")
+
+
+def _links_to(path: Path, origin: Path) -> bool:
+    return path.is_symlink() and path.readlink() == origin
+
+
+def _is(path: Path, origin: Path) -> bool:
+    """Whether a file is a link to the picture, or a copy of it."""
+    return _links_to(path, origin) or (path.is_file() and origin.is_file() and filecmp.cmp(path, origin, shallow=False))

@@ -250,6 +250,10 @@ def test_a_folder_per_class_is_made_and_nothing_in_it_replaced(tmp_path):
         done = export(labels, pile, into, copy=copy)
         assert (done.counts, done.left_out) == ({"ant": 1, "bee": 1}, {"gone": 1, "both": 1})
         assert (into / "ant" / "a.png").read_bytes() == b"mine"
+        [beside] = (into / "ant").glob("a-*.png")
+        assert beside.read_bytes() == (pile / "a.png").read_bytes()
+        export(labels, pile, into, copy=copy)
+        assert len(list(into.glob("*/*.png"))) == 3
         assert (into / "bee" / "sub__a.png").is_symlink() is not copy
         assert (into / "bee" / "sub__a.png").read_bytes() == (pile / "sub" / "a.png").read_bytes()
 
@@ -264,16 +268,18 @@ def test_a_picture_that_is_labelled_anew_leaves_the_folder_of_its_old_label(tmp_
         labels.add(Answer(name, "label", ("ant",)))
     export(labels, pile, into, copy=False)
     (into / "ant" / "b.png").unlink()
-    (into / "ant" / "b.png").write_bytes(b"mine")
+    shutil.copyfile(pile / "b.png", into / "ant" / "b.png")
+    (into / "wasp").mkdir()
+    (into / "wasp" / "a.png").write_bytes(b"mine")  # a picture of its own, of the same name
     for name in ("a.png", "b.png"):
         labels.add(Answer(name, "label", ("bee",)))
     labels.add(Answer("c.png", "neither"))
     done = export(labels, pile, into, copy=False)
     assert (done.counts, done.moved, done.stale) == ({"bee": 2}, 2, [into / "ant" / "b.png"])
     assert sorted(path.relative_to(into).as_posix() for path in into.rglob("*.png")) == [
-        "ant/b.png", "bee/a.png", "bee/b.png",
+        "ant/b.png", "bee/a.png", "bee/b.png", "wasp/a.png",
     ]  # fmt: skip
-    assert (into / "ant" / "b.png").read_bytes() == b"mine" and len(list(pile.iterdir())) == 3
+    assert (into / "wasp" / "a.png").read_bytes() == b"mine" and len(list(pile.iterdir())) == 3
 
 
 def test_what_was_taken_back_contradicts_nothing_and_a_spreadsheet_s_mark_is_no_stranger(tmp_path):
