@@ -12,6 +12,7 @@ from edge_models.classifier import training_speed
 from edge_models.classifier.options import ClassifierOptions
 from edge_models.classifier.training_speed import _LEARNING, TARGETS, Cost, _hand_network, measure, rows
 from edge_models.fitting.progress import Silence
+from edge_models.networks import feature_cache
 from edge_models.networks.backbones import create_backbone
 from tests.models.test_train_data import paint
 
@@ -62,3 +63,13 @@ def test_the_contest_runs_to_its_end_on_files(tmp_path, monkeypatch):
 def test_counts_below_one_are_refused(tmp_path, epochs, rounds):
     with pytest.raises(UsageError, match="expected 1 or more"):
         measure(tmp_path, epochs, rounds, Silence())
+
+
+def test_threads_are_no_more_than_the_environment_allows(monkeypatch):
+    monkeypatch.setattr(feature_cache.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    found = []
+    for told in ("1", "3", "9", "", "0", "many"):
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+        found.append(feature_cache.default_threads())
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert [*found, feature_cache.default_threads()] == [1, 3, 4, 4, 4, 4, 4]
