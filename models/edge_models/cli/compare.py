@@ -20,7 +20,9 @@ MORE: Final = """\
 Every method that applies is held against doing without, on the same pictures: a head on the frozen base, over seeds
 and numbers of labels; what is not measured is named with the reason. RUN gets comparison.json and comparison.html.
 Options of `train classifier` hold for both sides, but --search, --unfreeze, --ensemble and --distil: no layer of the
-base is learned, no recipe is searched. --generations N draws the curve of self-distillation."""
+base is learned, no recipe is searched. Methods in which layers learn (noisy-student, from-scratch, self-training, dann,
+pretrained) take minutes in each trial: name them, or --costly. Adapting ones need --adapt TARGET and a test/ with
+pictures of that domain. --generations N draws the curve of self-distillation."""
 
 
 def comparing(name: str, told: str) -> list[Option]:

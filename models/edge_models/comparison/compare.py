@@ -1,7 +1,8 @@
 """Measures what each small-data method is worth on a folder, against doing without, over seeds and numbers of labels.
 
 A trial trains a head on the frozen base as the recipe does for its last fit (nothing watched), on features that all
-trials share, and judges by the validation part of its seed, which it never saw. Finished trials are kept.
+trials share, and judges by the validation part of its seed, which it never saw; methods of which layers are the point
+train those. Finished trials are kept.
 """
 
 from __future__ import annotations
