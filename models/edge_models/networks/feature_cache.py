@@ -233,7 +233,7 @@ def _batches(backbone: Backbone, pictures: Pictures, plan: ViewPlan, size: int) 
 def default_threads() -> int:
     """Threads for torch: the cores that this process may use, or OMP_NUM_THREADS where that is fewer.
 
-    Two on cores that others use as well took four times the processor time of one, for the same training.
+    On cores that others use as well, more of them wait for each other.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     told = os.environ.get("OMP_NUM_THREADS", "")
