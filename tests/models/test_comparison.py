@@ -374,6 +374,23 @@ def test_self_training_brings_back_a_class_that_another_light_hides(tmp_path):
     assert methods.attempt("from-scratch", desk).right.tolist() == without.right.tolist()
 
 
+@pytest.mark.parametrize("mirror", [True, False])
+def test_layers_learn_mirrored_pictures_where_left_and_right_mean_nothing(tmp_path, monkeypatch, mirror):
+    """Though what doing without sees are plain views alone."""
+    learned = []
+
+    def fit(work, *rest):
+        learned.append(work.options.mirror)
+        return Head(128, 2), None
+
+    monkeypatch.setattr("edge_models.comparison.shared.fit_all", fit)
+    work = workshop(tmp_path, [0, 1] * 10, torch.zeros(20, 2), mirror=mirror)
+    shared = Shared(work.options, work.folder, None, Silence(), None, lambda: 0.0, {})
+    shared.parts["small pictures"] = torch.zeros(20, 3, 32, 32, dtype=torch.uint8)
+    shared.from_scratch(replace(work, options=replace(shared.bare, seed=0)), "all-0")
+    assert learned == [mirror]
+
+
 # --- whole comparisons, on drawn pictures -----------------------------------------------------------------------------
 
 
