@@ -20,8 +20,9 @@ from edge_app.media.pictures import write_picture
 from edge_app.model_store.onnx_inspect import inspect
 from edge_export.check.not_sure_bar import attributes_with_bar
 from edge_models.classifier.attributes import belief_of, left_out_report, read_attributes, with_unseen
+from edge_models.classifier.heads import logits_of, solve_head
 from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.recipe import Workshop, hard_targets, logits_of, solve_head
+from edge_models.classifier.recipe import Workshop, hard_targets
 from edge_models.data.folder import Picture, PictureFolder, Split
 from edge_models.fitting.progress import Silence
 from edge_models.networks.feature_cache import FeatureBank

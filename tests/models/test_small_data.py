@@ -14,10 +14,11 @@ pytest.importorskip("torch")
 import torch
 
 from edge_models.classifier import noisy_student
+from edge_models.classifier.heads import logits_of
 from edge_models.classifier.losses import cosine_loss
 from edge_models.classifier.module import ClassifierModule, Learning
 from edge_models.classifier.network import CachedViews, Head
-from edge_models.classifier.recipe import _weights, fit_head, hard_targets, logits_of, train
+from edge_models.classifier.recipe import _weights, fit_head, hard_targets, train
 from edge_models.classifier.small_data import add_pseudo_labels, taught_by
 from edge_models.comparison.compare import keep_few
 from edge_models.comparison.methods import Desk, attempt

@@ -19,10 +19,11 @@ import torch
 from edge_app.core.errors import ModelError, UsageError
 from edge_models.classifier.analysis import calibration, class_figures, confusion, probabilities
 from edge_models.classifier.growth import _extend, _order, curve_parts, growth
+from edge_models.classifier.heads import fit_temperature, solve_head
 from edge_models.classifier.losses import cosine_loss, cross_entropy, smoothed
 from edge_models.classifier.network import Head, TransferClassifier, load_classifier
 from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.recipe import Workshop, _tuning, fit_temperature, hard_targets, predict, solve_head
+from edge_models.classifier.recipe import Workshop, _tuning, hard_targets, predict
 from edge_models.classifier.report import _mistakes
 from edge_models.classifier.run import train_classifier
 from edge_models.classifier.small_data import distilled

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edge_app.accuracy.intervals import Estimate, wilson
 from edge_app.core.numeric import softmax
-from edge_models.classifier.recipe import logits_of, solve_head
+from edge_models.classifier.heads import logits_of, solve_head
 from edge_models.data.folder import PictureFolder, folds
 
 Float32s = NDArray[np.float64]

@@ -23,8 +23,9 @@ from edge_app.accuracy.intervals import wilson
 from edge_app.core.attributes import MOST_ATTRIBUTES, Attribute
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.names import valid_name
+from edge_models.classifier.heads import logits_of, solve_head
 from edge_models.classifier.network import Head, feature_scale
-from edge_models.classifier.recipe import Workshop, logits_of, solve_head
+from edge_models.classifier.recipe import Workshop
 from edge_models.data.yaml_file import read_yaml
 
 EXPECTED: Final = "a class and its attributes on each line, such as `tiger: [stripes, fur]`"

@@ -18,8 +18,8 @@ from torch import Tensor
 from edge_app.accuracy.intervals import paired, wilson
 from edge_app.core.errors import UsageError
 from edge_models.classifier.analysis import plain_estimate, probabilities
+from edge_models.classifier.heads import head_of, logits_of
 from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.recipe import head_of, logits_of
 from edge_models.data.folder import PictureFolder, folds
 from edge_models.data.groups import GroupTable
 

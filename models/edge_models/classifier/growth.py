@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edge_models.classifier.analysis import Float32s, Labels
-from edge_models.classifier.recipe import logits_of, solve_head
+from edge_models.classifier.heads import logits_of, solve_head
 from edge_models.data.folder import PictureFolder, Split, folds
 
 _CURVE_SHARES: Final = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)

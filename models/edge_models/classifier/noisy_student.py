@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edge_app.system.files import sha256_of_file
 from edge_models.classifier.analysis import probabilities
+from edge_models.classifier.heads import fit_temperature, logits_of, solve_head
 from edge_models.classifier.network import Head, TransferClassifier
 from edge_models.classifier.options import STUDENTS, UNFREEZE, ClassifierOptions
 from edge_models.classifier.recipe import (
@@ -26,11 +27,8 @@ from edge_models.classifier.recipe import (
     Workshop,
     deep_epochs,
     fit_head,
-    fit_temperature,
     fit_tune,
-    logits_of,
     predict,
-    solve_head,
     train,
 )
 from edge_models.classifier.search import step_s

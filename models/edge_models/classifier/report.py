@@ -35,10 +35,11 @@ from edge_models.classifier.analysis import (
 from edge_models.classifier.baseline import folder_features, forest_predictions
 from edge_models.classifier.bias import group_report, right_out_of_fold, sentences
 from edge_models.classifier.growth import curve_parts, growth
+from edge_models.classifier.heads import logits_of, solve_head
 from edge_models.classifier.losses import smoothed
 from edge_models.classifier.network import TransferClassifier
 from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.recipe import KINDS, Trained, Workshop, hard_targets, logits_of, solve_head
+from edge_models.classifier.recipe import KINDS, Trained, Workshop, hard_targets
 from edge_models.data.folder import Split
 from edge_models.data.groups import GroupTable
 from edge_models.fitting.checkpoint import package_versions, write_atomic

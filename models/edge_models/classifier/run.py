@@ -25,10 +25,11 @@ from edge_models.classifier.attributes import (
     with_unseen,
 )
 from edge_models.classifier.bias import balance, column_to_balance
+from edge_models.classifier.heads import logits_of
 from edge_models.classifier.hierarchy import distances, read_hierarchy, soft_targets
 from edge_models.classifier.network import TransferClassifier
 from edge_models.classifier.options import AUTO, SELF, STUDENTS, ClassifierOptions
-from edge_models.classifier.recipe import Trained, Workshop, hard_targets, logits_of, train
+from edge_models.classifier.recipe import Trained, Workshop, hard_targets, train
 from edge_models.classifier.report import HTML_NAME, JSON_NAME, Circumstances, Report, collect, write
 from edge_models.classifier.search import chosen, features_at, search
 from edge_models.classifier.small_data import taught_by, train_with_teacher

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from edge_app.accuracy.intervals import paired
 from edge_app.core.errors import UsageError
 from edge_models.classifier.analysis import probabilities
+from edge_models.classifier.heads import fit_temperature, head_of, logits_of
 from edge_models.classifier.losses import one_hot
 from edge_models.classifier.options import AUTO, HEADS, UNFREEZE, ClassifierOptions
-from edge_models.classifier.recipe import DEEP, RUNG_EPOCHS, deep_epochs, fit_temperature, head_of, logits_of
+from edge_models.classifier.recipe import DEEP, RUNG_EPOCHS, deep_epochs
 from edge_models.classifier.start import starting_backbone
 from edge_models.data.folder import PictureFolder, Split, folds
 from edge_models.fitting.checkpoint import write_atomic

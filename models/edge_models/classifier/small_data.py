@@ -17,7 +17,8 @@ from torch import Tensor
 
 from edge_app.core.errors import UsageError
 from edge_models.classifier.analysis import probabilities
-from edge_models.classifier.recipe import Trained, Workshop, fit_temperature, hard_targets, logits_of, solve_head, train
+from edge_models.classifier.heads import fit_temperature, logits_of, solve_head
+from edge_models.classifier.recipe import Trained, Workshop, hard_targets, train
 from edge_models.data.folder import folds
 from edge_models.data.pool import read_pool
 from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPlan

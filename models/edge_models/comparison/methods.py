@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from edge_app.core.errors import EdgeError, MediaError, UsageError
 from edge_app.system.files import sha256_of_file
 from edge_models.classifier.adapt import adapt_network, coral
+from edge_models.classifier.heads import logits_of, solve_head
 from edge_models.classifier.hierarchy import distances, read_hierarchy, soft_targets
 from edge_models.classifier.noisy_student import NOISE, best_student, calibrated, take, taught
 from edge_models.classifier.options import HEADS, SELF, UNFREEZE, ClassifierOptions
-from edge_models.classifier.recipe import Workshop, fit_head, logits_of, predict, solve_head
+from edge_models.classifier.recipe import Workshop, fit_head, predict
 from edge_models.classifier.run import styles_asked
 from edge_models.classifier.scratch import train_every_layer
 from edge_models.classifier.small_data import (
