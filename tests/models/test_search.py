@@ -293,11 +293,12 @@ def test_what_ships_learned_from_everything_and_the_figures_are_of_what_was_kept
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("patience", "kept"), [(0.0, False), (1e9, True)])
-def test_a_hopeless_fine_tuning_is_given_up_after_a_third(
-    options: ClassifierOptions, monkeypatch: pytest.MonkeyPatch, patience: float, kept: bool
+@pytest.mark.parametrize(("hopeless", "much", "kept"), [(0.0, 1.0, False), (1e9, 1.0, True), (0.0, -1e-9, True)])
+def test_a_hopeless_fine_tuning_is_given_up_after_a_third_unless_much_is_named_wrongly(
+    options: ClassifierOptions, monkeypatch: pytest.MonkeyPatch, hopeless: float, much: float, kept: bool
 ) -> None:
-    monkeypatch.setattr(recipe, "_HOPELESS", patience)
+    monkeypatch.setattr(recipe, "_HOPELESS", hopeless)
+    monkeypatch.setattr(searching, "_WORTH", much)
     notes = Notes()
     report = json.loads(train_classifier(options, notes).json.read_text())
     assert any("given up" in note for note in notes.notes) is not kept

@@ -166,7 +166,7 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
         weights = balance(options, folder, groups, bank.plain, targets)
         work = Workshop(
             options, folder, split, backbone, bank, targets, notebook, deep, found.side if found else 0, weights,
-            hierarchy=hierarchy, styles=styles,
+            hierarchy=hierarchy, styles=styles, patient=found is not None and found.patient,
         )  # fmt: skip
         if deep and work.side:
             kept = FeatureCache(options.cache or options.output / _CACHE, notebook, options.machine.accelerator)

@@ -142,6 +142,8 @@ class Searched:
     side: int = 0
     """Side in pixels that fine-tuning every layer is tried at, where the pictures are small or can be told apart when
     they are made small; 0: the network's own."""
+    patient: bool = False
+    """Whether so much is named wrongly that a fine-tuning is followed to its end."""
     tune: bool = True
     """Whether tuning the top could show a gain: whether a head would name a picture of the selection part wrongly."""
     teacher: str = ""
@@ -241,9 +243,10 @@ def search(
         tuple(skipped),
         deep,
         side,
-        tune,
-        teacher,
-        joined,
+        patient=best is not None and 1 - best.accuracy >= _MOST_LONGER * _WORTH,
+        tune=tune,
+        teacher=teacher,
+        joined=joined,
     )
     _keep(keep / FILE, done, found)
     return found
