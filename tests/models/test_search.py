@@ -306,6 +306,16 @@ def test_a_hopeless_fine_tuning_is_given_up_after_a_third_unless_much_is_named_w
     assert ("refit-deep-tune" in report["stages"]) <= kept and "deep-tune" in report["stages"]
 
 
+def test_a_fine_tuning_that_chance_alone_sets_behind_is_taken_where_much_is_named_wrongly() -> None:
+    kept = np.tile([0.0, 1.0], 10)
+    near, far = kept[::-1] + 0.05, kept + np.tile([0.4, 0.6], 10)
+    assert recipe.is_taken(near, kept, unless_worse=True) and not recipe.is_taken(near, kept, unless_worse=False)
+    assert not recipe.is_taken(far, kept, unless_worse=True)
+    assert recipe.is_taken(kept - 0.01, kept, unless_worse=False) and not recipe.is_taken(
+        kept, kept, unless_worse=False
+    )
+
+
 def test_weights_need_their_network(options: ClassifierOptions) -> None:
     with pytest.raises(UsageError, match="--weights without --backbone"):
         train_classifier(replace(options, backbone="auto"), Silence())

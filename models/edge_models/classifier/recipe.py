@@ -84,6 +84,8 @@ _SMALL_LOSS: Final = 0.05
 next to nothing, is given up, where the frozen base is right nearly always: steel had 0.6 times that by then and won,
 ants and bees at 128 px 2.8 times, and lost. Sign digits, of which it names a fifth wrongly, had 2.5 times, and win.
 """
+_NEAR: Final = 2.0
+"""Standard errors within which a tuning is no worse, as among backbones."""
 DEEP_EPOCHS: Final = 1.5
 """Times as many epochs as the tuning of the top, in folders of up to so many pictures:"""
 _WHOLE_EPOCHS_TO: Final = 240
@@ -131,7 +133,7 @@ class Workshop:
     styles: Styles | None = None
     """What the bank's random views are styled with, and the pictures that layers learn from."""
     patient: bool = False
-    """Whether a fine-tuning is not given up before its end, for so much is named wrongly without it."""
+    """Whether so much is named wrongly without it that fine-tuning runs to its end, and is taken unless it is worse."""
     fold: bool = False
     """Whether layers are fine-tuned with their batch-norms folded into them, which takes a quarter less time."""
     small: FeatureBank | None = None
@@ -182,16 +184,17 @@ def train(work: Workshop) -> Trained:
     stages: dict[str, FitResult] = {"head": head_fit}
     pristine = copy.deepcopy(work.backbone.state_dict())
     chosen, tuning = "head", work
-    temperature, loss = _on_selection(work, logits_of(head, work.bank.plain[list(split.selection)]))
-    told = {"head": loss}
-    for name, trial in _shortlist(_tunings(work, head), head, loss, stages, pristine):
+    temperature, kept = _on_selection(work, logits_of(head, work.bank.plain[list(split.selection)]))
+    told = {"head": float(kept.mean())}
+    for name, trial in _shortlist(_tunings(work, head), head, told["head"], stages, pristine):
         trial.backbone.load_state_dict(pristine)
         tuned, stages[name] = fit_tune(trial, _start(trial, split.train, head), split.train, split.selection, name)
         seen = [work.paths[i] for i in split.selection]
         logits = predict(TransferClassifier(trial.backbone, tuned), seen, options.machine.accelerator)
-        own_temperature, told[name] = _on_selection(work, logits)
-        if told[name] < told[chosen]:
-            chosen, tuning, temperature = name, trial, own_temperature
+        own_temperature, lost = _on_selection(work, logits)
+        told[name] = float(lost.mean())
+        if is_taken(lost, kept, unless_worse=work.patient and name in DEEP):
+            chosen, tuning, temperature, kept = name, trial, own_temperature, lost
     if len(told) > 1:
         losses = ", ".join(f"{loss:.4f} {KINDS[name]}" for name, loss in told.items())
         work.progress.note(f"selection loss: {losses}; keeping the network {KINDS[chosen]}")
@@ -454,12 +457,24 @@ def predict(model: TransferClassifier, paths: Sequence[Path], device: str = "cpu
     return torch.cat(rows).double().numpy()
 
 
-def _on_selection(work: Workshop, logits: Floats) -> tuple[float, float]:
-    """Temperature and mean loss at it of the selection part's logits, which neither weights nor the report know."""
+def is_taken(lost: Floats, kept: Floats, *, unless_worse: bool) -> bool:
+    """Whether a tuning that lost so much on each picture of the selection part (N,) is taken before what lost `kept`.
+
+    `unless_worse`: also where it lost more, by no more than two standard errors. Where the frozen base names much
+    wrongly, fine-tuning wins mostly: of one draw of 20 sign digits of each it had lost 0.53 against 0.48 on 30 pictures,
+    and named 94.3 % of 475 others rightly (development part), the frozen base about 80.
+    """
+    worse = lost - kept
+    error = float(worse.std(ddof=1)) / math.sqrt(len(worse)) if unless_worse and len(worse) > 1 else 0.0
+    return bool(worse.mean() < _NEAR * error or worse.mean() < 0)
+
+
+def _on_selection(work: Workshop, logits: Floats) -> tuple[float, Floats]:
+    """Temperature, and (N,) losses at it of the selection part's logits, which neither weights nor the report know."""
     labels = work.folder.labels[list(work.split.selection)]
     temperature = fit_temperature(logits, labels)
     chances = np.asarray(softmax(logits, temperature))[np.arange(len(labels)), labels]
-    return temperature, float(-np.log(np.maximum(chances, 1e-12)).mean())
+    return temperature, np.asarray(-np.log(np.maximum(chances, 1e-12)))
 
 
 def _cached_loaders(work: Workshop, rows: Tensor, train: Sequence[int], selection: Sequence[int] | None) -> MakeLoaders:
