@@ -461,8 +461,8 @@ def is_taken(lost: Floats, kept: Floats, *, unless_worse: bool) -> bool:
     """Whether a tuning that lost so much on each picture of the selection part (N,) is taken before what lost `kept`.
 
     `unless_worse`: also where it lost more, by no more than two standard errors. Where the frozen base names much
-    wrongly, fine-tuning wins mostly: on one draw of 20 sign digits of each it lost 0.53 against 0.48 on 30 pictures, and
-    named 94.3 % of 475 others rightly (development part), the frozen base about 80.
+    wrongly, fine-tuning wins mostly: of one draw of 20 sign digits of each it lost 0.53 against 0.48 on 30
+    pictures, and named 94.3 % of 475 others rightly (development part), the frozen base about 80.
     """
     worse = lost - kept
     error = float(worse.std(ddof=1)) / math.sqrt(len(worse)) if unless_worse and len(worse) > 1 else 0.0
