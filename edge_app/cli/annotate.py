@@ -306,9 +306,7 @@ def _report(runs: Sequence[Run], target: float) -> dict[str, Any]:
     # Fits of one session see the same answers, so they are counted together only beside the sessions, each of them one.
     told = [[step for step in run.steps if step.labels >= 4 * RANDOM_EVERY] for run in asked.values()]
     held = {
-        labels: [
-            step.promised[0] <= step.right <= step.promised[1] for of in told for step in of if step.labels == labels
-        ]
+        labels: [step.held for of in told for step in of if step.labels == labels]
         for labels in sorted({step.labels for of in told for step in of})
     }
     curve = {
@@ -335,6 +333,6 @@ def _report(runs: Sequence[Run], target: float) -> dict[str, Any]:
         "estimates": sum(map(len, told)),
         "covered": float(np.mean(np.concatenate(list(held.values())))) if held else 0.0,
         "covered_at": {labels: [sum(of), len(of)] for labels, of in held.items() if labels % 20 == 0},
-        "always_covered": sum(all(s.promised[0] <= s.right <= s.promised[1] for s in of) for of in told),
+        "always_covered": sum(all(step.held for step in of) for of in told),
         "curve": curve,
     }

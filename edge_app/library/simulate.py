@@ -28,6 +28,11 @@ class Step:
     over: bool
     """Whether it was said that more answers would change little."""
 
+    @property
+    def held(self) -> bool:
+        """Whether the share lies in the interval."""
+        return self.promised[0] <= self.right <= self.promised[1]
+
 
 @dataclass(frozen=True, slots=True)
 class Run:

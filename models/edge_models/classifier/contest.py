@@ -24,6 +24,7 @@ import edge_models
 from edge_app.accuracy.intervals import over_repeats, paired, wider
 from edge_app.core.errors import UsageError
 from edge_app.system.files import json_bytes
+from edge_models.classifier import contestants
 from edge_models.classifier.contestants import CONTESTANTS, LENT, NEEDS
 from edge_models.data.checks import scan
 from edge_models.data.folder import PictureFolder
@@ -168,8 +169,7 @@ def _absent(who: str, python: str) -> str:
     if who not in NEEDS:
         return ""
     try:
-        borrow = f"import os, sys; sys.path += os.environ[{LENT!r}].split(os.pathsep)"
-        asked = [python, "-c", f"{borrow}; import {NEEDS[who]}"]
+        asked = [python, "-c", f"from {contestants.__name__} import borrow; borrow(); import {NEEDS[who]}"]
         ended = subprocess.run(asked, capture_output=True, text=True, env=_environment(), check=False)
     except OSError as error:
         raise UsageError(f"{python} cannot be run ({error.strerror})", expected="a Python interpreter") from error

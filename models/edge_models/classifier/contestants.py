@@ -20,6 +20,11 @@ EPOCHS: Final = 8
 """Of fastai's fine_tune, after its one with the base frozen."""
 
 
+def borrow() -> None:
+    """Let the interpreter of another environment import what ours lends it; what it has of its own goes before."""
+    sys.path += filter(None, os.environ.get(LENT, "").split(os.pathsep))
+
+
 def ours(task: Task) -> list[int]:
     """`edge-app train classifier` with its defaults."""
     from edge_models.classifier.network import load_classifier
@@ -151,7 +156,6 @@ if __name__ == "__main__":
     # As `edge-app train` does for itself, for everybody.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    # Last: what the interpreter of another environment has of its own goes before what ours would lend it.
-    sys.path += os.environ.get(LENT, "").split(os.pathsep)
+    borrow()
     who, asked, told = sys.argv[1:]
     Path(told).write_text(json.dumps(CONTESTANTS[who](json.loads(Path(asked).read_text(encoding="utf-8")))))

@@ -84,8 +84,8 @@ _SMALL_LOSS: Final = 0.05
 next to nothing, is given up, where the frozen base is right nearly always: steel had 0.6 times that by then and won,
 ants and bees at 128 px 2.8 times, and lost. Sign digits, of which it names a fifth wrongly, had 2.5 times, and win.
 """
-_NEAR: Final = 2.0
-"""Standard errors within which a tuning is no worse, as among backbones."""
+NEAR: Final = 2.0
+"""Standard errors within which a tuning, or a backbone, is no worse than another."""
 DEEP_EPOCHS: Final = 1.5
 """Times as many epochs as the tuning of the top, in folders of up to so many pictures:"""
 _WHOLE_EPOCHS_TO: Final = 240
@@ -466,7 +466,7 @@ def is_taken(lost: Floats, kept: Floats, *, unless_worse: bool) -> bool:
     """
     worse = lost - kept
     error = float(worse.std(ddof=1)) / math.sqrt(len(worse)) if unless_worse and len(worse) > 1 else 0.0
-    return bool(worse.mean() < _NEAR * error or worse.mean() < 0)
+    return bool(worse.mean() < NEAR * error)
 
 
 def _on_selection(work: Workshop, logits: Floats) -> tuple[float, Floats]:

@@ -25,7 +25,7 @@ from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.heads import fit_temperature, head_of, logits_of
 from edge_models.classifier.losses import one_hot
 from edge_models.classifier.options import AUTO, HEADS, UNFREEZE, ClassifierOptions
-from edge_models.classifier.recipe import DEEP, RUNG_EPOCHS, deep_epochs
+from edge_models.classifier.recipe import DEEP, NEAR, RUNG_EPOCHS, deep_epochs
 from edge_models.classifier.start import starting_backbone
 from edge_models.data.folder import PictureFolder, Split, folds
 from edge_models.fitting.checkpoint import write_atomic
@@ -71,7 +71,6 @@ _FLOOR: Final = 1e-6
 _PAIR: Final = 2
 _LEAST_SIDE: Final = 96
 _UNEVEN: Final = 3.0
-_NEAR: Final = 2.0
 _STRONGEST: Final = (WHOLE, "efficientnet-lite2")
 _WORTH: Final = 0.01
 """Share of wrong answers that is worth the budget."""
@@ -320,7 +319,7 @@ def preferred(trials: Sequence[Trial]) -> Trial:
     for trial in trials:
         apart = (np.array(trial.fold_losses) - np.array(best.fold_losses)) / np.array(best.fold_sizes)
         error = float(apart.std(ddof=1)) / math.sqrt(len(apart)) if len(apart) > 1 else 0.0
-        if trial.loss - best.loss <= _NEAR * error:
+        if trial.loss - best.loss <= NEAR * error:
             near.append(trial)
     strong = next((name for name in _STRONGEST if any(trial.backbone == name for trial in near)), None)
     near = [trial for trial in near if strong in (None, trial.backbone)]

@@ -202,7 +202,7 @@ def attempt(method: str, desk: Desk) -> Tried:
     run, bank = desk.shared.pretrained()
     with make_scratch() as scratch:
         # Every layer learns, or the head alone where the selection part says so.
-        options = replace(work.options, output=scratch, keep_out=True, head=HEADS[0], mirror=desk.shared.options.mirror)
+        options = replace(work.options, output=scratch, keep_out=True, head=HEADS[0])
         network = pretrained_backbone(load_pretrained(run))
         trained = train_every_layer(replace(work, options=options, backbone=network, bank=bank))
     return Tried(_right(work, trained.logits), learned)
@@ -246,7 +246,6 @@ def _with_teacher(method: str, desk: Desk) -> Tried:
             dropout=max(options.dropout, STUDENT_DROPOUT),
             augmentation=strength,
             views=max(1, options.views),
-            mirror=options.mirror,
         )
         plan = ViewPlan(noisy.views, mirror=False, augment=noisy.augment)  # half of the random views are mirrored
         student, learner, head_name = replace(work, options=noisy, backbone=shared.student(work)), work, "teacher"
@@ -268,7 +267,7 @@ def _student(desk: Desk) -> Tried:
     shared, (work, rows) = desk.shared, desk.pool()
     with make_scratch() as scratch:
         options = replace(
-            work.options, output=scratch, keep_out=True, unfreeze=UNFREEZE, mirror=shared.options.mirror,
+            work.options, output=scratch, keep_out=True, unfreeze=UNFREEZE,
             rounds=shared.options.rounds or ROUNDS["noisy-student"],
         )  # fmt: skip
         # Its layers change in place, and the other trials need the network as it was.
@@ -289,7 +288,7 @@ def _every_layer(method: str, desk: Desk) -> Tried:
     if method in ADAPTING:
         there = plain_views([path for path, _ in shared.target()], network.backbone.input, network.backbone.crop)
         here = shared.small_pictures()[fit], work.targets[fit]
-        options = replace(work.options, adapt_by=method, mirror=shared.options.mirror)
+        options = replace(work.options, adapt_by=method)
         adapt_network(network, here, there, replace(work, options=options))
     paths = [work.paths[row] for row in work.split.validation]
     logits = predict(network, paths, work.options.machine.accelerator)

@@ -183,7 +183,7 @@ class Shared:
 
         def made() -> TransferClassifier:
             with make_scratch() as scratch:
-                options = replace(work.options, output=scratch, from_run=None, mirror=self.options.mirror)
+                options = replace(work.options, output=scratch, from_run=None)
                 network = self._untrained(options.seed)
                 bank = FeatureBank(features_of(network, images, options.machine.accelerator)[None], None)
                 lesson = replace(work, options=options, backbone=network, bank=bank)
