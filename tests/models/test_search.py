@@ -20,7 +20,7 @@ from edge_export.makers.classifier import classifier_material
 from edge_models.classifier import recipe
 from edge_models.classifier import search as searching
 from edge_models.classifier.analysis import balanced_accuracy, warnings_of
-from edge_models.classifier.heads import discriminant_head, logits_of, solve_head
+from edge_models.classifier.heads import cosine_head, discriminant_head, logits_of, solve_head
 from edge_models.classifier.losses import one_hot
 from edge_models.classifier.network import load_classifier
 from edge_models.classifier.odd_pictures import least_alike
@@ -80,7 +80,7 @@ def test_where_classes_are_uneven_each_counts_alike() -> None:
     recall = [[right[labels == label].mean() for label in (0, 1)] for right in (said, heard)]
     assert np.mean(recall[1]) > np.mean(recall[0]) + 0.1 and alike.loss < plain.loss and alike.accuracy < plain.accuracy
     options = ClassifierOptions(Path("in"), Path("out"))
-    assert [head[2] for head in searching._heads(options, True)].count(True) == 4
+    assert [head[2] for head in searching._heads(options, True)].count(True) == 5
     assert not any(head[2] for head in searching._heads(options, False))
     assert all(head[2] for head in searching._heads(replace(options, balance="classes"), True))
 
@@ -95,6 +95,40 @@ def test_a_head_found_in_the_span_of_few_pictures_is_the_same_head() -> None:
     tall = solve_head(features.repeat(5, 1), targets.repeat(5, 1), 15.0)
     probe = torch.randn(50, 96)
     assert np.allclose(logits_of(wide, probe), logits_of(tall, probe), atol=0.02)
+
+
+def test_a_cosine_head_is_the_one_of_least_loss_and_a_weight_of_two_is_a_picture_twice() -> None:
+    torch.manual_seed(0)
+    labels = torch.arange(30) % 3
+    # Which class it is lies in the direction; lengths differ tenfold.
+    features = (torch.eye(8)[labels] + 0.3 * torch.randn(30, 8)) * torch.rand(30, 1).mul(2).exp()
+    targets = one_hot(labels, 3)
+    head = cosine_head(features, targets, 3.0)
+    assert head.loss_name == "cosine" and np.allclose(np.linalg.norm(logits_of(head, features), axis=1), 10, atol=1e-4)
+    weight, bias = head.linear.weight.detach().double(), head.linear.bias.detach().double()
+
+    def lost(weight: torch.Tensor, bias: torch.Tensor) -> float:
+        outputs = features.double() / head.scale @ weight.T + bias
+        cosines = (outputs * targets).sum(1) / (outputs.square().sum(1) + 1).sqrt()
+        return float(-cosines.mean() + 0.5 * 3.0 / 30 * weight.square().sum())
+
+    least = lost(weight, bias)
+    for _ in range(50):
+        step, shift = 0.05 * torch.randn(3, 8).double(), 0.05 * torch.randn(3).double()
+        assert lost(weight + step, bias) > least and lost(weight, bias + shift) > least
+    twice = cosine_head(torch.cat([features, features[:10]]), torch.cat([targets, targets[:10]]), 4.0)
+    alike = cosine_head(features, targets, 3.0, np.repeat([2.0, 1.0], (10, 20)))
+    # The scale of features is that of the pictures, whatever they weigh.
+    assert np.allclose(logits_of(twice, features), logits_of(alike, features), atol=0.15)
+    assert not np.allclose(logits_of(head, features), logits_of(alike, features), atol=0.15)
+
+
+def test_a_cosine_head_that_loses_less_is_taken_and_a_discriminant_must_lead_by_more_than_chance() -> None:
+    logistic = trial("a", (1.1, 2.9, 2.1), (5, 5, 5))
+    cosine, means = (replace(trial("a", (1.1, 2.8, 2.1), (5, 5, 5)), head=head) for head in ("cosine", "prototypes"))
+    assert preferred((logistic, cosine)) is cosine
+    assert preferred((logistic, means)) is logistic
+    assert preferred((logistic, leads := replace(means, fold_losses=(0.1, 1.9, 1.1), loss=3.1 / 30))) is leads
 
 
 def test_a_discriminant_of_pictures_all_alike_stays_within_single_precision() -> None:
@@ -168,7 +202,7 @@ def test_a_search_prefers_the_features_that_tell_apart_keeps_its_trials_and_is_n
     (tmp_path / "kept").mkdir()
     places = {"keep": tmp_path / "kept", "cache": tmp_path / "cache"}
     found = searching.search(auto, folder, split, Silence(), **places)
-    assert found.backbone == "efficientnet-lite1" and len(found.trials) == 24 and len(seen) == 4
+    assert found.backbone == "efficientnet-lite1" and len(found.trials) == 28 and len(seen) == 4
     assert "efficientnet-lite1 with a " in found.sentence() and found.skipped == ()
     assert searching.search(auto, folder, split, Silence(), **places) == found and len(seen) == 4
     assert searching.chosen(auto, found).backbone == "efficientnet-lite1" and searching.chosen(auto, found).mirror
@@ -220,7 +254,7 @@ def test_a_budget_that_is_spent_leaves_backbones_out_and_says_so(
     monkeypatch.setattr(searching, "_plain", lambda *_: torch.randn(32, 4))
     tiny = replace(options, backbone="auto", weights=None, search=1e-6, epochs=0)
     found = searching.search(tiny, folder, split_pictures(folder, seed=0), Silence(), keep=tmp_path, cache=tmp_path)
-    assert found.backbone == "efficientnet-lite0" and len(found.trials) == 6 and not found.deep
+    assert found.backbone == "efficientnet-lite0" and len(found.trials) == 7 and not found.deep
     assert (
         f"no time for {searching.WHOLE}, efficientnet-lite2, efficientnet-lite1: give --search more minutes"
         in found.sentence()
@@ -237,7 +271,7 @@ def test_on_a_cpu_busy_neighbours_do_not_spend_the_budget(
     monkeypatch.setattr("time.monotonic", lambda: float(next(hours)))
     wanted = replace(options, backbone="auto", weights=None, search=1.0, epochs=0)
     found = searching.search(wanted, folder, split_pictures(folder, seed=0), Silence(), keep=tmp_path, cache=tmp_path)
-    assert found.skipped == () and len(found.trials) == 24
+    assert found.skipped == () and len(found.trials) == 28
 
 
 def test_the_more_is_named_wrongly_the_longer_fine_tuning_may_take() -> None:

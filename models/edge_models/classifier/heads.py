@@ -1,4 +1,4 @@
-"""Heads on cached features: solved for cross-entropy, in closed form for discriminants, and their temperature."""
+"""Heads on cached features: solved for cross-entropy or cosines, in closed form for discriminants."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
+from edge_models.classifier.losses import LossName
 from edge_models.classifier.network import Head, feature_scale
 
 _TEMPERATURE_PRIOR: Final = 0.5
@@ -41,6 +43,44 @@ def solve_head(features: Tensor, targets: Tensor, ridge: float, weights: Floats 
     lies in the span of the features; where pictures are few it is found there: 32 of two classes in 10 ms of processor
     time, 240 in 25, 160 of ten classes in 70.
     """
+
+    def loss_and_slope(outputs: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        # By hand: autograd takes as long again.
+        chances = outputs.log_softmax(1)
+        return -(share * chances).sum(), share.sum(1, keepdim=True) * chances.exp() - share
+
+    return _least(loss_and_slope, features, targets, ridge, weights, "cross-entropy")
+
+
+def cosine_head(features: Tensor, targets: Tensor, ridge: float, weights: Floats | None = None) -> Head:
+    """The head whose outputs point to their targets (Barz and Denzler 2020, arXiv 1901.09054), solved with a penalty.
+
+    Arguments as of `solve_head`. A cosine knows no length, and a penalty alone would draw all weights to nothing: a 1
+    stands beside the outputs in the length that they are divided by. Against `solve_head` on Lite2's features
+    (development parts): tiles +3.5 points balanced (4 draws), steel +0.9 with 5 of each and +0.5 with 20 (8 draws),
+    signs -1.3 and +0.8 (6, 4), ants and bees 0.0 (12 draws of 5, 10 and 20).
+    """
+
+    def loss_and_slope(outputs: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        length = (outputs.square().sum(1, keepdim=True) + 1).sqrt()
+        along = (outputs * share).sum(1, keepdim=True)
+        return -(along / length).sum(), outputs * (along / length**3) - share / length
+
+    return _least(loss_and_slope, features, functional.normalize(targets, dim=1), ridge, weights, "cosine")
+
+
+def _least(
+    loss_and_slope: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    features: Tensor,
+    targets: Tensor,
+    ridge: float,
+    weights: Floats | None,
+    loss: LossName,
+) -> Head:
+    """The head of least penalized loss.
+
+    `loss_and_slope` takes outputs and targets (N, C), and gives the summed loss and its slope by the outputs.
+    """
     scale = feature_scale(features)
     inside, basis = _in_span(features)
     rows = (inside / scale).detach()
@@ -52,24 +92,26 @@ def solve_head(features: Tensor, targets: Tensor, ridge: float, weights: Floats 
         stretch = (rows.square().sum(0) / (4 * count) + strength).rsqrt()
     rows = torch.cat([rows * stretch, torch.ones(count, 1, dtype=rows.dtype)], 1)
     held = torch.cat([strength * stretch.square(), torch.zeros(1, dtype=rows.dtype)])
-    share = targets.to(rows.dtype)
-    if weights is not None:
-        # A picture that weighs twice is as good as two: the loss is linear in its target.
-        share = share * torch.from_numpy(weights / weights.mean()).to(rows.dtype)[:, None]
-    total = share.sum(1, keepdim=True)
+    share = _weighed(targets.to(rows.dtype), weights)
     matrix = torch.zeros(classes, width + 1, dtype=rows.dtype)
     optimizer = torch.optim.LBFGS(
         [matrix], max_iter=60, tolerance_grad=1e-5, tolerance_change=1e-7, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
-        # By hand: autograd takes as long again.
-        chances = (rows @ matrix.T).log_softmax(1)
-        matrix.grad = (total * chances.exp() - share).T @ rows / count + held * matrix
-        return -(share * chances).sum() / count + 0.5 * (held * matrix.square()).sum()
+        lost, slope = loss_and_slope(rows @ matrix.T, share)
+        matrix.grad = slope.T @ rows / count + held * matrix
+        return lost / count + 0.5 * (held * matrix.square()).sum()
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return _out_of_span(matrix[:, :-1] * stretch, matrix[:, -1], scale, basis)
+    return _out_of_span(matrix[:, :-1] * stretch, matrix[:, -1], scale, basis, loss)
+
+
+def _weighed(targets: Tensor, weights: Floats | None) -> Tensor:
+    """Targets (N, C) of pictures that weigh so much: a weight of two is as good as two, for losses are linear."""
+    if weights is None:
+        return targets
+    return targets * torch.from_numpy(weights / weights.mean()).to(targets.dtype)[:, None]
 
 
 def discriminant_head(features: Tensor, targets: Tensor, shrinkage: float, weights: Floats | None = None) -> Head:
@@ -81,9 +123,7 @@ def discriminant_head(features: Tensor, targets: Tensor, shrinkage: float, weigh
     scale = feature_scale(features)
     inside, basis = _in_span(features)
     rows = inside.double() / scale
-    share = targets.double()
-    if weights is not None:
-        share = share * torch.from_numpy(weights / weights.mean())[:, None]
+    share = _weighed(targets.double(), weights)
     total = share.sum()
     counts = share.sum(0).clamp_min(1e-9)
     means = share.T @ rows / counts[:, None]
@@ -107,7 +147,8 @@ def head_of(kind: str, ridge: float) -> Callable[[Tensor, Tensor, Floats | None]
     """How a head of a kind of `edge_models.classifier.options.HEADS` is solved from features, targets and weights."""
     if kind in DISCRIMINANTS:
         return lambda features, targets, weights: discriminant_head(features, targets, DISCRIMINANTS[kind], weights)
-    return lambda features, targets, weights: solve_head(features, targets, ridge, weights)
+    solve = cosine_head if kind == "cosine" else solve_head
+    return lambda features, targets, weights: solve(features, targets, ridge, weights)
 
 
 def _in_span(features: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -126,9 +167,11 @@ def _in_span(features: Tensor) -> tuple[Tensor, Tensor | None]:
     return directions * lengths, rows.T @ (directions / lengths)
 
 
-def _out_of_span(matrix: Tensor, bias: Tensor, scale: float, basis: Tensor | None) -> Head:
+def _out_of_span(
+    matrix: Tensor, bias: Tensor, scale: float, basis: Tensor | None, loss: LossName = "cross-entropy"
+) -> Head:
     whole = matrix if basis is None else matrix @ basis.T
-    head = Head(whole.shape[1], len(whole))
+    head = Head(whole.shape[1], len(whole), loss)
     head.scale.fill_(scale)
     with torch.no_grad():
         head.linear.weight.copy_(whole)

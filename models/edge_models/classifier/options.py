@@ -42,7 +42,7 @@ METHODS = (
 )
 """What `train compare` can hold against doing without, the cheapest first."""
 
-HEADS = ("logistic", "discriminant", "prototypes")
+HEADS = ("logistic", "discriminant", "prototypes", "cosine")
 
 ADAPTATIONS = ("batch-norm", "coral", "self-training", "dann")
 
@@ -240,7 +240,7 @@ class ClassifierOptions:
             raise UsageError(
                 "--distil without an ensemble to learn from", expected="--ensemble 2 or 3, --search and --backbone auto"
             )
-        if self.hierarchy is not None and self.head in ("discriminant", "prototypes"):
+        if self.hierarchy is not None and self.head not in (AUTO, HEADS[0]):
             raise UsageError(f"--hierarchy beside --head {self.head}", expected="the logistic head, which learns it")
         if self.attributes is not None:
             beside: dict[str, Any] = {

@@ -19,7 +19,7 @@ from edge_app.core.hierarchy import Hierarchy
 from edge_app.core.numeric import softmax
 from edge_app.inference.geometry import prepare
 from edge_app.media.pictures import read_picture
-from edge_models.classifier.heads import DISCRIMINANTS, Floats, fit_temperature, head_of, logits_of
+from edge_models.classifier.heads import Floats, fit_temperature, head_of, logits_of
 from edge_models.classifier.losses import LossName, cross_entropy, one_hot, smoothed
 from edge_models.classifier.network import (
     CachedViews,
@@ -29,7 +29,7 @@ from edge_models.classifier.network import (
     UpperPart,
     feature_scale,
 )
-from edge_models.classifier.options import ClassifierOptions
+from edge_models.classifier.options import HEADS, ClassifierOptions
 from edge_models.data.augment import MAX_STRENGTH, view_maker
 from edge_models.data.folder import PictureFolder, Split
 from edge_models.fitting.fit import (
@@ -318,8 +318,8 @@ def deep_epochs(options: ClassifierOptions, pictures: int) -> int:
 def _start(work: Workshop, train: Sequence[int], head: Head) -> Head:
     """What fine-tuning begins with: a head whose logits are those of chances, for pictures as large as it sees."""
     at_that_size = work.small is not None and work.bank.features is work.small.features
-    if work.options.head in DISCRIMINANTS or at_that_size:
-        return _solved(work, train, None, "logistic")[0]
+    if work.options.head != HEADS[0] or at_that_size:
+        return _solved(work, train, None, HEADS[0])[0]
     return copy.deepcopy(head)
 
 

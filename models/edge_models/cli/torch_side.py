@@ -37,7 +37,7 @@ def stopped(args: Arguments, told: TrainingProgress) -> Iterator[None]:
 
 
 def require() -> None:
-    """Refuse when torch is absent; before it is imported, settle what it reads from the environment, and collect seldom.
+    """Refuse when torch is absent; before it is imported, settle what it reads from the environment.
 
     Its threads hardly spin while they wait. Spinning costs whatever else runs on the machine: beside two other busy
     processes on two cores one run of ants_bees took 208 s and 171 s of CPU time, and 51 s and 56 s of CPU time
