@@ -22,7 +22,7 @@ from edge_export.check.not_sure_bar import attributes_with_bar
 from edge_models.classifier.attributes import belief_of, left_out_report, read_attributes, with_unseen
 from edge_models.classifier.heads import logits_of, solve_head
 from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.recipe import Workshop, hard_targets
+from edge_models.classifier.stages import Workshop, hard_targets
 from edge_models.data.folder import Picture, PictureFolder, Split
 from edge_models.fitting.progress import Silence
 from edge_models.networks.feature_cache import FeatureBank

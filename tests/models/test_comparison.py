@@ -652,7 +652,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(small, tmp_path, capsys,
 
 def test_backgrounds_that_judge_are_refused(small, tmp_path, capsys):
     assert main(["train", "compare", str(small), "--on", str(small / "ant")]) == 2
-    assert "holds 6 pictures of" in capsys.readouterr().err
+    assert "holds 6 pictures that judge" in capsys.readouterr().err
 
 
 def test_train_classifier_compare_is_the_same_command(monkeypatch, small, tmp_path, capsys):

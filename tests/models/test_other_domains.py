@@ -19,8 +19,8 @@ from edge_models.classifier.adapt import adopt_statistics, aligned, coral, told_
 from edge_models.classifier.network import Head, TransferClassifier
 from edge_models.classifier.noisy_student import calibrated, take, taught
 from edge_models.classifier.options import ADAPTATIONS, ClassifierOptions
-from edge_models.classifier.recipe import Workshop, hard_targets
 from edge_models.classifier.run import train_classifier
+from edge_models.classifier.stages import Workshop, hard_targets
 from edge_models.data.folder import Picture, PictureFolder, split_pictures
 from edge_models.fitting.checkpoint import load
 from edge_models.fitting.progress import Silence

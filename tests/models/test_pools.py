@@ -7,8 +7,9 @@ from PIL import Image
 pytest.importorskip("torch")
 
 from edge_app.core.errors import UsageError
+from edge_app.system.files import sha256_of_file
 from edge_models.data.checks import scan
-from edge_models.data.pool import read_pool
+from edge_models.data.pool import read_pool, unjudged_files
 
 
 def scene(seed, side=96):
@@ -105,3 +106,17 @@ def test_an_absent_pool_and_an_empty_one_are_told(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no picture below"):
         read_pool(tmp_path / "empty", folder, [])
+
+
+def test_files_with_a_picture_that_judges_are_refused_by_content_whatever_it_is_called(folder, tmp_path):
+    pool = tmp_path / "pool" / "deep"
+    pool.mkdir(parents=True)
+    at = {picture.name: i for i, picture in enumerate(folder.pictures)}
+    scene(400).save(pool / "new.png")
+    (pool / "other name.png").write_bytes((tmp_path / "labelled" / "a" / "4.png").read_bytes())
+    told = {path: digest for path, digest in unjudged_files(tmp_path / "pool", folder, [at["a/2.png"]])}
+    assert told == {path: sha256_of_file(path) for path in (pool / "new.png", pool / "other name.png")}
+    for judging in ([at["a/4.png"]], range(12)):
+        with pytest.raises(UsageError, match=r"holds 1 pictures that judge \(other name.png\)") as refused:
+            unjudged_files(tmp_path / "pool", folder, judging, "take it out")
+        assert "take it out" in str(refused.value)

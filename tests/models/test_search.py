@@ -22,10 +22,10 @@ from edge_models.classifier import search as searching
 from edge_models.classifier.analysis import balanced_accuracy, warnings_of
 from edge_models.classifier.heads import cosine_head, discriminant_head, logits_of, solve_head
 from edge_models.classifier.losses import one_hot
-from edge_models.classifier.network import load_classifier
+from edge_models.classifier.network import load_classifier, predict
 from edge_models.classifier.odd_pictures import least_alike
 from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.recipe import DEEP, KINDS, deep_epochs, predict
+from edge_models.classifier.recipe import DEEP, KINDS, deep_epochs
 from edge_models.classifier.run import train_classifier
 from edge_models.classifier.search import Trial, corrected_accuracy, preferred
 from edge_models.data.checks import scan

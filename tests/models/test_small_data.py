@@ -18,8 +18,9 @@ from edge_models.classifier.heads import logits_of
 from edge_models.classifier.losses import cosine_loss
 from edge_models.classifier.module import ClassifierModule, Learning
 from edge_models.classifier.network import CachedViews, Head
-from edge_models.classifier.recipe import _weights, fit_head, hard_targets, train
+from edge_models.classifier.recipe import train
 from edge_models.classifier.small_data import add_pseudo_labels, taught_by
+from edge_models.classifier.stages import _weights, fit_head, hard_targets
 from edge_models.comparison.compare import keep_few
 from edge_models.comparison.methods import Desk, attempt
 from edge_models.comparison.shared import Shared

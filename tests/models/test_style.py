@@ -15,8 +15,9 @@ import torch
 from edge_app.cli import main
 from edge_app.core.errors import UsageError
 from edge_app.media.pictures import write_picture
+from edge_models.classifier.material import split_of, styles_asked
 from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.run import split_of, styles_asked, train_classifier
+from edge_models.classifier.run import train_classifier
 from edge_models.data.checks import scan
 from edge_models.fitting.progress import Silence
 from edge_models.networks.backbones import create_backbone

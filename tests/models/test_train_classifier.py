@@ -21,12 +21,12 @@ from edge_models.classifier.analysis import calibration, class_figures, confusio
 from edge_models.classifier.growth import _extend, _order, curve_parts, growth
 from edge_models.classifier.heads import fit_temperature, solve_head
 from edge_models.classifier.losses import cosine_loss, cross_entropy, smoothed
-from edge_models.classifier.network import Head, TransferClassifier, load_classifier
+from edge_models.classifier.network import Head, TransferClassifier, load_classifier, predict
 from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.recipe import Workshop, _tuning, hard_targets, predict
 from edge_models.classifier.report import _mistakes
 from edge_models.classifier.run import train_classifier
 from edge_models.classifier.small_data import distilled
+from edge_models.classifier.stages import Workshop, _tuning, hard_targets
 from edge_models.data.augment import AugmentOptions, mix, view_maker
 from edge_models.data.checks import scan
 from edge_models.data.folder import split_pictures

@@ -3,7 +3,7 @@
 import numpy as np
 
 from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.recipe import Workshop, hard_targets
+from edge_models.classifier.stages import Workshop, hard_targets
 from edge_models.data.folder import Picture, PictureFolder, split_pictures
 from edge_models.fitting.progress import Silence
 from edge_models.networks.feature_cache import FeatureBank

@@ -19,10 +19,11 @@ from edge_app.media.pictures import read_picture
 from edge_app.system.files import sha256_of_file
 from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.heads import fit_temperature, solve_head
-from edge_models.classifier.network import TransferClassifier
+from edge_models.classifier.network import TransferClassifier, predict
 from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.recipe import Trained, Workshop, predict, train
+from edge_models.classifier.recipe import Trained, train
 from edge_models.classifier.scratch import RATE, train_every_layer
+from edge_models.classifier.stages import Workshop
 from edge_models.data.batch_views import BatchViews, plain_views
 from edge_models.data.checks import near_between, thumbnail_of
 from edge_models.data.folder import find_unlabelled

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,8 +24,9 @@ from edge_app.core.attributes import MOST_ATTRIBUTES, Attribute
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.names import valid_name
 from edge_models.classifier.heads import logits_of, solve_head
-from edge_models.classifier.network import Head, feature_scale
-from edge_models.classifier.recipe import Workshop
+from edge_models.classifier.network import Head, TransferClassifier, feature_scale
+from edge_models.classifier.recipe import Trained
+from edge_models.classifier.stages import Workshop
 from edge_models.data.yaml_file import read_yaml
 
 EXPECTED: Final = "a class and its attributes on each line, such as `tiger: [stripes, fur]`"
@@ -175,6 +176,28 @@ def with_unseen(work: Workshop, head: Head, stated: Stated, belief: Belief, lear
         whole.linear.weight.copy_(torch.cat([head.linear.weight, belief.gain * scale * rows]))
         whole.linear.bias.copy_(torch.cat([head.linear.bias, belief.gain * offsets + belief.offset]))
     return whole.eval()
+
+
+def widened(work: Workshop, trained: Trained, stated: Stated) -> tuple[Trained, dict[str, Any]]:
+    """The same networks with rows for the classes without pictures, and the report of `left_out_report`."""
+    belief = belief_of(work, stated)
+
+    def wider(model: TransferClassifier, learned: Sequence[int]) -> TransferClassifier:
+        return TransferClassifier(model.backbone, with_unseen(work, model.head, stated, belief, learned))
+
+    judged = wider(trained.judged, work.split.fit)
+    everything = tuple(sorted(work.split.fit + work.split.validation))
+    model = wider(trained.model, everything) if trained.learned_all else judged
+    logits = logits_of(judged.head, work.bank.plain[list(work.split.validation)])
+    told = left_out_report(work, stated, belief)
+    share = told["found"]
+    work.progress.note(
+        f"{', '.join(stated.unseen[:6])}: recognized by attributes alone; how well, nothing can measure without "
+        f"pictures. Of the classes of the folder, each left out in turn and judged among all, {share['value']:.0%} of "
+        f"{told['trials']} pictures were found so ({share['low']:.0%} to {share['high']:.0%}; guessing "
+        f"{1 / stated.pictured:.0%})"
+    )
+    return replace(trained, model=model, judged=judged, logits=logits), told
 
 
 def left_out_report(work: Workshop, stated: Stated, belief: Belief) -> dict[str, Any]:

@@ -27,9 +27,8 @@ def borrow() -> None:
 
 def ours(task: Task) -> list[int]:
     """`edge-app train classifier` with its defaults."""
-    from edge_models.classifier.network import load_classifier
+    from edge_models.classifier.network import load_classifier, predict
     from edge_models.classifier.options import ClassifierOptions
-    from edge_models.classifier.recipe import predict
     from edge_models.classifier.run import train_classifier
     from edge_models.fitting.progress import Silence
 

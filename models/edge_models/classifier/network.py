@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
 from edge_app.core.errors import ModelError, UsageError
+from edge_app.inference.geometry import prepare
 from edge_app.media.pictures import read_picture
 from edge_models.classifier.losses import CROSS_ENTROPY_SHARE, LossName, cosine_loss, cross_entropy
 from edge_models.classifier.options import LOSSES
@@ -184,6 +187,24 @@ class PictureViews(Dataset[Any]):
         seen = [self._view(read_picture(self._paths[p]), seed_of(self._seed, epoch, p)) for p in positions]
         images = torch.stack([torch.from_numpy(pixels.copy()) for pixels in seen]).permute(0, 3, 1, 2)
         return normalize(images, self._spec), self._targets[torch.as_tensor(positions)]
+
+
+def predict(
+    model: TransferClassifier, paths: Sequence[Path], device: str = "cpu", batch: int = 16
+) -> NDArray[np.float64]:
+    """(N, C) logits of pictures, read and prepared as serving does."""
+    model = model.to(device).eval()
+    rows: list[Tensor] = []
+    with torch.inference_mode():
+        for start in range(0, len(paths), batch):
+            seen = [
+                prepare(read_picture(p), model.backbone.input, model.backbone.crop)
+                for p in paths[start : start + batch]
+            ]
+            images = torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2).to(device)
+            rows.append(model(normalize(images, model.backbone.input)).float().cpu())
+    model.to("cpu")
+    return torch.cat(rows).double().numpy()
 
 
 def feature_scale(features: Tensor) -> float:

@@ -19,20 +19,13 @@ from numpy.typing import NDArray
 from edge_app.system.files import sha256_of_file
 from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.heads import fit_temperature, logits_of, solve_head
-from edge_models.classifier.network import Head, TransferClassifier
+from edge_models.classifier.material import cache_folder
+from edge_models.classifier.network import Head, TransferClassifier, predict
 from edge_models.classifier.options import STUDENTS, UNFREEZE, ClassifierOptions
-from edge_models.classifier.recipe import (
-    RUNG_EPOCHS,
-    Trained,
-    Workshop,
-    deep_epochs,
-    fit_head,
-    fit_tune,
-    predict,
-    train,
-)
+from edge_models.classifier.recipe import RUNG_EPOCHS, Trained, deep_epochs, train
 from edge_models.classifier.search import step_s
 from edge_models.classifier.small_data import STUDENT_DROPOUT, with_unlabelled
+from edge_models.classifier.stages import Workshop, fit_head, fit_tune
 from edge_models.fitting.fit import FitResult
 from edge_models.networks.backbones import at_side, create_backbone
 from edge_models.networks.feature_cache import FeatureCache, ViewPlan
@@ -219,7 +212,7 @@ def student_of(work: Workshop) -> Workshop:
         # Of the pool a student whose layers learn sees views drawn anew.
         pictures += [] if deep else [(path, sha256_of_file(path)) for path in work.extra]
         plan = ViewPlan(noisy.views, options.mirror and not deep, 0, noisy.augment)
-        cache = FeatureCache(options.cache or options.output / "cache", work.progress, options.machine.accelerator)
+        cache = FeatureCache(cache_folder(options), work.progress, options.machine.accelerator)
         bank = cache.bank(backbone, pictures, plan)
     if deep and work.side:
         backbone = at_side(backbone, work.side)

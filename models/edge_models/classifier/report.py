@@ -39,7 +39,8 @@ from edge_models.classifier.heads import logits_of, solve_head
 from edge_models.classifier.losses import smoothed
 from edge_models.classifier.network import TransferClassifier
 from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.recipe import KINDS, Trained, Workshop, hard_targets
+from edge_models.classifier.recipe import KINDS, Trained
+from edge_models.classifier.stages import Workshop, hard_targets
 from edge_models.data.folder import Split
 from edge_models.data.groups import GroupTable
 from edge_models.fitting.checkpoint import package_versions, write_atomic

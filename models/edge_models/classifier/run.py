@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -13,38 +13,31 @@ import torch
 
 from edge_app.core.errors import UsageError
 from edge_app.media.pictures import read_picture, write_picture
-from edge_app.system.files import sha256_of, sha256_of_file
 from edge_models.classifier import odd_pictures
 from edge_models.classifier.analysis import probabilities
-from edge_models.classifier.attributes import (
-    Belief,
-    Stated,
-    belief_of,
-    left_out_report,
-    read_attributes,
-    with_unseen,
+from edge_models.classifier.attributes import Stated, widened
+from edge_models.classifier.bias import balance
+from edge_models.classifier.hierarchy import distances, soft_targets
+from edge_models.classifier.material import (
+    CACHE,
+    Material,
+    cache_folder,
+    compute_bank,
+    read_material,
+    split_of,
+    styles_asked,
 )
-from edge_models.classifier.bias import balance, column_to_balance
-from edge_models.classifier.heads import logits_of
-from edge_models.classifier.hierarchy import distances, read_hierarchy, soft_targets
-from edge_models.classifier.network import TransferClassifier
 from edge_models.classifier.options import AUTO, SELF, STUDENTS, ClassifierOptions
-from edge_models.classifier.recipe import Trained, Workshop, hard_targets, train
+from edge_models.classifier.recipe import Trained, train
 from edge_models.classifier.report import HTML_NAME, JSON_NAME, Circumstances, Report, collect, write
-from edge_models.classifier.search import chosen, features_at, search
+from edge_models.classifier.search import Searched, chosen, features_at, search
 from edge_models.classifier.small_data import taught_by, train_with_teacher
+from edge_models.classifier.stages import Workshop, hard_targets
 from edge_models.classifier.start import refuse_seen, settled, starting_backbone
 from edge_models.data.augment import AugmentOptions, contact_sheet, view_maker
 from edge_models.data.checks import scan
-from edge_models.data.folder import (
-    PictureFolder,
-    Split,
-    find_unlabelled,
-    hashes_of,
-    keep_together,
-    split_pictures,
-)
-from edge_models.data.groups import GroupTable, find_sessions, read_table
+from edge_models.data.folder import Split, find_unlabelled, hashes_of
+from edge_models.data.groups import find_sessions
 from edge_models.fitting.checkpoint import Checkpoint, save, write_atomic
 from edge_models.fitting.fit import Progress, finish_run, open_run, refuse_folder
 from edge_models.fitting.options import absolute, passed_on
@@ -52,13 +45,11 @@ from edge_models.fitting.report_parts import read_report
 from edge_models.fitting.run_folder import Hold, begun_with
 from edge_models.networks.backbone import Backbone, base_of
 from edge_models.networks.backbones import DEFAULT, check_name, create_backbone
-from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPlan, default_threads
+from edge_models.networks.feature_cache import FeatureBank, FeatureCache, default_threads
 from edge_models.networks.joined import JOIN
 from edge_models.networks.small_resnet import PREFIX
-from edge_models.networks.style import Styles, styles_of
 
 _SHEET_PICTURES: Final = 6
-_CACHE: Final = "cache"
 _SESSIONS: Final = "sessions.csv"
 _AS_0_1_0: Final[Mapping[str, Any]] = {
     "keep_out": True, "search": 0.0, "split_by": "", "size": None, "from_run": None, "from_scratch": False, "depth": 8,
@@ -108,87 +99,50 @@ def train_classifier(options: ClassifierOptions, progress: Progress) -> Classifi
     notebook = _Notebook(progress)
     with Hold(options.output) as hold:
         _refuse_early(options)
-        folder, table = grouped(scan_told(options.directory, notebook), options)
-        groups = column_to_balance(options, table)
-        stated = None if options.attributes is None else read_attributes(options.attributes, folder.classes)
-        known = folder.classes if stated is None else stated.classes
-        hierarchy = None if options.hierarchy is None else read_hierarchy(options.hierarchy, known)
-        if table is not None and (sentence := table.sentence()):
-            notebook.note(sentence)
-        if stated is not None and stated.unseen:
-            _refuse_beside_unseen(options)
-        _style_files(options, folder, split_of(folder, options))
+        material = read_material(options, notebook)
+        folder = material.folder
         asked = options = _as_begun(options)
         options = settled(options, folder)
         backbone = None if options.backbone == AUTO else starting_backbone(options)
-        begun = {"data_sha256": folder.sha256, "base_sha256": backbone.source.origin_sha256 if backbone else AUTO}
-        if hierarchy is not None:
-            begun["families_sha256"] = sha256_of(repr(hierarchy))
-        if stated is not None:
-            begun["attributes_sha256"] = sha256_of(repr((stated.classes, stated.told)))
+        begun = {**material.hashes, "base_sha256": backbone.source.origin_sha256 if backbone else AUTO}
         open_run(options.output, asked.configuration(absolute) | begun, resume=options.resume, unsaid=_AS_0_1_0)
         hold.take()
         if options.resume and (finished := _finished(options.output)):
             progress.note(f"the run in {options.output} is finished already; nothing was trained again")
-            finish_run(options.output, options.output / _CACHE)
+            finish_run(options.output, options.output / CACHE)
             return finished
         if not options.split_by and (sessions := find_sessions(folder)) is not None:
-            lines = [
-                f'"{p.name}","{value}"' for p, value in zip(folder.pictures, sessions.values, strict=True) if value
-            ]
-            write_atomic(options.output / _SESSIONS, "\n".join(["file,session", *lines, ""]))
+            write_atomic(options.output / _SESSIONS, sessions.csv(folder))
             notebook.note(sessions.sentence(options.output / _SESSIONS))
         split = split_of(folder, options)
         refuse_seen(options, folder, split)
         found = None
         if options.search and not options.backbone.startswith(PREFIX):
-            cache = options.cache or options.output / _CACHE
-            found = search(options, folder, split, notebook, keep=options.output, cache=cache)
+            found = search(options, folder, split, notebook, keep=options.output, cache=cache_folder(options))
             notebook.note(found.sentence())
         options = chosen(options, found)
-        unseen = stated is not None and bool(stated.unseen)
-        if (hierarchy is not None or unseen) and options.head != "logistic":
+        if (material.hierarchy is not None or material.unseen) and options.head != "logistic":
             options = replace(options, head="logistic")
             notebook.note("the logistic head is used, which learns with a hierarchy and takes classes without pictures")
-        if unseen:
+        if material.unseen:
             options = replace(options, unfreeze=0)
         backbone = backbone or starting_backbone(options)
         if not backbone.source.commercial_use:
             notebook.note(f"{backbone.name}: no commercial use ({backbone.source.licence})")
-        styles = styles_asked(options, backbone, folder, split, notebook)
-        bank = compute_bank(options, backbone, folder, notebook, styles)
-        if sentence := odd_pictures.show(folder, bank.plain, options.output):
-            notebook.note(sentence)
-        deep = found.deep if found is not None and not unseen else 0
-        targets = hard_targets(folder)
-        if hierarchy is not None:
-            targets = soft_targets(targets, distances(hierarchy, folder.classes))
-        weights = balance(options, folder, groups, bank.plain, targets)
-        work = Workshop(
-            options, folder, split, backbone, bank, targets, notebook, deep, found.side if found else 0, weights,
-            hierarchy=hierarchy, styles=styles, patient=found is not None and found.patient,
-        )  # fmt: skip
-        if deep and work.side:
-            kept = FeatureCache(options.cache or options.output / _CACHE, notebook, options.machine.accelerator)
-            seen = features_at(options, options.backbone, work.side, folder, kept)
-            work = replace(work, small=FeatureBank(seen[None], None))
-        if found is not None and found.teacher:
-            work = taught_by(work, _features_together(options, found.teacher, folder, notebook))
+        work = _workshop(options, material, split, backbone, found, notebook)
         trained = _train(work)
         shipped = trained.model.backbone
         if shipped.name != work.backbone.name:  # a student's, or one fine-tuned at a side of its own
             work = replace(work, backbone=shipped, options=replace(work.options, backbone=shipped.name))
         wide, left_out = trained, None
-        if stated is not None and unseen:
-            belief = belief_of(work, stated)
-            wide = _widened(work, trained, stated, belief)
-            left_out = left_out_report(work, stated, belief)
-            notebook.note(_left_out_words(stated, left_out))
-        path = save_best(work, wide, asked, stated)
-        about = Circumstances(path, table, notebook.notes, started_s, asked, asdict(found) if found else None)
+        if material.stated is not None and material.unseen:
+            wide, left_out = widened(work, trained, material.stated)
+        path = save_best(work, wide, asked, material.stated)
+        tried = asdict(found) if found else None
+        about = Circumstances(path, material.table, notebook.notes, started_s, asked, tried)
         report = collect(work, trained, about) | {"left_out": left_out}
         html, data = write(options.output, report, work, trained)
-        finish_run(options.output, options.output / _CACHE)
+        finish_run(options.output, options.output / CACHE)
         return ClassifierResult(path, html, data, report)
 
 
@@ -245,48 +199,42 @@ def _finished(output: Path) -> ClassifierResult | None:
     return ClassifierResult(output / str(report["checkpoint"]), html, data, report)
 
 
-def _refuse_beside_unseen(options: ClassifierOptions) -> None:
-    if not options.solvable or options.epochs or options.generations:
-        raise UsageError(
-            "classes without pictures beside another --loss, --mixing, --dropout, --epochs or --generations",
-            expected="the head that is solved, on the frozen base",
-        )
-
-
-def _widened(work: Workshop, trained: Trained, stated: Stated, belief: Belief) -> Trained:
-    """The same networks, with rows for the classes without pictures."""
-
-    def wider(model: TransferClassifier, learned: Sequence[int]) -> TransferClassifier:
-        return TransferClassifier(model.backbone, with_unseen(work, model.head, stated, belief, learned))
-
-    judged = wider(trained.judged, work.split.fit)
-    everything = tuple(sorted(work.split.fit + work.split.validation))
-    model = wider(trained.model, everything) if trained.learned_all else judged
-    return replace(
-        trained, model=model, judged=judged,
-        logits=logits_of(judged.head, work.bank.plain[list(work.split.validation)]),
+def _workshop(
+    options: ClassifierOptions,
+    material: Material,
+    split: Split,
+    backbone: Backbone,
+    found: Searched | None,
+    progress: Progress,
+) -> Workshop:
+    """Features, targets and weights of the pictures, and what a search `found` them to be worth."""
+    folder = material.folder
+    styles = styles_asked(options, backbone, folder, split, progress)
+    bank = compute_bank(options, backbone, folder, progress, styles)
+    if sentence := odd_pictures.show(folder, bank.plain, options.output):
+        progress.note(sentence)
+    targets = hard_targets(folder)
+    if material.hierarchy is not None:
+        targets = soft_targets(targets, distances(material.hierarchy, folder.classes))
+    weights = balance(options, folder, material.groups, bank.plain, targets)
+    work = Workshop(
+        options, folder, split, backbone, bank, targets, progress,
+        balance=weights, hierarchy=material.hierarchy, styles=styles,
     )  # fmt: skip
-
-
-def _left_out_words(stated: Stated, told: Mapping[str, Any]) -> str:
-    share = told["found"]
-    return (
-        f"{', '.join(stated.unseen[:6])}: recognized by attributes alone; how well, nothing can measure without "
-        f"pictures. Of the classes of the folder, each left out in turn and judged among all, {share['value']:.0%} of "
-        f"{told['trials']} pictures were found so ({share['low']:.0%} to {share['high']:.0%}; guessing "
-        f"{1 / stated.pictured:.0%})"
-    )
-
-
-def _features_together(
-    options: ClassifierOptions, names: str, folder: PictureFolder, progress: Progress
-) -> torch.Tensor:
-    """(N, sum of D) features of several backbones, which a search has computed before."""
-    seen = [
-        compute_bank(replace(options, views=0, unfreeze=0), create_backbone(name), folder, progress).plain
-        for name in names.split(JOIN)
-    ]
-    return torch.cat(seen, dim=1)
+    if found is None:
+        return work
+    work = replace(work, deep=0 if material.unseen else found.deep, side=found.side, patient=found.patient)
+    if work.deep and work.side:
+        cache = FeatureCache(cache_folder(options), progress, options.machine.accelerator)
+        seen = features_at(options, options.backbone, work.side, folder, cache)
+        work = replace(work, small=FeatureBank(seen[None], None))
+    if found.teacher:
+        # Of several backbones, which the search has computed before.
+        plain = replace(options, views=0, unfreeze=0)
+        names = found.teacher.split(JOIN)
+        together = [compute_bank(plain, create_backbone(name), folder, progress).plain for name in names]
+        work = taught_by(work, torch.cat(together, dim=1))
+    return work
 
 
 def _train(work: Workshop) -> Trained:
@@ -305,64 +253,6 @@ def _train(work: Workshop) -> Trained:
 
         return train_students(work)
     return train_with_teacher(work)
-
-
-def scan_told(directory: Path, progress: Progress) -> PictureFolder:
-    """Check a folder and tell what was found, file by file."""
-    progress.stage("checking", 1)
-    folder = scan(directory, tell=lambda done, total: progress.advance(done, f"of {total}"))
-    for finding in folder.findings:
-        files = ", ".join(finding.files[:3]) + (f" and {len(finding.files) - 3} more" if len(finding.files) > 3 else "")
-        progress.note(f"{finding.kind}: {files}: {finding.detail}; {finding.action}")
-    return folder
-
-
-def grouped(folder: PictureFolder, options: ClassifierOptions) -> tuple[PictureFolder, GroupTable | None]:
-    """The folder, with what --split-by names kept on one side of its splits, and what the --groups CSV tells."""
-    if options.groups is None:
-        return folder, None
-    table = read_table(options.groups, folder)
-    return (keep_together(folder, table.column(options.split_by)) if options.split_by else folder), table
-
-
-def compute_bank(
-    options: ClassifierOptions,
-    backbone: Backbone,
-    folder: PictureFolder,
-    progress: Progress,
-    styles: Styles | None = None,
-) -> FeatureBank:
-    """Features of every picture, from the cache where they are there already; random views in `styles`."""
-    plan = ViewPlan(options.views, options.mirrored, options.unfreeze, options.augment)
-    pictures = [(picture.path, picture.sha256) for picture in folder.pictures]
-    cache = FeatureCache(options.cache or options.output / _CACHE, progress, options.machine.accelerator)
-    return cache.bank(backbone, pictures, plan, styles)
-
-
-def styles_asked(
-    options: ClassifierOptions, backbone: Backbone, folder: PictureFolder, split: Split, progress: Progress
-) -> Styles | None:
-    """The styles of --style; None where there are none. Raises UsageError as `_style_files` does."""
-    return None if options.style is None else styles_of(backbone, _style_files(options, folder, split), progress)
-
-
-def _style_files(options: ClassifierOptions, folder: PictureFolder, split: Split) -> list[tuple[Path, str]]:
-    """Pictures to take styles from, with their hashes: those of a folder, or of the train part.
-
-    Raises UsageError for a folder with a picture, by content, that is to judge.
-    """
-    if options.style is None or options.style == Path(SELF):
-        own = [folder.pictures[i] for i in split.train]
-        return [(picture.path, picture.sha256) for picture in own]
-    judging = {folder.pictures[i].sha256: folder.pictures[i].name for i in (*split.selection, *split.validation)}
-    files = [(path, sha256_of_file(path)) for path in find_unlabelled(options.style)]
-    if seen := [judging[digest] for _, digest in files if digest in judging]:
-        raise UsageError(
-            f"{options.style} holds {len(seen)} pictures that judge, such as {seen[0]}",
-            expected="pictures of elsewhere",
-            remedy=f"--style {SELF} takes the styles of those that are learned from",
-        )
-    return files
 
 
 def save_best(work: Workshop, trained: Trained, asked: ClassifierOptions, stated: Stated | None = None) -> Path:
@@ -425,9 +315,3 @@ def show_augmentation(options: ClassifierOptions, path: Path) -> Path:
     pictures = [read_picture(folder.pictures[i].path) for i in shown]
     write_picture(path, contact_sheet(pictures, plain, view, seed=options.seed))
     return path
-
-
-def split_of(folder: PictureFolder, options: ClassifierOptions) -> Split:
-    """The split that a run with these options uses."""
-    shares: dict[str, Any] = {"validation_share": options.validation_share, "selection_share": options.selection_share}
-    return split_pictures(folder, seed=options.seed, **shares)

@@ -16,9 +16,10 @@ from torch.utils.data import Dataset
 from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.heads import fit_temperature, logits_of, solve_head
 from edge_models.classifier.module import ClassifierModule, Learning
-from edge_models.classifier.network import Head, TransferClassifier, feature_scale
+from edge_models.classifier.network import Head, TransferClassifier, feature_scale, predict
 from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.recipe import KINDS, Trained, Workshop, predict
+from edge_models.classifier.recipe import KINDS, Trained
+from edge_models.classifier.stages import Workshop
 from edge_models.data.batch_views import BatchViews, plain_views
 from edge_models.fitting.fit import BatchKey, EpochBatches, FitOptions, FitResult, Loaders, fit, loader
 from edge_models.fitting.seeds import seed_of

@@ -18,7 +18,9 @@ from torch import Tensor
 from edge_app.core.errors import UsageError
 from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.heads import fit_temperature, logits_of, solve_head
-from edge_models.classifier.recipe import Trained, Workshop, hard_targets, train
+from edge_models.classifier.material import cache_folder
+from edge_models.classifier.recipe import Trained, train
+from edge_models.classifier.stages import Workshop, hard_targets
 from edge_models.data.folder import folds
 from edge_models.data.pool import read_pool
 from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPlan
@@ -87,8 +89,9 @@ def with_rows(
     plan = ViewPlan(
         options.views, options.mirrored, options.unfreeze if work.bank.cuts is not None else 0, options.augment
     )
-    place = cache or options.cache or options.output / "cache"
-    extra = FeatureCache(place, work.progress, options.machine.accelerator).bank(work.backbone, files, plan)
+    extra = FeatureCache(cache or cache_folder(options), work.progress, options.machine.accelerator).bank(
+        work.backbone, files, plan
+    )
     begin = len(work.targets)
     joined = replace(
         work,

@@ -23,10 +23,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
 from edge_app.core.errors import UsageError
+from edge_models.classifier.material import compute_bank
 from edge_models.classifier.network import Head
 from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.recipe import Workshop, fit_head, fit_tune, hard_targets
-from edge_models.classifier.run import compute_bank
+from edge_models.classifier.stages import Workshop, fit_head, fit_tune, hard_targets
 from edge_models.data.checks import scan
 from edge_models.data.folder import PictureFolder, split_pictures
 from edge_models.fitting.fit import Progress, Silence, make_scratch

@@ -21,16 +21,17 @@ import torch
 
 from edge_app.core.errors import UsageError
 from edge_app.system.files import json_bytes
+from edge_models.classifier.material import CACHE, grouped, scan_told, split_of
 from edge_models.classifier.options import METHODS, SELF, ClassifierOptions
-from edge_models.classifier.recipe import Workshop, hard_targets
-from edge_models.classifier.run import grouped, scan_told, split_of
 from edge_models.classifier.search import chosen
+from edge_models.classifier.stages import Workshop, hard_targets
 from edge_models.classifier.start import settled, starting_backbone
 from edge_models.comparison import page
 from edge_models.comparison.gains import PLAIN, Bools, Trial, recommend, sentences, table_of
-from edge_models.comparison.methods import FLAGS, PARTS, Desk, Lack, attempt, lack, refuse_own
+from edge_models.comparison.methods import FLAGS, PARTS, Desk, Lack, attempt, lack
 from edge_models.comparison.shared import Shared
 from edge_models.data.folder import PictureFolder, Split, find_unlabelled
+from edge_models.data.pool import unjudged_files
 from edge_models.fitting.checkpoint import write_atomic
 from edge_models.fitting.options import absolute, plain
 from edge_models.fitting.progress import Progress, Silence
@@ -42,7 +43,6 @@ from edge_models.networks.small_resnet import PREFIX
 RESULT_NAME: Final = "comparison.json"
 PAGE_NAME: Final = "comparison.html"
 TRIALS_NAME: Final = "trials.json"
-_CACHE: Final = "cache"
 _ALL: Final = "all"
 
 Comparison = dict[str, Any]
@@ -130,14 +130,15 @@ def compare(options: ClassifierOptions, plan: Plan, progress: Progress, keep: Pa
     _refuse_many(plan, folder, splits)
     for pictures in (plan.backgrounds, None if options.style == Path(SELF) else options.style):
         if pictures is not None:
-            refuse_own(pictures, folder)
+            # All of them judge, each in the trials of some seed.
+            unjudged_files(pictures, folder, range(len(folder.pictures)))
     options = settled(options, folder)
     wanted, absent = _applying(plan, options, folder, progress)
     with ExitStack() as stack:
         if keep is not None:
             hold = stack.enter_context(Hold(keep))
         place = keep or stack.enter_context(make_scratch())
-        options = replace(options, output=place, seed=0, log="none", cache=options.cache or place / _CACHE)
+        options = replace(options, output=place, seed=0, log="none", cache=options.cache or place / CACHE)
         if keep is not None:
             on = None if plan.backgrounds is None else absolute(plan.backgrounds)
             told = {"what": "comparison", "on": on, "data_sha256": folder.sha256}
@@ -157,7 +158,7 @@ def compare(options: ClassifierOptions, plan: Plan, progress: Progress, keep: Pa
         if keep is not None:
             write_atomic(keep / RESULT_NAME, json_bytes(result))
             write_atomic(keep / PAGE_NAME, page.page(result))
-            finish_run(keep, keep / _CACHE)
+            finish_run(keep, keep / CACHE)
     return result
 
 

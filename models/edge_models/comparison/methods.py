@@ -19,10 +19,10 @@ from edge_app.system.files import sha256_of_file
 from edge_models.classifier.adapt import adapt_network, coral
 from edge_models.classifier.heads import logits_of, solve_head
 from edge_models.classifier.hierarchy import distances, read_hierarchy, soft_targets
+from edge_models.classifier.material import styles_asked
+from edge_models.classifier.network import predict
 from edge_models.classifier.noisy_student import NOISE, best_student, calibrated, take, taught
 from edge_models.classifier.options import HEADS, SELF, UNFREEZE, ClassifierOptions
-from edge_models.classifier.recipe import Workshop, fit_head, predict
-from edge_models.classifier.run import styles_asked
 from edge_models.classifier.scratch import train_every_layer
 from edge_models.classifier.small_data import (
     STUDENT_DROPOUT,
@@ -30,6 +30,7 @@ from edge_models.classifier.small_data import (
     distilled,
     with_rows,
 )
+from edge_models.classifier.stages import Workshop, fit_head
 from edge_models.classifier.start import suitable_size
 from edge_models.comparison.gains import PLAIN, Bools
 from edge_models.comparison.shared import Shared
@@ -442,14 +443,3 @@ def _uncut(folder: PictureFolder) -> Lack | None:
     if 2 * good[worst] < tried[worst]:
         return Lack(f"no plain background to cut {folder.classes[worst]} out of: {good[worst]} of {tried[worst]} tried")
     return None
-
-
-def refuse_own(root: Path, folder: PictureFolder) -> None:
-    """Raise UsageError where pictures to be made use of are the folder's: some of them judge."""
-    known = {picture.sha256: picture.name for picture in folder.pictures}
-    seen = [path for path in find_unlabelled(root) if sha256_of_file(path) in known]
-    if seen:
-        raise UsageError(
-            f"{root} holds {len(seen)} pictures of {folder.root} ({', '.join(path.name for path in seen[:3])})",
-            expected="pictures that nothing is judged by",
-        )

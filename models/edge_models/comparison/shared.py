@@ -13,12 +13,12 @@ import torch
 from edge_app.core.errors import UsageError
 from edge_app.system.files import sha256_of_file
 from edge_models.classifier.adapt import adopt_statistics
+from edge_models.classifier.material import compute_bank
 from edge_models.classifier.network import TransferClassifier
 from edge_models.classifier.options import STUDENTS, ClassifierOptions
-from edge_models.classifier.recipe import Workshop
-from edge_models.classifier.run import compute_bank
 from edge_models.classifier.scratch import epochs_of, fit_all
 from edge_models.classifier.small_data import with_unlabelled
+from edge_models.classifier.stages import Workshop
 from edge_models.data.batch_views import plain_views
 from edge_models.data.folder import PictureFolder, Split
 from edge_models.data.pool import read_pool

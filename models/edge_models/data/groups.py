@@ -120,6 +120,11 @@ class Sessions:
     by: str
     """What shows it: file names, or the times in EXIF."""
 
+    def csv(self, folder: PictureFolder) -> str:
+        """As `read_table` takes them."""
+        told = zip(folder.pictures, self.values, strict=True)
+        return "\n".join(["file,session", *(f'"{picture.name}","{value}"' for picture, value in told if value), ""])
+
     def sentence(self, where: Path) -> str:
         """What it means and what to do about it."""
         count = len(set(self.values) - {""})

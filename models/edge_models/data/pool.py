@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.errors import MediaError
+from edge_app.core.errors import MediaError, UsageError
 from edge_app.media.pictures import read_picture
 from edge_app.system.files import sha256_of_file
 from edge_app.system.parallel import cores, ordered_map
@@ -78,6 +78,24 @@ def read_pool(root: Path, folder: PictureFolder, judging: Collection[int]) -> Po
     near = _alike([folder.pictures[i].thumbnail for i in judging], thumbs)
     files = [(path, digest) for at, (digest, path) in enumerate(seen.items()) if at not in near]
     return Pool(tuple(files), tuple(unreadable), labelled, len(near), repeated)
+
+
+def unjudged_files(
+    root: Path, folder: PictureFolder, judging: Iterable[int], remedy: str = ""
+) -> list[tuple[Path, str]]:
+    """Pictures below `root` with the SHA-256 of their bytes; `judging` are indices into the folder's pictures.
+
+    Raises UsageError where one of them is a picture that judges, byte by byte.
+    """
+    judges = {folder.pictures[i].sha256 for i in judging}
+    files = [(path, sha256_of_file(path)) for path in find_unlabelled(root)]
+    if seen := [path.name for path, digest in files if digest in judges]:
+        raise UsageError(
+            f"{root} holds {len(seen)} pictures that judge ({', '.join(seen[:3])})",
+            expected="pictures that nothing is judged by",
+            remedy=remedy,
+        )
+    return files
 
 
 def _alike(judging: Sequence[NDArray[np.uint8]], thumbs: Sequence[NDArray[np.uint8]]) -> set[int]:
