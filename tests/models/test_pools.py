@@ -114,7 +114,7 @@ def test_files_with_a_picture_that_judges_are_refused_by_content_whatever_it_is_
     at = {picture.name: i for i, picture in enumerate(folder.pictures)}
     scene(400).save(pool / "new.png")
     (pool / "other name.png").write_bytes((tmp_path / "labelled" / "a" / "4.png").read_bytes())
-    told = {path: digest for path, digest in unjudged_files(tmp_path / "pool", folder, [at["a/2.png"]])}
+    told = dict(unjudged_files(tmp_path / "pool", folder, [at["a/2.png"]]))
     assert told == {path: sha256_of_file(path) for path in (pool / "new.png", pool / "other name.png")}
     for judging in ([at["a/4.png"]], range(12)):
         with pytest.raises(UsageError, match=r"holds 1 pictures that judge \(other name.png\)") as refused:
