@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_app.core.errors import UsageError
+from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.model_card import InputSpec
 from edge_app.core.types import Float32s, Pixels
 
@@ -183,15 +183,11 @@ def seen_area(width_px: int, height_px: int, spec: InputSpec, crop: str) -> tupl
     everything, which is squeezed into the input's shape. Of "centre-S@x1,y1,x2,y2" and "whole@..." it lies in that
     region, which is given as shares of the picture. Raises UsageError for a crop that is no such thing.
     """
-    kind, at, region = crop.partition("@")
-    try:
-        share = 1.0 if kind == WHOLE else float(kind.removeprefix("centre-"))
-    except ValueError:
-        share = 0.0
-    if not cuts_pictures(crop) or not 0.0 < share <= 1.0 or not spec.width_px or not spec.height_px:
-        raise UsageError(f"the crop is {crop!r}", expected="whole, or centre-S, S in (0, 1], and a fixed input size")
-    x1, y1, x2, y2 = _in_pixels(width_px, height_px, parse_region(region)) if at else (0, 0, width_px, height_px)
-    if kind == WHOLE:
+    share, region = picture_crop(crop)
+    if not spec.width_px or not spec.height_px:
+        raise UsageError(f"the crop is {crop!r} of any size", expected="a fixed input size")
+    x1, y1, x2, y2 = _in_pixels(width_px, height_px, region)
+    if is_whole(crop):
         return x1, y1, x2, y2
     aspect = spec.width_px / spec.height_px
     wide = min(x2 - x1, (y2 - y1) * aspect) * share
@@ -202,6 +198,18 @@ def seen_area(width_px: int, height_px: int, spec: InputSpec, crop: str) -> tupl
 
 Region = tuple[float, float, float, float]
 """x1, y1, x2, y2 as shares of a picture, [0, 1]."""
+
+
+def picture_crop(crop: str) -> tuple[float, Region]:
+    """S and the region of a crop of whole pictures. Raises UsageError for one that is no such thing."""
+    kind, at, region = crop.partition("@")
+    try:
+        share = 1.0 if kind == WHOLE else float(kind.removeprefix("centre-"))
+    except ValueError:
+        share = 0.0
+    if not cuts_pictures(crop) or not 0.0 < share <= 1.0:
+        raise UsageError(f"the crop is {crop!r}", expected="whole, or centre-S, S in (0, 1]")
+    return share, parse_region(region) if at else (0.0, 0.0, 1.0, 1.0)
 
 
 def parse_region(text: str) -> Region:
@@ -241,6 +249,17 @@ def in_region(pixels: Pixels, crop: str) -> Pixels:
 def _in_pixels(width_px: int, height_px: int, region: Region) -> tuple[int, int, int, int]:
     x1, y1 = min(width_px - 1, round(region[0] * width_px)), min(height_px - 1, round(region[1] * height_px))
     return x1, y1, max(x1 + 1, round(region[2] * width_px)), max(y1 + 1, round(region[3] * height_px))
+
+
+def face_scale(crop: str) -> float:
+    """S of "face-S". Raises ModelError when it is not a number from 0.5 to 10."""
+    try:
+        scale = float(crop.removeprefix("face-"))
+    except ValueError:
+        scale = 0.0
+    if not 0.5 <= scale <= 10.0:
+        raise ModelError(f"the crop is {crop!r}", expected="face-S, S from 0.5 to 10")
+    return scale
 
 
 def face_area(box: Float32s, scale: float, width_px: int, height_px: int) -> tuple[int, int, int, int]:

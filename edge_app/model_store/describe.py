@@ -24,7 +24,7 @@ from edge_app.core.model_card import (
 )
 from edge_app.core.names import ID, slug
 from edge_app.core.task import Task
-from edge_app.inference.geometry import CROPS, WHOLE, parse_region
+from edge_app.inference.geometry import CROPS, face_scale, picture_crop
 from edge_app.model_store.onnx_inspect import OnnxFile
 
 _FLOAT32: Final = 1
@@ -243,7 +243,7 @@ def _task_problems(card: ModelCard) -> list[tuple[str, str]]:
     if (
         not template
         and card.task in (Task.CLASSIFICATION, Task.LIVENESS, Task.IMAGE_EMBEDDING)
-        and not _share(card.crop)
+        and not _is_crop(card.crop)
     ):
         found.append(
             (f"names the crop {card.crop!r}", "centre-S, whole, either with @x1,y1,x2,y2, face-S or a face template")
@@ -253,18 +253,12 @@ def _task_problems(card: ModelCard) -> list[tuple[str, str]]:
     return found
 
 
-def _share(crop: str) -> bool:
-    crop, at, region = crop.partition("@")
-    kind, _, number = crop.partition("-")
+def _is_crop(crop: str) -> bool:
     try:
-        value = 1.0 if crop == WHOLE else float(number)
-        if at:
-            parse_region(region)
-    except (ValueError, UsageError):
+        face_scale(crop) if crop.startswith("face-") else picture_crop(crop)
+    except (ModelError, UsageError):
         return False
-    if at and kind not in ("centre", WHOLE):
-        return False
-    return (kind in ("centre", WHOLE) and 0 < value <= 1) or (kind == "face" and 0.5 <= value <= 10)
+    return True
 
 
 __all__ = ["PRESETS", "Description", "check_card", "preset", "read_description", "read_labels"]

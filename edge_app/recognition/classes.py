@@ -14,7 +14,15 @@ from edge_app.core.model_card import ModelCard
 from edge_app.core.task import LookFor, Task, Words
 from edge_app.core.types import Classification, Face, Finding, Float32s, Frame, Heatmap, Pixels, Seen
 from edge_app.inference.classifier import Classifier
-from edge_app.inference.geometry import CROPS, align, crop_named, face_area, seen_area, similarity_transform
+from edge_app.inference.geometry import (
+    CROPS,
+    align,
+    crop_named,
+    face_area,
+    face_scale,
+    seen_area,
+    similarity_transform,
+)
 from edge_app.system.timing import Stopwatch
 
 if TYPE_CHECKING:
@@ -45,8 +53,8 @@ class ClassRecognizer:
         if judges_faces(card.crop):
             if detector is None:
                 raise ModelError(f"{card.id} judges faces", expected="a detector that finds them")
-        elif card.crop != "none":
-            seen_area(1, 1, card.input, card.crop)
+        else:
+            _seen(1, 1, card)
         self.classifier = classifier
         self._detector = detector
         self._runner_up = runner_up
@@ -100,11 +108,9 @@ class ClassRecognizer:
     def _cuts(self, frame: Frame, any_way_up: bool) -> list[_Cut]:
         width, height = frame.size_px
         if self._detector is None:
-            card = self.card
             if (inside := self._inside(width, height)) is not None:
                 return [self._area_cut(frame.pixels, inside)]
-            area = (0, 0, width, height) if card.crop == "none" else seen_area(width, height, card.input, card.crop)
-            return [_Cut(np.array(area, np.float32), frame.pixels, None)]
+            return [_Cut(np.array(_seen(width, height, self.card), np.float32), frame.pixels, None)]
         return [self._face(frame.pixels, face) for face in self._detector.detect(frame.pixels, any_way_up=any_way_up)]
 
     def _inside(self, width: int, height: int) -> tuple[int, int, int, int] | None:
@@ -117,10 +123,7 @@ class ClassRecognizer:
 
     def _area_cut(self, pixels: Pixels, inside: tuple[int, int, int, int]) -> _Cut:
         x1, y1, x2, y2 = inside
-        card = self.card
-        seen = (0, 0, x2 - x1, y2 - y1)
-        if card.crop != "none":
-            seen = seen_area(x2 - x1, y2 - y1, card.input, card.crop)
+        seen = _seen(x2 - x1, y2 - y1, self.card)
         wide, tall = seen[2] - seen[0], seen[3] - seen[1]
         matrix = np.array([[1 / wide, 0, -(x1 + seen[0]) / wide], [0, 1 / tall, -(y1 + seen[1]) / tall]])
         return _Cut(np.array(inside, np.float32), pixels[y1:y2, x1:x2], matrix)
@@ -169,17 +172,11 @@ class _Cut:
         return Heatmap(heatmap.label, cast(Float32s, values))
 
 
+def _seen(width_px: int, height_px: int, card: ModelCard) -> tuple[int, int, int, int]:
+    """The part of a picture that the network is shown: all of it, squeezed, where the card names no crop."""
+    return (0, 0, width_px, height_px) if card.crop == "none" else seen_area(width_px, height_px, card.input, card.crop)
+
+
 def judges_faces(crop: str) -> bool:
     """Whether a model with that crop is shown faces: an alignment template, or "face-S"."""
     return crop in CROPS or crop.startswith("face-")
-
-
-def face_scale(crop: str) -> float:
-    """S of "face-S". Raises ModelError when it is not a number from 0.5 to 10."""
-    try:
-        scale = float(crop.removeprefix("face-"))
-    except ValueError:
-        scale = 0.0
-    if not 0.5 <= scale <= 10.0:
-        raise ModelError(f"the crop is {crop!r}", expected="face-S, S from 0.5 to 10")
-    return scale

@@ -11,9 +11,9 @@ from edge_app.core.errors import UsageError
 from edge_app.core.task import Task
 from edge_app.core.types import Face, Pixels
 from edge_app.inference.classifier import Classifier
-from edge_app.inference.geometry import face_area
+from edge_app.inference.geometry import face_area, face_scale
 from edge_app.model_store import catalogue
-from edge_app.recognition.classes import ClassRecognizer, face_scale
+from edge_app.recognition.classes import ClassRecognizer
 from edge_app.recognition.sheet_motion import SheetMotion
 from edge_app.system.data_folder import Home
 
