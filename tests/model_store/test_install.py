@@ -13,9 +13,10 @@ from edge_app.cli import main
 from edge_app.core.errors import ModelError, UsageError
 from edge_app.core.model_card import InputSpec, ModelCard
 from edge_app.inference import onnx_model
+from edge_app.inference.geometry import face_scale, seen_area
 from edge_app.media import sample
 from edge_app.model_store import catalogue, fingerprint, install, sandbox_check
-from edge_app.model_store.describe import Description, preset, read_description
+from edge_app.model_store.describe import Description, check_card, preset, read_description
 from edge_app.model_store.onnx_inspect import inspect, with_card, with_metadata
 from edge_app.recognition.gallery_session import unenrolled
 from edge_app.system.files import sha256_of_file
@@ -112,6 +113,28 @@ def test_another_precision_must_be_the_same_model(colours, tmp_path):
     refused(home, write(tmp_path, replace(COLOURS, precision="fp16"), other), "does not agree")
     refused(home, write(tmp_path, replace(COLOURS, precision="fp16", labels=("a", "b", "c"))), "other labels")
     assert catalogue.installed(home) == (entry,)
+
+
+@pytest.mark.parametrize(
+    ("crop", "is_one"),
+    [
+        *((crop, True) for crop in ("whole", "whole@0,0,1,0.5", "centre-0.875", "centre-1@0,0,0.5,1", "face-2.7")),
+        *((crop, False) for crop in ("whole-0.5", "centre-0", "centre-1.1", "centre-nan", "centre-", "centre", "0.5")),
+        *((crop, False) for crop in ("face-0.4", "face-x", "face-2@0,0,1,1", "whole@0,0,2,1", "none-1", "")),
+    ],
+)
+def test_a_card_s_crop_is_taken_where_it_tells_what_a_network_sees(tmp_path, crop, is_one):
+    def is_taken(look, *arguments):
+        try:
+            look(*arguments)
+        except (ModelError, UsageError):
+            return False
+        return True
+
+    graph = inspect(write(tmp_path))
+    assert is_taken(check_card, replace(COLOURS, crop=crop), graph) is is_one
+    look = (face_scale, crop) if crop.startswith("face-") else (seen_area, 1, 1, COLOURS.input, crop)
+    assert is_taken(*look) is is_one
 
 
 @pytest.mark.parametrize(
