@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,13 +29,21 @@ from edge_app.library.near import Seen, print_of
 from edge_app.media.folders import find_pictures
 from edge_app.media.kinds import HEAD_BYTES, kind_of_bytes
 from edge_app.media.pictures import picture_of_bytes, read_picture
-from edge_app.system.files import make_private_folder, readable_os_errors, sha256_of, sha256_of_file
+from edge_app.system.files import (
+    append_row,
+    is_half_written,
+    locked,
+    readable_os_errors,
+    sha256_of,
+    sha256_of_file,
+)
 from edge_app.system.http import answer_of
 from edge_app.system.new_file import write_new
 from edge_app.system.timing import back_off_s
 
 PEXELS: Final = "https://api.pexels.com"
 SOURCES: Final = "sources.csv"
+_LOCK: Final = ".fetch.lock"
 _COLUMNS: Final = ("file", "id", "author", "author page", "licence", "page", "address", "sha256")
 _LIMIT_BYTES: Final = 64 << 20
 _ANSWER_BYTES: Final = 4 << 20
@@ -316,17 +324,20 @@ def fetch(
     """Bring up to `most` new pictures into a folder, each noted in its sources.csv before it is counted.
 
     Left out: what is there already, by id, content or looks; what is no whole picture, smaller than `least_px`, flat.
-    Raises EdgeError where the source or the folder cannot be used; what came is then kept.
+    Raises EdgeError where the source or the folder cannot be used, or another process fetches into it; what came stays.
     """
     done = Fetched()
-    with readable_os_errors(into):
-        make_private_folder(into)
+    with locked(into / _LOCK, wait=False) as mine, readable_os_errors(into):
+        if not mine:
+            raise EdgeError(f"another process fetches into {into}", remedy="wait for it, or name another folder")
         rows = read_sources(into)
         ids, hashes, seen = {row["id"] for row in rows}, {row["sha256"] for row in rows}, Seen()
         noted, unnoted = {row["file"] for row in rows}, dict[str, str]()
         for path in sorted(into.iterdir()):
-            # What a kill left unfinished is hidden: neither a picture that is there nor one that lacks its row.
-            if path.is_file() and path.name != SOURCES and not path.name.startswith("."):
+            if is_half_written(path):
+                path.unlink()
+            # What is hidden is neither a picture that is there nor one that lacks its row.
+            elif path.is_file() and path.name != SOURCES and not path.name.startswith("."):
                 if path.name not in noted:
                     unnoted[sha256_of_file(path)] = path.name
                 try:
@@ -358,7 +369,7 @@ def fetch(
                 done.left_out[why] += 1
                 continue
             if name is None:
-                name = write_new(into / f"{found.id}{_suffix(content)}", partial(_fill, content)).name
+                name = write_new(into / f"{found.id}{_suffix(content)}", partial(_fill, content), suffix=".part").name
                 seen.add(name, look)
             _note(into / SOURCES, found, name, digest)
             hashes.add(digest)
@@ -389,15 +400,14 @@ def _suffix(content: bytes) -> str:
 
 def _note(path: Path, found: Found, file: str, digest: str) -> None:
     """Append one row; the file is there before its row, and gets it at the next call where a kill fell between."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    if not path.exists():
-        writer.writerow(_COLUMNS)
     texts = (file, found.id, found.author, found.author_page, found.licence, found.page, found.address, digest)
-    writer.writerow(" ".join(text.split()) for text in texts)
-    with path.open("a", encoding="utf-8", errors="replace") as stream:
-        path.chmod(0o600)
-        stream.write(buffer.getvalue())
+    append_row(path, _row(" ".join(text.split()) for text in texts), _row(_COLUMNS))
+
+
+def _row(cells: Iterable[str]) -> bytes:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    return buffer.getvalue().encode("utf-8", "replace")
 
 
 def read_sources(folder: Path) -> Sequence[Mapping[str, str]]:

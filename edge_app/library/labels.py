@@ -18,7 +18,15 @@ from typing import Final, Literal, cast
 
 from edge_app.core.errors import EdgeError, UsageError
 from edge_app.core.names import valid_name
-from edge_app.system.files import hidden_beside, locked, make_private_folder, readable_os_errors, settle, sha256_of
+from edge_app.system.files import (
+    append_row,
+    locked,
+    make_private_folder,
+    readable_os_errors,
+    replacing,
+    sha256_of,
+    sweep,
+)
 
 Kind = Literal["label", "both", "neither", "skip"]
 HEADER: Final = ("time", "picture", "answer", "label", "why", "predicted", "probability")
@@ -119,19 +127,7 @@ class LabelFile:
 
     def _append(self, cells: Iterable[str]) -> None:
         with readable_os_errors(self.path.parent):
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-            try:
-                size = os.fstat(descriptor).st_size
-                rows = _row(cells)
-                if size == 0:
-                    rows = _row(HEADER) + rows
-                elif os.pread(descriptor, 1, size - 1) != b"\n":
-                    rows = b"\n" + rows  # the row before was cut off by a kill
-                while rows:
-                    rows = rows[os.write(descriptor, rows) :]
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            append_row(self.path, _row(cells), _row(HEADER))
 
 
 @contextmanager
@@ -229,6 +225,8 @@ def export(labels: LabelFile, pile: Path, into: Path, *, copy: bool) -> Exported
             [name] = answer.classes
             plain, other = _names(into / valid_class(name), picture, origin)
             make_private_folder(plain.parent)
+            if copy and name not in counts:
+                sweep(plain.parent)
             counts[name] += 1
             if _is(plain, origin) or _is(other, origin):
                 continue
@@ -236,12 +234,8 @@ def export(labels: LabelFile, pile: Path, into: Path, *, copy: bool) -> Exported
             if not copy:
                 to.symlink_to(origin)
                 continue
-            scratch = hidden_beside(to)
-            try:
+            with replacing(to, replace=False) as scratch:
                 shutil.copyfile(origin, scratch)
-                settle(scratch, to, replace=False)
-            finally:
-                scratch.unlink(missing_ok=True)
     return Exported(dict(counts), dict(left_out), moved, stale)
 
 

@@ -24,7 +24,15 @@ from edge_app.core.errors import EdgeError, MediaError, UsageError
 from edge_app.library.steps import Step
 from edge_app.library.tools import Look, Tools
 from edge_app.media.folders import find_pictures
-from edge_app.system.files import hidden_beside, locked, make_private_folder, readable_os_errors, settle, write_json
+from edge_app.system.files import (
+    append_row,
+    locked,
+    make_private_folder,
+    readable_os_errors,
+    replacing,
+    sweep,
+    write_json,
+)
 from edge_app.system.parallel import ordered_map
 
 How = Literal["link", "copy", "move"]
@@ -126,6 +134,7 @@ def sift(
             raise EdgeError(f"another process sifts into {out}", remedy="wait for it, or name another folder")
         _claim(plan, out)
         with readable_os_errors(out):
+            sweep(out)
             moved = {
                 name: out / KEPT / to
                 for name, to, how in _placed(out)
@@ -244,8 +253,7 @@ def read_decisions(out: Path, plan: Plan, *, mend: bool = False) -> Iterator[Dec
     header = (*_COLUMNS, *(_name(number, step) for number, step in enumerate(plan.steps)))
     if not path.exists():
         if mend:
-            path.write_text(_row(header), encoding="utf-8", errors="surrogateescape", newline="")
-            path.chmod(0o600)
+            append_row(path, _row(header).encode("utf-8", "surrogateescape"))
         return
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         rows = [tuple(row) for row in csv.reader(stream)]
@@ -258,10 +266,9 @@ def read_decisions(out: Path, plan: Plan, *, mend: bool = False) -> Iterator[Dec
     if not whole and kept and kept[-1] == rows[-1]:
         kept.pop()
     if mend and (not whole or len(kept) != len(rows) - 1):
-        scratch = hidden_beside(path)
-        text = "".join(map(_row, (header, *kept)))
-        scratch.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
-        settle(scratch, path)
+        with replacing(path) as scratch:
+            text = "".join(map(_row, (header, *kept)))
+            scratch.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
     for row in kept:
         yield Decision(row[0], cast(Outcome, row[1]), row[2], row[3:])
 
@@ -279,12 +286,8 @@ def _place(source: Path, name: str, out: Path, how: How) -> None:
             if _is_ours(origin, to, how):
                 return
             continue
-        with (out / _PLACED).open("a", encoding="utf-8", errors="surrogateescape") as stream:
-            line = {"picture": name, "to": to.relative_to(out / KEPT).as_posix(), "how": how}
-            stream.write(json.dumps(line) + "\n")
-            stream.flush()
-            if how == "move":
-                os.fsync(stream.fileno())
+        line = {"picture": name, "to": to.relative_to(out / KEPT).as_posix(), "how": how}
+        append_row(out / _PLACED, json.dumps(line).encode() + b"\n", sync=how == "move")
         if how == "link":
             to.symlink_to(origin)
         elif how == "move":
@@ -301,12 +304,8 @@ def _is_ours(origin: Path, to: Path, how: How) -> bool:
 
 
 def _copy(origin: Path, to: Path) -> None:
-    scratch = hidden_beside(to)
-    try:
+    with replacing(to, replace=False) as scratch:
         shutil.copy2(origin, scratch)
-        settle(scratch, to, replace=False)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _move(origin: Path, to: Path) -> None:
@@ -344,6 +343,7 @@ def undo(out: Path) -> Undone:
     with locked(out / _LOCK, wait=False) as mine, readable_os_errors(out):
         if not mine:
             raise EdgeError(f"another process sifts into {out}", remedy="wait for it")
+        sweep(out)
         for name, to_name, how in reversed(list(_placed(out))):
             origin, to = Path(plan.source) / name, out / KEPT / to_name
             if not os.path.lexists(to):

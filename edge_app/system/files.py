@@ -19,8 +19,9 @@ from edge_app.core.errors import EdgeError
 
 FILE_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
-_ELSEWHERE: Final = "or choose another folder with --home or EDGE_APP_HOME"
+_ELSEWHERE: Final = "or choose another folder with --home or EDGE_APP_HOME where it is edge-app's own"
 _FULL: Final = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
+_HALF: Final = re.compile(r"\..+\.[a-z0-9_]{8}\.part")
 _NO_FOLDER: Final = {errno.ENOTDIR, errno.EEXIST}
 
 
@@ -67,6 +68,18 @@ def hidden_beside(path: Path, suffix: str = ".part") -> Path:
     return Path(name)
 
 
+def is_half_written(path: Path) -> bool:
+    """Whether a file is what a kill left of `hidden_beside` with its own suffix; nothing is said of who made it."""
+    return _HALF.fullmatch(path.name) is not None and path.is_file() and not path.is_symlink()
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a kill left half-written below a folder of ours, which the caller alone writes into."""
+    for path in list(folder.rglob(".*.part")):
+        if is_half_written(path):
+            path.unlink(missing_ok=True)
+
+
 def settle(scratch: Path, path: Path, mode: int = FILE_MODE, replace: bool = True) -> None:
     """Give a hidden file its final name; its bytes and the name have then reached the disk.
 
@@ -98,6 +111,31 @@ def write_private(path: Path, data: bytes | str) -> None:
         make_private_folder(path.parent)
         with replacing(path) as scratch:
             scratch.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def append_row(path: Path, row: bytes, header: bytes = b"", sync: bool = True) -> None:
+    """Append a line, which ends with a line break, to a file of mode 0600; with `sync` it has then reached the disk.
+
+    A new or empty file begins with `header`. After a line that a kill cut off a new one is begun; where the disk
+    refuses a part of this one, none of it stays. Raises OSError.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, FILE_MODE)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size == 0:
+            row = header + row
+        elif os.pread(descriptor, 1, size - 1) != b"\n":
+            row = b"\n" + row
+        try:
+            while row:
+                row = row[os.write(descriptor, row) :]
+            if sync:
+                os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: object) -> None:

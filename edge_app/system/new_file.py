@@ -37,13 +37,13 @@ class NewFiles:
         raise AssertionError("a number is always free")
 
 
-def write_new(path: Path, write: Callable[[Path], object], mode: int = 0o600) -> Path:
+def write_new(path: Path, write: Callable[[Path], object], mode: int = 0o600, suffix: str | None = None) -> Path:
     """Fill a new file under `path`, or under its first free number, and return the path it got.
 
-    `write` gets a hidden file of the same suffix to fill; whole or not at all, the file appears under its name. The
-    folder must exist. Raises OSError, and what `write` raises.
+    `write` gets a hidden file of the same suffix, or of `suffix`, to fill; whole or not at all, the file appears under
+    its name. The folder must exist. Raises OSError, and what `write` raises.
     """
-    scratch = hidden_beside(path, path.suffix)
+    scratch = hidden_beside(path, path.suffix if suffix is None else suffix)
     try:
         write(scratch)
         for number in itertools.count(1):

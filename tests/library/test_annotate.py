@@ -252,8 +252,10 @@ def test_a_folder_per_class_is_made_and_nothing_in_it_replaced(tmp_path):
         assert (into / "ant" / "a.png").read_bytes() == b"mine"
         [beside] = (into / "ant").glob("a-*.png")
         assert beside.read_bytes() == (pile / "a.png").read_bytes()
+        (into / "bee" / ".a.png.a1b2c3d_.part").write_bytes(b"half")  # a kill left it
         export(labels, pile, into, copy=copy)
         assert len(list(into.glob("*/*.png"))) == 3
+        assert (into / "bee" / ".a.png.a1b2c3d_.part").exists() is not copy
         assert (into / "bee" / "sub__a.png").is_symlink() is not copy
         assert (into / "bee" / "sub__a.png").read_bytes() == (pile / "sub" / "a.png").read_bytes()
 

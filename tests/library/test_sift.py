@@ -120,6 +120,38 @@ def test_a_row_cut_off_by_a_kill_is_decided_again_and_nothing_is_placed_twice(sa
     assert sorted(path.name for path in (out / "kept").iterdir()) == ["a.png", "c.png"]
 
 
+def test_what_a_kill_left_of_a_copy_goes_with_the_next_call_and_with_undoing(say, pile, tmp_path):
+    out, words = tmp_path / "out", ("--step", "larger:100", "--copy")
+    say("sift", pile, "--into", out, *words)
+    half = out / "kept" / ".c.png.a1b2c3d_.part"
+    half.write_bytes(b"half")
+    assert say("sift", pile, "--into", out, *words)[0] == 0 and not half.exists()
+    half.write_bytes(b"half")
+    assert say("sift", "--undo", out)[0] == 0 and not out.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
+def test_a_full_disk_leaves_no_note_by_which_a_moved_picture_would_be_lost(tmp_path):
+    """Half a line in the list of what was moved would swallow the next one: undoing would not know that picture."""
+    folder, out, homes = tmp_path / "pile", tmp_path / "out", ("--home", str(tmp_path / "home"))
+    folder.mkdir()
+    for number in range(8):
+        write_picture(folder / f"{number}.png", np.full((64, 64, 3), 90 + number, np.uint8))
+    words = ["sift", str(folder), "--into", str(out), "--step", "larger:50", "--move", *homes]
+    # Bytes that a file may have: decisions.csv is the shorter one, and the list of the moved ends within a line.
+    full = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (240, 240)); {_MAIN}"
+    found = subprocess.run([sys.executable, "-c", full, *words], check=False, capture_output=True, text=True)
+    assert found.returncode == 1 and found.stderr.count("edge-app: ") == 1 and "Traceback" not in found.stderr
+    assert 0 < len(list((out / "kept").glob("*.png"))) < 8
+    assert all(json.loads(line) for line in (out / "placed.jsonl").read_text().splitlines())
+    assert subprocess.run([sys.executable, "-c", _MAIN, *words], check=False, capture_output=True).returncode == 0
+    assert len(list((out / "kept").glob("*.png"))) == 8
+    assert sifting.undo(out).back == 8 and len(list(folder.glob("*.png"))) == 8 and not out.exists()
+
+
+_MAIN = "import sys; from edge_app.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
 def test_copies_and_moves_are_undone_and_what_was_changed_stays(say, pile, tmp_path):
     before = {path.name: path.read_bytes() for path in pile.iterdir() if path.is_file()}
     moved = tmp_path / "moved"

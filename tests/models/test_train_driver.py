@@ -386,16 +386,33 @@ def test_what_a_machine_lacks_is_refused_before_anything_is_written():
 
 
 def test_half_written_files_of_a_kill_are_swept_and_do_not_block_a_new_run(tmp_path):
-    for name in (".abc.part", ".lr_find_12.ckpt"):
-        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / ".run.json.a1b2c3d_.part").write_bytes(b"half")
     open_run(tmp_path, {"seed": 1}, resume=False)
     for folder in ("state", "logs/head"):
         (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / ".def.part").write_bytes(b"half")
+        (tmp_path / folder / ".head.safetensors.a1b2c3d_.part").write_bytes(b"half")
+    (tmp_path / ".lr_find_12.ckpt").write_bytes(b"half")
+    (tmp_path / ".made.a1b2c3d_.part").mkdir()  # a command that makes a folder was killed here
     open_run(tmp_path, {"seed": 1}, resume=True)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["run.json"]
     finish_run(tmp_path)
     assert not (tmp_path / "state").exists()
+
+
+def test_nothing_is_swept_out_of_a_folder_that_holds_no_run(tmp_path):
+    """Whoever names a folder of his own by mistake loses no download that is under way in it."""
+    (tmp_path / "below").mkdir()
+    own = [tmp_path / ".film.mp4.part", tmp_path / "below" / ".a.run.json.a1b2c3d_.part", tmp_path / ".lr_find_1.ckpt"]
+    for path in own:
+        path.write_bytes(b"mine")
+    for resume, told in ((False, "not empty"), (True, "no run to go on with")):
+        with pytest.raises(UsageError, match=told):
+            open_run(tmp_path, {"seed": 1}, resume=resume)
+    assert [path.read_bytes() for path in own] == [b"mine"] * 3
+    open_run(tmp_path / "run", {"seed": 1}, resume=False)
+    (tmp_path / "run" / ".film.mp4.part").write_bytes(b"mine")
+    open_run(tmp_path / "run", {"seed": 1}, resume=True)
+    assert (tmp_path / "run" / ".film.mp4.part").exists()
 
 
 def test_several_processes_share_the_batches_and_judge_everything(monkeypatch):

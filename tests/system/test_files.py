@@ -15,11 +15,14 @@ import pytest
 
 from edge_app.core.errors import EdgeError
 from edge_app.system.files import (
+    append_row,
+    hidden_beside,
     json_ready,
     locked,
     replacing,
     sha256_of,
     sha256_of_file,
+    sweep,
     write_json,
     write_private,
 )
@@ -185,3 +188,40 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
     stop.set()
     thread.join()
     assert seen == {(50_000, 1)}
+
+
+@posix
+def test_a_row_is_on_the_disk_whole_or_not_at_all(tmp_path):
+    """Without space a file system takes a part of a line, and the next one would be glued to it."""
+    import resource
+
+    path = tmp_path / "rows.csv"
+    append_row(path, b"1,one\n", b"number,word\n")
+    assert path.read_bytes() == b"number,word\n1,one\n" and stat.S_IMODE(path.stat().st_mode) == 0o600
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for there in (path.read_bytes(), b""):
+        path.write_bytes(there)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(there) + 5, before[1]))
+        try:
+            with pytest.raises(OSError, match="too large"):
+                append_row(path, b"2,two\n", b"number,word\n")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert path.read_bytes() == there
+    append_row(path, b"2,two\n", b"number,word\n")
+    path.write_bytes(path.read_bytes() + b"3,thr")  # cut off by a kill
+    append_row(path, b"4,four\n", b"number,word\n")
+    assert path.read_bytes() == b"number,word\n2,two\n3,thr\n4,four\n"
+
+
+def test_what_a_kill_left_is_swept_and_nothing_that_only_looks_like_it(tmp_path):
+    (tmp_path / "below").mkdir()
+    left = [hidden_beside(tmp_path / "a.png"), hidden_beside(tmp_path / "below" / "b c.json")]
+    other = [tmp_path / ".film.mp4.part", tmp_path / "film.part", tmp_path / ".x.abcdefgh.png"]
+    for path in other:
+        path.write_bytes(b"mine")
+    (tmp_path / ".y.abcdefgh.part").mkdir()
+    (tmp_path / ".z.abcdefgh.part").symlink_to(other[0])
+    sweep(tmp_path)
+    assert not any(path.exists() for path in left) and all(path.read_bytes() == b"mine" for path in other)
+    assert (tmp_path / ".y.abcdefgh.part").is_dir() and (tmp_path / ".z.abcdefgh.part").is_symlink()

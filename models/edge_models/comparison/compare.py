@@ -120,7 +120,8 @@ def compare(options: ClassifierOptions, plan: Plan, progress: Progress, keep: Pa
     if options.from_scratch or options.backbone.startswith(PREFIX):
         raise UsageError("compare measures heads on a frozen, pretrained base", remedy="leave --from-scratch out")
     if keep is not None:
-        refuse_folder(keep, resume=options.resume)
+        with Hold(keep):
+            refuse_folder(keep, resume=options.resume)
     for pictures in (options.unlabelled, options.adapt, plan.backgrounds):
         if pictures is not None:
             find_unlabelled(pictures)

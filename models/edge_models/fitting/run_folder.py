@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,8 @@ from edge_models.fitting.checkpoint import make_folder, write_atomic
 STATE_FOLDER: Final = "state"
 """Where a run keeps what it needs to be gone on with."""
 _RUN_FILE: Final = "run.json"
+_LEFT: Final = re.compile(r"\..+\.[a-z0-9_]{8}\.part|\.lr_find_.+\.ckpt")
+"""Names of what a kill leaves: files half-written by `edge_app.system.files.replacing`, the range test's own copy."""
 _WORDS: Final = {
     "data_sha256": "pictures",
     "base_sha256": "weights of the base",
@@ -98,21 +101,25 @@ def open_run(
 def refuse_folder(folder: Path, *, resume: bool) -> None:
     """Raise what `open_run` would raise without knowing the options: before pictures are read, and nothing is made.
 
-    What a kill left half-written is removed: it is no reason to refuse.
+    What a kill left half-written in a run is removed: it is no reason to refuse. In any other folder nothing is.
     """
     if os.path.isfile(folder):  # noqa: PTH113 (a folder above that may not be entered is told when it is made)
         raise UsageError(f"{folder} is a file", expected="a folder to write to", remedy="name another")
-    if folder.is_dir():
-        # Remove what a kill -9 left: half-written files under their temporary names, the range test's own copy.
-        for pattern in (".*.part", ".lr_find_*.ckpt"):
-            for left in folder.rglob(pattern):
-                left.unlink(missing_ok=True)
     if resume:
         begun_with(folder)
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise UsageError(
-            f"{folder} is not empty", expected="a new folder", remedy="name another, or go on with --resume"
-        )
+        left = [path for path in folder.rglob(".*") if _LEFT.fullmatch(path.name)]
+    elif folder.is_dir():
+        left = list(folder.iterdir())
+        # Until run.json is there nothing else is written.
+        if not all(_LEFT.fullmatch(path.name) and path.name.startswith(f".{_RUN_FILE}.") for path in left):
+            raise UsageError(
+                f"{folder} is not empty", expected="a new folder", remedy="name another, or go on with --resume"
+            )
+    else:
+        return
+    for path in left:
+        if path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
 
 
 def begun_with(folder: Path) -> dict[str, Any]:
