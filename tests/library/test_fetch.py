@@ -415,7 +415,7 @@ def test_a_picture_whose_row_a_kill_kept_back_gets_it_at_the_next_call(tmp_path,
     whole = sources.read_text()
     sources.write_text(whole[: whole.rindex("\n", 0, -1) + 1])
     assert main(words) == 0
-    assert sources.read_text() == whole and len(list((tmp_path / "out").iterdir())) == 4
+    assert sources.read_text() == whole and len(list((tmp_path / "out").glob("[!.]*"))) == 4
 
 
 def test_one_process_fetches_into_a_folder_and_takes_away_what_a_kill_left(tmp_path, capsys):
@@ -427,7 +427,8 @@ def test_one_process_fetches_into_a_folder_and_takes_away_what_a_kill_left(tmp_p
         (out / ".mug-0.jpg.a1b2c3d_.part").write_bytes(b"half")
         assert main(words) == 1 and "another process fetches into" in capsys.readouterr().err
     assert main(words) == 0
-    assert {path.name for path in out.iterdir() if not path.name.startswith(".fetch")} == {"mug-0.jpg", "sources.csv"}
+    [row] = fetching.read_sources(out)
+    assert {path.name for path in out.iterdir()} == {row["file"], "sources.csv", ".fetch.lock"}
 
 
 def test_a_list_of_sources_that_a_full_disk_left_empty_gets_its_header(tmp_path):
