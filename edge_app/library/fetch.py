@@ -416,6 +416,8 @@ def read_sources(folder: Path) -> Sequence[Mapping[str, str]]:
         text = (folder / SOURCES).read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return []
+    if not text:
+        return []
     rows = [row for row in csv.reader(text.splitlines()) if row]
     if not rows or tuple(rows[0]) != _COLUMNS:
         raise EdgeError(f"{folder / SOURCES} is no list of sources", expected="another folder, or that file moved away")

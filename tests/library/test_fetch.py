@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import struct
 import subprocess
@@ -268,7 +269,7 @@ def test_what_offers_nothing_is_told(say, service, tmp_path):
     (tmp_path / "list.txt").write_bytes(b"PK\0\1\xff\n" * 50)
     code, _, err = say("", origin=tmp_path / "list.txt")
     assert code == 1 and "list.txt is no text; expected an address a line" in err
-    (tmp_path / "out").rmdir()
+    shutil.rmtree(tmp_path / "out")
     (tmp_path / "out").write_text("mine")
     code, _, err = say("", origin=tmp_path / "list.txt")
     assert code == 2 and "is a file; expected a folder" in err and (tmp_path / "out").read_text() == "mine"
