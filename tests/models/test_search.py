@@ -28,6 +28,7 @@ from edge_models.classifier.options import ClassifierOptions
 from edge_models.classifier.recipe import DEEP, KINDS, deep_epochs
 from edge_models.classifier.run import train_classifier
 from edge_models.classifier.search import Trial, corrected_accuracy, preferred
+from edge_models.classifier.tuning_budget import ways_affordable
 from edge_models.data.checks import scan
 from edge_models.data.folder import Split, split_pictures
 from edge_models.fitting.fit import Silence
@@ -278,15 +279,17 @@ def test_the_more_is_named_wrongly_the_longer_fine_tuning_may_take() -> None:
     options = ClassifierOptions(Path("in"), Path("out"), tune_epochs=4)  # of every layer: 6
     split = Split(tuple(range(100)), tuple(range(100, 125)), tuple(range(125, 150)))
     whole = 6 * (100 + 125 + 150)  # to choose, to be judged, with everything
-    afford = searching._deep_is_affordable
-    assert afford(options, split, 61 / whole, 0.0) == 0
-    assert afford(options, split, 59 / whole, 0.0) == 1
-    assert afford(options, split, 61 / whole, 0.02) == 1  # 25 pictures cannot choose among depths
-    assert afford(options, split, 359 / whole, 1.0) == 1 and afford(options, split, 361 / whole, 1.0) == 0
+    assert ways_affordable(options, split, 61 / whole, 0.0) == 0
+    assert ways_affordable(options, split, 59 / whole, 0.0) == 1
+    assert ways_affordable(options, split, 61 / whole, 0.02) == 1  # 25 pictures cannot choose among depths
+    assert (
+        ways_affordable(options, split, 359 / whole, 1.0) == 1
+        and ways_affordable(options, split, 361 / whole, 1.0) == 0
+    )
     many = Split(tuple(range(60)), tuple(range(60, 120)), tuple(range(120, 150)))
     whole_of_many = 6 * (60 + 120 + 150)
-    assert afford(options, many, 61 / whole_of_many, 0.02) == len(DEEP)
-    assert afford(replace(options, search=2.0), split, 119 / whole, 0.0) == 1
+    assert ways_affordable(options, many, 61 / whole_of_many, 0.02) == len(DEEP)
+    assert ways_affordable(replace(options, search=2.0), split, 119 / whole, 0.0) == 1
     # Four times the pictures, half as often; never less than what compares the ways.
     assert [deep_epochs(options, count) for count in (150, 240, 960, 10**6)] == [6, 6, 3, 2]
 

@@ -23,9 +23,9 @@ from edge_models.classifier.material import cache_folder
 from edge_models.classifier.network import Head, TransferClassifier, predict
 from edge_models.classifier.options import STUDENTS, UNFREEZE, ClassifierOptions
 from edge_models.classifier.recipe import RUNG_EPOCHS, Trained, deep_epochs, train
-from edge_models.classifier.search import step_s
 from edge_models.classifier.small_data import STUDENT_DROPOUT, with_unlabelled
 from edge_models.classifier.stages import Workshop, fit_head, fit_tune
+from edge_models.classifier.tuning_budget import step_s
 from edge_models.fitting.fit import FitResult
 from edge_models.networks.backbones import at_side, create_backbone
 from edge_models.networks.feature_cache import FeatureCache, ViewPlan

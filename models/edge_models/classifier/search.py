@@ -6,10 +6,8 @@ heads that saw neither it nor its near-duplicates.
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,15 +23,15 @@ from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.heads import DISCRIMINANTS, fit_temperature, head_of, logits_of
 from edge_models.classifier.losses import one_hot
 from edge_models.classifier.options import AUTO, HEADS, UNFREEZE, ClassifierOptions
-from edge_models.classifier.recipe import DEEP, NEAR, RUNG_EPOCHS, deep_epochs
+from edge_models.classifier.recipe import NEAR
 from edge_models.classifier.start import starting_backbone
+from edge_models.classifier.tuning_budget import is_much, small_side, spent_s, step_s, ways_affordable
 from edge_models.data.folder import PictureFolder, Split, folds
 from edge_models.fitting.checkpoint import write_atomic
 from edge_models.fitting.progress import Progress
 from edge_models.networks.backbone import Backbone
 from edge_models.networks.backbones import DEFAULT, LITES, plain_name
 from edge_models.networks.feature_cache import FeatureCache, ViewPlan
-from edge_models.networks.folded import folded
 from edge_models.networks.joined import JOIN
 
 FILE: Final = "search.json"
@@ -69,11 +67,8 @@ _SHARE: Final = 0.75
 """Of the budget goes to comparing; the rest is for the views and the fits of what is chosen."""
 _FLOOR: Final = 1e-6
 _PAIR: Final = 2
-_LEAST_SIDE: Final = 96
 _UNEVEN: Final = 3.0
 _STRONGEST: Final = (WHOLE, "efficientnet-lite2")
-_WORTH: Final = 0.01
-"""Share of wrong answers that is worth the budget."""
 _LEAST_WRONG: Final = 3
 """Wrong answers in cross-validation from which on every layer is fine-tuned, where there is time."""
 _SMALL_PX: Final = 128
@@ -81,17 +76,6 @@ _LOST_BY_SIZE: Final = 0.05
 """Most that a head may lose by pictures made `_SMALL_PX`, where fine-tuning costs a sixth of what it does at 320: steel
 lost 4.1 points (development part) and had 99.3 % after it, ants and bees lose 7.
 """
-_TELLS: Final = 60
-"""Pictures of the selection part from which on it chooses among depths of fine-tuning: 32 sign digits took the upper
-half, where every layer named more of the others."""
-_MOST_LONGER: Final = 6.0
-_MUCH_SMALLER: Final = 0.75
-_TIMED: Final = 8
-"""Pictures that are looked at to tell how long fine-tuning would take."""
-_LOOKS: Final = 5
-_LEARNED: Final = 3.5
-"""Times as long as looking at it takes learning from a picture: on Lite0 at 128 px, 2.9 ms of processor time for the
-view and 20.8 for the step beside 7.0."""
 
 Key = tuple[str, str, float, bool]
 """Backbone, kind of head, penalty, whether classes count alike."""
@@ -177,7 +161,7 @@ def search(
     the weights of a backbone cannot be had.
     """
     device = options.machine.accelerator
-    begun_s, budget_s = _spent_s(device), 60 * options.search * _SHARE
+    begun_s, budget_s = spent_s(device), 60 * options.search * _SHARE
     at = np.array(split.fit)
     names = _tried(options, len(at))
     parts = folds(folder, split.fit, FOLDS, options.seed)
@@ -193,14 +177,14 @@ def search(
         if parts and options.ensemble < _PAIR and all((name, *head) in done for head in heads):
             continue
         expected_s = unit_s * _COST.get(name, 1.0) * len(folder.pictures)
-        if number and (not parts or _spent_s(device) - begun_s + expected_s > budget_s):
+        if number and (not parts or spent_s(device) - begun_s + expected_s > budget_s):
             skipped += [name] if parts else []
             continue
         # Backbones are looked at one by one, whatever is taught from them together.
         backbone = starting_backbone(replace(options, backbone=name, distil=False))
-        started_s = _spent_s(device)
+        started_s = spent_s(device)
         features = _plain(options, backbone, folder, FeatureCache(cache, progress, device))
-        unit_s = max(unit_s, (_spent_s(device) - started_s) / len(folder.pictures) / _COST.get(name, 1.0))
+        unit_s = max(unit_s, (spent_s(device) - started_s) / len(folder.pictures) / _COST.get(name, 1.0))
         banks[name] = features[at]
         progress.stage(f"heads on {name}", len(heads))
         for tried, head in enumerate(heads if parts else (), 1):
@@ -222,34 +206,44 @@ def search(
             singles.append(pair)
     name = best.backbone if best else names[0]
     side = small_side(folder, name) if options.size is None else 0
-    tune = best is None or options.unfreeze != UNFREEZE or (1 - best.accuracy) * len(split.selection) >= 1
     deep = 0
-    wrong = 0 if best is None else round((1 - best.accuracy) * len(at))
-    if best is not None and options.unfreeze and (wrong >= _LEAST_WRONG or options.unfreeze != UNFREEZE):
-        if not side and options.size is None and plain_name(name) in LITES:
-            seen = features_at(options, name, _SMALL_PX, folder, FeatureCache(cache, progress, device))[at]
-            small = trial_of(name, (best.head, best.ridge, best.balanced), seen, labels, len(folder.classes), parts)[0]
-            side = _SMALL_PX if small.accuracy >= best.accuracy - _LOST_BY_SIZE else 0
-        parts_of_it = [starting_backbone(replace(options, backbone=part, distil=False)) for part in name.split(JOIN)]
-        one_s = sum(step_s(part, side, device) for part in parts_of_it)
-        deep = _deep_is_affordable(options, split, one_s, 1 - best.accuracy)
+    if best is not None and options.unfreeze:
+        side, deep = _every_layer(options, folder, split, best, side, FeatureCache(cache, progress, device))
     found = Searched(
-        name,
-        best.head if best else heads[0][0],
-        best.ridge if best else options.ridge,
-        best.balanced if best else heads[0][2],
-        tuple(singles),
-        corrected_accuracy(singles) if singles else 0.0,
-        tuple(skipped),
-        deep,
-        side,
-        patient=best is not None and 1 - best.accuracy >= _MOST_LONGER * _WORTH,
-        tune=tune,
+        backbone=name,
+        head=best.head if best else heads[0][0],
+        ridge=best.ridge if best else options.ridge,
+        balanced=best.balanced if best else heads[0][2],
+        trials=tuple(singles),
+        corrected=corrected_accuracy(singles) if singles else 0.0,
+        skipped=tuple(skipped),
+        deep=deep,
+        side=side,
+        patient=best is not None and is_much(1 - best.accuracy),
+        tune=best is None or options.unfreeze != UNFREEZE or (1 - best.accuracy) * len(split.selection) >= 1,
         teacher=teacher,
         joined=joined,
     )
     _keep(keep / FILE, done, found)
     return found
+
+
+def _every_layer(
+    options: ClassifierOptions, folder: PictureFolder, split: Split, best: Trial, side: int, cache: FeatureCache
+) -> tuple[int, int]:
+    """The pixels that every layer would be fine-tuned at, `side` unless that is 0; how many ways of it are affordable."""
+    at, name = np.array(split.fit), best.backbone
+    if options.unfreeze == UNFREEZE and round((1 - best.accuracy) * len(at)) < _LEAST_WRONG:
+        return side, 0
+    if not side and options.size is None and plain_name(name) in LITES:
+        seen = features_at(options, name, _SMALL_PX, folder, cache)[at]
+        parts = folds(folder, split.fit, FOLDS, options.seed)
+        head = (best.head, best.ridge, best.balanced)
+        small = trial_of(name, head, seen, folder.labels[at], len(folder.classes), parts)[0]
+        side = _SMALL_PX if small.accuracy >= best.accuracy - _LOST_BY_SIZE else 0
+    members = [starting_backbone(replace(options, backbone=one, distil=False)) for one in name.split(JOIN)]
+    one_s = sum(step_s(member, side, options.machine.accelerator) for member in members)
+    return side, ways_affordable(options, split, one_s, 1 - best.accuracy)
 
 
 def _tried(options: ClassifierOptions, pictures: int) -> tuple[str, ...]:
@@ -261,28 +255,6 @@ def _tried(options: ClassifierOptions, pictures: int) -> tuple[str, ...]:
     if options.ensemble >= _PAIR:
         return ((DEFAULT,) if options.distil else ()) + _TOGETHER
     return (WHOLE,) if pictures < _FEW else ORDER
-
-
-def _spent_s(device: str) -> float:
-    """Seconds that this process would have taken alone: on a CPU its processor time, shared among its threads.
-
-    By the clock on the wall a default run beside busy neighbours found no time to fine-tune, and named 83.7 % of the
-    sign digits instead of 92.3.
-    """
-    return time.process_time() / torch.get_num_threads() if device == "cpu" else time.monotonic()
-
-
-def small_side(folder: PictureFolder, name: str) -> int:
-    """The input that suits pictures much smaller than a network's own, 0 where they are not or the network is no Lite.
-
-    Sign digits of 100 pixels, 20 of each (development part, one seed): every layer fine-tuned at 128 pixels came from
-    78.0 to 89.2 % in 8 epochs of 9 s of processor time; at 224 an epoch takes three times as long.
-    """
-    if plain_name(name) not in LITES:
-        return 0
-    shorter = float(np.median([min(picture.size_px) for picture in folder.pictures]))
-    side = max(_LEAST_SIDE, 32 * math.ceil(shorter / 32))
-    return side if side <= _MUCH_SMALLER * LITES[plain_name(name)].side_px else 0
 
 
 def is_uneven(labels: NDArray[np.intp], classes: int) -> bool:
@@ -383,40 +355,6 @@ def corrected_accuracy(trials: Sequence[Trial]) -> float:
         ]
         right += next(trial for trial in trials if trial.key == preferred(without).key).fold_right[fold]
     return right / sum(trials[0].fold_sizes)
-
-
-def step_s(backbone: Backbone, side: int, device: str) -> float:
-    """Seconds that a picture takes which every layer learns from, by how long it takes to be looked at.
-
-    `side` is that of the pictures in pixels; 0: the network's own.
-    """
-    backbone = folded(copy.deepcopy(backbone)).to(device).to(memory_format=torch.channels_last)
-    px = side or backbone.input.width_px or 0
-    pictures = torch.zeros(_TIMED, 3, px, px, device=device).contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        backbone.eval()(pictures).cpu()
-        took_s = []
-        # The least of a few: one look that a neighbour disturbed left ants and bees without fine-tuning.
-        for _ in range(_LOOKS):
-            begun_s = _spent_s(device)
-            backbone(pictures).cpu()
-            took_s.append(_spent_s(device) - begun_s)
-    return _LEARNED * min(took_s) / _TIMED
-
-
-def _deep_is_affordable(options: ClassifierOptions, split: Split, step_s: float, wrong: float) -> int:
-    """For how many ways of unfreezing every layer the budget lasts: to choose, to be judged, once more with everything.
-
-    `step_s` is what a picture learned from costs. The more pictures a head on the frozen base names `wrong` (a share),
-    the longer it may take: one in a hundred is worth the budget, six are worth six times.
-    """
-    everything = len(split.fit) + len(split.validation)
-    whole_s = step_s * deep_epochs(options, everything) * (len(split.train) + len(split.fit) + everything)
-    rung_s = step_s * RUNG_EPOCHS * len(split.train)
-    left_s = 60 * options.search * min(_MOST_LONGER, max(1.0, wrong / _WORTH)) - whole_s
-    if left_s < 0 or len(split.selection) < _TELLS:
-        return int(left_s >= 0)
-    return 1 + min(len(DEEP) - 1, int(left_s / rung_s))
 
 
 def features_at(
