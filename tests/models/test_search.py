@@ -17,7 +17,7 @@ from edge_app.cli import main
 from edge_app.core.errors import UsageError
 from edge_export.build.publish import Request
 from edge_export.makers.classifier import classifier_material
-from edge_models.classifier import recipe
+from edge_models.classifier import recipe, tuning_budget
 from edge_models.classifier import search as searching
 from edge_models.classifier.analysis import balanced_accuracy, warnings_of
 from edge_models.classifier.heads import cosine_head, discriminant_head, logits_of, solve_head
@@ -335,7 +335,7 @@ def test_a_hopeless_fine_tuning_is_given_up_after_a_third_unless_much_is_named_w
     options: ClassifierOptions, monkeypatch: pytest.MonkeyPatch, hopeless: float, much: float, kept: bool
 ) -> None:
     monkeypatch.setattr(recipe, "_HOPELESS", hopeless)
-    monkeypatch.setattr(searching, "_WORTH", much)
+    monkeypatch.setattr(tuning_budget, "_WORTH", much)
     notes = Notes()
     report = json.loads(train_classifier(options, notes).json.read_text())
     assert any("given up" in note for note in notes.notes) is not kept

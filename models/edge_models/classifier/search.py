@@ -231,7 +231,7 @@ def search(
 def _every_layer(
     options: ClassifierOptions, folder: PictureFolder, split: Split, best: Trial, side: int, cache: FeatureCache
 ) -> tuple[int, int]:
-    """The pixels that every layer would be fine-tuned at, `side` unless that is 0; how many ways of it are affordable."""
+    """Pixels that every layer would be fine-tuned at, `side` unless that is 0, and how many ways there is time for."""
     at, name = np.array(split.fit), best.backbone
     if options.unfreeze == UNFREEZE and round((1 - best.accuracy) * len(at)) < _LEAST_WRONG:
         return side, 0
