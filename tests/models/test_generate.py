@@ -178,6 +178,15 @@ def test_a_generator_that_copies_is_refused_and_nothing_is_written(squares, run_
     assert not list(tmp_path.iterdir())
 
 
+def test_a_sample_that_is_one_picture_again_and_again_is_told(squares, run_folder, tmp_path, monkeypatch):
+    """A short training ends before a collapse is called one; whoever samples learns of it all the same."""
+    draw = sample.draw_pictures
+    monkeypatch.setattr(sample, "draw_pictures", lambda net, noise, label: draw(net, noise * (label > 0), label))
+    made = sample.sample(SampleOptions(run_folder, tmp_path / "made", count=4), Silence())
+    [note] = [one for one in made.notes if "has collapsed to few" in one]
+    assert note.startswith("blue: what is made differs 0.00 times as much")
+
+
 def test_pictures_that_are_gone_are_told(squares, run_folder, tmp_path):
     for file in sorted(squares.rglob("*.png"))[2:]:
         goal = tmp_path / "fewer" / file.relative_to(squares)

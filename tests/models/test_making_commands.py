@@ -9,7 +9,10 @@ from PIL import Image
 pytest.importorskip("torch")
 
 from edge_app.cli import main
+from edge_models.classifier.options import ClassifierOptions
+from edge_models.cli.fields import parameters
 from edge_models.generate import sample
+from edge_models.generate.options import GanOptions
 from edge_models.networks.backbones import create_backbone
 
 
@@ -69,3 +72,8 @@ def test_a_generator_from_its_words_to_its_pictures(pictures, tmp_path, capsys, 
     told = capsys.readouterr().out
     assert f"6 pictures in {out}" in told and "KID " in told and "95 % interval" in told
     assert len(list((out / "pictures").rglob("*.png"))) == 6
+
+
+def test_no_help_names_a_default_that_is_nothing():
+    told = [one.help or "" for kind in (ClassifierOptions, GanOptions) for one in parameters(kind)]
+    assert any(one.endswith("(default 0)") for one in told) and not [one for one in told if "(default )" in one]

@@ -391,7 +391,7 @@ def test_what_of_a_csv_is_of_no_use_is_said(root, tmp_path):
     found = read_table(table, scan(root))
     assert found.unknown == ("gone.png",) and found.repeated == 1 and list(found.columns) == ["sex", "camera"]
     told = found.sentence()
-    assert "1 files are no pictures of the folder (gone.png)" in told and "1 lines say again" in told
+    assert "no pictures of the folder: 1 of its files (gone.png)" in told and "said: 1" in told
     assert "sex has one value only" in told
     with pytest.raises(UsageError, match="no column 'age'"):
         found.column("age")

@@ -191,7 +191,7 @@ def search(
             if (name, *head) not in done:
                 done[name, *head] = trial_of(name, head, banks[name], labels, len(folder.classes), parts)[0]
                 _keep(keep / FILE, done)
-            progress.advance(tried, " ".join(map(str, head)))
+            progress.advance(tried, head[0])
     singles = [done[name, *head] for name in names for head in heads if (name, *head) in done]
     best = preferred(singles) if singles else None
     joined = teacher = ""

@@ -30,7 +30,7 @@ def parameters(kind: type[DataclassInstance], *, may_lack: Sequence[str] = ()) -
             flag = told.flag(field.name)
             made.append(Option(field.name, flag, kind=bool, off=told.off, section=told.section, help=told.help))
             continue
-        shown = "" if default is None else f" (default {default if isinstance(default, str) else f'{default:g}'})"
+        shown = "" if default in (None, "") else f" (default {default if isinstance(default, str) else f'{default:g}'})"
         value: Kind = told.choices or (_or_none(hint, told.none) if told.none else hint)
         made.append(
             Option(

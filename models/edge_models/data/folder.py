@@ -203,7 +203,7 @@ def keep_together(folder: PictureFolder, values: Sequence[str]) -> PictureFolder
     names = sorted(set(values) - {""})
     if len(names) < _LEAST_TOGETHER:
         raise UsageError(
-            f"the pictures are of {len(names)} kinds ({', '.join(names[:3])})",
+            f"the pictures are of {len(names)} kind{'s' * (len(names) > 1)} ({', '.join(names[:3])})",
             expected=f"at least {_LEAST_TOGETHER} to keep apart: to learn, to choose and to judge by",
         )
     # A near-duplicate group that straddles two values joins them: follow links until nothing changes.

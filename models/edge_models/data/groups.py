@@ -52,10 +52,10 @@ class GroupTable:
         if self.unknown:
             more = f" and {len(self.unknown) - 3} more" if len(self.unknown) > 3 else ""
             told.append(
-                f"{len(self.unknown)} files are no pictures of the folder ({', '.join(self.unknown[:3])}{more})"
+                f"no pictures of the folder: {len(self.unknown)} of its files ({', '.join(self.unknown[:3])}{more})"
             )
         if self.repeated:
-            told.append(f"{self.repeated} lines say again what one before them said")
+            told.append(f"lines that say again what one before them said: {self.repeated}")
         lone = [name for name, values in self.columns.items() if len(set(values) - {""}) == 1]
         if lone:
             told.append(f"{', '.join(lone)} has one value only, and nothing to be compared with")

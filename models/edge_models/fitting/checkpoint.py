@@ -24,7 +24,7 @@ from edge_app.core.documents import typed
 from edge_app.core.errors import EdgeError, ModelError, UsageError
 from edge_app.core.hierarchy import Hierarchy
 from edge_app.core.model_card import InputSpec
-from edge_app.system.files import replacing
+from edge_app.system.files import replacing, size_words
 
 FORMAT: Final = 2
 """Version of the checkpoint's header that is written."""
@@ -237,7 +237,7 @@ def make_folder(path: Path) -> None:
 def _unwritable(path: Path, size: int, error: OSError) -> EdgeError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ModelError(
-            f"no space to write {path} ({size / 1e6:.1f} MB)",
+            f"no space to write {path} ({size_words(size)})",
             remedy="free some space and go on with --resume; what was saved before is whole",
         )
     return ModelError(f"{path} cannot be written ({error.strerror or error})", remedy="check the folder's permissions")

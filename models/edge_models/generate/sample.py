@@ -28,7 +28,7 @@ from edge_models.data.folder import find_again
 from edge_models.data.made import marked, write_made
 from edge_models.fitting.progress import Progress
 from edge_models.fitting.seeds import seed_of
-from edge_models.generate.adversarial import as_tensor, shared_out, to_pixels
+from edge_models.generate.adversarial import COLLAPSED, as_tensor, shared_out, spread, to_pixels, to_range
 from edge_models.generate.compose import FACTS, PICTURES
 from edge_models.generate.gan import NOISE, Drawer, draw_pictures, load_generator
 from edge_models.generate.made_folder import made_folder
@@ -141,6 +141,7 @@ def sample(options: SampleOptions, progress: Progress) -> Sampled:
         notes = [
             f"refused {refused} of {refused + len(drawn)} drawn pictures, near-copies of what was learned from"
         ] if refused else []  # fmt: skip
+        notes += _collapsed(drawer, drawn, labels, small, truth)
         result = Sampled(
             options.output, len(drawn), refused, kid(rows, unseen), kid(seen, unseen), float(without.mean()),
             float(together.mean()), gain, len(kept), tuple(notes),
@@ -182,6 +183,22 @@ def _draw(
             kept, tried, refused = kept + int((~copies).sum()), tried + size, refused + int(copies.sum())
             progress.advance(label * options.count + kept)
     return drawn, np.concatenate(rows), refused
+
+
+def _collapsed(
+    drawer: Drawer, drawn: Sequence[Pixels], labels: NDArray[np.intp], small: Sequence[Pixels], truth: NDArray[np.intp]
+) -> list[str]:
+    """A note for each class whose pictures are hardly more than one picture, which no judgement of them all shows."""
+    notes = []
+    for label, name in enumerate(drawer.classes):
+        made, real = (
+            spread(to_range(as_tensor([pictures[i] for i in np.flatnonzero(of == label)[:_BATCH]])))
+            for pictures, of in ((drawn, labels), (small, truth))
+        )
+        if (labels == label).sum() > 1 and made < COLLAPSED * real:
+            notes.append(f"{name}: what is made differs {made / real:.2f} times as much as its pictures: the generator "
+                         "has collapsed to few")  # fmt: skip
+    return notes
 
 
 def features_of(backbone: Backbone, pictures: Sequence[Pixels], progress: Progress | None = None) -> Rows:
