@@ -37,7 +37,8 @@ def command() -> Command:
         "annotate",
         run,
         example="edge-app annotate pile/ --output labels.csv --classes good,scratch\n"
-        "         edge-app annotate pile/ --output labels.csv --export parts/ && edge-app train classifier parts/",
+        "         edge-app annotate pile/ --output labels.csv --export parts/ &&\n"
+        "         edge-app train classifier parts/ --output runs/parts",
         more=_MORE,
         params=[
             Argument("source", "DIR", "the pictures", kind=Path, required=False),

@@ -2,7 +2,9 @@
 
 import os
 import pty
+import re
 import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -10,10 +12,11 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 
 from edge_app.cli import main
-from edge_app.cli.commands import parse
+from edge_app.cli.commands import parse, program
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
 from edge_app.gallery.storage import Vault
 from edge_app.media import sample
@@ -132,6 +135,26 @@ def test_options_are_told_under_their_headings(capsys):
 def test_every_command_takes_help_and_version_is_told(capsys):
     assert told(capsys, "-h")[:2] == told(capsys, "--help")[:2]
     assert told(capsys, "--version")[1].startswith("edge-app 0.")
+
+
+def commands_below(command, context, path=()):
+    yield path, command
+    for name in command.list_commands(context) if isinstance(command, click.Group) else ():
+        inner = command.get_command(context, name)
+        yield from commands_below(inner, click.Context(inner, parent=context), (*path, name))
+
+
+def test_what_every_help_gives_as_an_example_is_understood():
+    top = program()
+    tried = set()
+    for path, command in commands_below(top, click.Context(top)):
+        for example in re.findall(r"edge-app( [^&>)\n]*)", (command.epilog or "").partition("example:")[2]):
+            words = shlex.split(example)
+            parsed = parse(words)  # raises where a word is not understood, or one is missing
+            tried.add(words[0])
+            if words[:2] == ["train", "classifier"]:  # it may show the augmentation, and asks for a run's folder later
+                assert parsed.arguments.output is not None, path
+    assert {"annotate", "compose", "export", "fetch", "generate", "sift", "train", "translate"} <= tried
 
 
 def test_the_training_side_is_missed_in_one_line(capsys, monkeypatch):
