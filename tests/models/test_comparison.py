@@ -25,7 +25,7 @@ from edge_models.classifier import adapt, noisy_student, scratch
 from edge_models.classifier.network import Head, TransferClassifier
 from edge_models.classifier.options import METHODS, ClassifierOptions
 from edge_models.comparison import compare as comparison
-from edge_models.comparison import methods
+from edge_models.comparison import attempts, methods
 from edge_models.comparison.compare import Plan, compare, keep_few
 from edge_models.comparison.gains import Trial, chance_of, curve_sentence, holm, recommend, sentences, table_of
 from edge_models.comparison.page import chart, page
@@ -313,7 +313,7 @@ def test_balancing_wins_where_a_rare_class_is_overlapped_and_does_nothing_where_
             work = replace(workshop(tmp_path, labels, features, head="logistic", seed=seed), split=split)
             shared = Shared(work.options, folder, None, Silence(), None, lambda: 0.0, {})
             for method in ("plain", "balanced"):
-                found = methods.attempt(method, methods.Desk(shared, work, (), f"all-{seed}"))
+                found = attempts.attempt(method, attempts.Desk(shared, work, (), f"all-{seed}"))
                 trials[method, seed] = Trial(found.right, found.counts)
         row = row_of(table_of(["balanced"], folder, splits, trials, {}), "balanced")
         verdicts.append((row["accuracy"]["verdict"], row["recall"]["verdict"]))
@@ -332,8 +332,8 @@ def test_coral_brings_a_shifted_domain_back(tmp_path):
     work = workshop(tmp_path, [int(one) for one in labels], torch.from_numpy(features).float(), head="logistic")
     shared = Shared(work.options, work.folder, None, Silence(), None, lambda: 0.0, {})
     shared.parts["target"] = torch.from_numpy(target).float()
-    desk = methods.Desk(shared, work, (), "all-0")
-    assert methods.attempt("plain", desk).right.mean() < 0.6 and methods.attempt("coral", desk).right.mean() > 0.9
+    desk = attempts.Desk(shared, work, (), "all-0")
+    assert attempts.attempt("plain", desk).right.mean() < 0.6 and attempts.attempt("coral", desk).right.mean() > 0.9
 
 
 class Lit(Halves):
@@ -366,12 +366,12 @@ def test_self_training_brings_back_a_class_that_another_light_hides(tmp_path):
         "target's files": [(half(f"there/{i}.png", i % 2, 25), f"{i:064d}") for i in range(80)],
     }
     shared.parts["from-scratch all-0"].head.linear.weight.data = torch.tensor([[6.0, -6.0], [-6.0, 6.0]])
-    desk = methods.Desk(shared, work, (), "all-0")
-    without, adapted = (methods.attempt(name, desk) for name in ("from-scratch", "self-training"))
+    desk = attempts.Desk(shared, work, (), "all-0")
+    without, adapted = (attempts.attempt(name, desk) for name in ("from-scratch", "self-training"))
     assert without.right.mean() < 0.6 and adapted.right.mean() > 0.9
     # What both went on from was paid once, and stays as it was.
     assert adapted.parts_s == without.parts_s == 9
-    assert methods.attempt("from-scratch", desk).right.tolist() == without.right.tolist()
+    assert attempts.attempt("from-scratch", desk).right.tolist() == without.right.tolist()
 
 
 @pytest.mark.parametrize("mirror", [True, False])
@@ -538,7 +538,7 @@ def test_what_is_made_is_made_of_what_is_learned_from_alone(options, tmp_path, m
     from edge_models.data.checks import scan
 
     root, used = shapes(tmp_path / "plain", 10, 250), []
-    compose, styles_asked = methods.compose, methods.styles_asked
+    compose, styles_asked = attempts.compose, attempts.styles_asked
 
     def composing(wanted, *rest):
         used.append(("composed", [path.resolve() for path in wanted.objects.rglob("*.png")]))
@@ -548,8 +548,8 @@ def test_what_is_made_is_made_of_what_is_learned_from_alone(options, tmp_path, m
         used.append(("styled", [folder.pictures[i].path.resolve() for i in split.train + split.selection]))
         return styles_asked(wanted, backbone, folder, split, progress)
 
-    monkeypatch.setattr(methods, "compose", composing)
-    monkeypatch.setattr(methods, "styles_asked", styling)
+    monkeypatch.setattr(attempts, "compose", composing)
+    monkeypatch.setattr(attempts, "styles_asked", styling)
     wanted = replace(options, directory=root)
     [table] = compare(wanted, Plan(("composed", "styled"), (0, 1), (4,)), Silence())["tables"]
     assert row_of(table, "composed")["counts"] == {"learned": [8, 8], "made": [16, 16]}
@@ -565,8 +565,8 @@ def test_what_is_made_is_made_of_what_is_learned_from_alone(options, tmp_path, m
 def test_a_generator_learns_in_each_trial_and_one_that_fails_makes_nothing(options, tmp_path, monkeypatch):
     from edge_app.core.errors import EdgeError
 
-    monkeypatch.setattr(methods, "GAN_STEPS", 3)
-    trained, wanted = methods.train_generator, replace(options, directory=shapes(tmp_path / "plain", 10, 250))
+    monkeypatch.setattr(attempts, "GAN_STEPS", 3)
+    trained, wanted = attempts.train_generator, replace(options, directory=shapes(tmp_path / "plain", 10, 250))
     seeds = []
 
     def once(gan, progress):
@@ -575,7 +575,7 @@ def test_a_generator_learns_in_each_trial_and_one_that_fails_makes_nothing(optio
         seeds.append((gan.seed, sorted(path.name for path in gan.directory.glob("train/*/*"))))
         return trained(gan, progress)
 
-    monkeypatch.setattr(methods, "train_generator", once)
+    monkeypatch.setattr(attempts, "train_generator", once)
     told = Teller()
     [table] = compare(wanted, Plan(("generated",), (0, 1), (5,)), told)["tables"]
     assert row_of(table, "generated")["counts"] == {"learned": [10, 10], "made": [20, 0]}

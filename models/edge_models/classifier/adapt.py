@@ -27,8 +27,8 @@ from edge_models.classifier.stages import Workshop
 from edge_models.data.batch_views import BatchViews, plain_views
 from edge_models.data.checks import near_between, thumbnail_of
 from edge_models.data.folder import find_unlabelled
+from edge_models.data.pool import pixels_hash
 from edge_models.networks.backbone import Backbone, normalize
-from edge_models.networks.pretrained_run import pixels_hash
 from edge_models.networks.small_resnet import PREFIX
 
 _LEAST: Final = 16
@@ -286,21 +286,21 @@ def _distance(backbone: Backbone, here: Tensor, there: Tensor) -> float:
 
 def _target(work: Workshop, root: Path) -> Sequence[Path]:
     judging = {work.folder.pictures[i].sha256: work.folder.pictures[i] for i in work.split.validation}
-    pixels = {pixels_hash(picture.path) for picture in judging.values()}
+    pixels = {pixels_hash(read_picture(picture.path)) for picture in judging.values()}
     files: list[Path] = []
     seen: list[Path] = []
     thumbs: list[NDArray[np.uint8]] = []
     for path in find_unlabelled(root):
         try:
-            thumbnail = thumbnail_of(read_picture(path))
+            picture = read_picture(path)
         except MediaError as error:
             work.progress.note(f"{error}; left out")
             continue
-        if sha256_of_file(path) in judging or pixels_hash(path) in pixels:
+        if sha256_of_file(path) in judging or pixels_hash(picture) in pixels:
             seen.append(path)
         else:
             files.append(path)
-            thumbs.append(thumbnail)
+            thumbs.append(thumbnail_of(picture))
     if seen:
         raise UsageError(
             f"{root} holds {len(seen)} of the pictures that judge ({', '.join(path.name for path in seen[:3])})",

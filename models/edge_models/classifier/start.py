@@ -9,12 +9,14 @@ import numpy as np
 
 from edge_app.core.errors import UsageError
 from edge_app.inference.geometry import parse_region, with_region
+from edge_app.media.pictures import read_picture
 from edge_models.classifier.options import AUTO, ClassifierOptions
 from edge_models.data.folder import PictureFolder, Split
+from edge_models.data.pool import pixels_hash
 from edge_models.fitting.checkpoint import Checkpoint
 from edge_models.networks.backbone import Backbone
 from edge_models.networks.backbones import create_backbone
-from edge_models.networks.pretrained_run import load_pretrained, pixels_hash, pretrained_backbone
+from edge_models.networks.pretrained_run import load_pretrained, pretrained_backbone
 from edge_models.networks.small_resnet import PREFIX
 
 _SMALL_PX: Final = 44
@@ -78,7 +80,7 @@ def refuse_seen(options: ClassifierOptions, folder: PictureFolder, split: Split)
     run: Checkpoint = load_pretrained(options.from_run)
     files, contents = set(run.split.get("pool", ())), set(run.split.get("pool_pixels", ()))
     judging = [folder.pictures[i] for i in split.validation]
-    seen = [p for p in judging if p.sha256 in files or pixels_hash(p.path) in contents]
+    seen = [p for p in judging if p.sha256 in files or pixels_hash(read_picture(p.path)) in contents]
     if seen:
         raise UsageError(
             f"{len(seen)} of the {len(judging)} pictures that judge were in the pool of {options.from_run} "

@@ -27,8 +27,9 @@ from edge_models.classifier.search import chosen
 from edge_models.classifier.stages import Workshop, hard_targets
 from edge_models.classifier.start import settled, starting_backbone
 from edge_models.comparison import page
+from edge_models.comparison.attempts import Desk, attempt
 from edge_models.comparison.gains import PLAIN, Bools, Trial, recommend, sentences, table_of
-from edge_models.comparison.methods import FLAGS, PARTS, Desk, Lack, attempt, lack
+from edge_models.comparison.methods import FLAGS, PARTS, Lack, lack
 from edge_models.comparison.shared import Shared
 from edge_models.data.folder import PictureFolder, Split, find_unlabelled
 from edge_models.data.pool import unjudged_files

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +11,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_app.core.errors import MediaError, UsageError
+from edge_app.core.types import Pixels
 from edge_app.media.pictures import read_picture
 from edge_app.system.files import sha256_of_file
 from edge_app.system.parallel import cores, ordered_map
 from edge_models.data.checks import near_between, thumbnail_of
 from edge_models.data.folder import PictureFolder, find_unlabelled
+from edge_models.fitting.progress import Progress
 
 _READ_PX = 64
 """Longest side at which a pool is read here: a thumbnail needs no more, and a JPEG comes four times as fast."""
+
+
+def pixels_hash(pixels: Pixels) -> str:
+    """SHA-256 of a picture's pixels: the same for another name, and for another file that keeps every pixel."""
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+
+
+def distinct_pictures(root: Path, least: int, progress: Progress) -> Iterator[tuple[Path, str, Pixels]]:
+    """Every picture below a folder with the hash of its pixels, each content once.
+
+    What cannot be read is told and left out, and so are repeats. Raises UsageError behind the last one where fewer than
+    `least` came.
+    """
+    found, known, unreadable = find_unlabelled(root), set[str](), 0
+    progress.stage(f"reading {root.name}", len(found))
+    for done, path in enumerate(found, 1):
+        try:
+            pixels = read_picture(path)
+        except MediaError:
+            unreadable += 1
+            continue
+        content = pixels_hash(pixels)
+        if content not in known:
+            known.add(content)
+            yield path, content, pixels
+        if done % 64 == 0 or done == len(found):
+            progress.advance(done)
+    repeated = len(found) - unreadable - len(known)
+    if unreadable or repeated:
+        progress.note(f"{root}: {unreadable} unreadable and {repeated} repeated pictures left out")
+    if len(known) < least:
+        raise UsageError(
+            f"{root} holds {len(known)} pictures that differ",
+            expected=f"at least {least}",
+            remedy="from fewer a network learns them by heart; add pictures",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ Pictures are (N, 3, S, S) float32 in [-1, 1] here, on any device; whatever is ra
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
-from edge_app.core.errors import EdgeError, MediaError, UsageError
+from edge_app.core.errors import EdgeError, UsageError
 from edge_app.core.types import Pixels
 from edge_app.inference.geometry import resize
-from edge_app.media.pictures import read_picture
 from edge_app.system.files import json_bytes, sha256_of_file
-from edge_models.data.folder import find_unlabelled
+from edge_models.data.pool import distinct_pictures
 from edge_models.fitting.checkpoint import load_state, make_folder, save_state, write_atomic
 from edge_models.fitting.progress import Progress, TrainingError
 from edge_models.fitting.run_folder import STATE_FOLDER, finish_run
@@ -56,36 +54,12 @@ class Pool:
 
 
 def read_pool(root: Path, size: int, least: int, progress: Progress) -> Pool:
-    """Every picture below a folder; what cannot be read is told and left out, and so are repeats.
-
-    Raises UsageError where fewer than `least` are left.
-    """
+    """Every picture below a folder; see `edge_models.data.pool.distinct_pictures`."""
     files: list[Path] = []
     seen: list[Pixels] = []
-    found, known, unreadable = find_unlabelled(root), set[str](), 0
-    progress.stage(f"reading {root.name}", len(found))
-    for done, path in enumerate(found, 1):
-        try:
-            pixels = read_picture(path)
-        except MediaError:
-            unreadable += 1
-            continue
-        content = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
-        if content not in known:
-            known.add(content)
-            files.append(path)
-            seen.append(resize(pixels, size, size))
-        if done % 64 == 0 or done == len(found):
-            progress.advance(done)
-    repeated = len(found) - unreadable - len(files)
-    if unreadable or repeated:
-        progress.note(f"{root}: {unreadable} unreadable and {repeated} repeated pictures left out")
-    if len(files) < least:
-        raise UsageError(
-            f"{root} holds {len(files)} pictures that differ",
-            expected=f"at least {least}",
-            remedy="from fewer a network learns them by heart; add pictures",
-        )
+    for path, _, pixels in distinct_pictures(root, least, progress):
+        files.append(path)
+        seen.append(resize(pixels, size, size))
     return Pool(tuple(files), tuple(map(sha256_of_file, files)), as_tensor(seen))
 
 

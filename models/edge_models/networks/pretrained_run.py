@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Final
 
 from edge_app.core.errors import ModelError, UsageError
-from edge_app.media.pictures import read_picture
 from edge_models.fitting.checkpoint import Checkpoint, load
 from edge_models.networks.backbone import Backbone, Source
 from edge_models.networks.backbones import create_backbone
@@ -37,9 +35,3 @@ def pretrained_backbone(checkpoint: Checkpoint) -> Backbone:
     backbone.input, backbone.crop = checkpoint.input, checkpoint.crop
     backbone.source = Source(base.licence, base.commercial_use, base.origin, base.origin_sha256)
     return backbone.eval()
-
-
-def pixels_hash(path: Path) -> str:
-    """SHA-256 of a picture's pixels: the same for another name, and for another file that keeps every pixel."""
-    pixels = read_picture(path)
-    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
