@@ -24,8 +24,8 @@ from edge_app.core.errors import UsageError
 from edge_models.classifier import adapt, noisy_student, scratch
 from edge_models.classifier.network import Head, TransferClassifier
 from edge_models.classifier.options import METHODS, ClassifierOptions
-from edge_models.comparison import compare as comparison
 from edge_models.comparison import attempts, methods
+from edge_models.comparison import compare as comparison
 from edge_models.comparison.compare import Plan, compare, keep_few
 from edge_models.comparison.gains import Trial, chance_of, curve_sentence, holm, recommend, sentences, table_of
 from edge_models.comparison.page import chart, page
