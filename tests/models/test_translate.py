@@ -16,12 +16,16 @@ import torch
 from edge_app.core.errors import EdgeError, UsageError
 from edge_models.data.checks import scan
 from edge_models.data.made import mark_of, sources_of
+from edge_models.fitting.checkpoint import save_state
 from edge_models.fitting.progress import Silence
-from edge_models.generate import adversarial, translate
+from edge_models.generate import adversarial, gan, translate
+from edge_models.generate import apply as apply_room
 from edge_models.generate.adversarial import diff_augment, hinge, read_pool, shared_out, spread
+from edge_models.generate.apply import apply
 from edge_models.generate.compose import ComposeOptions, compose
+from edge_models.generate.gan import load_generator
 from edge_models.generate.options import TranslateOptions
-from edge_models.generate.translate import PatchNce, Translator, apply, halvings_of, train
+from edge_models.generate.translate import PatchNce, Translator, halvings_of, load_translator, train
 from tests.models.kills import finished_is_left_alone, making_survives, training_survives
 
 
@@ -214,7 +218,7 @@ def test_nothing_is_replaced_and_nothing_half_made_is_left(pools, run_folder, tm
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(translate, "write_made", full)
+    monkeypatch.setattr(apply_room, "write_made", full)
     with pytest.raises(EdgeError, match="No space left on device"):
         apply(run_folder, pools / "a", tmp_path / "out")
     assert not list(tmp_path.iterdir())
@@ -286,3 +290,12 @@ def test_kills_and_a_full_disk_leave_no_half_made_run_and_no_half_made_set(pools
     for number in range(150):
         paint(tmp_path / "many" / ("one" if number % 2 else "two") / f"{number}.png", number, (230, 40, 40))
     making_survives(tmp_path, ["translate", "apply", str(run_folder), str(tmp_path / "many"), "--into"])
+
+
+@pytest.mark.parametrize(("load", "name"), [(load_translator, translate.FILE), (load_generator, gan.FILE)])
+@pytest.mark.parametrize("state", [{"kind": "another"}, {"kind": "translator"}, {"kind": "generator", "size": 32}, {}])
+def test_a_network_of_another_kind_or_version_is_told_in_one_line(tmp_path, load, name, state):
+    save_state(tmp_path / name, {**state, "weights": torch.zeros(1)})
+    with pytest.raises(UsageError, match="of this version") as refused:
+        load(tmp_path)
+    assert "\n" not in str(refused.value) and "train again" in str(refused.value)

@@ -73,7 +73,7 @@ def run_apply(args: Arguments) -> int:
     require()
     with TrainingProgress(quiet=args.json) as told:
         told.stage("translating", 1)
-        from edge_models.generate.translate import apply
+        from edge_models.generate.apply import apply
 
         made = apply(args.run, args.directory, args.into, lambda done, total: told.advance(done, f"of {total}"))
     if args.json:

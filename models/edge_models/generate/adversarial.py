@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from edge_models.fitting.checkpoint import load_state, make_folder, save_state, 
 from edge_models.fitting.progress import Progress, TrainingError
 from edge_models.fitting.run_folder import STATE_FOLDER, finish_run
 from edge_models.fitting.seeds import seed_of
+
+Made = TypeVar("Made")
 
 LOOKS: Final = 40
 """How often a run looks at what it makes, tells it, and saves its state."""
@@ -247,6 +249,27 @@ def close_run(run: Path, report: str, facts: Mapping[str, Any], network: str, st
     write_atomic(run / report, json_bytes(facts))
     save_state(run / network, state)
     finish_run(run)
+
+
+def read_network(path: Path, kind: str, command: str, build: Callable[[Mapping[str, Any]], Made]) -> Made:
+    """What `build` makes of the file that `close_run` wrote.
+
+    Raises UsageError where the run is not finished or of another version, ModelError for a damaged file.
+    """
+    if not path.is_file():
+        raise UsageError(
+            f"{path.parent} holds no {kind}",
+            expected=f"a finished run of `{command}`",
+            remedy="finish it with --resume",
+        )
+    state = load_state(path)
+    try:
+        if state["kind"] != kind:
+            raise ValueError(state["kind"])
+        return build(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        why = str(error).splitlines()[0][:80]
+        raise UsageError(f"{path} holds no {kind} of this version ({why})", remedy="train again") from error
 
 
 def optimizers_state(parts: Mapping[str, nn.Module | torch.optim.Optimizer]) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from edge_app.inference.geometry import resize
 from edge_app.media.pictures import read_picture
 from edge_models.data.checks import scan
 from edge_models.data.folder import split_pictures
-from edge_models.fitting.checkpoint import load_state
 from edge_models.fitting.fit import Machine, open_run, refuse_folder
 from edge_models.fitting.options import absolute, own_name
 from edge_models.fitting.progress import Progress
@@ -43,6 +42,7 @@ from edge_models.generate.adversarial import (
     learn,
     load_parts,
     optimizers_state,
+    read_network,
     spread,
     to_range,
 )
@@ -312,24 +312,16 @@ class Drawer:
 
 
 def load_generator(run: Path) -> Drawer:
-    """Read a finished run. Raises UsageError where there is none, ModelError for a damaged file."""
-    path = run / FILE
-    if not path.is_file():
-        raise UsageError(f"{run} holds no generator", expected="a finished run of `generate train`",
-                         remedy="finish it with --resume")  # fmt: skip
-    state = load_state(path)
-    try:
-        if state["kind"] != _KIND:
-            raise ValueError(state["kind"])
-        classes = tuple(str(one) for one in state["classes"])
+    """Read a finished run; raises as `edge_models.generate.adversarial.read_network` does."""
+
+    def built(state: Mapping[str, Any]) -> Drawer:
+        classes, learned, kept = (tuple(str(one) for one in state[name]) for name in ("classes", "learned", "kept_out"))
         net = Generator(len(classes), int(state["size"]))
         net.load_state_dict(state["weights"])
-        learned, kept = (tuple(str(one) for one in state[name]) for name in ("learned", "kept_out"))
         return Drawer(net.eval(), int(state["size"]), classes, learned, kept, Path(state["directory"]),
                       bool(state["mirror"]), str(state["command"]))  # fmt: skip
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(f"{path} holds no generator of this version ({str(error).splitlines()[0][:80]})",
-                         remedy="train again") from error  # fmt: skip
+
+    return read_network(run / FILE, _KIND, "generate train", built)
 
 
 def draw_pictures(net: Generator, noise: Tensor, label: int, device: str = "cpu") -> Tensor:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -21,21 +20,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
-from edge_app.core.errors import MediaError, UsageError
-from edge_app.core.types import Pixels
-from edge_app.inference.geometry import resize
+from edge_app.core.errors import UsageError
 from edge_app.media.pictures import read_picture
-from edge_app.system.files import json_bytes, sha256_of, sha256_of_file, write_private
+from edge_app.system.files import sha256_of
 from edge_models.data.folder import find_unlabelled
-from edge_models.data.made import mark_of, marked, sources_of, write_made
-from edge_models.fitting.checkpoint import load_state
 from edge_models.fitting.fit import Machine, open_run, refuse_folder
 from edge_models.fitting.options import absolute, own_name
 from edge_models.fitting.progress import Progress
 from edge_models.fitting.run_folder import Hold
 from edge_models.generate.adversarial import (
     GRID,
-    as_tensor,
     close_run,
     diff_augment,
     finished_before,
@@ -44,15 +38,11 @@ from edge_models.generate.adversarial import (
     learn,
     load_parts,
     optimizers_state,
+    read_network,
     read_pool,
-    shared_out,
     spread,
-    to_pixels,
     to_range,
 )
-from edge_models.generate.compose import BOXES, FACTS, MASKS, PICTURES
-from edge_models.generate.cutouts import MASK_ENDING, transparency_of
-from edge_models.generate.made_folder import made_folder
 from edge_models.generate.options import TranslateOptions
 from edge_models.networks.feature_cache import default_threads
 
@@ -299,122 +289,27 @@ def _told(folder: Path) -> Translated:
                       tuple(told["notes"]))  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What `apply` wrote."""
+@dataclass(frozen=True, slots=True, eq=False)
+class LearnedLook:
+    """A trained translator."""
 
-    folder: Path
-    pictures: int
-    boxes: int
-    """Of the pictures, kept as they were; 0 where the folder told none."""
-    notes: tuple[str, ...]
-
-
-def apply(
-    run_folder: Path, source: Path, out: Path, tell: Callable[[int, int], None] = lambda done, total: None
-) -> Applied:
-    """Translate every picture of a folder into a new one, at its own size, in sub-folders of the same names.
-
-    Transparency stays. Of a folder that `edge-app compose` made the boxes and masks come along: nothing moves. Raises
-    UsageError for a run without a translator, a folder that is there or lies within the source; EdgeError when the
-    disk refuses.
-    """
-    path = run_folder / FILE
-    if not path.is_file():
-        raise UsageError(f"{run_folder} holds no translator", expected="a finished run of `translate train`",
-                         remedy="finish it with --resume")  # fmt: skip
-    net, size, second, command = _translator(path)
-    if out.resolve().is_relative_to(source.resolve()):
-        raise UsageError(f"{out} lies within {source}", expected="a folder of its own", remedy="name another")
-    composed = (source / BOXES).is_file() and (source / PICTURES).is_dir()
-    root = source / PICTURES if composed else source
-    files = find_unlabelled(root)
-    masks = [file for file in files if file.name.endswith(MASK_ENDING)]
-    files = [file for file in files if not file.name.endswith(MASK_ENDING)]
-    named: dict[str, str] = {}
-    unreadable: list[str] = []
-    taken, beside = set[Path](), set(files)
-    with made_folder(out) as scratch:
-        for start in range(0, len(files), 64):
-            part = [(file, pixels) for file in files[start : start + 64] if (pixels := _read(file, unreadable))
-                    is not None]  # fmt: skip
-            if not part:
-                continue
-            made = to_pixels(run(net, as_tensor([resize(pixels, size, size) for _, pixels in part]), "cpu")).numpy()
-            for (file, pixels), one in zip(part, made, strict=True):
-                inside = file.relative_to(root)
-                name = inside.with_suffix(".png")
-                if name != inside and (name in taken or root / name in beside):
-                    name = inside.with_name(inside.name + ".png")
-                taken.add(name)
-                goal = scratch / PICTURES / name
-                goal.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                own = [sha256_of_file(file), *sources_of(mark_of(file) or {})]
-                mark = marked("edge-app translate", shared_out(second, len(files), len(named), own),
-                              {"source": inside.name})  # fmt: skip
-                whole = resize(one, pixels.shape[1], pixels.shape[0])
-                if (alpha := transparency_of(file, pixels)) is not None:
-                    whole = np.dstack([whole, (255 * alpha).round().astype(np.uint8)])
-                write_made(goal, whole, mark)
-                named[inside.as_posix()] = name.as_posix()
-            tell(start + len(part), len(files))
-        if not named:
-            raise UsageError(f"no picture of {root} can be read ({unreadable[0]})", expected="pictures")
-        for mask in masks:
-            _copy(mask, scratch / PICTURES / mask.relative_to(root))
-        boxes = _copy_boxes(source, scratch, named) if composed else 0
-        notes = tuple(f"left out: {why}" for why in unreadable)
-        facts = {"by": "edge-app translate apply", "translator": command, "source": source.name, "notes": notes}
-        write_private(scratch / FACTS, json_bytes(facts))
-    return Applied(out, len(named), boxes, notes)
+    net: Translator
+    size: int
+    target: tuple[str, ...]
+    """SHA-256 of the pictures that it learned the look from."""
+    command: str
 
 
-def _translator(path: Path) -> tuple[Translator, int, list[str], str]:
-    """The network, the side of its pictures, the SHA-256 of those it learned the look from, the command."""
-    state = load_state(path)
-    try:
-        if state["kind"] != _KIND:
-            raise ValueError(state["kind"])
-        size, second, command = int(state["size"]), [str(one) for one in state["target"]], str(state["command"])
-        net = Translator(halvings_of(size))
+def load_translator(run_folder: Path) -> LearnedLook:
+    """Read a finished run; raises as `edge_models.generate.adversarial.read_network` does."""
+
+    def built(state: Mapping[str, Any]) -> LearnedLook:
+        net = Translator(halvings_of(int(state["size"])))
         net.load_state_dict(state["weights"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(f"{path} holds no translator of this version ({str(error).splitlines()[0][:80]})",
-                         remedy="train again") from error  # fmt: skip
-    return net.eval(), size, second, command
+        target = tuple(str(one) for one in state["target"])
+        return LearnedLook(net.eval(), int(state["size"]), target, str(state["command"]))
 
-
-def _read(path: Path, unreadable: list[str]) -> Pixels | None:
-    try:
-        return read_picture(path)
-    except MediaError as error:
-        unreadable.append(str(error))
-        return None
-
-
-def _copy(path: Path, goal: Path) -> None:
-    goal.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    shutil.copyfile(path, goal)
-    goal.chmod(0o600)
-
-
-def _copy_boxes(source: Path, scratch: Path, named: Mapping[str, str]) -> int:
-    """The boxes of the pictures that were translated, as they are, and their masks; how many boxes."""
-    try:
-        told = json.loads((source / BOXES).read_text(encoding="utf-8"))
-        images = [one | {"file_name": f"{PICTURES}/{named[inside]}"} for one in told["images"]
-                  if (inside := str(one["file_name"]).removeprefix(f"{PICTURES}/")) in named]  # fmt: skip
-        kept = {one["id"] for one in images}
-        boxes = [one for one in told["annotations"] if one["image_id"] in kept]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{source / BOXES} cannot be read ({error})", expected="what `edge-app compose` wrote",
-                         remedy=f"translate {source / PICTURES} alone") from error  # fmt: skip
-    for inside, name in named.items():
-        mask = source / MASKS / inside
-        if mask.is_file():
-            _copy(mask, scratch / MASKS / name)
-    write_private(scratch / BOXES, json_bytes(told | {"images": images, "annotations": boxes}))
-    return len(boxes)
+    return read_network(run_folder / FILE, _KIND, "translate train", built)
 
 
 def halvings_of(size: int) -> int:
