@@ -7,8 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -21,13 +20,14 @@ from edge_app.live.events import LiveEvent
 from edge_app.media.pictures import read_picture
 from edge_app.recognition.faces import PeopleSession
 from edge_app.recognition.open_session import open_people
+from edge_app.system.closing import Closing
 from edge_app.system.data_folder import Home
 
 Picture = str | PathLike[str] | Pixels
 """A picture's file, or its pixels: (H, W, 3) uint8, RGB."""
 
 
-class People:
+class People(Closing):
     """The people of one data folder, and the models that recognize them.
 
     >>> import edge_app
@@ -49,14 +49,6 @@ class People:
         home = Home.locate(None if folder is None else Path(folder))
         self.session: PeopleSession = open_people(home, replace(home.settings(), **settings))
         """The parts: detector, embedder, gallery, rule. Replaced by a newer one when the gallery has changed."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the gallery's file."""

@@ -10,12 +10,12 @@ import struct
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from edge_app.core.errors import EdgeError
 from edge_app.fleet import schema
 from edge_app.fleet.connection import Address
+from edge_app.system.closing import Closing
 
 if TYPE_CHECKING:
     from pg8000.native import Connection as Driver
@@ -98,7 +98,7 @@ class Transport(Protocol):
         ...
 
 
-class Server:
+class Server(Closing):
     """A connection to the server, for one thread. Use it in a `with` statement.
 
     Every method raises Away when the network or the server fails, and EdgeError when somebody has to do something.
@@ -147,14 +147,6 @@ class Server:
                 raw.close()
                 self._handle.close()
                 raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the connection."""

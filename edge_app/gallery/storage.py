@@ -38,6 +38,7 @@ from edge_app.gallery.rows import (
 )
 from edge_app.gallery.sealing import Clear, Sealed, Sealer
 from edge_app.gallery.sqlite_file import Database, damaged
+from edge_app.system.closing import Closing
 
 __all__ = ["SCHEMA", "Vault"]
 
@@ -48,7 +49,7 @@ MOST_TEMPLATES: Final = 10_000
 """Of one person; beyond it several people were meant by one name."""
 
 
-class Vault:
+class Vault(Closing):
     """The gallery's file. It need not exist: reading then finds an empty gallery and makes nothing.
 
     Usable from several threads and by several processes at once. Close it, or use it in a `with` statement. Every
@@ -63,12 +64,6 @@ class Vault:
         self._changed_blocks: set[int] = set()
         self._clock = clock
         self._opened: tuple[tuple[object, object], Sealer] | None = None
-
-    def __enter__(self) -> Vault:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the file; the next call opens it again."""

@@ -12,14 +12,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from edge_app.core.errors import CameraError, EdgeError, MediaError
 from edge_app.core.types import Frame
 from edge_app.media.health import Health, Soundness
 from edge_app.media.source_spec import SourceSpec, parse_source
 from edge_app.media.sources import Source, open_source
+from edge_app.system.closing import Closing
 from edge_app.system.timing import back_off_s
 
 
@@ -84,7 +84,7 @@ class LiveOptions:
 Opener = Callable[[str], Source]
 
 
-class LiveCamera:
+class LiveCamera(Closing):
     """A source with its own capture thread and one slot: the newest frame wins.
 
     Use it in a `with` statement, or call `close`. One consumer takes frames; any thread may ask for the status.
@@ -167,14 +167,6 @@ class LiveCamera:
         self._thread.join(join_s)
         if self._status.state is not CameraState.ENDED:
             self._update(state=CameraState.ENDED, message="closed", error=None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def _over(self) -> bool:

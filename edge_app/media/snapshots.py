@@ -10,14 +10,14 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
 from http.client import HTTPException
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from edge_app.core.errors import CameraError, MediaError
 from edge_app.core.types import Frame
 from edge_app.media.kinds import kind_of_bytes
 from edge_app.media.pictures import picture_of_bytes
+from edge_app.system.closing import Closing
 from edge_app.system.http import answer_of
 from edge_app.system.timing import back_off_s
 
@@ -58,7 +58,7 @@ class _Failed(Exception):
     """One request gave no picture; its text holds nothing of the address."""
 
 
-class SnapshotSource:
+class SnapshotSource(Closing):
     """A camera that is asked for every picture."""
 
     def __init__(self, spec: SourceSpec, clock: Callable[[], float]) -> None:
@@ -113,14 +113,6 @@ class SnapshotSource:
     def close(self) -> None:
         """Ask no more."""
         self._open = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _wait(self, seconds: float) -> None:
         end_s = time.monotonic() + seconds

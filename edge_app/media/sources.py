@@ -26,6 +26,7 @@ from edge_app.media.kinds import HEAD_BYTES, kind_of_bytes
 from edge_app.media.pictures import read_picture
 from edge_app.media.source_spec import SourceSpec, parse_source
 from edge_app.media.video import MAX_VIDEO_PIXELS, Capture
+from edge_app.system.closing import Closing
 
 FOLDER_FPS: Final = 1.0
 """A folder is shown as if one picture were taken every second."""
@@ -116,22 +117,7 @@ def frames(spec: str) -> Iterator[Frame]:
         raise failures[0]
 
 
-class _Closing:
-    """The `with` statement for sources."""
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class CaptureSource(_Closing):
+class CaptureSource(Closing):
     """A webcam, a stream or a video file."""
 
     def __init__(
@@ -207,7 +193,7 @@ class CaptureSource(_Closing):
             )
 
 
-class IndexedSource(_Closing):
+class IndexedSource(Closing):
     """Frames that are made by their number: pictures of a folder, the sample clip."""
 
     def __init__(self, spec: SourceSpec, fps: float, frame_count: int, frame_at: Callable[[int], Frame]) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from edge_app.core.plain_text import json_line
 from edge_app.live.events import EventName, LiveEvent
 from edge_app.notify.delivery import Delivery, close_all
 from edge_app.notify.hooks import Command, HookOptions, Hooks, Report, variables
+from edge_app.system.closing import Closing
 
 DRAIN_S: Final = 5.0
 """What hooks that run and events that wait for a server get when the watcher ends."""
@@ -30,7 +30,7 @@ class OutletOptions:
     """How long hooks and deliveries may go on at the end."""
 
 
-class Outlets:
+class Outlets(Closing):
     """Hands every event to the hooks that wait for it and to all deliveries; use it in a `with` statement."""
 
     def __init__(self, options: OutletOptions, report: Report) -> None:
@@ -55,14 +55,6 @@ class Outlets:
         if lost:
             self._report(f"{lost} event{'s were' if lost > 1 else ' was'} not delivered")
         self._hooks.close(max(0.0, deadline_s - time.monotonic()))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def as_json(event: LiveEvent) -> str:

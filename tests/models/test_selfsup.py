@@ -22,6 +22,7 @@ from edge_models.data.checks import scan
 from edge_models.data.folder import split_pictures
 from edge_models.fitting.progress import Silence
 from edge_models.networks.pretrained_run import load_pretrained, pretrained_backbone
+from edge_models.selfsup import learner
 from edge_models.selfsup import pretrain as pretraining
 from edge_models.selfsup.losses import byol, nt_xent, spread_of, vicreg, where_hidden
 from edge_models.selfsup.options import METHODS, PretrainOptions
@@ -134,7 +135,7 @@ def test_a_pool_of_one_picture_is_refused(bars, tmp_path):
 @pytest.mark.parametrize("then", [(0.05, 40.0), (0.6, 11.0), (math.nan, 40.0)])
 def test_features_that_lose_spread_or_rank_are_told_and_no_network_is_written(bars, tmp_path, monkeypatch, then):
     seen = iter([(0.2, 40.0), then])
-    monkeypatch.setattr(pretraining, "spread_of", lambda features: next(seen))
+    monkeypatch.setattr(learner, "spread_of", lambda features: next(seen))
     with pytest.raises(EdgeError, match="simclr collapsed in epoch 1"):
         pretrain(PretrainOptions(bars / "pool", tmp_path / "run", epochs=1, batch_size=8, device="cpu"), Silence())
     assert not list((tmp_path / "run").glob("pretrained*"))
@@ -172,7 +173,7 @@ def test_a_stopped_run_goes_on_to_the_same_network(bars, tmp_path, monkeypatch):
         return PretrainOptions(bars / "pool", tmp_path / name, epochs=4, batch_size=16, device="cpu", **more)
 
     pretrain(options("whole"), Silence())
-    calls, told = [], pretraining.spread_of
+    calls, told = [], learner.spread_of
 
     def stop_in_the_third(features):
         calls.append(1)
@@ -181,7 +182,7 @@ def test_a_stopped_run_goes_on_to_the_same_network(bars, tmp_path, monkeypatch):
         return told(features)
 
     with monkeypatch.context() as patched:
-        patched.setattr(pretraining, "spread_of", stop_in_the_third)
+        patched.setattr(learner, "spread_of", stop_in_the_third)
         with pytest.raises(KeyboardInterrupt):
             pretrain(options("halved"), Silence())
     pretrain(options("halved", resume=True), Silence())
