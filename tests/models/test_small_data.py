@@ -21,8 +21,8 @@ from edge_models.classifier.network import CachedViews, Head
 from edge_models.classifier.recipe import train
 from edge_models.classifier.small_data import add_pseudo_labels, taught_by
 from edge_models.classifier.stages import _weights, fit_head, hard_targets
+from edge_models.comparison.attempts import Desk, attempt
 from edge_models.comparison.compare import keep_few
-from edge_models.comparison.methods import Desk, attempt
 from edge_models.comparison.shared import Shared
 from edge_models.data.augment import mix
 from edge_models.fitting.fit import FitResult
