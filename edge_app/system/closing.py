@@ -7,7 +7,7 @@ from typing import Self
 
 
 class Closing:
-    """What `with` closes."""
+    """Closed at the end of a `with` statement."""
 
     def close(self) -> None:
         """Nothing is held."""
