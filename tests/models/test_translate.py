@@ -141,7 +141,9 @@ def test_pools_are_read_with_what_is_wrong_told(pools, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"\x89PNG nothing")
     pool = read_pool(tmp_path, 16, 3, say)
     assert pool.images.shape == (3, 3, 16, 16)
-    assert told == [f"{tmp_path}: 1 unreadable and 2 repeated pictures left out"]
+    assert [one.removeprefix(f"{tmp_path}: left out, for it ") for one in told] == [
+        f"cannot be read: 1 of 6 ({tmp_path / 'bad.png'} is not a picture)", "is there twice: 2 of 6",
+    ]  # fmt: skip
     with pytest.raises(UsageError, match="holds 3 pictures that differ"):
         read_pool(tmp_path, 16, 8, say)
 

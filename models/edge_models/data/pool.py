@@ -34,23 +34,24 @@ def distinct_pictures(root: Path, least: int, progress: Progress) -> Iterator[tu
     What cannot be read is told and left out, and so are repeats. Raises UsageError behind the last one where fewer than
     `least` came.
     """
-    found, known, unreadable = find_unlabelled(root), set[str](), 0
+    found, known, unreadable = find_unlabelled(root), set[str](), list[str]()
     progress.stage(f"reading {root.name}", len(found))
     for done, path in enumerate(found, 1):
         try:
             pixels = read_picture(path)
-        except MediaError:
-            unreadable += 1
-            continue
-        content = pixels_hash(pixels)
-        if content not in known:
-            known.add(content)
-            yield path, content, pixels
+        except MediaError as error:
+            unreadable.append(error.found)
+        else:
+            content = pixels_hash(pixels)
+            if content not in known:
+                known.add(content)
+                yield path, content, pixels
         if done % 64 == 0 or done == len(found):
             progress.advance(done)
-    repeated = len(found) - unreadable - len(known)
-    if unreadable or repeated:
-        progress.note(f"{root}: {unreadable} unreadable and {repeated} repeated pictures left out")
+    if unreadable:
+        progress.note(f"{root}: left out, for it cannot be read: {len(unreadable)} of {len(found)} ({unreadable[0]})")
+    if repeated := len(found) - len(unreadable) - len(known):
+        progress.note(f"{root}: left out, for it is there twice: {repeated} of {len(found)}")
     if len(known) < least:
         raise UsageError(
             f"{root} holds {len(known)} pictures that differ",
