@@ -265,6 +265,7 @@ def test_squares_are_learned_by_their_colour_and_a_classifier_of_them_is_served(
         Silence(),
     )
     assert result.report["accuracy"]["value"] >= 0.8
+    assert result.report["growth"]["sentence"].startswith("No forecast") and not result.report["suspects_found"]
     assert main(["export", str(result.checkpoint), "-o", str(tmp_path / "squares.onnx")]) == 0
     home = ["--home", str(tmp_path / "home")]
     assert main(["models", "add", str(tmp_path / "squares.onnx"), *home]) == 0

@@ -23,7 +23,7 @@ from edge_models.classifier.heads import fit_temperature, solve_head
 from edge_models.classifier.losses import cosine_loss, cross_entropy, smoothed
 from edge_models.classifier.network import Head, TransferClassifier, load_classifier, predict
 from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.report import _mistakes
+from edge_models.classifier.report import _mistakes, forecast_sentence
 from edge_models.classifier.run import train_classifier
 from edge_models.classifier.small_data import distilled
 from edge_models.classifier.stages import Workshop, _tuning, hard_targets
@@ -300,6 +300,9 @@ def test_growth_sees_that_more_pictures_help_where_they_do():
     assert curve.forecast.low <= curve.forecast.value <= curve.forecast.high <= 1 and curve.judged == 200
     assert curve.gain.low <= curve.gain.value == pytest.approx(curve.forecast.value - curve.fitted)
     assert curve == growth(features, targets, [halves] * 4, 200, 3.0, 0)
+    # On a base of random weights, which --from-scratch begins with, the curve foretells nothing of the network.
+    assert forecast_sentence(curve, untaught=False) == curve.sentence
+    assert forecast_sentence(curve, untaught=True).startswith("No forecast")
 
 
 def test_the_interval_of_growth_knows_that_few_pictures_were_judged():

@@ -72,9 +72,7 @@ def train_adapted(work: Workshop, target: Path) -> Trained:
     logits = predict(network, [work.paths[i] for i in work.split.validation], device)
     labels = work.folder.labels[list(work.split.validation)]
     before, after = (float((found.argmax(1) == labels).mean()) for found in (base.logits, logits))
-    where = (
-        "the test part" if work.folder.has_test else "pictures of the labelled domain, which say little of the other"
-    )
+    where = "of the test part" if work.folder.has_test else "of the labelled domain, which say little of the other"
     after_there = _chances(network, there)
     tells = told_apart(before_there), told_apart(after_there)
     told = f"{tells[0]:.2f} of 1 without, {tells[1]:.2f} with"
@@ -84,7 +82,7 @@ def train_adapted(work: Workshop, target: Path) -> Trained:
     work.progress.note(f"how much guesses tell of pictures of {target.name} (mutual information): {told}")
     work.progress.note(
         f"adapted to {len(files)} pictures of {target.name} by {options.adapt_by}: {before:.1%} without, {after:.1%} "
-        f"with, on {len(labels)} of {where}"
+        f"with, on {len(labels)} pictures {where}"
     )
     if tells[1] < tells[0]:
         work.progress.note(f"{options.adapt_by} made the guesses at {target.name} less sure or less even, a sign that "

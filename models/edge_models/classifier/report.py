@@ -34,7 +34,7 @@ from edge_models.classifier.analysis import (
 )
 from edge_models.classifier.baseline import folder_features, forest_predictions
 from edge_models.classifier.bias import group_report, right_out_of_fold, sentences
-from edge_models.classifier.growth import curve_parts, growth
+from edge_models.classifier.growth import Growth, curve_parts, growth
 from edge_models.classifier.heads import logits_of, solve_head
 from edge_models.classifier.losses import smoothed
 from edge_models.classifier.network import TransferClassifier
@@ -75,6 +75,17 @@ class Circumstances:
     """What a search tried and chose; None where there was none."""
 
 
+def forecast_sentence(curve: Growth, *, untaught: bool) -> str:
+    """What more pictures would bring, as far as the curve can say; `untaught` where its base began from nothing."""
+    if untaught:
+        return "No forecast of more pictures: the curve is of a head on the network before any layer of it learned."
+    if curve.judged < _CURVE_JUDGED or len(curve.points) < _CURVE_POINTS:
+        return (
+            f"Too few pictures for a forecast of more ({curve.judged} judged, {len(curve.points)} points on the curve)."
+        )
+    return curve.sentence
+
+
 def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
     """All figures of the report as plain values, ready for JSON."""
     folder, split, options = work.folder, work.split, work.options
@@ -94,7 +105,8 @@ def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
     curve = growth(plain, targets, parts, learned, options.ridge, options.seed)
     work.progress.advance(2)
     held_out = out_of_fold(folder, plain, targets, options.ridge, options.seed)
-    suspects = label_suspects(folder, held_out) if held_out is not None else ()
+    # Where every layer learned from nothing, the base that a head is held out on has learned nothing.
+    suspects = label_suspects(folder, held_out) if held_out is not None and not options.from_scratch else ()
     work.progress.advance(3)
     groups: dict[str, Any] = {}
     if about.groups is not None:
@@ -104,11 +116,6 @@ def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
     names = [folder.pictures[i].name for i in judged]
     fit = np.array([i for i in split.fit if i < len(folder.pictures)], np.intp)
     warnings = warnings_of(table, folder.classes, np.bincount(folder.labels[fit], minlength=work.classes))
-    sentence = curve.sentence
-    if curve.judged < _CURVE_JUDGED or len(curve.points) < _CURVE_POINTS:
-        sentence = (
-            f"Too few pictures for a forecast of more ({curve.judged} judged, {len(curve.points)} points on the curve)."
-        )
     return {
         "command": about.asked.command(),
         "working_folder": str(Path.cwd()),
@@ -128,7 +135,7 @@ def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
         "learned_all": trained.learned_all,
         "search": about.search,
         "stages": {name: [dict(e) for e in fit.history] for name, fit in trained.stages.items()},
-        "growth": asdict(curve) | {"sentence": sentence},
+        "growth": asdict(curve) | {"sentence": forecast_sentence(curve, untaught=options.from_scratch)},
         "confusion": table.tolist(),
         "classes": [
             {"name": c.name, "pictures": c.pictures}
