@@ -107,6 +107,26 @@ def test_bars_are_learned_exported_and_served_at_their_size(bars, tmp_path, caps
 
 
 @pytest.mark.slow
+def test_nothing_is_told_by_a_head_on_a_network_that_has_learned_nothing(bars, tmp_path, monkeypatch):
+    """--from-scratch begins with random weights: their curve, their doubts and their groups are not the network's."""
+    from edge_models.classifier import scratch
+
+    monkeypatch.setattr(scratch, "LEAST_STEPS", 4)
+    monkeypatch.setattr(scratch, "LEAST_EPOCHS", 1)
+    rows = [f"{path.relative_to(bars).as_posix()},{'ab'[at % 2]}" for at, path in enumerate(sorted(bars.glob("*/*")))]
+    (tmp_path / "groups.csv").write_text("\n".join(["file,camera", *rows]))
+    said, notes = Silence(), []
+    said.note = notes.append
+    result = train_classifier(
+        ClassifierOptions(bars, tmp_path / "run", from_scratch=True, tune_epochs=1, device="cpu", search=0, log="none",
+                          keep_out=True, groups=tmp_path / "groups.csv"), said,
+    )  # fmt: skip
+    report = result.report
+    assert report["growth"]["sentence"].startswith("No forecast") and not report["suspects_found"]
+    assert not report["groups"] and [note for note in notes if note.startswith("no results per group")]
+
+
+@pytest.mark.slow
 def test_what_lies_at_the_edge_of_a_wide_picture_is_learned_exported_and_served(bars, tmp_path, capsys):
     from edge_app.cli import main
 

@@ -105,11 +105,13 @@ def collect(work: Workshop, trained: Trained, about: Circumstances) -> Report:
     curve = growth(plain, targets, parts, learned, options.ridge, options.seed)
     work.progress.advance(2)
     held_out = out_of_fold(folder, plain, targets, options.ridge, options.seed)
-    # Where every layer learned from nothing, the base that a head is held out on has learned nothing.
+    # With --from-scratch the base is of random weights: what a head on it names wrongly says nothing of a label.
     suspects = label_suspects(folder, held_out) if held_out is not None and not options.from_scratch else ()
     work.progress.advance(3)
     groups: dict[str, Any] = {}
-    if about.groups is not None:
+    if about.groups is not None and options.from_scratch:
+        work.progress.note("no results per group: they are of heads on the base, which --from-scratch has none of")
+    elif about.groups is not None:
         before = right_out_of_fold(folder, plain, targets, options, None)
         after = None if work.balance is None else right_out_of_fold(folder, plain, targets, options, work.balance)
         groups = {} if before is None else group_report(about.groups, folder, before, after)
