@@ -20,7 +20,7 @@ from edge_app.core.errors import ModelError, UsageError
 from edge_models.classifier.analysis import calibration, class_figures, confusion, probabilities
 from edge_models.classifier.growth import _extend, _order, curve_parts, growth
 from edge_models.classifier.heads import fit_temperature, solve_head
-from edge_models.classifier.losses import cosine_loss, cross_entropy, smoothed
+from edge_models.classifier.losses import LossName, cosine_loss, cross_entropy, smoothed
 from edge_models.classifier.network import Head, TransferClassifier, load_classifier, predict
 from edge_models.classifier.options import ClassifierOptions
 from edge_models.classifier.report import _mistakes, forecast_sentence
@@ -416,3 +416,16 @@ def test_weights_that_cannot_be_had_are_one_line(monkeypatch, tmp_path):
     torch.save({"conv_stem.weight": torch.zeros(1)}, tmp_path / "w.pth")
     with pytest.raises(ModelError, match="does not fit"):
         create_backbone(weights=tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "cosine", "cosine+cross-entropy"])
+def test_the_mean_over_places_of_what_they_add_is_the_logits_and_an_empty_place_says_little(loss: LossName) -> None:
+    torch.manual_seed(0)
+    head = Head(6, 3, loss).eval()
+    torch.nn.init.normal_(head.linear.weight)
+    places = torch.randn(4, 9, 6)
+    places[:, 0] *= 1e-5
+    with torch.inference_mode():
+        added, logits = head.at_places(places, places.mean(1)), head(places.mean(1))
+    assert added.shape == (4, 9, 3) and torch.allclose(added.mean(1), logits, atol=1e-4)
+    assert added[:, 0].abs().max() < 0.05 < 0.5 < added[:, 1:].abs().amax((1, 2)).min()
