@@ -27,7 +27,7 @@ def smoothed(targets: Tensor, amount: float) -> Tensor:
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy of softmax(logits) against soft targets."""
-    return -(targets * functional.log_softmax(logits, dim=1)).sum(dim=1).mean()
+    return (-targets * functional.log_softmax(logits, dim=1)).sum(dim=1).mean()
 
 
 def cosine_loss(outputs: Tensor, targets: Tensor) -> Tensor:
