@@ -21,7 +21,8 @@ FILE_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
 _ELSEWHERE: Final = "or choose another folder with --home or EDGE_APP_HOME where it is edge-app's own"
 _FULL: Final = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
-_HALF: Final = re.compile(r"\..+\.[a-z0-9_]{8}\.part")
+_HALF: Final = re.compile(r"\..+\.[A-Za-z0-9]+\.[a-z0-9_]{8}\.part")
+"""A name with a suffix, and a random one: `.film.download.part` is somebody else's."""
 _NO_FOLDER: Final = {errno.ENOTDIR, errno.EEXIST}
 
 

@@ -217,11 +217,12 @@ def test_a_row_is_on_the_disk_whole_or_not_at_all(tmp_path):
 def test_what_a_kill_left_is_swept_and_nothing_that_only_looks_like_it(tmp_path):
     (tmp_path / "below").mkdir()
     left = [hidden_beside(tmp_path / "a.png"), hidden_beside(tmp_path / "below" / "b c.json")]
-    other = [tmp_path / ".film.mp4.part", tmp_path / "film.part", tmp_path / ".x.abcdefgh.png"]
+    names = (".film.mp4.part", ".film.download.part", "film.part", ".x.abcdefgh.png")
+    other = [tmp_path / name for name in names]
     for path in other:
         path.write_bytes(b"mine")
-    (tmp_path / ".y.abcdefgh.part").mkdir()
-    (tmp_path / ".z.abcdefgh.part").symlink_to(other[0])
+    (tmp_path / ".y.png.abcdefgh.part").mkdir()
+    (tmp_path / ".z.png.abcdefgh.part").symlink_to(other[0])
     sweep(tmp_path)
     assert not any(path.exists() for path in left) and all(path.read_bytes() == b"mine" for path in other)
-    assert (tmp_path / ".y.abcdefgh.part").is_dir() and (tmp_path / ".z.abcdefgh.part").is_symlink()
+    assert (tmp_path / ".y.png.abcdefgh.part").is_dir() and (tmp_path / ".z.png.abcdefgh.part").is_symlink()
