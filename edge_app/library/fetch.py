@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import email.utils
 import http.client
-import io
 import ssl
 import time
 import urllib.error
@@ -31,6 +30,7 @@ from edge_app.media.kinds import HEAD_BYTES, kind_of_bytes
 from edge_app.media.pictures import picture_of_bytes, read_picture
 from edge_app.system.files import (
     append_row,
+    csv_row,
     is_half_written,
     locked,
     readable_os_errors,
@@ -405,9 +405,7 @@ def _note(path: Path, found: Found, file: str, digest: str) -> None:
 
 
 def _row(cells: Iterable[str]) -> bytes:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
-    return buffer.getvalue().encode("utf-8", "replace")
+    return csv_row(cells).encode("utf-8", "replace")
 
 
 def read_sources(folder: Path) -> Sequence[Mapping[str, str]]:

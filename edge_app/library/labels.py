@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import csv
 import filecmp
-import io
 import os
 import shutil
 import time
@@ -20,6 +19,7 @@ from edge_app.core.errors import EdgeError, UsageError
 from edge_app.core.names import valid_name
 from edge_app.system.files import (
     append_row,
+    csv_row,
     locked,
     make_private_folder,
     readable_os_errors,
@@ -144,9 +144,7 @@ def _stamp(now_s: float) -> str:
 
 
 def _row(cells: Iterable[str]) -> bytes:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cell.replace("\n", " ") for cell in cells)
-    return buffer.getvalue().encode("utf-8", "surrogateescape")
+    return csv_row(cell.replace("\n", " ") for cell in cells).encode("utf-8", "surrogateescape")
 
 
 def _read(path: Path) -> Iterator[tuple[str, Answer | None]]:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import csv
 import errno
 import filecmp
-import io
 import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -26,6 +25,7 @@ from edge_app.library.tools import Look, Tools
 from edge_app.media.folders import find_pictures
 from edge_app.system.files import (
     append_row,
+    csv_row,
     locked,
     make_private_folder,
     readable_os_errors,
@@ -179,7 +179,7 @@ def _decide(
         for decision in ordered_map(judge, todo, workers):
             if decision.outcome == "kept" and pictures[decision.picture] == source / decision.picture:
                 _place(source, decision.picture, out, plan.how)
-            stream.write(_row((decision.picture, decision.outcome, decision.stopped_by, *decision.values)))
+            stream.write(csv_row((decision.picture, decision.outcome, decision.stopped_by, *decision.values)))
             stream.flush()
             tally.add(decision)
             advance()
@@ -238,12 +238,6 @@ def _name(number: int, step: str) -> str:
     return f"{number + 1} {step}"
 
 
-def _row(cells: Iterable[str]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
-    return buffer.getvalue()
-
-
 def read_decisions(out: Path, plan: Plan, *, mend: bool = False) -> Iterator[Decision]:
     """Every decision that the folder holds, in order. With `mend` a row that was cut off by a kill is taken out.
 
@@ -253,7 +247,7 @@ def read_decisions(out: Path, plan: Plan, *, mend: bool = False) -> Iterator[Dec
     header = (*_COLUMNS, *(_name(number, step) for number, step in enumerate(plan.steps)))
     if not path.exists():
         if mend:
-            append_row(path, _row(header).encode("utf-8", "surrogateescape"))
+            append_row(path, csv_row(header).encode("utf-8", "surrogateescape"))
         return
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         rows = [tuple(row) for row in csv.reader(stream)]
@@ -267,7 +261,7 @@ def read_decisions(out: Path, plan: Plan, *, mend: bool = False) -> Iterator[Dec
         kept.pop()
     if mend and (not whole or len(kept) != len(rows) - 1):
         with replacing(path) as scratch:
-            text = "".join(map(_row, (header, *kept)))
+            text = "".join(map(csv_row, (header, *kept)))
             scratch.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
     for row in kept:
         yield Decision(row[0], cast(Outcome, row[1]), row[2], row[3:])

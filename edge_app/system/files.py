@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import hashlib
+import io
 import json
 import math
 import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -112,6 +114,13 @@ def write_private(path: Path, data: bytes | str) -> None:
         make_private_folder(path.parent)
         with replacing(path) as scratch:
             scratch.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def csv_row(cells: Iterable[str]) -> str:
+    """A line of CSV, with its line break."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    return buffer.getvalue()
 
 
 def append_row(path: Path, row: bytes, header: bytes = b"", sync: bool = True) -> None:

@@ -208,7 +208,7 @@ def search(
     side = small_side(folder, name) if options.size is None else 0
     deep = 0
     if best is not None and options.unfreeze:
-        side, deep = _every_layer(options, folder, split, best, side, FeatureCache(cache, progress, device))
+        side, deep = _every_layer(options, folder, split, parts, best, side, FeatureCache(cache, progress, device))
     found = Searched(
         backbone=name,
         head=best.head if best else heads[0][0],
@@ -229,7 +229,13 @@ def search(
 
 
 def _every_layer(
-    options: ClassifierOptions, folder: PictureFolder, split: Split, best: Trial, side: int, cache: FeatureCache
+    options: ClassifierOptions,
+    folder: PictureFolder,
+    split: Split,
+    parts: Sequence[Part],
+    best: Trial,
+    side: int,
+    cache: FeatureCache,
 ) -> tuple[int, int]:
     """Pixels that every layer would be fine-tuned at, `side` unless that is 0, and how many ways there is time for."""
     at, name = np.array(split.fit), best.backbone
@@ -237,7 +243,6 @@ def _every_layer(
         return side, 0
     if not side and options.size is None and plain_name(name) in LITES:
         seen = features_at(options, name, _SMALL_PX, folder, cache)[at]
-        parts = folds(folder, split.fit, FOLDS, options.seed)
         head = (best.head, best.ridge, best.balanced)
         small = trial_of(name, head, seen, folder.labels[at], len(folder.classes), parts)[0]
         side = _SMALL_PX if small.accuracy >= best.accuracy - _LOST_BY_SIZE else 0

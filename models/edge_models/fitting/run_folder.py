@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,14 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge_app.core.errors import UsageError
-from edge_app.system.files import json_bytes
+from edge_app.system.files import is_half_written, json_bytes, sweep
 from edge_models.fitting.checkpoint import make_folder, write_atomic
 
 STATE_FOLDER: Final = "state"
 """Where a run keeps what it needs to be gone on with."""
 _RUN_FILE: Final = "run.json"
-_LEFT: Final = re.compile(r"\..+\.[a-z0-9_]{8}\.part|\.lr_find_.+\.ckpt")
-"""Names of what a kill leaves: files half-written by `edge_app.system.files.replacing`, the range test's own copy."""
 _WORDS: Final = {
     "data_sha256": "pictures",
     "base_sha256": "weights of the base",
@@ -107,11 +104,12 @@ def refuse_folder(folder: Path, *, resume: bool) -> None:
         raise UsageError(f"{folder} is a file", expected="a folder to write to", remedy="name another")
     if resume:
         begun_with(folder)
-        left = [path for path in folder.rglob(".*") if _LEFT.fullmatch(path.name)]
+        sweep(folder)
+        left = list(folder.rglob(".lr_find_*.ckpt"))  # the range test's own copy
     elif folder.is_dir():
         left = list(folder.iterdir())
         # Until run.json is there nothing else is written.
-        if not all(_LEFT.fullmatch(path.name) and path.name.startswith(f".{_RUN_FILE}.") for path in left):
+        if not all(is_half_written(path) and path.name.startswith(f".{_RUN_FILE}.") for path in left):
             raise UsageError(
                 f"{folder} is not empty", expected="a new folder", remedy="name another, or go on with --resume"
             )
