@@ -136,12 +136,14 @@ class Child:
             [sys.executable, "-m", "tests.fleet.machine", str(path)], cwd=REPOSITORY, env=environment, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
-        self.news: queue.SimpleQueue = queue.SimpleQueue()
+        # One queue a kind: a name may be told before or after the line that was waited for first.
+        self.news: dict[str, queue.SimpleQueue] = {kind: queue.SimpleQueue() for kind in ("names", "told")}
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self):
         for line in self.process.stdout:
-            self.news.put(json.loads(line))
+            kind, *news = json.loads(line)
+            self.news[kind].put(news)
 
     def do(self, line):
         self.process.stdin.write(line + "\n")
@@ -154,11 +156,11 @@ class Child:
         seen = []
         while (left_s := until_s - time.monotonic()) > 0:
             with contextlib.suppress(queue.Empty):
-                found, value, time_s = self.news.get(timeout=left_s)
-                seen.append((found, value))
-                if found == kind and wanted(value):
+                value, time_s = self.news[kind].get(timeout=left_s)
+                seen.append(value)
+                if wanted(value):
                     return time_s
-        raise AssertionError(f"it told only {seen}")
+        raise AssertionError(f"of {kind} it told only {seen}")
 
     def close(self):
         with contextlib.suppress(OSError):
