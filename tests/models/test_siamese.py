@@ -21,7 +21,8 @@ from edge_app.accuracy.intervals import Estimate
 from edge_app.accuracy.pair_scores import unit_rows
 from edge_app.cli.commands import parse
 from edge_app.core.errors import ModelError, UsageError
-from edge_models.data.checks import CheckOptions, scan
+from edge_models.data.checks import scan
+from edge_models.data.class_folders import CheckOptions
 from edge_models.fitting import checkpoint
 from edge_models.fitting.callbacks import Watch
 from edge_models.fitting.fit import Silence, TrainingError

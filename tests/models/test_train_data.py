@@ -13,7 +13,8 @@ pytest.importorskip("torch")
 from edge_app.core.errors import UsageError
 from edge_app.core.model_card import InputSpec
 from edge_app.inference.geometry import prepare
-from edge_models.data.checks import CheckOptions, scan
+from edge_models.data.checks import scan
+from edge_models.data.class_folders import CheckOptions
 from edge_models.data.folder import (
     find_again,
     find_unlabelled,

@@ -116,7 +116,7 @@ def training_folder(checkpoint: Checkpoint, request: Request, min_classes: int =
     Raises UsageError when it is not there, ModelError when its pictures are not those of the training and the
     checkpoint, of version 0.1.0, does not tell which of them were learned from.
     """
-    from edge_models.data.checks import CheckOptions
+    from edge_models.data.class_folders import CheckOptions
 
     root = request.data or Path(str(checkpoint.configuration.get("directory", "")))
     if not root.is_dir():

@@ -25,8 +25,8 @@ from edge_models.classifier.recipe import Trained, train
 from edge_models.classifier.scratch import RATE, train_every_layer
 from edge_models.classifier.stages import Workshop
 from edge_models.data.batch_views import BatchViews, plain_views
-from edge_models.data.checks import near_between, thumbnail_of
 from edge_models.data.folder import find_unlabelled
+from edge_models.data.likeness import near_between, thumbnail_of
 from edge_models.data.pool import pixels_hash
 from edge_models.networks.backbone import Backbone, normalize
 from edge_models.networks.small_resnet import PREFIX

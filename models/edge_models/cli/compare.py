@@ -13,7 +13,7 @@ from edge_app.cli.parameters import Arguments, Option
 from edge_models.classifier.options import METHODS, ClassifierOptions
 from edge_models.cli.progress import TrainingProgress
 from edge_models.cli.torch_side import LOADING, require
-from edge_models.data.checks import look
+from edge_models.data.class_folders import look
 from edge_models.fitting.options import chosen
 
 MORE: Final = """\

@@ -11,7 +11,7 @@ from edge_app.cli.parameters import Arguments, Command, Group
 from edge_models.cli.fields import parameters
 from edge_models.cli.progress import TrainingProgress
 from edge_models.cli.torch_side import LOADING, require, stopped
-from edge_models.data.checks import look
+from edge_models.data.class_folders import look
 from edge_models.fitting.options import chosen
 from edge_models.generate.options import GanOptions, SampleOptions
 

@@ -22,7 +22,7 @@ from edge_models.cli import compare
 from edge_models.cli.fields import parameters
 from edge_models.cli.progress import TrainingProgress
 from edge_models.cli.torch_side import LOADING, require, stopped
-from edge_models.data.checks import CheckOptions, look
+from edge_models.data.class_folders import CheckOptions, look
 from edge_models.fitting.options import chosen
 from edge_models.selfsup.options import PretrainOptions
 from edge_models.siamese.options import SiameseOptions

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edge_app.core.errors import UsageError
 from edge_app.media.folders import is_junk, is_picture
 from edge_app.system.files import sha256_of
+from edge_models.data.likeness import Thumbnail
 
 Kind = Literal[
     "unreadable", "duplicate", "label conflict", "near-duplicate", "leak", "small class", "empty class",
@@ -23,9 +24,6 @@ Kind = Literal[
 Part = Literal["train", "validation", "test"]
 
 _LEAST_TOGETHER: Final = 3
-
-THUMB_PX: Final = 16
-"""Side of the grey thumbnail that near-duplicates are compared by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +50,8 @@ class Picture:
     """Of the file's bytes."""
     size_px: tuple[int, int]
     """(width, height)."""
-    thumbnail: NDArray[np.uint8]
-    """(THUMB_PX, THUMB_PX + 1) grey."""
+    thumbnail: Thumbnail
+    """What near-duplicates are told by."""
     flat: float
     """Share of the picture that its four commonest colours fill: near 1 for what is drawn, not photographed."""
     part: Part | None = None

@@ -15,8 +15,8 @@ from edge_app.core.types import Pixels
 from edge_app.media.pictures import read_picture
 from edge_app.system.files import sha256_of_file
 from edge_app.system.parallel import cores, ordered_map
-from edge_models.data.checks import near_between, thumbnail_of
 from edge_models.data.folder import PictureFolder, find_unlabelled
+from edge_models.data.likeness import near_between, thumbnail_of
 from edge_models.fitting.progress import Progress
 
 _READ_PX = 64

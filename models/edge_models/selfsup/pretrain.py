@@ -18,8 +18,9 @@ from edge_app.core.errors import EdgeError, UsageError
 from edge_app.media.pictures import read_picture
 from edge_app.system.files import json_bytes, sha256_of, sha256_of_file
 from edge_models.data.batch_views import plain_views
-from edge_models.data.checks import near_between, scan, thumbnail_of
+from edge_models.data.checks import scan
 from edge_models.data.folder import PictureFolder, Split, split_pictures
+from edge_models.data.likeness import near_between, thumbnail_of
 from edge_models.data.pool import distinct_pictures, pixels_hash
 from edge_models.fitting.checkpoint import Checkpoint, load_state, save, save_state, write_atomic
 from edge_models.fitting.fit import Machine, finish_run, open_run, refuse_folder

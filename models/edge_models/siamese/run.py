@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from edge_app.core.errors import UsageError
 from edge_app.system.files import json_bytes
 from edge_models.data.augment import AugmentOptions
-from edge_models.data.checks import CheckOptions, scan
+from edge_models.data.checks import scan
+from edge_models.data.class_folders import CheckOptions
 from edge_models.data.folder import PictureFolder, hashes_of
 from edge_models.fitting.callbacks import not_a_number
 from edge_models.fitting.checkpoint import Checkpoint, package_versions, save, write_atomic
