@@ -32,7 +32,7 @@ from edge_models.classifier.tuning_budget import ways_affordable
 from edge_models.data.checks import scan
 from edge_models.data.folder import Split, split_pictures
 from edge_models.fitting.fit import Silence
-from edge_models.networks.backbones import LITES, plain_name
+from edge_models.networks.backbones import lite_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MADE = Path(__file__).parents[1] / "data" / "made_by_0_1_0"
@@ -203,23 +203,23 @@ def test_a_search_prefers_the_features_that_tell_apart_keeps_its_trials_and_is_n
     (tmp_path / "kept").mkdir()
     places = {"keep": tmp_path / "kept", "cache": tmp_path / "cache"}
     found = searching.search(auto, folder, split, Silence(), **places)
-    assert found.backbone == "efficientnet-lite1" and len(found.trials) == 28 and len(seen) == 4
+    assert found.backbone == "efficientnet-lite1" and len(found.trials) == 35 and len(seen) == 5
     assert "efficientnet-lite1 with a " in found.sentence() and found.skipped == ()
-    assert searching.search(auto, folder, split, Silence(), **places) == found and len(seen) == 4
+    assert searching.search(auto, folder, split, Silence(), **places) == found and len(seen) == 5
     assert searching.chosen(auto, found).backbone == "efficientnet-lite1" and searching.chosen(auto, found).mirror
     assert searching.chosen(auto, None).backbone == "efficientnet-lite0"
-    assert searching.WHOLE in seen
+    assert {searching.WHOLE, searching.KNOWING} < {*seen}
     small = tmp_path / "small"
     small.mkdir()
     searching.search(replace(auto, size=96), folder, split, Silence(), keep=small, cache=tmp_path / "cache")
-    assert len(seen) == 7 and seen.count(searching.WHOLE) == 1  # whoever names a size means it
+    assert len(seen) == 8 and seen.count(searching.WHOLE) == 1  # whoever names a size means it
     assert searching.chosen(replace(auto, ensemble=2, distil=True), found).backbone == "efficientnet-lite1"
     # A kill after the second backbone: only the third is tried again.
     kept = json.loads((tmp_path / "kept" / "search.json").read_text())
     kept = {"trials": [row for row in kept["trials"] if row["backbone"] != "efficientnet-lite1"], "decided": None}
     (tmp_path / "kept" / "search.json").write_text(json.dumps(kept))
     assert searching.search(auto, folder, split, Silence(), **places).backbone == "efficientnet-lite1"
-    assert seen[7:] == ["efficientnet-lite1"]
+    assert seen[8:] == ["efficientnet-lite1"]
     (tmp_path / "kept" / "search.json").write_text("[]")
     with pytest.raises(UsageError, match="holds no trials"):
         searching.search(auto, folder, split, Silence(), **places)
@@ -240,10 +240,21 @@ def test_few_pictures_are_looked_at_by_the_strongest_backbone_alone(
         (keep := tmp_path / f"run-{number}").mkdir()
         found = searching.search(asked, folder, split, Silence(), keep=keep, cache=tmp_path)
         tried.append({trial.backbone for trial in found.trials if "+" not in trial.backbone})
-    assert tried[0] == {searching.WHOLE}
+    assert tried[0] == {searching.WHOLE, searching.KNOWING}
     assert tried[1] == {f"efficientnet-lite{n}" for n in range(3)}
-    assert tried[2] == {f"efficientnet-lite{n}@320-whole" for n in range(3)}
-    assert plain_name("efficientnet-lite2@320-whole+efficientnet-lite0@320-whole") not in LITES
+    assert tried[2] == {*(f"efficientnet-lite{n}@320-whole" for n in range(3)), searching.KNOWING}
+    assert lite_of("efficientnet-lite2@320-whole+efficientnet-lite0@320-whole") is None
+    assert lite_of(searching.KNOWING) is lite_of("efficientnet-lite2") is not None
+
+
+def test_classes_that_the_network_knows_are_taken_where_they_tell_the_pictures_apart_and_only_there() -> None:
+    def trial(backbone: str, lost: float, swing: float = 1.0) -> searching.Trial:
+        folds = tuple(lost + swing * change for change in (-2.0, 1.0, 0.0, 1.0, 0.0))
+        return searching.Trial(backbone, 3.0, 0.9, sum(folds) / 50, folds, (9,) * 5, (10,) * 5)
+
+    plain, lite0 = trial(searching.WHOLE, 4.0), trial("efficientnet-lite0", 3.0, -1.0)
+    for lost, taken in ((3.5, searching.KNOWING), (4.5, searching.WHOLE)):
+        assert searching.preferred([lite0, plain, trial(searching.KNOWING, lost)]).backbone == taken
 
 
 def test_a_budget_that_is_spent_leaves_backbones_out_and_says_so(
@@ -257,8 +268,8 @@ def test_a_budget_that_is_spent_leaves_backbones_out_and_says_so(
     found = searching.search(tiny, folder, split_pictures(folder, seed=0), Silence(), keep=tmp_path, cache=tmp_path)
     assert found.backbone == "efficientnet-lite0" and len(found.trials) == 7 and not found.deep
     assert (
-        f"no time for {searching.WHOLE}, efficientnet-lite2, efficientnet-lite1: give --search more minutes"
-        in found.sentence()
+        f"no time for {searching.WHOLE}, {searching.KNOWING}, efficientnet-lite2, efficientnet-lite1: "
+        "give --search more minutes" in found.sentence()
     )
 
 
@@ -272,7 +283,7 @@ def test_on_a_cpu_busy_neighbours_do_not_spend_the_budget(
     monkeypatch.setattr("time.monotonic", lambda: float(next(hours)))
     wanted = replace(options, backbone="auto", weights=None, search=1.0, epochs=0)
     found = searching.search(wanted, folder, split_pictures(folder, seed=0), Silence(), keep=tmp_path, cache=tmp_path)
-    assert found.skipped == () and len(found.trials) == 28
+    assert found.skipped == () and len(found.trials) == 35
 
 
 def test_the_more_is_named_wrongly_the_longer_fine_tuning_may_take() -> None:

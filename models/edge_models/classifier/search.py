@@ -30,7 +30,7 @@ from edge_models.data.folder import PictureFolder, Split, folds
 from edge_models.fitting.checkpoint import write_atomic
 from edge_models.fitting.progress import Progress
 from edge_models.networks.backbone import Backbone
-from edge_models.networks.backbones import DEFAULT, LITES, plain_name
+from edge_models.networks.backbones import DEFAULT, LITES, lite_of
 from edge_models.networks.feature_cache import FeatureCache, ViewPlan
 from edge_models.networks.joined import JOIN
 
@@ -44,7 +44,9 @@ On the parts for development, beside Lite2 as it is: 5, 10 and 20 of ants and be
 95.5, 96.7 and 97.3 (12 draws), 20 of each defect of steel 97.2 became 98.5, tiles (0.4 to 1.7 times as high as wide)
 66.6 became 73.1 % balanced (6 draws); it takes half as long again.
 """
-ORDER: Final = ("efficientnet-lite0", WHOLE, "efficientnet-lite2", "efficientnet-lite1")
+KNOWING: Final = "efficientnet-lite2:classes@320-whole"
+"""The same, and what it takes a picture for of the 1,000 classes that it knows."""
+ORDER: Final = ("efficientnet-lite0", WHOLE, KNOWING, "efficientnet-lite2", "efficientnet-lite1")
 """The cheapest first, then those that won on most folders tried."""
 _FEW: Final = 80
 """Pictures to learn from below which no backbone but the strongest is tried, for no other would lead it by two standard
@@ -57,6 +59,7 @@ _COST: Final[Mapping[str, float]] = {
     "efficientnet-lite1": 1.2,
     "efficientnet-lite2": 1.7,
     WHOLE: 2.6,
+    KNOWING: 2.6,
     "efficientnet-lite0@320-whole": 2.0,
     "efficientnet-lite1@320-whole": 2.1,
 }
@@ -68,7 +71,7 @@ _SHARE: Final = 0.75
 _FLOOR: Final = 1e-6
 _PAIR: Final = 2
 _UNEVEN: Final = 3.0
-_STRONGEST: Final = (WHOLE, "efficientnet-lite2")
+_STRONGEST: Final = ((WHOLE, KNOWING), ("efficientnet-lite2",))
 _LEAST_WRONG: Final = 3
 """Wrong answers in cross-validation from which on every layer is fine-tuned, where there is time."""
 _SMALL_PX: Final = 128
@@ -176,7 +179,8 @@ def search(
     for number, name in enumerate(names):
         if parts and options.ensemble < _PAIR and all((name, *head) in done for head in heads):
             continue
-        expected_s = unit_s * _COST.get(name, 1.0) * len(folder.pictures)
+        # What the whole picture's features are known for, its chances take no time.
+        expected_s = 0.0 if name == KNOWING and WHOLE in banks else unit_s * _COST.get(name, 1.0) * len(folder.pictures)
         if number and (not parts or spent_s(device) - begun_s + expected_s > budget_s):
             skipped += [name] if parts else []
             continue
@@ -241,7 +245,7 @@ def _every_layer(
     at, name = np.array(split.fit), best.backbone
     if options.unfreeze == UNFREEZE and round((1 - best.accuracy) * len(at)) < _LEAST_WRONG:
         return side, 0
-    if not side and options.size is None and plain_name(name) in LITES:
+    if not side and options.size is None and lite_of(name) is not None:
         seen = features_at(options, name, _SMALL_PX, folder, cache)[at]
         head = (best.head, best.ridge, best.balanced)
         small = trial_of(name, head, seen, folder.labels[at], len(folder.classes), parts)[0]
@@ -256,10 +260,10 @@ def _tried(options: ClassifierOptions, pictures: int) -> tuple[str, ...]:
     if options.backbone != AUTO:
         return (options.backbone,)
     if options.size is not None:
-        return tuple(name for name in ORDER if name != WHOLE)
+        return tuple(name for name in ORDER if name not in (WHOLE, KNOWING))
     if options.ensemble >= _PAIR:
-        return ((DEFAULT,) if options.distil else ()) + _TOGETHER
-    return (WHOLE,) if pictures < _FEW else ORDER
+        return (*((DEFAULT,) if options.distil else ()), *_TOGETHER, KNOWING)
+    return (WHOLE, KNOWING) if pictures < _FEW else ORDER
 
 
 def is_uneven(labels: NDArray[np.intp], classes: int) -> bool:
@@ -301,8 +305,10 @@ def preferred(trials: Sequence[Trial]) -> Trial:
         error = float(apart.std(ddof=1)) / math.sqrt(len(apart)) if len(apart) > 1 else 0.0
         if trial.loss - best.loss <= NEAR * error:
             near.append(trial)
-    strong = next((name for name in _STRONGEST if any(trial.backbone == name for trial in near)), None)
-    near = [trial for trial in near if strong in (None, trial.backbone)]
+    for strong in _STRONGEST:
+        if any(trial.backbone in strong for trial in near):
+            near = [trial for trial in near if trial.backbone in strong]
+            break
     near = [trial for trial in near if trial.head not in DISCRIMINANTS] or near
     return min(near, key=_loss)
 
@@ -454,4 +460,4 @@ def chosen(options: ClassifierOptions, found: Searched | None) -> ClassifierOpti
     return replace(options, backbone=DEFAULT if options.backbone == AUTO else options.backbone, head=head)
 
 
-assert {*map(plain_name, ORDER)} == set(LITES) and {*ORDER, *_TOGETHER} == set(_COST)
+assert {lite_of(name) for name in ORDER} == set(LITES.values()) and {*ORDER, *_TOGETHER} == set(_COST)

@@ -14,7 +14,7 @@ from edge_models.classifier.options import ClassifierOptions
 from edge_models.classifier.recipe import DEEP, RUNG_EPOCHS, deep_epochs
 from edge_models.data.folder import PictureFolder, Split
 from edge_models.networks.backbone import Backbone
-from edge_models.networks.backbones import LITES, plain_name
+from edge_models.networks.backbones import lite_of
 from edge_models.networks.folded import folded
 
 _LEAST_SIDE: Final = 96
@@ -54,11 +54,12 @@ def small_side(folder: PictureFolder, name: str) -> int:
     Sign digits of 100 pixels, 20 of each (development part, one seed): every layer fine-tuned at 128 pixels came from
     78.0 to 89.2 % in 8 epochs of 9 s of processor time; at 224 an epoch takes three times as long.
     """
-    if plain_name(name) not in LITES:
+    lite = lite_of(name)
+    if lite is None:
         return 0
     shorter = float(np.median([min(picture.size_px) for picture in folder.pictures]))
     side = max(_LEAST_SIDE, 32 * math.ceil(shorter / 32))
-    return side if side <= _MUCH_SMALLER * LITES[plain_name(name)].side_px else 0
+    return side if side <= _MUCH_SMALLER * lite.side_px else 0
 
 
 def step_s(backbone: Backbone, side: int, device: str) -> float:

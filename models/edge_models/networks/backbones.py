@@ -20,6 +20,7 @@ from edge_app.model_store.download import REGISTRY
 from edge_app.system.files import sha256_of_file
 from edge_models.networks.backbone import Backbone, InceptionBackbone, Source, TimmBackbone
 from edge_models.networks.joined import JOIN, JoinedBackbone
+from edge_models.networks.known_classes import KNOWING, KnowingBackbone
 from edge_models.networks.small_resnet import PREFIX, SmallResnetBackbone, depth_of
 from edge_models.networks.weights import (
     create_timm,
@@ -76,7 +77,7 @@ FACENET_FILES: Final = {
 
 _INCEPTION: Final = "inception-resnet-v1"
 
-NAMES: Final = (*LITES, *(f"{_INCEPTION}:{data}" for data in FACENET_FILES))
+NAMES: Final = (*LITES, *(f"{name}{KNOWING}" for name in LITES), *(f"{_INCEPTION}:{data}" for data in FACENET_FILES))
 """Backbones that are not timm's, by name."""
 
 _LITE_FEATURES: Final = 1280
@@ -92,13 +93,14 @@ def create_backbone(
 ) -> Backbone:  # fmt: skip
     """Build a backbone by name.
 
-    Names: those of LITES; "small-resnet-14" and its like; "inception-resnet-v1:vggface2" or ":casia-webface"; any
-    model name of timm, with or without "timm:" in front; one of these with "@SIDE" for pictures of another size (a
-    multiple of 32) or "@SIDE-whole" for whole pictures squeezed to that size, nothing cut off; and several with "+"
-    between them for their features together. `weights` is a state dictionary to use instead (.safetensors, or .pth
-    read weights-only). `pretrained` False leaves the weights random: for a checkpoint that is loaded next. `size` is
-    the side of the pictures that it will take whatever its name says; `seed` decides the random weights of a small
-    ResNet.
+    Names: those of LITES, with ":classes" behind them for the chances of the 1,000 classes of ImageNet beside the
+    features (`edge_models.networks.known_classes`); "small-resnet-14" and its like; "inception-resnet-v1:vggface2" or
+    ":casia-webface"; any model name of timm, with or without "timm:" in front; one of these with "@SIDE" for pictures
+    of another size (a multiple of 32) or "@SIDE-whole" for whole pictures squeezed to that size, nothing cut off; and
+    several with "+" between them for their features together. `weights` is a state dictionary to use instead
+    (.safetensors, or .pth read weights-only). `pretrained` False leaves the weights random: for a checkpoint that is
+    loaded next. `size` is the side of the pictures that it will take whatever its name says; `seed` decides the random
+    weights of a small ResNet.
     Raises UsageError for an unknown name or a size that it cannot take, ModelError when weights cannot be had or do
     not fit.
     """
@@ -112,7 +114,7 @@ def create_backbone(
         backbone = create_backbone(plain, weights=weights, pretrained=pretrained, size=size or side)
         backbone.name, backbone.crop = name, WHOLE if whole else backbone.crop
         return backbone
-    if name in LITES:
+    if lite_of(name) is not None:
         backbone = _efficientnet_lite(name, weights, pretrained)
     elif name.startswith(PREFIX):
         backbone = SmallResnetBackbone(name, seed)
@@ -130,6 +132,12 @@ def create_backbone(
 def plain_name(name: str) -> str:
     """A backbone's name without its size; of joined ones, their names so."""
     return JOIN.join(part.partition("@")[0] for part in name.split(JOIN))
+
+
+def lite_of(name: str) -> Lite | None:
+    """The EfficientNet-Lite that a name means, with whatever size and whether or not it tells the classes it knows;
+    None for other networks and for joined ones."""
+    return LITES.get(plain_name(name).removesuffix(KNOWING))
 
 
 def at_side(backbone: Backbone, side_px: int) -> Backbone:
@@ -178,7 +186,12 @@ def _sized(name: str) -> tuple[str, int, bool]:
 def _efficientnet_lite(name: str, weights: Path | None, pretrained: bool) -> Backbone:
     import timm
 
-    lite = LITES[name]
+    lite, knowing = LITES[name.removesuffix(KNOWING)], name.endswith(KNOWING)
+    if knowing and weights is not None:
+        raise UsageError(
+            f"one weight file for {name}", expected="a network alone: the file need not know the classes of ImageNet",
+            remedy=f"name {name.removesuffix(KNOWING)}, or leave --weights out",
+        )  # fmt: skip
     body: Any = timm.create_model(lite.timm, pretrained=False)
     source = Source("Apache-2.0", True, "random weights", "")
     if pretrained and weights is None:
@@ -186,12 +199,14 @@ def _efficientnet_lite(name: str, weights: Path | None, pretrained: bool) -> Bac
         # The package's names differ from timm's, its order does not.
         load_into(body, dict(zip(body.state_dict(), read_state(path).values(), strict=True)), str(path))
         source = Source("Apache-2.0", True, f"ImageNet-1k, package {lite.package}", lite.sha256)
+    known = body.classifier
     body.reset_classifier(0)
     if pretrained and weights is not None:
         load_into(body, read_state(weights), str(weights))
         source = Source("unknown", False, str(weights), sha256_of_file(weights))
     spec = InputSpec("input", lite.side_px, lite.side_px, "RGB", (127.5,) * 3, (127.5,) * 3)
-    return TimmBackbone(name, body, spec, f"centre-{lite.centre:g}", source, chain=_LITE_FEATURES)
+    seen = (name, body, spec, f"centre-{lite.centre:g}", source, _LITE_FEATURES)
+    return KnowingBackbone(*seen, known.weight.detach(), known.bias.detach()) if knowing else TimmBackbone(*seen)
 
 
 def _lite_file(lite: Lite) -> Path:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,7 @@ from edge_models.fitting.progress import Progress
 from edge_models.fitting.seeds import seed_of
 from edge_models.networks.backbone import Backbone, normalize
 from edge_models.networks.folded import folded
+from edge_models.networks.known_classes import KnowingBackbone
 from edge_models.networks.style import Styles, styled
 
 BATCH: Final = 16
@@ -101,6 +102,9 @@ class FeatureCache:
         views depend on the picture's content alone, so runs of different seeds share a file. Raises MediaError when a
         picture has become unreadable meanwhile.
         """
+        if isinstance(backbone, KnowingBackbone):
+            bank = self.bank(backbone.plain, pictures, plan, styles)
+            return bank if plan.maps_only else replace(bank, features=backbone.beside(bank.features))
         # Also where the cache spares the work: the layout decides the last bits of whatever is trained afterwards.
         backbone.to(memory_format=torch.channels_last)
         top = plan.top if backbone.sequential else 0
