@@ -83,8 +83,8 @@ class ClassifierOptions:
     seed: int = field(default=0, metadata=told("decides the split and everything random", "N"))
     resume: bool = field(default=False, metadata=told("go on with the run where it was left"))
     backbone: str = field(default=AUTO, metadata=told(
-        "efficientnet-lite0, -lite1 or -lite2 need no network, auto chooses one of them; with :classes behind it what it "
-        "sees of the 1,000 classes that it knows, too; any timm name; inception-resnet-v1:vggface2",
+        "efficientnet-lite0, -lite1 or -lite2 need no network, auto chooses one of them; with :classes behind it what "
+        "it sees of the 1,000 classes that it knows, too; any timm name; inception-resnet-v1:vggface2",
         "NAME", _NETWORK))  # fmt: skip
     search: float = field(default=1.0, metadata=told(
         "minutes to choose backbone, head and how deep to fine-tune, up to six times as many for fine-tuning where the "
