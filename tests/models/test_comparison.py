@@ -524,6 +524,29 @@ def test_every_layer_learns_in_methods_that_are_named_and_the_frozen_base_stays(
     assert set(names[:-2]) <= set(absent[6]) and {"coral", "batch-norm", "styled"} <= set(few[6])
 
 
+@pytest.mark.slow
+def test_classes_that_the_base_knows_are_measured_beside_a_lite_alone(options, monkeypatch):
+    from edge_models.data.checks import scan
+
+    widths, fit_head = [], attempts.fit_head
+
+    def fitting(work, *rest):
+        widths.append(work.bank.features.shape[2])
+        return fit_head(work, *rest)
+
+    monkeypatch.setattr(attempts, "fit_head", fitting)
+    [table] = compare(options, Plan(("known-classes",), (0, 1), (6,)), Silence())["tables"]
+    assert [row["method"] for row in table["rows"]] == ["plain", "known-classes"] and sorted(widths) == [
+        1280,
+        1280,
+        2280,
+        2280,
+    ]
+    for other in ("efficientnet-lite0:classes", "resnet18"):
+        found = methods.lack("known-classes", replace(options, backbone=other), scan(options.directory), 6)
+        assert found is not None and found.final
+
+
 def test_trials_of_heads_that_were_called_noisy_students_are_not_taken_for_students(tmp_path):
     told = {"right": "10", "seconds": 1.0, "curve": [], "counts": {"learned": 4, "offered": 3, "taken": 2}}
     layers = told | {"counts": told["counts"] | {"rounds": 1}}

@@ -24,6 +24,7 @@ METHODS = (
     "smoothing",
     "balanced",
     "mixup",
+    "known-classes",
     "families",
     "augmented",
     "styled",

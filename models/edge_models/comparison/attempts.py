@@ -94,6 +94,8 @@ def attempt(method: str, desk: Desk) -> Tried:
     if method in CHANGES:
         changed = replace(work, options=replace(work.options, **CHANGES[method]))
         return Tried(desk.judged(changed, method), learned)
+    if method == "known-classes":
+        return Tried(desk.judged(replace(work, bank=desk.shared.knowing()), method), learned)
     if method == "families":
         assert desk.shared.options.hierarchy is not None
         tree = read_hierarchy(desk.shared.options.hierarchy, work.folder.classes)

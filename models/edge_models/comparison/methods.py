@@ -19,6 +19,7 @@ from edge_models.data.folder import PictureFolder, find_unlabelled
 from edge_models.data.pool import pixels_hash
 from edge_models.generate.cutouts import read_cutout
 from edge_models.generate.gan import LEAST
+from edge_models.networks.backbones import LITES
 
 CHANGES: Final[Mapping[str, Mapping[str, Any]]] = {
     "prototypes": {"head": "prototypes"},
@@ -38,6 +39,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "smoothing": "--smoothing 0.1",
     "balanced": "--balanced",
     "mixup": "--mixing mixup",
+    "known-classes": "--search 0 --unfreeze 0 --backbone NAME:classes",
     "families": "--hierarchy FILE",
     "augmented": "--search 0 --unfreeze 0 --views 1",
     "styled": "--search 0 --unfreeze 0 --style self",
@@ -80,6 +82,7 @@ PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "noisy-student": ("pool",),
     "coral": ("target",),
     "batch-norm": ("adapted network",),
+    "known-classes": ("known classes",),
     **dict.fromkeys(EVERY_LAYER, ("small pictures",)),
     "pretrained": ("pretraining",),
 }
@@ -102,6 +105,10 @@ def lack(method: str, options: ClassifierOptions, folder: PictureFolder, few: in
         learned = np.minimum(counts, few) if few else counts
         if learned.max() < _UNEVEN * learned.min():
             return Lack("the classes are of about equal size", final=False)
+    if method == "known-classes":
+        own = options.weights is not None or options.from_run is not None
+        if own or options.backbone not in LITES:
+            return Lack("the base tells no classes that it knows, or tells them already: only an EfficientNet-Lite can")
     if method == "families" and options.hierarchy is None:
         return Lack("there are no families of classes: name a file by --hierarchy")
     if method == "augmented" and not (options.views or options.mirror):

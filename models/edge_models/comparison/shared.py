@@ -19,6 +19,7 @@ from edge_models.classifier.options import STUDENTS, ClassifierOptions
 from edge_models.classifier.scratch import epochs_of, fit_all
 from edge_models.classifier.small_data import with_unlabelled
 from edge_models.classifier.stages import Workshop
+from edge_models.classifier.start import starting_backbone
 from edge_models.data.batch_views import plain_views
 from edge_models.data.folder import PictureFolder, Split
 from edge_models.data.pool import read_pool
@@ -27,6 +28,7 @@ from edge_models.fitting.run_folder import make_scratch
 from edge_models.networks.backbone import Backbone, features_of
 from edge_models.networks.backbones import create_backbone
 from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPlan
+from edge_models.networks.known_classes import KNOWING
 from edge_models.networks.pretrained_run import FILE, load_pretrained, pretrained_backbone
 from edge_models.networks.small_resnet import PREFIX
 from edge_models.selfsup.options import PretrainOptions
@@ -166,6 +168,15 @@ class Shared:
             return compute_bank(self.bare, network, self.folder, self.progress)
 
         return self.once("adapted network", made)
+
+    def knowing(self) -> FeatureBank:
+        """Of every picture of the folder, with the chances of the classes that the network knows."""
+
+        def made() -> FeatureBank:
+            network = starting_backbone(replace(self.options, backbone=self.backbone.name + KNOWING))
+            return compute_bank(self.bare, network, self.folder, self.progress)
+
+        return self.once("known classes", made)
 
     def small_pictures(self) -> torch.Tensor:
         """(N, 3, S, S) uint8 of every picture of the folder, as a small ResNet takes them."""
