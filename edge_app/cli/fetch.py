@@ -79,7 +79,7 @@ def _source(args: Arguments) -> Source:
     from edge_app.library.fetch import PEXELS, AddressList, Folder, Pexels, Web
 
     if args.origin == "pexels":
-        return Pexels(_key(args), Web(), args.address or PEXELS)
+        return Pexels(_key(args), Web(tell=options.note), args.address or PEXELS)
     if args.address or args.key_file:
         raise UsageError("--address and --key-file are for pexels", expected="--from pexels")
     path = Path(args.origin)
@@ -88,7 +88,7 @@ def _source(args: Arguments) -> Source:
             raise UsageError("--from and --into are one folder", expected="two")
         return Folder(path)
     if path.is_file():
-        return AddressList(path, Web())
+        return AddressList(path, Web(tell=options.note))
     raise UsageError(f"there is no {args.origin!r} to fetch from", expected="pexels, a folder, or a file of addresses")
 
 

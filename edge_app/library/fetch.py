@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import email.utils
 import http.client
+import re
 import ssl
 import time
 import urllib.error
@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
-from urllib.parse import urlencode, urlsplit
+from typing import Final, Protocol
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 import cv2
 
@@ -23,6 +23,7 @@ from edge_app import __version__
 from edge_app.core.documents import DocumentError, parse_json
 from edge_app.core.errors import EdgeError, MediaError, UsageError
 from edge_app.core.names import slug
+from edge_app.core.plain_text import plain
 from edge_app.core.types import Pixels
 from edge_app.library.near import Seen, print_of
 from edge_app.media.folders import find_pictures
@@ -30,6 +31,7 @@ from edge_app.media.kinds import HEAD_BYTES, kind_of_bytes
 from edge_app.media.pictures import picture_of_bytes, read_picture
 from edge_app.system.files import (
     append_row,
+    csv_cells,
     csv_row,
     is_half_written,
     locked,
@@ -50,10 +52,20 @@ _ANSWER_BYTES: Final = 4 << 20
 _BOUND_S: Final = 60.0
 _TRIES: Final = 4
 _STRIKES: Final = 3
+_MISSES: Final = 40
+"""Pictures in a row that a stock service lists and does not have, after which it is asked no more."""
+_SECONDS: Final = re.compile(r"[0-9]{1,12}")
+_TOLD_S: Final = 2.0
+"""A shorter pause is not told."""
 _LONGEST_WAIT_S: Final = 90.0
 """A server that wants a longer pause is told to the user instead of waited for."""
 _PAGE: Final = 80
 """Most results of one request, as the service documents it."""
+_CELL: Final = 2000
+"""Characters of a text of somebody else's in a list of sources."""
+_FORMULA: Final = ("=", "+", "-", "@")
+"""What a spreadsheet takes for the beginning of a formula."""
+_IN_ADDRESSES: Final = "%/:=&?~#+!$,;'@()*[]"
 _FLAT: Final = 6.0
 """Standard deviation of brightness under which a picture shows nothing: "image not found" on white has 20, a grey card
 2."""
@@ -91,8 +103,15 @@ class _PauseWantedError(EdgeError):
 class Web:
     """Requests that wait when a server says so, and give up in words. Sends the key to the service alone."""
 
-    def __init__(self, sleep: Callable[[float], object] = time.sleep, now: Callable[[], float] = time.time) -> None:
-        self._sleep, self._now = sleep, now
+    def __init__(
+        self,
+        sleep: Callable[[float], object] = time.sleep,
+        now: Callable[[], float] = time.time,
+        *,
+        tell: Callable[[str], object] = lambda line: None,
+    ) -> None:
+        """`tell` gets a line before each longer pause."""
+        self._sleep, self._now, self._tell = sleep, now, tell
         self._trusted = ssl.create_default_context()
 
     def get(self, address: str, limit_bytes: int, key: str | None = None) -> tuple[bytes, str]:
@@ -101,27 +120,33 @@ class Web:
         Raises MediaError for what is not there or too large, EdgeError for a server that cannot be reached, refuses the
         key, or wants a pause of more than 90 s.
         """
-        if urlsplit(address).scheme not in ("http", "https"):
+        if _parts(address).scheme not in ("http", "https"):
             raise MediaError(f"the address {address} is none", expected="https:// or http://")
+        wanted = "a picture" if key is None else "a list of photos"
         headers = {"User-Agent": f"edge-app/{__version__}"} | ({} if key is None else {"Authorization": key})
         handlers = [urllib.request.HTTPRedirectHandler()] if key is None else []
         shown = address.partition("?")[0]
         for attempt in range(1, _TRIES + 1):
-            request = urllib.request.Request(address, headers=headers)
+            # Letters beyond ASCII and blanks, as people copy them into lists, are written as the web wants them.
+            request = urllib.request.Request(quote(address, safe=_IN_ADDRESSES), headers=headers)
             try:
                 with answer_of(request, _BOUND_S, context=self._trusted, handlers=handlers) as answer:
                     body = answer.read(limit_bytes + 1)
                     kind = answer.headers.get_content_type()
+                    missing = answer.length or 0
                 if len(body) > limit_bytes:
-                    raise MediaError(f"{shown} sends more than {limit_bytes >> 20} MiB", expected="a picture")
+                    raise MediaError(f"{shown} sends more than {limit_bytes >> 20} MiB", expected=wanted)
+                if missing:
+                    raise OSError(f"it breaks off {missing} bytes before its end")
                 return body, kind
             except urllib.error.HTTPError as error:
                 error.close()
                 self._judge(shown, error, attempt, keyed=key is not None)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 if attempt == _TRIES:
-                    raise EdgeError(f"{shown} cannot be reached: {error or type(error).__name__}") from error
-                self._sleep(back_off_s(attempt, 1.0, 8.0))
+                    why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                    raise EdgeError(f"{shown} cannot be reached: {why}") from error
+                self._pause(shown, "cannot be reached", back_off_s(attempt, 1.0, 8.0))
         raise EdgeError(f"{shown} answers errors alone", remedy="try again later")
 
     def _judge(self, shown: str, error: urllib.error.HTTPError, attempt: int, *, keyed: bool) -> None:
@@ -132,30 +157,52 @@ class Web:
             raise EdgeError(f"{shown} answers {error.code}", expected="a list of photos", remedy="check the address")
         if error.code not in (408, 429) and error.code < 500:
             raise MediaError(f"{shown} answers {error.code}", expected="a picture")
-        wait_s = self._asked_s(error.headers)
-        if error.code == 429 and (wait_s or 0.0) > _LONGEST_WAIT_S:
+        asked_s = self._asked_s(error)
+        if asked_s > _LONGEST_WAIT_S:
             raise _PauseWantedError(
-                f"{shown} has had enough requests; it asks for a pause of {(wait_s or 0) / 60:.0f} minutes",
+                f"{shown} {'has had enough requests; it' if error.code == 429 else f'answers {error.code} and'} asks "
+                f"for a pause of {_pause_words(asked_s)}",
                 remedy="run the same command then: what came is kept",
             )
         if attempt == _TRIES:
             raise EdgeError(
                 f"{shown} answers {error.code} again and again", remedy="run the same command later: what came is kept"
             )
-        self._sleep(min(_LONGEST_WAIT_S, back_off_s(attempt, 1.0, 8.0) if wait_s is None else max(0.0, wait_s)))
+        self._pause(shown, f"answers {error.code}", max(asked_s, back_off_s(attempt, 1.0, 8.0)))
 
-    def _asked_s(self, headers: Any) -> float | None:
-        """Seconds to wait by Retry-After (seconds or a date) or X-Ratelimit-Reset (Unix time)."""
-        after = str(headers.get("Retry-After") or "").strip()
-        if after.isdigit():
+    def _pause(self, shown: str, what: str, seconds: float) -> None:
+        if seconds >= _TOLD_S:
+            self._tell(f"{shown} {what}; it is tried again in {seconds:.0f} s")
+        self._sleep(seconds)
+
+    def _asked_s(self, error: urllib.error.HTTPError) -> float:
+        """Seconds to wait by Retry-After (seconds or a date), or X-Ratelimit-Reset (Unix time) where requests were too
+        many; 0 where it says nothing that can be understood."""
+        after = str(error.headers.get("Retry-After") or "").strip()
+        if _SECONDS.fullmatch(after):
             return float(after)
         if after:
             try:
-                return email.utils.parsedate_to_datetime(after).timestamp() - self._now()
-            except (TypeError, ValueError):
-                return None
-        reset = str(headers.get("X-Ratelimit-Reset") or "").strip()
-        return float(reset) - self._now() if reset.isdigit() else None
+                return max(0.0, email.utils.parsedate_to_datetime(after).timestamp() - self._now())
+            except (TypeError, ValueError, OverflowError):
+                return 0.0
+        reset = str(error.headers.get("X-Ratelimit-Reset") or "").strip()
+        return max(0.0, float(reset) - self._now()) if error.code == 429 and _SECONDS.fullmatch(reset) else 0.0
+
+
+def _parts(address: str) -> SplitResult:
+    """An address in its parts. Raises MediaError where it has none, as "http://[::1" has."""
+    try:
+        return urlsplit(address)
+    except ValueError as error:
+        raise MediaError(f"the address {address} is none", expected="https:// or http://") from error
+
+
+def _pause_words(seconds: float) -> str:
+    for size_s, name in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size_s or size_s == 60:
+            return f"{seconds / size_s:.0f} {name}"
+    raise AssertionError("seconds are told as minutes")
 
 
 class _Pictures:
@@ -163,24 +210,32 @@ class _Pictures:
 
     def __init__(self, web: Web, *, alone: bool) -> None:
         """`alone`: one server has them all, and where it is asked no more there is nothing more to be had."""
-        self._web, self._alone, self._failed = web, alone, Counter[str]()
+        self._web, self._alone, self._failed, self._missed = web, alone, Counter[str](), 0
 
     def read(self, found: Found) -> bytes:
         """Raises MediaError for this picture alone, EdgeError where no other can be had."""
-        server = urlsplit(found.address).netloc
+        server = _parts(found.address).netloc
         if self._failed[server] >= _STRIKES:
             raise MediaError(f"{server} failed before: {found.address.partition('?')[0]} was not asked for")
         try:
             content = self._web.get(found.address, _LIMIT_BYTES)[0]
-        except MediaError:
+            if kind_of_bytes(content[:HEAD_BYTES], "") != "picture":
+                raise MediaError(f"{found.address.partition('?')[0]} is no picture")
+        except MediaError as error:
             self._failed[server] = 0
+            self._missed += 1
+            if self._alone and self._missed >= _MISSES:
+                raise EdgeError(
+                    f"of the last {self._missed} pictures that the service lists none can be had: {error.found}",
+                    remedy="try other words, or later: what came is kept",
+                ) from error
             raise
         except EdgeError as error:
             self._failed[server] += _STRIKES if isinstance(error, _PauseWantedError) else 1
             if self._alone and self._failed[server] >= _STRIKES:
                 raise
             raise MediaError(error.found, expected=error.expected) from error
-        self._failed[server] = 0
+        self._failed[server] = self._missed = 0
         return content
 
 
@@ -191,21 +246,26 @@ class Pexels:
         """Raises UsageError for a key that can be none, and for an address that would send it in the open."""
         if not key.strip() or not key.strip().isascii() or not key.strip().isprintable():
             raise UsageError("the key is empty or holds odd characters", expected="the key that the service gave you")
-        parts = urlsplit(address)
+        try:
+            parts = _parts(address)
+        except MediaError as error:
+            raise UsageError(error.found, expected="https://") from error
         if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
             raise UsageError(f"{address} would get the key in the open", expected="https://")
         self._key, self._web, self._address, self._size = key.strip(), web, address.rstrip("/"), size
         self._pictures = _Pictures(web, alone=True)
 
     def find(self, query: str) -> Iterator[Found]:
-        page = 1
+        page, known = 1, set[str]()
         while True:
             words = urlencode({"query": query, "per_page": _PAGE, "page": page})
             body, _ = self._web.get(f"{self._address}/v1/search?{words}", _ANSWER_BYTES, self._key)
             photos, more = self._photos(body)
             yield from photos
-            if not more or not photos:
+            # A service that gives the same pages again and again would be asked for ever.
+            if not more or known.issuperset(one.id for one in photos):
                 return
+            known.update(one.id for one in photos)
             page += 1
 
     def read(self, found: Found) -> bytes:
@@ -223,7 +283,7 @@ class Pexels:
         for photo in answer["photos"]:
             sizes = photo.get("src") if isinstance(photo, dict) else None
             address = sizes.get(self._size) or sizes.get("original") if isinstance(sizes, dict) else None
-            if not isinstance(address, str) or not isinstance(photo.get("id"), int):
+            if not isinstance(address, str) or type(photo.get("id")) is not int:
                 continue
             texts = {name: photo[name] if isinstance(photo.get(name), str) else "" for name in
                      ("photographer", "photographer_url", "url")}  # fmt: skip
@@ -256,10 +316,10 @@ class AddressList:
         table = bool(lines) and "url" in [cell.strip().lower() for cell in lines[0].split(",")]
         header = [cell.strip().lower() for cell in lines.pop(0).split(",")] if table else ["url"]
         for line in lines:
-            cells = next(csv.reader([line])) if table else [line.strip()]
+            cells = csv_cells(line) if table else [line.strip()]
             row = dict(zip(header, (cell.strip() for cell in cells), strict=False))
             if row.get("url") and _has_words(line, query):
-                name = slug(Path(urlsplit(row["url"]).path).stem)[:40]
+                name = slug(Path(row["url"].partition("?")[0].partition("#")[0]).stem)[:40]
                 identity = f"{name}-{sha256_of(row['url'])[:8]}"
                 yield Found(
                     identity, row["url"], row.get("author", ""), "", row.get("licence", ""), row.get("page", "")
@@ -400,8 +460,14 @@ def _suffix(content: bytes) -> str:
 
 def _note(path: Path, found: Found, file: str, digest: str) -> None:
     """Append one row; the file is there before its row, and gets it at the next call where a kill fell between."""
-    texts = (file, found.id, found.author, found.author_page, found.licence, found.page, found.address, digest)
-    append_row(path, _row(" ".join(text.split()) for text in texts), _row(_COLUMNS))
+    strange = (found.author, found.author_page, found.licence, found.page, found.address)
+    append_row(path, _row((file, found.id, *map(_cell, strange), digest)), _row(_COLUMNS))
+
+
+def _cell(text: str) -> str:
+    """Somebody else's text in one cell: nothing in it steers a terminal, and no spreadsheet takes it for a formula."""
+    told = plain(" ".join(text.split()), longest=_CELL)
+    return f"'{told}" if told.startswith(_FORMULA) else told
 
 
 def _row(cells: Iterable[str]) -> bytes:
@@ -416,7 +482,7 @@ def read_sources(folder: Path) -> Sequence[Mapping[str, str]]:
         return []
     if not text:
         return []
-    rows = [row for row in csv.reader(text.splitlines()) if row]
+    rows = [row for line in text.splitlines() if (row := csv_cells(line))]
     if not rows or tuple(rows[0]) != _COLUMNS:
         raise EdgeError(f"{folder / SOURCES} is no list of sources", expected="another folder, or that file moved away")
     return [dict(zip(_COLUMNS, row, strict=True)) for row in rows[1:] if len(row) == len(_COLUMNS)]

@@ -250,7 +250,10 @@ def read_decisions(out: Path, plan: Plan, *, mend: bool = False) -> Iterator[Dec
             append_row(path, csv_row(header).encode("utf-8", "surrogateescape"))
         return
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        rows = [tuple(row) for row in csv.reader(stream)]
+        try:
+            rows = [tuple(row) for row in csv.reader(stream)]
+        except csv.Error as error:
+            raise EdgeError(f"{path} is not the list of this sift", remedy="name another folder") from error
     with path.open("rb") as raw:
         raw.seek(max(0, path.stat().st_size - 1))
         whole = raw.read(1) == b"\n"

@@ -123,6 +123,14 @@ def csv_row(cells: Iterable[str]) -> str:
     return buffer.getvalue()
 
 
+def csv_cells(line: str) -> list[str]:
+    """The cells of one line of CSV, of which a row has no more; none where it is none, for people edit such files."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:  # a carriage return in the middle, a cell of more than 128 KiB
+        return []
+
+
 def append_row(path: Path, row: bytes, header: bytes = b"", sync: bool = True) -> None:
     """Append a line, which ends with a line break, to a file of mode 0600; with `sync` it has then reached the disk.
 

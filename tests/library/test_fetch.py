@@ -215,6 +215,29 @@ def test_a_busy_server_is_waited_for_as_long_as_it_says(say, service, waits, hea
     assert waits == waited
 
 
+@pytest.mark.parametrize("after", ["\xb2", "soon", "-5", "1.5", "Mon, 12 Jan 1970 00:00:00 GMT", "9" * 400])
+def test_a_pause_that_says_nothing_or_is_over_is_one_of_our_own(say, service, waits, after):
+    service.answers = [(429, {"Retry-After": after}, b"")]
+    assert say("mug")[0] == 0
+    assert waits == [1.0]
+
+
+def test_a_server_in_repair_is_waited_for_as_it_says_and_a_month_s_limit_is_no_pause_of_its_errors(say, service, waits):
+    service.answers = [(500, {"X-Ratelimit-Reset": "9000000"}, b"")]
+    assert say("mug")[0] == 0 and waits == [1.0]
+    service.answers = [(503, {"Retry-After": "7200"}, b"")]
+    code, _, err = say("mug")
+    assert code == 1 and "answers 503 and asks for a pause of 2 hours; run the same command then" in err
+    assert waits == [1.0]
+
+
+def test_what_is_waited_for_is_told(say, service, waits):
+    service.answers = [(429, {"Retry-After": "60"}, b"")]
+    assert "/v1/search answers 429; it is tried again in 60 s" in say("mug")[2]
+    service.answers = [(429, {"Retry-After": "60"}, b"")]
+    assert "tried again" not in say("mug", "--quiet")[2]
+
+
 def test_a_pause_of_an_hour_is_told_not_waited_for(say, service, waits, tmp_path):
     assert json.loads(say("mug", "--most", 1, "--json")[1])["kept"] == 1
     service.answers = [(429, {"Retry-After": "3600"}, b"")]
@@ -300,6 +323,74 @@ def test_odd_photos_in_the_list_are_passed_over(say, service):
     service.answers = [(200, {}, json.dumps({"photos": odd}).encode())]
     code, out, _ = say("mug", "--json")
     assert code == 1 and json.loads(out)["kept"] == 0
+
+
+def photos(service, *addresses, last=False):
+    """An answer that offers what lies at these addresses."""
+    listed = [{"id": n, "src": {"large2x": one}, "photographer": "Ada"} for n, one in enumerate(addresses, 1)]
+    return 200, {}, json.dumps({"photos": listed, "next_page": "" if last else "x"}).encode()
+
+
+def test_addresses_that_are_none_keep_none_of_the_others_back(say, service, waits, tmp_path):
+    odd = ["http://[::1", "x", "file:///etc/passwd", "http://[x]/\x1b[31m"]
+    service.answers = [photos(service, *odd, f"{service.address}/photos/5.jpeg", last=True)]
+    code, out, err = say("mug", "--json")
+    assert (code, json.loads(out)["kept"], json.loads(out)["left_out"]) == (0, 1, {"no picture to be had": 4})
+    assert "the address http://[::1 is none" in err and "\x1b" not in err and waits == []
+    (tmp_path / "list.txt").write_text(f"http://[::1\n{service.address}/photos/1.jpeg?named=ü b\n")
+    code, out, _ = say("", "--json", origin=tmp_path / "list.txt")
+    assert (code, json.loads(out)["kept"]) == (0, 1)
+    with pytest.raises(UsageError, match="is none"):
+        Pexels(KEY, Web(), "http://[::1")
+
+
+def test_a_service_that_gives_the_same_page_again_and_again_is_asked_twice(say, service):
+    page = photos(service, *(f"{service.address}/photos/{n}.jpeg" for n in (1, 2)))
+    service.photos = {}
+    service.answers = [page, (404, {}, b""), (404, {}, b""), page, page, page]
+    code, out, _ = say("mug", "--json")
+    assert (code, json.loads(out)["left_out"]) == (1, {"no picture to be had": 2, "there already": 2})
+    assert sum(path == "/v1/search" for path, _ in service.asked) == 2
+
+
+@pytest.mark.parametrize("answer", [(404, {}, b"gone"), (200, {"Content-Type": "image/jpeg"}, b"<html>log in</html>")])
+def test_a_service_whose_list_holds_no_picture_is_not_asked_for_ever(say, service, answer):
+    service.photos = dict.fromkeys(range(1, 200), answer)
+    code, _, err = say("mug")
+    assert code == 1 and "of the last 40 pictures that the service lists none can be had" in err.splitlines()[-1]
+    assert sum(path.startswith("/photos") for path, _ in service.asked) == 40
+
+
+def test_a_body_that_breaks_off_is_asked_for_again(say, service, waits):
+    cut = (200, {"Content-Type": "image/jpeg", "Content-Length": str(len(picture(1)))}, picture(1)[:2000])
+    page = photos(service, f"{service.address}/photos/1.jpeg")
+    service.answers = [page, cut, cut]
+    code, out, _ = say("mug", "--json", "--most", 1)
+    assert (code, json.loads(out)["kept"], waits) == (0, 1, [1.0, 2.0])
+
+
+def test_what_strangers_write_steers_no_terminal_and_no_spreadsheet(say, service, tmp_path):
+    told = {
+        '=HYPERLINK("http://x")': '\'=HYPERLINK("http://x")', "@ada": "'@ada", "\t+1": "'+1",
+        "\x1b[31mred": "\\x1b[31mred",
+        "a\r\nb,c": "a b,c", "\u202eevil": "\\u202eevil", "a\0b": "a\\x00b", "Zoë": "Zoë",
+    }  # fmt: skip
+    service.photos = {n: picture(n) for n in range(1, len(told) + 1)}
+    listed = [
+        {"id": n, "src": {"original": f"{service.address}/photos/{n}.jpeg"}, "photographer": one, "url": one}
+        for n, one in enumerate(told, 1)
+    ]
+    service.answers = [(200, {}, json.dumps({"photos": listed}).encode())]
+    assert say("mug")[0] == 0
+    rows = sources(tmp_path / "out")
+    assert [row["author"] for row in rows] == [row["page"] for row in rows] == list(told.values())
+
+
+def test_a_list_of_sources_with_a_row_that_somebody_spoiled_is_read(tmp_path):
+    head = ",".join(fetching._COLUMNS)
+    row = "a.jpg,a,Ada,,CC0,,http://x,00"
+    (tmp_path / "sources.csv").write_bytes(f"{head}\n{'x' * 200_000}\n{row}\n".encode())
+    assert [one["file"] for one in fetching.read_sources(tmp_path)] == ["a.jpg"]
 
 
 def test_a_key_that_is_refused_or_missing_is_told_without_it(say, service, monkeypatch, tmp_path):
