@@ -28,7 +28,7 @@ from edge_models.classifier.options import ClassifierOptions
 from edge_models.classifier.recipe import DEEP, KINDS, deep_epochs
 from edge_models.classifier.run import train_classifier
 from edge_models.classifier.search import Trial, corrected_accuracy, preferred
-from edge_models.classifier.tuning_budget import ways_affordable
+from edge_models.classifier.tuning_budget import is_much, ways_affordable
 from edge_models.data.checks import scan
 from edge_models.data.folder import Split, split_pictures
 from edge_models.fitting.fit import Silence
@@ -381,3 +381,8 @@ def test_what_two_backbones_say_together_is_taught_to_the_smallest(
     assert report["search"]["teacher"].count("+") == 1 and report["base"]["name"] == "efficientnet-lite0"
     assert report["accuracy"]["value"] == 1.0
     assert load_classifier(Path(report["checkpoint_path"]))[1].base.name == "efficientnet-lite0"
+
+
+def test_much_is_named_wrongly_only_where_chance_does_not_explain_it() -> None:
+    assert not is_much(4, 32) and not is_much(0, 8)  # twelve in a hundred, of so few that it may be five
+    assert is_much(32, 160) and is_much(12, 40) and not is_much(5, 160)

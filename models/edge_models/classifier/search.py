@@ -223,7 +223,7 @@ def search(
         skipped=tuple(skipped),
         deep=deep,
         side=side,
-        patient=best is not None and is_much(1 - best.accuracy),
+        patient=best is not None and is_much(sum(best.fold_sizes) - sum(best.fold_right), sum(best.fold_sizes)),
         tune=best is None or options.unfreeze != UNFREEZE or (1 - best.accuracy) * len(split.selection) >= 1,
         teacher=teacher,
         joined=joined,

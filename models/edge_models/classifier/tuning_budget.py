@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from edge_app.accuracy.intervals import wilson
 from edge_models.classifier.options import ClassifierOptions
 from edge_models.classifier.recipe import DEEP, RUNG_EPOCHS, deep_epochs
 from edge_models.data.folder import PictureFolder, Split
@@ -34,9 +35,13 @@ _MOST_LONGER: Final = 6.0
 """Times the budget that a larger share may be worth."""
 
 
-def is_much(wrong: float) -> bool:
-    """Whether so large a share is named wrongly that a fine-tuning is worth all the time that it may take."""
-    return wrong >= _MOST_LONGER * _WORTH
+def is_much(wrong: int, pictures: int) -> bool:
+    """Whether surely so large a share is named wrongly that a fine-tuning is worth all the time that it may take.
+
+    By the lower end of a 95 % interval: four of 32 ants and bees were twelve in a hundred by chance, fine-tuning was
+    followed to its end and taken by seven pictures, and named 71.6 % of others where the frozen base names 97.
+    """
+    return wilson(wrong, pictures).low >= _MOST_LONGER * _WORTH
 
 
 def spent_s(device: str) -> float:
