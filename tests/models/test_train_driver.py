@@ -41,6 +41,7 @@ from edge_models.fitting.fit import (
     open_run,
 )
 from edge_models.fitting.options import absolute, chosen, own_name, passed_on
+from edge_models.networks.backbones import create_backbone
 from edge_models.networks.weights import read_state
 from edge_models.siamese.options import SiameseOptions
 
@@ -107,6 +108,24 @@ def test_a_resumed_run_ends_to_the_bit_as_if_it_had_not_been_interrupted(tmp_pat
     assert all(torch.equal(whole.state[name], cut.state[name]) for name in whole.state)
     assert [e["train_loss"] for e in whole.history] == [e["train_loss"] for e in cut.history]
     assert len(whole.history) == 6
+
+
+def test_a_batch_in_pieces_makes_the_same_steps(tmp_path):
+    ends = []
+    for pieces in (1, 4):
+        line = Line()
+        line.net[1].p = 0.0  # what is dropped would differ
+        result = fit(line, make, options(tmp_path / str(pieces), pieces=pieces), Silence())
+        assert set(line.sizes) == {8 // pieces} and len(line.sizes) == 6 * 3 * pieces
+        ends.append(result.state)
+    assert all(torch.allclose(ends[0][name], ends[1][name], atol=1e-5) for name in ends[0])
+
+
+def test_large_pictures_are_learned_from_in_pieces():
+    from edge_models.classifier.stages import _pieces
+
+    seen = {side: _pieces(create_backbone(f"efficientnet-lite0@{side}", pretrained=False), 32) for side in (128, 320)}
+    assert seen == {128: 1, 320: 4}
 
 
 @pytest.fixture(autouse=True)

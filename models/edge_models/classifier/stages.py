@@ -46,6 +46,9 @@ _HEAD_EPOCHS: Final = 40
 """Of a head that cannot be solved, where the options tell no number."""
 _TUNE_PATIENCE: Final = 3
 """Most epochs without a gain that fine-tuning is given."""
+_AT_ONCE_PX: Final = 32 * 180 * 180
+"""Pixels that fine-tuning takes through a network at once on a CPU: 32 pictures of 320 px through every layer of Lite2
+took 5.6 GB, more than many a laptop has free; four times eight of them take 2.4 GB, and a sixth less time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,10 +187,18 @@ def fit_tune(
     if options.patience is not None:
         # Unfrozen layers gain in their first epochs or not at all; each costs as much as the head's forty.
         wanted = replace(wanted, patience=min(options.patience, _TUNE_PATIENCE))
+    if work.bank.cuts is None and options.machine.accelerator == "cpu":
+        wanted = replace(wanted, pieces=_pieces(backbone, wanted.batch_size))
     result = fit(ClassifierModule(net, head, groups, how), make, wanted, work.progress)
     unfolded(learning, backbone)
     backbone.unfreeze(0)
     return head, result
+
+
+def _pieces(backbone: Backbone, batch_size: int) -> int:
+    """Pieces that a batch of whole pictures is learned from in."""
+    pixels = (backbone.input.width_px or 0) * (backbone.input.height_px or 0)
+    return min(batch_size, int(2 ** max(0, math.ceil(math.log2(batch_size * pixels / _AT_ONCE_PX)))))
 
 
 def _tuning(work: Workshop, train: Sequence[int], selection: Sequence[int] | None) -> tuple[nn.Module, MakeLoaders]:

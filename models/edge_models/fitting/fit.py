@@ -112,6 +112,8 @@ class FitOptions:
     log: Log = "csv"
     clip: float | None = 1.0
     """Largest norm of the gradient."""
+    pieces: int = 1
+    """Pieces that a batch goes through the network in: the same steps, in so much less memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -282,7 +284,7 @@ def _fit_within_memory(module: pl.LightningModule, make: MakeLoaders, options: F
     size, resume = options.batch_size, options.resume
     while True:
         try:
-            _fit_once(module, make(size), options, progress, resume)
+            _fit_once(module, make(max(1, size // options.pieces)), options, progress, resume)
             return size
         except (RuntimeError, ProcessRaisedException) as error:
             if not _out_of_memory(error):
@@ -394,6 +396,7 @@ def _trainer_options(options: FitOptions, callbacks: Sequence[Callback], logged:
         "logger": _logger(options) if logged else False,
         "default_root_dir": options.folder,
         "gradient_clip_val": options.clip,
+        "accumulate_grad_batches": options.pieces,
         "enable_checkpointing": bool(callbacks),
         "enable_progress_bar": False,
         "enable_model_summary": False,
