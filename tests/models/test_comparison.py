@@ -24,7 +24,7 @@ from edge_app.core.errors import UsageError
 from edge_models.classifier import adapt, noisy_student, scratch
 from edge_models.classifier.network import Head, TransferClassifier
 from edge_models.classifier.options import METHODS, ClassifierOptions
-from edge_models.comparison import attempts, methods
+from edge_models.comparison import attempts, methods, shared
 from edge_models.comparison import compare as comparison
 from edge_models.comparison.compare import Plan, compare, keep_few
 from edge_models.comparison.gains import Trial, chance_of, curve_sentence, holm, recommend, sentences, table_of
@@ -281,7 +281,9 @@ def test_objects_are_composed_where_every_class_can_be_cut_out(tmp_path):
     assert "0 of 4 tried" in reason("composed", noisy)
 
 
-def test_a_pool_that_holds_the_folder_s_pictures_pretrains_nothing(tmp_path):
+def test_what_all_trials_learn_from_leaves_out_every_picture_of_the_folder_for_each_judges_in_some(
+    tmp_path, monkeypatch
+):
     from edge_models.data.checks import scan
 
     rng = np.random.default_rng(0)
@@ -292,10 +294,18 @@ def test_a_pool_that_holds_the_folder_s_pictures_pretrains_nothing(tmp_path):
     (tmp_path / "pool").mkdir()
     folder = scan(tmp_path / "labelled")
     Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(tmp_path / "pool" / "new.png")
-    assert reason("pretrained", folder, unlabelled=tmp_path / "pool") is None
     # The same pixels in other bytes.
     Image.open(folder.pictures[0].path).save(tmp_path / "pool" / "same.bmp")
-    assert reason("pretrained", folder, unlabelled=tmp_path / "pool").startswith("1 pictures of the pool")
+    assert reason("pretrained", folder, unlabelled=tmp_path / "pool") is None
+    options = ClassifierOptions(tmp_path / "labelled", tmp_path / "run", unlabelled=tmp_path / "pool",
+                                adapt=tmp_path / "pool")  # fmt: skip
+    given = []
+    monkeypatch.setattr(shared, "pretrain", lambda options, progress, judges: given.append(judges) or 1 / 0)
+    parts = shared.Shared(options, folder, None, Silence(), None, time.monotonic, {})
+    with pytest.raises(ZeroDivisionError):
+        parts.pretrained()
+    assert set(given[0].hashes) == {picture.sha256 for picture in folder.pictures}
+    assert [path.name for path, _ in parts.target()] == ["new.png"]
 
 
 # --- answers that were built first ------------------------------------------------------------------------------------
@@ -675,7 +685,10 @@ def test_what_cannot_be_compared_is_refused_in_one_line(small, tmp_path, capsys,
 
 def test_backgrounds_that_judge_are_refused(small, tmp_path, capsys):
     assert main(["train", "compare", str(small), "--on", str(small / "ant")]) == 2
-    assert "holds 6 pictures that judge" in capsys.readouterr().err
+    assert (
+        "ant holds 6 pictures that judge, or look like one that does (0.png, 1.png, 2.png, ...)"
+        in capsys.readouterr().err
+    )
 
 
 def test_train_classifier_compare_is_the_same_command(monkeypatch, small, tmp_path, capsys):

@@ -1,6 +1,7 @@
-"""Adaptation to another domain and noisy students: known shifts undone, caps kept, judging pictures refused, served."""
+"""Adaptation to another domain and noisy students: known shifts undone, caps kept, nothing that judges, served."""
 
 import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +22,9 @@ from edge_models.classifier.noisy_student import calibrated, take, taught
 from edge_models.classifier.options import ADAPTATIONS, ClassifierOptions
 from edge_models.classifier.run import train_classifier
 from edge_models.classifier.stages import Workshop, hard_targets
+from edge_models.data.checks import scan
 from edge_models.data.folder import Picture, PictureFolder, split_pictures
+from edge_models.data.judging import Seen
 from edge_models.fitting.checkpoint import load
 from edge_models.fitting.progress import Silence
 from edge_models.networks.backbone import normalize
@@ -201,12 +204,26 @@ def test_options_that_do_not_go_together_are_refused(bars, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
-def test_a_target_that_holds_judging_pictures_is_refused(bars, tmp_path, monkeypatch):
-    monkeypatch.setattr(scratch, "LEAST_STEPS", 20)
-    options = ClassifierOptions(bars / "light", tmp_path / "run", from_scratch=True, adapt=bars / "light", device="cpu")
-    with pytest.raises(UsageError, match="holds 8 of the pictures that judge"):
-        train_classifier(options, Silence())
+def test_a_target_is_adapted_to_without_what_judges_and_what_is_labelled(bars, tmp_path):
+    folder, told = scan(bars / "light"), Notes()
+    split = split_pictures(folder, seed=0)
+    target = tmp_path / "target"
+    shutil.copytree(bars / "dark", target)
+    alike = Seen.of(folder, split.train).are_among(Seen.of(folder, split.judging))
+    unlike = split.train[int(np.flatnonzero(~alike)[0])]
+    for name, at in (("train", unlike), ("selection", split.selection[0]), ("validation", split.validation[0])):
+        shutil.copy(folder.pictures[at].path, target / f"{name}.png")
+    Image.open(folder.pictures[split.validation[1]].path).resize((50, 50)).save(target / "nearly.png")
+    options = ClassifierOptions(bars / "light", tmp_path / "run", adapt=target, device="cpu")
+    work = Workshop(options, folder, split, None, None, None, told)
+    assert {path.parent.parent for path in adapt._target(work, target)} == {target}
+    assert told.notes == [
+        f"{target}: left out 3 pictures that judge, or look like one that does (nearly.png, selection.png, "
+        "validation.png)",
+        f"{target}: left out 1 picture of the labelled folder",
+    ]
+    with pytest.raises(UsageError, match="light holds 0 pictures to adapt to; expected at least 16"):
+        adapt._target(work, bars / "light")
 
 
 @pytest.mark.slow

@@ -7,9 +7,9 @@ from PIL import Image
 pytest.importorskip("torch")
 
 from edge_app.core.errors import UsageError
-from edge_app.system.files import sha256_of_file
 from edge_models.data.checks import scan
-from edge_models.data.pool import read_pool, unjudged_files
+from edge_models.data.judging import Seen, left_out, refuse
+from edge_models.data.pool import read_pool
 
 
 def scene(seed, side=96):
@@ -54,8 +54,10 @@ def test_a_picture_that_judges_is_found_in_every_form_and_others_are_not(folder,
     FORMS[form](scene(400)).save(pool / f"new-{form}")
     found = read_pool(tmp_path / "pool", folder, [judging])
     assert [path.name for path, _ in found.files] == [f"new-{form}"]
-    assert found.labelled + found.judging == 1 and found.labelled == (form == "same.png")
-    assert len(found.notes(tmp_path / "pool")) == 1
+    assert [path.name for path in found.judging] == [form] and not found.labelled
+    assert found.notes(tmp_path / "pool") == [
+        f"{tmp_path / 'pool'}: left out 1 picture that judges, or looks like one that does ({form})"
+    ]
 
 
 def test_what_only_teaches_may_have_a_like_in_the_pool_but_not_itself(folder, tmp_path):
@@ -63,7 +65,9 @@ def test_what_only_teaches_may_have_a_like_in_the_pool_but_not_itself(folder, tm
     scene(4).resize((48, 48)).save(tmp_path / "pool" / "half.png")
     (tmp_path / "pool" / "same.png").write_bytes((tmp_path / "labelled" / "a" / "4.png").read_bytes())
     found = read_pool(tmp_path / "pool", folder, [])
-    assert [path.name for path, _ in found.files] == ["half.png"] and found.labelled == 1
+    assert [path.name for path, _ in found.files] == ["half.png"] and not found.judging
+    assert [path.name for path, _ in found.labelled] == ["same.png"]
+    assert found.notes(tmp_path / "pool") == [f"{tmp_path / 'pool'}: left out 1 picture of the labelled folder"]
 
 
 def test_odd_pictures_of_a_pool_are_read_or_told_and_repeats_come_once(folder, tmp_path):
@@ -108,15 +112,38 @@ def test_an_absent_pool_and_an_empty_one_are_told(folder, tmp_path):
         read_pool(tmp_path / "empty", folder, [])
 
 
-def test_files_with_a_picture_that_judges_are_refused_by_content_whatever_it_is_called(folder, tmp_path):
-    pool = tmp_path / "pool" / "deep"
-    pool.mkdir(parents=True)
-    at = {picture.name: i for i, picture in enumerate(folder.pictures)}
-    scene(400).save(pool / "new.png")
-    (pool / "other name.png").write_bytes((tmp_path / "labelled" / "a" / "4.png").read_bytes())
-    told = dict(unjudged_files(tmp_path / "pool", folder, [at["a/2.png"]]))
-    assert told == {path: sha256_of_file(path) for path in (pool / "new.png", pool / "other name.png")}
-    for judging in ([at["a/4.png"]], range(12)):
-        with pytest.raises(UsageError, match=r"holds 1 pictures that judge \(other name.png\)") as refused:
-            unjudged_files(tmp_path / "pool", folder, judging, "take it out")
-        assert "take it out" in str(refused.value)
+def test_a_compressed_copy_on_a_plain_ground_is_found_whose_gradient_signs_are_noise(tmp_path):
+    strokes = np.random.default_rng(0).integers(4, 22, (12, 4))
+    for number, (top, left, down, across) in enumerate(strokes):
+        pixels = np.zeros((28, 28), np.uint8)
+        pixels[top : top + 3, min(left, across) : max(left, across) + 3] = 230
+        pixels[min(top, down) : max(top, down) + 3, left : left + 3] = 200
+        path = tmp_path / "labelled" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    folder = scan(tmp_path / "labelled")
+    assert len(folder.pictures) == 12
+    (tmp_path / "pool").mkdir()
+    for picture in folder.pictures:
+        Image.open(picture.path).save(tmp_path / "pool" / f"{picture.path.stem}.jpg", quality=75)
+    judging = range(0, 12, 2)
+    found = read_pool(tmp_path / "pool", folder, judging)
+    assert {path.stem for path in found.judging} == {folder.pictures[i].path.stem for i in judging}
+
+
+def test_pictures_are_found_among_others_both_ways_and_named_up_to_three(folder):
+    two, all_of_them = Seen.of(folder, [1, 4]), Seen.of(folder, range(12))
+    assert two.are_among(all_of_them).tolist() == [True, True]
+    assert np.flatnonzero(all_of_them.are_among(two)).tolist() == [1, 4]
+    unlike = Seen(["0" * 64] * 12, all_of_them.thumbnails)
+    assert unlike.are_among(two).sum() == 2 and not Seen([], []).are_among(two).size
+    assert not all_of_them.are_among(Seen([], [])).any()
+    assert left_out("pool", list("abcd")) == (
+        "pool: left out 4 pictures that judge, or look like one that does (a, b, c, ...)"
+    )
+    refuse("pool holds", [], "take it out")
+    with pytest.raises(
+        UsageError, match=r"^pool holds 1 picture that judges, or looks like one that does \(a\)"
+    ) as told:
+        refuse("pool holds", ["a"], "take it out")
+    assert "pictures that nothing is chosen or judged by" in str(told.value) and "take it out" in str(told.value)

@@ -1,8 +1,9 @@
-"""Learning without labels: losses by hand, collapse told, pools that hold judging pictures refused, whole runs."""
+"""Learning without labels: losses by hand, collapse told, what judges left out of pools, whole runs."""
 
 import json
 import math
 import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -14,19 +15,30 @@ pytest.importorskip("torch")
 
 import torch
 
-from edge_app.core.errors import EdgeError, UsageError
+from edge_app.core.errors import EdgeError, ModelError, UsageError
+from edge_app.system.files import sha256_of_file
 from edge_models.classifier.options import ClassifierOptions
 from edge_models.classifier.run import train_classifier
+from edge_models.classifier.start import refuse_seen
 from edge_models.data.batch_views import BatchViews
 from edge_models.data.checks import scan
 from edge_models.data.folder import split_pictures
+from edge_models.data.judging import Seen
 from edge_models.fitting.progress import Silence
-from edge_models.networks.pretrained_run import load_pretrained, pretrained_backbone
+from edge_models.networks.pretrained_run import load_pretrained, pool_of, pretrained_backbone
 from edge_models.selfsup import learner
 from edge_models.selfsup import pretrain as pretraining
 from edge_models.selfsup.losses import byol, nt_xent, spread_of, vicreg, where_hidden
 from edge_models.selfsup.options import METHODS, PretrainOptions
 from edge_models.selfsup.pretrain import pretrain
+
+
+class Notes(Silence):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
 
 
 def paint(path, bar, seed, side=28):
@@ -105,24 +117,54 @@ def test_the_spread_tells_collapse():
     assert spread_of(line)[1] == pytest.approx(1, abs=1e-6)
 
 
-def test_a_pool_that_holds_judging_pictures_is_refused_by_content_whatever_their_names(bars, tmp_path):
+WAYS = {
+    "bytes": lambda judge, path: path.write_bytes(judge.read_bytes()),
+    "pixels": lambda judge, path: Image.open(judge).convert("RGB").save(path, compress_level=1),
+    "nearly": lambda judge, path: Image.open(judge).resize((40, 40), Image.Resampling.BICUBIC).save(path),
+}
+
+
+def pool_with(bars, pool, how, part):
+    """The pool with a copy of the first picture of a part of the labelled folder, under another name."""
     folder = scan(bars / "labelled")
-    judge = folder.pictures[split_pictures(folder, seed=0).validation[0]]
-    for how, write in (
-        ("bytes", lambda path: path.write_bytes(judge.path.read_bytes())),
-        ("pixels", lambda path: Image.open(judge.path).convert("RGB").save(path, compress_level=1)),
-        ("nearly", lambda path: Image.open(judge.path).resize((40, 40), Image.Resampling.BICUBIC).save(path)),
+    shutil.copytree(bars / "pool", pool)
+    WAYS[how](folder.pictures[getattr(split_pictures(folder, seed=0), part)[0]].path, pool / "innocent.png")
+    return pool
+
+
+@pytest.mark.parametrize("part", ["validation", "selection"])
+@pytest.mark.parametrize("how", WAYS)
+def test_pictures_of_a_pool_that_judge_are_left_out_by_content_whatever_their_names(bars, tmp_path, how, part):
+    pool, told = pool_with(bars, tmp_path / "pool", how, part), Notes()
+    options = PretrainOptions(pool, tmp_path / "run", labelled=bars / "labelled", epochs=1, batch_size=8, device="cpu")
+    assert pretrain(options, told).pictures == 32
+    assert f"{pool}: left out 1 picture that judges, or looks like one that does (innocent.png)" in told.notes
+    run = pool_of(load_pretrained(tmp_path / "run"))
+    assert len(run.hashes) == len(run.thumbnails) == 32 and sha256_of_file(pool / "innocent.png") not in run.hashes
+
+
+def test_a_pool_of_little_else_than_what_judges_is_refused(bars, tmp_path):
+    folder = scan(bars / "labelled")
+    everything = Seen.of(folder, range(len(folder.pictures)))
+    with pytest.raises(UsageError, match="holds 0 pictures to learn from; expected at least 16"):
+        pretrain(PretrainOptions(bars / "labelled", tmp_path / "run"), Silence(), everything)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_a_network_that_has_learned_from_what_judges_is_refused(bars, tmp_path, how):
+    pool = pool_with(bars, tmp_path / "pool", how, "validation")
+    pretrain(PretrainOptions(pool, tmp_path / "run", epochs=1, batch_size=8, device="cpu"), Silence())
+    folder = scan(bars / "labelled")
+    options = ClassifierOptions(bars / "labelled", tmp_path / "again", from_run=tmp_path / "run")
+    with pytest.raises(
+        UsageError, match=r"run has learned from 1 picture that judges.*--labelled DIR` leaves them out"
     ):
-        pool = tmp_path / how
-        pool.mkdir()
-        for path in (bars / "pool").iterdir():
-            (pool / path.name).write_bytes(path.read_bytes())
-        write(pool / "innocent.png")
-        with pytest.raises(UsageError, match=r"pictures that will judge.*innocent[.]png"):
-            pretrain(
-                PretrainOptions(pool, tmp_path / f"run-{how}", labelled=bars / "labelled", device="cpu"), Silence()
-            )
-        assert not (tmp_path / f"run-{how}").exists()
+        refuse_seen(options, folder, split_pictures(folder, seed=0))
+    kept = load_pretrained(tmp_path / "run")
+    for pool_told in (None, kept.pool[1:], kept.pool.float()):
+        with pytest.raises(ModelError, match="does not tell which pictures"):
+            pool_of(replace(kept, pool=pool_told))
 
 
 def test_a_pool_of_one_picture_is_refused(bars, tmp_path):
@@ -207,7 +249,7 @@ def test_a_classifier_starts_from_the_run_and_refuses_to_be_judged_by_its_pool(b
     picture = str(bars / "labelled" / "upright" / "3.png")
     assert main(["recognize", picture, "--model", "bars", *home]) == 0
     pretrain(PretrainOptions(bars / "labelled", tmp_path / "same", epochs=1, batch_size=16, device="cpu"), Silence())
-    with pytest.raises(UsageError, match="were in the pool of"):
+    with pytest.raises(UsageError, match=r"has learned from \d+ pictures that judge"):
         train_classifier(
             ClassifierOptions(bars / "labelled", tmp_path / "again", from_run=tmp_path / "same"), Silence()
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,6 @@ from edge_app.core.errors import UsageError
 from edge_app.media.pictures import write_picture
 from edge_models.classifier.material import split_of, styles_asked
 from edge_models.classifier.options import ClassifierOptions
-from edge_models.classifier.run import train_classifier
 from edge_models.data.checks import scan
 from edge_models.fitting.progress import Silence
 from edge_models.networks.backbones import create_backbone
@@ -25,6 +25,14 @@ from edge_models.networks.feature_cache import FeatureCache, ViewPlan
 from edge_models.networks.style import StyledBackbone, mixed_layers, styled, styles_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Notes(Silence):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
 
 
 def paint(path, kind, seed, side=72):
@@ -122,21 +130,32 @@ def test_while_layers_learn_batches_are_styled_and_while_they_judge_none_is(back
     assert 2 <= sum(untouched) <= 14
 
 
-def test_styles_come_from_what_is_learned_from_and_never_from_what_judges(tmp_path, folder, backbone):
-    found = scan(folder)
+def test_styles_come_from_what_is_learned_from_and_never_from_what_judges(folder, backbone, tmp_path):
+    found, told = scan(folder), Notes()
     options = ClassifierOptions(folder, tmp_path / "run", style=folder / "lying")
     split = split_of(found, options)
-    with pytest.raises(UsageError, match="pictures that judge"):
-        styles_asked(options, backbone, found, split, Silence())
+    lying, judging = (
+        {found.pictures[i].sha256 for i in part} for part in (np.flatnonzero(found.labels == 0), split.judging)
+    )
+    asked = styles_asked(options, backbone, found, split, told)
+    assert set(asked.pictures) == lying - judging and lying & judging
+    [note] = told.notes
+    assert note.startswith(f"{folder / 'lying'}: left out {len(lying & judging)} pictures that judge")
     own = styles_asked(replace(options, style=type(folder)("self")), backbone, found, split, Silence())
     assert set(own.pictures) == {found.pictures[i].sha256 for i in split.train}
 
 
-def test_a_run_that_would_style_with_what_judges_leaves_no_folder(tmp_path, folder):
-    options = ClassifierOptions(folder, tmp_path / "run", style=folder, search=0)
-    with pytest.raises(UsageError, match="pictures that judge"):
-        train_classifier(options, Silence())
-    assert not (tmp_path / "run").exists()
+def test_a_folder_of_styles_that_all_judge_is_refused(folder, backbone, tmp_path):
+    found = scan(folder)
+    options = ClassifierOptions(folder, tmp_path / "run", style=tmp_path / "styles")
+    split = split_of(found, options)
+    (tmp_path / "styles").mkdir()
+    for number in split.judging:
+        shutil.copy(found.pictures[number].path, tmp_path / "styles" / f"{number}.png")
+    with pytest.raises(
+        UsageError, match="holds 0 pictures to take styles from; expected two or more that do not judge"
+    ):
+        styles_asked(options, backbone, found, split, Silence())
 
 
 def test_one_picture_or_none_that_can_be_read_gives_no_styles(tmp_path, backbone, pictures):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edge_app.core.errors import MediaError, UsageError
-from edge_app.media.pictures import read_picture
-from edge_app.system.files import sha256_of_file
+from edge_app.core.counts import counted
+from edge_app.core.errors import UsageError
 from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.heads import fit_temperature, solve_head
 from edge_models.classifier.network import TransferClassifier, predict
@@ -25,9 +24,7 @@ from edge_models.classifier.recipe import Trained, train
 from edge_models.classifier.scratch import RATE, train_every_layer
 from edge_models.classifier.stages import Workshop
 from edge_models.data.batch_views import BatchViews, plain_views
-from edge_models.data.folder import find_unlabelled
-from edge_models.data.likeness import near_between, thumbnail_of
-from edge_models.data.pool import pixels_hash
+from edge_models.data.pool import read_pool
 from edge_models.networks.backbone import Backbone, normalize
 from edge_models.networks.small_resnet import PREFIX
 
@@ -45,7 +42,8 @@ _FAR: Final = 0.995
 def train_adapted(work: Workshop, target: Path) -> Trained:
     """Train on the labelled folder, then adapt to the pictures of `target`, whose labels nobody knows.
 
-    The network that ships is the adapted one that was judged. Raises UsageError for a target with pictures that judge.
+    The network that ships is the adapted one that was judged. Pictures of the target that judge are left out
+    and told. Raises UsageError where too few are left.
     """
     options, device = work.options, work.options.machine.accelerator
     files = _target(work, target)
@@ -282,31 +280,14 @@ def _distance(backbone: Backbone, here: Tensor, there: Tensor) -> float:
     return float((guesses == domain[~learn].argmax(1)).float().mean())
 
 
-def _target(work: Workshop, root: Path) -> Sequence[Path]:
-    judging = {work.folder.pictures[i].sha256: work.folder.pictures[i] for i in work.split.validation}
-    pixels = {pixels_hash(read_picture(picture.path)) for picture in judging.values()}
-    files: list[Path] = []
-    seen: list[Path] = []
-    thumbs: list[NDArray[np.uint8]] = []
-    for path in find_unlabelled(root):
-        try:
-            picture = read_picture(path)
-        except MediaError as error:
-            work.progress.note(f"{error}; left out")
-            continue
-        if sha256_of_file(path) in judging or pixels_hash(picture) in pixels:
-            seen.append(path)
-        else:
-            files.append(path)
-            thumbs.append(thumbnail_of(picture))
-    if seen:
+def _target(work: Workshop, root: Path) -> list[Path]:
+    """The pictures to adapt to, without those that judge."""
+    pool = read_pool(root, work.folder, work.split.judging)
+    for note in pool.notes(root):
+        work.progress.note(note)
+    if len(pool.files) < _LEAST:
         raise UsageError(
-            f"{root} holds {len(seen)} of the pictures that judge ({', '.join(path.name for path in seen[:3])})",
-            expected="pictures that nothing is judged by",
-        )
-    if near := {j for _, j in near_between([picture.thumbnail for picture in judging.values()], thumbs)}:
-        work.progress.note(f"{root}: {len(near)} pictures that look like one that judges left out")
-        files = [path for at, path in enumerate(files) if at not in near]
-    if len(files) < _LEAST:
-        raise UsageError(f"{root} holds {len(files)} pictures", expected=f"at least {_LEAST} to adapt to")
-    return files
+            f"{root} holds {counted(len(pool.files), 'picture')} to adapt to", expected=f"at least {_LEAST}",
+            remedy="others than those of the labelled folder, and others than those that judge",
+        )  # fmt: skip
+    return [path for path, _ in pool.files]

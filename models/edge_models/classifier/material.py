@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from edge_app.core.counts import counted
 from edge_app.core.errors import UsageError
 from edge_app.core.hierarchy import Hierarchy
 from edge_app.system.files import sha256_of
@@ -17,7 +18,7 @@ from edge_models.classifier.options import SELF, ClassifierOptions
 from edge_models.data.checks import scan
 from edge_models.data.folder import PictureFolder, Split, keep_together, split_pictures
 from edge_models.data.groups import GroupTable, read_table
-from edge_models.data.pool import unjudged_files
+from edge_models.data.pool import read_pool
 from edge_models.fitting.progress import Progress
 from edge_models.networks.backbone import Backbone
 from edge_models.networks.feature_cache import FeatureBank, FeatureCache, ViewPlan
@@ -72,7 +73,6 @@ def read_material(options: ClassifierOptions, progress: Progress) -> Material:
             "classes without pictures beside another --loss, --mixing, --dropout, --epochs or --generations",
             expected="the head that is solved, on the frozen base",
         )
-    _style_files(options, folder, split_of(folder, options))
     return material
 
 
@@ -126,19 +126,24 @@ def compute_bank(
 def styles_asked(
     options: ClassifierOptions, backbone: Backbone, folder: PictureFolder, split: Split, progress: Progress
 ) -> Styles | None:
-    """The styles of --style; None where there are none.
+    """The styles of --style, of a folder's pictures without those that judge or of the train part's; None where there
+    are none.
 
-    Raises UsageError for a folder with a picture, by content, that is to judge.
+    Raises UsageError for a folder that holds fewer than two others.
     """
-    files = _style_files(options, folder, split)
-    return styles_of(backbone, files, progress) if files else None
-
-
-def _style_files(options: ClassifierOptions, folder: PictureFolder, split: Split) -> list[tuple[Path, str]]:
-    """Pictures to take styles from, with their hashes: those of a folder, or of the train part."""
     if options.style is None:
-        return []
+        return None
     if options.style == Path(SELF):
-        return [(folder.pictures[i].path, folder.pictures[i].sha256) for i in split.train]
-    remedy = f"--style {SELF} takes the styles of those that are learned from"
-    return unjudged_files(options.style, folder, (*split.selection, *split.validation), remedy)
+        files = [(folder.pictures[i].path, folder.pictures[i].sha256) for i in split.train]
+    else:
+        pool = read_pool(options.style, folder, split.judging)
+        files = sorted(pool.files + pool.labelled)
+        for note in replace(pool, labelled=()).notes(options.style):
+            progress.note(note)
+        if len(files) < 2:
+            raise UsageError(
+                f"{options.style} holds {counted(len(files), 'picture')} to take styles from",
+                expected="two or more that do not judge",
+                remedy=f"--style {SELF} takes the styles of those that are learned from",
+            )
+    return styles_of(backbone, files, progress)

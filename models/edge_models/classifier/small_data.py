@@ -66,14 +66,18 @@ def train_with_teacher(work: Workshop) -> Trained:
 def with_unlabelled(work: Workshop, folder: Path) -> tuple[Workshop, tuple[int, ...]]:
     """Append an unlabelled folder to the bank; returns its rows, which belong to no part of the split yet.
 
-    Pictures of the labelled folder, and those that look like one that judges, are left out and told: they would leak.
-    Raises UsageError when none is left.
+    Pictures of the labelled folder, and those that judge or look like one that does, are left out and told. Raises
+    UsageError when none is left.
     """
-    pool = read_pool(folder, work.folder, (*work.split.validation, *work.split.selection))
+    pool = read_pool(folder, work.folder, work.split.judging)
     for note in pool.notes(folder):
         work.progress.note(note)
     if not pool.files:
-        raise UsageError(f"every picture of {folder} is unreadable or labelled already", remedy="name another folder")
+        raise UsageError(
+            f"{folder} holds no picture to learn from",
+            expected="others than those of the labelled folder, and others than those that judge",
+            remedy="name another folder",
+        )
     # Nobody has an opinion yet.
     return with_rows(work, pool.files, torch.full((len(pool.files), work.classes), 1 / work.classes))
 

@@ -9,14 +9,12 @@ import numpy as np
 
 from edge_app.core.errors import UsageError
 from edge_app.inference.geometry import parse_region, with_region
-from edge_app.media.pictures import read_picture
 from edge_models.classifier.options import AUTO, ClassifierOptions
 from edge_models.data.folder import PictureFolder, Split
-from edge_models.data.pool import pixels_hash
-from edge_models.fitting.checkpoint import Checkpoint
+from edge_models.data.judging import Seen, refuse
 from edge_models.networks.backbone import Backbone
 from edge_models.networks.backbones import create_backbone
-from edge_models.networks.pretrained_run import load_pretrained, pretrained_backbone
+from edge_models.networks.pretrained_run import load_pretrained, pool_of, pretrained_backbone
 from edge_models.networks.small_resnet import PREFIX
 
 _SMALL_PX: Final = 44
@@ -74,17 +72,12 @@ def starting_backbone(options: ClassifierOptions) -> Backbone:
 
 
 def refuse_seen(options: ClassifierOptions, folder: PictureFolder, split: Split) -> None:
-    """Raise UsageError where pictures that will judge were in the pool that the network was pretrained on."""
+    """Raise UsageError where a picture that judges was in the pool that the network was pretrained on, or nearly."""
     if options.from_run is None:
         return
-    run: Checkpoint = load_pretrained(options.from_run)
-    files, contents = set(run.split.get("pool", ())), set(run.split.get("pool_pixels", ()))
-    judging = [folder.pictures[i] for i in split.validation]
-    seen = [p for p in judging if p.sha256 in files or pixels_hash(read_picture(p.path)) in contents]
-    if seen:
-        raise UsageError(
-            f"{len(seen)} of the {len(judging)} pictures that judge were in the pool of {options.from_run} "
-            f"({', '.join(p.name for p in seen[:3])})",
-            expected="a network that never saw them, with or without their labels",
-            remedy="pretrain without them: `train pretrain POOL --labelled DIR` tells which",
-        )
+    judges = Seen.of(folder, split.judging).are_among(pool_of(load_pretrained(options.from_run)))
+    refuse(
+        f"the network of {options.from_run} has learned from",
+        [folder.pictures[at].name for at in np.array(split.judging)[judges]],
+        "pretrain again: `train pretrain POOL --labelled DIR` leaves them out",
+    )

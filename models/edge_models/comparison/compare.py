@@ -22,7 +22,7 @@ import torch
 from edge_app.core.errors import UsageError
 from edge_app.system.files import json_bytes
 from edge_models.classifier.material import CACHE, grouped, scan_told, split_of
-from edge_models.classifier.options import METHODS, SELF, ClassifierOptions
+from edge_models.classifier.options import METHODS, ClassifierOptions
 from edge_models.classifier.search import chosen
 from edge_models.classifier.stages import Workshop, hard_targets
 from edge_models.classifier.start import settled, starting_backbone
@@ -32,7 +32,8 @@ from edge_models.comparison.gains import PLAIN, Bools, Trial, recommend, sentenc
 from edge_models.comparison.methods import FLAGS, PARTS, Lack, lack
 from edge_models.comparison.shared import Shared
 from edge_models.data.folder import PictureFolder, Split, find_unlabelled
-from edge_models.data.pool import unjudged_files
+from edge_models.data.judging import refuse
+from edge_models.data.pool import read_pool
 from edge_models.fitting.checkpoint import write_atomic
 from edge_models.fitting.options import absolute, plain
 from edge_models.fitting.progress import Progress, Silence
@@ -130,10 +131,10 @@ def compare(options: ClassifierOptions, plan: Plan, progress: Progress, keep: Pa
     folder, _ = grouped(scan_told(options.directory, progress), options)
     splits = {seed: split_of(folder, replace(options, seed=seed)) for seed in plan.seeds}
     _refuse_many(plan, folder, splits)
-    for pictures in (plan.backgrounds, None if options.style == Path(SELF) else options.style):
-        if pictures is not None:
-            # All of them judge, each in the trials of some seed.
-            unjudged_files(pictures, folder, range(len(folder.pictures)))
+    if plan.backgrounds is not None:
+        # All of the folder's pictures judge, each in the trials of some seed.
+        found = read_pool(plan.backgrounds, folder, range(len(folder.pictures)))
+        refuse(f"{plan.backgrounds} holds", [path.name for path in found.judging], "name another folder by --on")
     options = settled(options, folder)
     wanted, absent = _applying(plan, options, folder, progress)
     with ExitStack() as stack:

@@ -6,17 +6,14 @@ import contextlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from edge_app.core.errors import MediaError
-from edge_app.media.pictures import read_picture
 from edge_models.classifier.options import ClassifierOptions
 from edge_models.classifier.start import suitable_size
-from edge_models.data.folder import PictureFolder, find_unlabelled
-from edge_models.data.pool import pixels_hash
+from edge_models.data.folder import PictureFolder
 from edge_models.generate.cutouts import read_cutout
 from edge_models.generate.gan import LEAST
 from edge_models.networks.backbones import LITES
@@ -131,8 +128,6 @@ def lack(method: str, options: ClassifierOptions, folder: PictureFolder, few: in
             return Lack("there is no pool to learn from: name one by --unlabelled")
         if suitable_size(folder) is None:
             return Lack("on pictures of this size it takes hours on a processor; --costly measures it", final=False)
-        if seen := _held_by(folder, options.unlabelled):
-            return Lack(f"{seen} pictures of the pool are in the folder, and some of them judge")
     if method == "generated":
         if few is not None and few < LEAST:
             return Lack(f"a generator learns from {LEAST} pictures of each class or more")
@@ -140,15 +135,6 @@ def lack(method: str, options: ClassifierOptions, folder: PictureFolder, few: in
     if method == "composed":
         return _uncut(folder)
     return None
-
-
-def _held_by(folder: PictureFolder, pool: Path) -> int:
-    """How many pictures of a pool are the folder's, pixel by pixel; what cannot be read is none."""
-    known, seen = {pixels_hash(read_picture(picture.path)) for picture in folder.pictures}, 0
-    for path in find_unlabelled(pool):
-        with contextlib.suppress(MediaError):
-            seen += pixels_hash(read_picture(path)) in known
-    return seen
 
 
 def _uncut(folder: PictureFolder) -> Lack | None:

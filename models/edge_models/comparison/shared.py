@@ -22,6 +22,7 @@ from edge_models.classifier.stages import Workshop
 from edge_models.classifier.start import starting_backbone
 from edge_models.data.batch_views import plain_views
 from edge_models.data.folder import PictureFolder, Split
+from edge_models.data.judging import Seen
 from edge_models.data.pool import read_pool
 from edge_models.fitting.progress import Progress
 from edge_models.fitting.run_folder import make_scratch
@@ -136,13 +137,12 @@ class Shared:
         return FeatureBank(views.features, None), views.price(rows)
 
     def target(self) -> list[tuple[Path, str]]:
-        """The pictures to adapt to, with their SHA-256: none of those that judge, and none that looks like one."""
+        """The pictures to adapt to, with their SHA-256: none of those that judge in any trial, nor one like them."""
 
         def made() -> list[tuple[Path, str]]:
             root = self.options.adapt
             assert root is not None
-            judging = [at for at, picture in enumerate(self.folder.pictures) if picture.part == "test"]
-            pool = read_pool(root, self.folder, judging)
+            pool = read_pool(root, self.folder, range(len(self.folder.pictures)))
             for note in pool.notes(root):
                 self.progress.note(note)
             if not pool.files:
@@ -215,7 +215,9 @@ class Shared:
         def made() -> FeatureBank:
             if not (run / FILE).is_file():
                 begun = (run / "run.json").is_file()
-                pretrain(PretrainOptions(pool, run, resume=begun, device=self.options.device), self.progress)
+                # One network for every seed, and each judges by others.
+                every = Seen.of(self.folder, range(len(self.folder.pictures)))
+                pretrain(PretrainOptions(pool, run, resume=begun, device=self.options.device), self.progress, every)
             network = pretrained_backbone(load_pretrained(run))
             return compute_bank(self.bare, network, self.folder, self.progress)
 

@@ -11,6 +11,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_app.core.counts import counted
 from edge_app.core.errors import UsageError
 from edge_app.media.folders import is_junk, is_picture
 from edge_app.system.files import sha256_of
@@ -108,6 +109,11 @@ class Split:
         """Train and selection together, sorted."""
         return tuple(sorted(self.train + self.selection))
 
+    @property
+    def judging(self) -> tuple[int, ...]:
+        """Selection and validation together: what weights may not learn from before all is judged."""
+        return self.selection + self.validation
+
 
 def hashes_of(folder: PictureFolder, parts: Mapping[str, Sequence[int]]) -> dict[str, tuple[str, ...]]:
     """The SHA-256 of each part's pictures, in its order: what a checkpoint remembers of a split."""
@@ -128,7 +134,7 @@ class Found:
     def sentence(self, root: Path) -> str:
         """What has changed, or nothing."""
         told = [
-            f"{count} {'picture' if count == 1 else 'pictures'} {what}"
+            f"{counted(count, 'picture')} {what}"
             for count, what in ((self.lost, "gone"), (self.added, "added since (left out)"))
             if count
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import cv2
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from edge_app.core.types import Pixels
 
 Thumbnail = NDArray[np.uint8]
-"""(_PX, _PX + 1) grey."""
+"""Grey, of `SHAPE`."""
 
-_PX: Final = 16
+SHAPE: Final = 16, 17
 
 _NEAR_BITS: Final = 20
 """Of 256 gradient signs, how many may differ; re-encoding and scaling change under 12, other pictures over 60."""
@@ -22,11 +22,17 @@ _NEAR_BITS: Final = 20
 _NEAR_CORRELATION: Final = 0.97
 """What two thumbnails must correlate by as well: flat pictures share gradient signs by chance."""
 
+_COPY_CORRELATION: Final = 0.99
+"""From which on signs may differ, where it is better to take another picture for a copy than a copy for another: on
+plain grounds they are noise. Of 80 digits (28 px) as JPEG of quality 75 and 50 signs found 3 %, this found all; of
+cifar10_small's quality 50 23 % and 95 %. Of 300 pictures each of six folders it took no two others for copies that
+signs did not."""
+
 
 def thumbnail_of(pixels: Pixels) -> Thumbnail:
     """What near-duplicates are told by."""
     grey = cv2.cvtColor(np.asarray(pixels), cv2.COLOR_RGB2GRAY)
-    return np.asarray(cv2.resize(grey, (_PX + 1, _PX), interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.resize(grey, SHAPE[::-1], interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def near_groups(thumbnails: Sequence[Thumbnail]) -> NDArray[np.intp]:
@@ -47,14 +53,18 @@ def near_groups(thumbnails: Sequence[Thumbnail]) -> NDArray[np.intp]:
     return np.array([find(i) for i in range(len(thumbnails))], dtype=np.intp)
 
 
-def near_between(first: Sequence[Thumbnail], second: Sequence[Thumbnail]) -> Iterable[tuple[int, int]]:
-    """Pairs (i of the first, j of the second) that look alike, as near-duplicates of a folder do."""
-    if not len(first) or not len(second):
-        return
-    other_signs, other_vectors = _signs_and_vectors(second)
-    for i, (sign, vector) in enumerate(zip(*_signs_and_vectors(first), strict=True)):
-        for j in _like(sign, vector, other_signs, other_vectors):
-            yield i, int(j)
+def like_any(thumbnails: Sequence[Thumbnail], others: Sequence[Thumbnail]) -> NDArray[np.bool_]:
+    """(N,) which pictures look like any of `others`: as near-duplicates of a folder do, or a little less; plain ones,
+    which have no signs to compare, where they are equal."""
+    found = np.zeros(len(thumbnails), np.bool_)
+    if len(thumbnails) and len(others):
+        signs, vectors = _signs_and_vectors(thumbnails)
+        for sign, vector in zip(*_signs_and_vectors(others), strict=True):
+            found[_like(sign, vector, signs, vectors)] = True
+            found |= vectors @ vector >= _COPY_CORRELATION
+        plain = {other.tobytes() for other in others if not np.ptp(other)}
+        found |= np.array([bool(plain) and one.tobytes() in plain for one in thumbnails])
+    return found
 
 
 def _like(

@@ -1,26 +1,22 @@
-"""Reads a pool of pictures without labels, and finds among them those that a labelled folder holds already."""
+"""Reads folders of pictures without labels, without what judges, what is labelled already and what is there twice."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from edge_app.core.counts import counted
 from edge_app.core.errors import MediaError, UsageError
 from edge_app.core.types import Pixels
 from edge_app.media.pictures import read_picture
 from edge_app.system.files import sha256_of_file
 from edge_app.system.parallel import cores, ordered_map
 from edge_models.data.folder import PictureFolder, find_unlabelled
-from edge_models.data.likeness import near_between, thumbnail_of
+from edge_models.data.judging import Seen, left_out
+from edge_models.data.likeness import Thumbnail, thumbnail_of
 from edge_models.fitting.progress import Progress
-
-_READ_PX = 64
-"""Longest side at which a pool is read here: a thumbnail needs no more, and a JPEG comes four times as fast."""
 
 
 def pixels_hash(pixels: Pixels) -> str:
@@ -66,80 +62,58 @@ class Pool:
 
     files: tuple[tuple[Path, str], ...]
     """With the SHA-256 of their bytes; each content once."""
+    labelled: tuple[tuple[Path, str], ...]
+    """Others that the labelled folder holds too, byte by byte, and learns from."""
+    judging: tuple[Path, ...]
+    """What judges, or looks like a picture that does."""
     unreadable: tuple[str, ...]
-    labelled: int
-    """Files of the labelled folder, byte by byte."""
-    judging: int
-    """Others that look like a picture that judges: the same with other bytes, another size or another compression."""
     repeated: int
 
     def notes(self, root: Path) -> list[str]:
-        """What was left out, and why."""
+        """What was left out, and why, where `labelled` is too."""
         told = [
-            (self.labelled, "pictures of the labelled folder"),
-            (self.judging, "pictures that look like one that judges"),
-            (self.repeated, "repeated pictures"),
-            (len(self.unreadable), f"pictures that cannot be read ({next(iter(self.unreadable), '')})"),
+            f"{root}: left out {counted(count, one)}{why}"
+            for count, one, why in (
+                (len(self.labelled), "picture", " of the labelled folder"),
+                (self.repeated, "repeated picture", ""),
+                (len(self.unreadable), "unreadable picture", f" ({next(iter(self.unreadable), '')})"),
+            )
+            if count
         ]
-        return [f"{root}: {count} {what} left out" for count, what in told if count]
+        return [left_out(root, [path.name for path in self.judging]), *told] if self.judging else told
 
 
-def read_pool(root: Path, folder: PictureFolder, judging: Collection[int]) -> Pool:
-    """Read the pictures below `root`; `judging` are indices into the folder's pictures that nothing may be told of.
+def read_pool(root: Path, folder: PictureFolder, judging: Iterable[int]) -> Pool:
+    """Read the pictures below `root`; `judging` are indices into the folder's pictures that are not to be learned from.
 
     Raises UsageError for a folder that is absent, empty or cannot be listed.
     """
 
-    def read(path: Path) -> tuple[Path, str, NDArray[np.uint8]] | str:
+    def read(path: Path) -> tuple[Path, str, Thumbnail] | str:
         try:
-            return path, sha256_of_file(path), thumbnail_of(read_picture(path, max_px=_READ_PX))
+            return path, sha256_of_file(path), thumbnail_of(read_picture(path))
         except OSError as error:
             return f"{path}: {error.strerror}"
         except MediaError as error:
             return str(error)
 
-    known = {picture.sha256 for picture in folder.pictures}
     unreadable: list[str] = []
-    seen: dict[str, Path] = {}
-    thumbs: list[NDArray[np.uint8]] = []
-    labelled = repeated = 0
+    seen: dict[str, tuple[Path, Thumbnail]] = {}
+    repeated = 0
     for found in ordered_map(read, find_unlabelled(root), cores()):
         if isinstance(found, str):
             unreadable.append(found)
-            continue
-        path, digest, thumbnail = found
-        if digest in known:
-            labelled += 1
-        elif digest in seen:
+        elif found[1] in seen:
             repeated += 1
         else:
-            seen[digest] = path
-            thumbs.append(thumbnail)
-    near = _alike([folder.pictures[i].thumbnail for i in judging], thumbs)
-    files = [(path, digest) for at, (digest, path) in enumerate(seen.items()) if at not in near]
-    return Pool(tuple(files), tuple(unreadable), labelled, len(near), repeated)
-
-
-def unjudged_files(
-    root: Path, folder: PictureFolder, judging: Iterable[int], remedy: str = ""
-) -> list[tuple[Path, str]]:
-    """Pictures below `root` with the SHA-256 of their bytes; `judging` are indices into the folder's pictures.
-
-    Raises UsageError where one of them is a picture that judges, byte by byte.
-    """
-    judges = {folder.pictures[i].sha256 for i in judging}
-    files = [(path, sha256_of_file(path)) for path in find_unlabelled(root)]
-    if seen := [path.name for path, digest in files if digest in judges]:
-        raise UsageError(
-            f"{root} holds {len(seen)} pictures that judge ({', '.join(seen[:3])})",
-            expected="pictures that nothing is judged by",
-            remedy=remedy,
-        )
-    return files
-
-
-def _alike(judging: Sequence[NDArray[np.uint8]], thumbs: Sequence[NDArray[np.uint8]]) -> set[int]:
-    """Which of `thumbs` look like one that judges; plain ones, which have no signs to compare, where they are equal."""
-    near = {j for _, j in near_between(judging, thumbs)}
-    plain = {one.tobytes() for one in judging if not np.ptp(one)}
-    return near | {j for j, one in enumerate(thumbs) if plain and one.tobytes() in plain}
+            seen[found[1]] = found[0], found[2]
+    judges = Seen(list(seen), [thumbnail for _, thumbnail in seen.values()]).are_among(Seen.of(folder, judging))
+    known = {picture.sha256 for picture in folder.pictures}
+    others = [(path, digest) for (digest, (path, _)), left in zip(seen.items(), judges, strict=True) if not left]
+    return Pool(
+        tuple(one for one in others if one[1] not in known),
+        tuple(one for one in others if one[1] in known),
+        tuple(path for (path, _), left in zip(seen.values(), judges, strict=True) if left),
+        tuple(unreadable),
+        repeated,
+    )

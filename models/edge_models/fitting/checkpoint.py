@@ -36,6 +36,7 @@ _KEY: Final = "edge_app.checkpoint"
 _STATE_KEY: Final = "edge_app.state"
 _JUDGED: Final = "judged."
 """What the names of tensors begin with that are no weights but answers."""
+_POOL: Final = "pool.thumbnails"
 _PACKAGES: Final = ("torch", "torchvision", "timm", "lightning", "numpy", "safetensors", "edge-app")
 
 
@@ -94,13 +95,14 @@ class Checkpoint:
     versions: Mapping[str, str] = field(default_factory=package_versions)
     split: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """SHA-256 of the pictures of each part: a classifier's `train`, `selection` and `validation`, an embedder's
-    `learning`, `choosing` and `held_out`, a backbone's `pool`, with `pool_pixels` of its decoded pixels. Empty in files
-    of version 0.1.0."""
+    `learning`, `choosing` and `held_out`, a backbone's `pool`. Empty in files of version 0.1.0."""
     learned_all: bool = False
     """Whether the weights were fitted again on all parts after judging: the figures are then of the fit before."""
     judged: Mapping[str, Tensor] = field(default_factory=dict)
     """A classifier's answers that its figures are of, in the order of `split["validation"]`: `logits` (V, C) of a model
     that did not learn from them, `labels` (V,). Empty in files of version 0.1.0."""
+    pool: Tensor | None = None
+    """(N, H, W) uint8 grey thumbnails of the pictures of a backbone's `split["pool"]`, in that order."""
     hierarchy: Hierarchy | None = None
     """Families of a classifier's classes, where it learned with some."""
     attributes: tuple[Attribute, ...] = ()
@@ -130,6 +132,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     if checkpoint.attributes:
         plain["attributes"] = [asdict(one) for one in checkpoint.attributes]
     named = {**checkpoint.tensors, **{_JUDGED + name: tensor for name, tensor in checkpoint.judged.items()}}
+    if checkpoint.pool is not None:
+        named[_POOL] = checkpoint.pool
     tensors = {name: _on_cpu(tensor) for name, tensor in named.items()}
     header = {_KEY: json.dumps(plain, ensure_ascii=False, allow_nan=False)}
     write_atomic(path, to_bytes(tensors, metadata=header))
@@ -152,6 +156,7 @@ def load(path: Path) -> Checkpoint:
                 remedy="train again, or use the edge-app that wrote it",
             )
         del plain["format"]
+        pool = tensors.pop(_POOL, None)
         spec = plain["input"]
         if (
             plain["kind"] not in ("classifier", "embedder", "backbone")
@@ -162,6 +167,7 @@ def load(path: Path) -> Checkpoint:
             **plain
             | {
                 "tensors": {name: tensor for name, tensor in tensors.items() if not name.startswith(_JUDGED)},
+                "pool": pool,
                 "judged": {n.removeprefix(_JUDGED): t for n, t in tensors.items() if n.startswith(_JUDGED)},
                 "split": {str(part): tuple(map(str, names)) for part, names in plain.get("split", {}).items()},
                 "base": Base(**plain["base"]),

@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+import torch
+
+from edge_app.core.counts import counted
 from edge_app.core.errors import ModelError, UsageError
+from edge_models.data.judging import Seen
+from edge_models.data.likeness import SHAPE
 from edge_models.fitting.checkpoint import Checkpoint, load
 from edge_models.networks.backbone import Backbone, Source
 from edge_models.networks.backbones import create_backbone
@@ -22,6 +27,18 @@ def load_pretrained(run: Path) -> Checkpoint:
     if checkpoint.kind != "backbone":
         raise ModelError(f"{path} holds a trained {checkpoint.kind}", expected="what `train pretrain` made")
     return checkpoint
+
+
+def pool_of(checkpoint: Checkpoint) -> Seen:
+    """The pictures that a pretraining has learned from. Raises ModelError where the file does not tell them."""
+    hashes, thumbnails = checkpoint.split.get("pool", ()), checkpoint.pool
+    if thumbnails is None or thumbnails.dtype != torch.uint8 or tuple(thumbnails.shape) != (len(hashes), *SHAPE):
+        raise ModelError(
+            "the checkpoint of the pretraining does not tell which pictures it has learned from",
+            expected=f"a thumbnail of each of its {counted(len(hashes), 'picture')}",
+            remedy="pretrain again",
+        )
+    return Seen(hashes, list(thumbnails.numpy()))
 
 
 def pretrained_backbone(checkpoint: Checkpoint) -> Backbone:

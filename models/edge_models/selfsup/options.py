@@ -26,8 +26,8 @@ class PretrainOptions:
     size: int | None = field(default=None, metadata=told(
         "side of the pictures that the network takes; auto: its own", "N|auto", none="auto"))  # fmt: skip
     labelled: Path | None = field(default=None, metadata=told(
-        "labelled folder that it is for: a linear probe tells progress, and pictures that will judge are refused in "
-        "POOL", "DIR"))  # fmt: skip
+        "labelled folder that it is for: a linear probe tells progress, and pictures of POOL that will judge are "
+        "left out", "DIR"))  # fmt: skip
     seed: int = field(default=0, metadata=told("decides everything random, and which pictures of DIR judge", "N"))
     epochs: int = field(default=60, metadata=told("passes over POOL", "N"))
     batch_size: int = field(default=128, metadata=told("pictures in a batch", "N"))

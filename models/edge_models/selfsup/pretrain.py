@@ -10,18 +10,19 @@ from typing import Final, Literal, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from edge_app.core.counts import counted
 from edge_app.core.errors import EdgeError, UsageError
 from edge_app.media.pictures import read_picture
 from edge_app.system.files import json_bytes, sha256_of, sha256_of_file
 from edge_models.data.batch_views import plain_views
 from edge_models.data.checks import scan
 from edge_models.data.folder import PictureFolder, Split, split_pictures
-from edge_models.data.likeness import near_between, thumbnail_of
-from edge_models.data.pool import distinct_pictures, pixels_hash
+from edge_models.data.judging import Seen, left_out
+from edge_models.data.likeness import Thumbnail, thumbnail_of
+from edge_models.data.pool import distinct_pictures
 from edge_models.fitting.checkpoint import Checkpoint, load_state, save, save_state, write_atomic
 from edge_models.fitting.fit import Machine, finish_run, open_run, refuse_folder
 from edge_models.fitting.options import absolute, passed_on
@@ -57,19 +58,18 @@ class Pretrained:
     """Of each: loss, spread, rank, seconds, and probe where there is a labelled folder."""
 
 
-def pretrain(options: PretrainOptions, progress: Progress) -> Pretrained:
-    """Pretrain and write the network with the hashes of its pool.
+def pretrain(options: PretrainOptions, progress: Progress, judges: Seen | None = None) -> Pretrained:
+    """Pretrain and write the network with what tells the pictures of its pool.
 
-    Raises UsageError for a pool that holds pictures which will judge, or too few; EdgeError when features collapse.
+    Pictures of the pool that will judge, those of `options.labelled` or else `judges`, are left out and told. Raises
+    UsageError for a pool of too few others; EdgeError when features collapse.
     """
     torch.set_num_threads(default_threads())
     device = Machine(cast(Literal["auto", "cpu", "cuda", "mps"], options.device)).accelerator
     with Hold(options.output) as hold:
         refuse_folder(options.output, resume=options.resume)
-        pool = _read_pool(options.directory, progress)
         judged = _Probe(options, progress) if options.labelled is not None else None
-        if judged is not None:
-            judged.refuse(options.directory, pool)
+        pool = _read_pool(options.directory, progress, judges if judged is None else judged.judges)
         open_run(options.output, options.configuration(absolute) | {"pool_sha256": pool.sha256}, resume=options.resume)
         hold.take()
         torch.manual_seed(options.seed)
@@ -123,29 +123,34 @@ class _Pool:
     """Pictures that differ."""
 
     files: Sequence[Path]
-    hashes: Sequence[str]
-    """SHA-256 of their bytes."""
-    pixels: Sequence[str]
-    """Of their pixels."""
-    thumbnails: Sequence[NDArray[np.uint8]]
+    seen: Seen
 
     @property
     def sha256(self) -> str:
         """Of the pool, whatever its files are called."""
-        return sha256_of("".join(sorted(self.hashes)))
+        return sha256_of("".join(sorted(self.seen.hashes)))
 
 
-def _read_pool(root: Path, progress: Progress) -> _Pool:
-    files, contents, thumbnails = list[Path](), list[str](), list[NDArray[np.uint8]]()
-    for path, content, pixels in distinct_pictures(root, _LEAST_POOL, progress):
+def _read_pool(root: Path, progress: Progress, apart: Seen | None) -> _Pool:
+    files, thumbnails = list[Path](), list[Thumbnail]()
+    for path, _, pixels in distinct_pictures(root, _LEAST_POOL, progress):
         files.append(path)
-        contents.append(content)
         thumbnails.append(thumbnail_of(pixels))
-    return _Pool(files, [sha256_of_file(path) for path in files], contents, thumbnails)
+    seen = Seen([sha256_of_file(path) for path in files], thumbnails)
+    if apart is None or not (judging := seen.are_among(apart)).any():
+        return _Pool(files, seen)
+    progress.note(left_out(root, [path.name for path, judges in zip(files, judging, strict=True) if judges]))
+    rest = np.flatnonzero(~judging).tolist()
+    if len(rest) < _LEAST_POOL:
+        raise UsageError(
+            f"{root} holds {counted(len(rest), 'picture')} to learn from", expected=f"at least {_LEAST_POOL}",
+            remedy="others than those that judge",
+        )  # fmt: skip
+    return _Pool([files[at] for at in rest], Seen([seen.hashes[at] for at in rest], [thumbnails[at] for at in rest]))
 
 
 class _Probe:
-    """A labelled folder: its judging pictures must not be in the pool; a linear probe on the others tells progress."""
+    """A labelled folder: a linear probe on what does not judge tells progress."""
 
     def __init__(self, options: PretrainOptions, progress: Progress) -> None:
         assert options.labelled is not None
@@ -154,21 +159,10 @@ class _Probe:
         self.split: Split = split_pictures(self.folder, seed=options.seed)
         self._images: Tensor | None = None
 
-    def refuse(self, root: Path, pool: _Pool) -> None:
-        """Raise UsageError where the pool holds a picture that will judge, or nearly one."""
-        judging = [self.folder.pictures[i] for i in self.split.validation]
-        by_bytes = dict(zip(pool.hashes, pool.files, strict=True))
-        by_pixels = dict(zip(pool.pixels, pool.files, strict=True))
-        same = {by_bytes.get(p.sha256) or by_pixels.get(pixels_hash(read_picture(p.path))) for p in judging} - {None}
-        near = {pool.files[j] for _, j in near_between([p.thumbnail for p in judging], pool.thumbnails)} - same
-        if same or near:
-            names = ", ".join(str(path) for path in sorted(path for path in (*same, *near) if path)[:3])
-            raise UsageError(
-                f"{root} holds {len(same)} of the {len(judging)} pictures that will judge, and {len(near)} nearly like "
-                f"one ({names})",
-                expected="pictures that nothing will be judged by",
-                remedy="take them out of the pool; another --seed judges by others",
-            )
+    @property
+    def judges(self) -> Seen:
+        """What is not to be in the pool."""
+        return Seen.of(self.folder, self.split.judging)
 
     def accuracy(self, backbone: Backbone, device: str) -> float:
         """Share right on the selection part of a ridge regression from the train part's features to its labels."""
@@ -191,7 +185,7 @@ def _write(options: PretrainOptions, backbone: Backbone, pool: _Pool, told: Sequ
         "backbone", backbone.state_dict(), type(base)(**asdict(base) | {"origin": origin}), backbone.input,
         backbone.crop, {}, configuration=passed_on(options), data_sha256=pool.sha256,
         metrics={name: value for name, value in told[-1].items() if name != "seconds"},
-        split={"pool": tuple(pool.hashes), "pool_pixels": tuple(pool.pixels)},
+        split={"pool": tuple(pool.seen.hashes)}, pool=torch.from_numpy(np.stack(pool.seen.thumbnails)),
     )  # fmt: skip
     path, report = options.output / FILE, options.output / REPORT
     write_atomic(report, json_bytes({"command": options.command(), "pictures": pictures, "epochs": list(told)}))
