@@ -39,7 +39,7 @@ def is_much(wrong: int, pictures: int) -> bool:
     """Whether surely so large a share is named wrongly that a fine-tuning is worth all the time that it may take.
 
     By the lower end of a 95 % interval: four of 32 ants and bees were twelve in a hundred by chance, fine-tuning was
-    followed to its end and taken by seven pictures, and named 71.6 % of others where the frozen base names 97.
+    followed to its end and taken by six pictures, and named 71.6 % of others where the frozen base names 97.
     """
     return wilson(wrong, pictures).low >= _MOST_LONGER * _WORTH
 
