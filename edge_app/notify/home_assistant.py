@@ -130,7 +130,7 @@ class HomeAssistant(Broker):
         with self._lock:
             self._was_connected = True
             for topic, text in self._kept.items():
-                self._publish(topic, text, retain=True)
+                self._publish(topic, text, retain=True, is_first=True)  # an event before its camera is heard by nobody
 
 
 def remove(address: str, report: Report) -> int:

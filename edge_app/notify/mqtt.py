@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -37,6 +38,12 @@ class Broker:
         self._options = options or DeliveryOptions()
         self._changed = threading.Condition()
         self._waiting = self._dropped = 0
+        # The client would send what comes while a connection is made before what it has from earlier: so that events
+        # keep their order it is handed nothing until it is connected and has sent those again.
+        self._held: deque[tuple[str, str, bool]] = deque()
+        self._handed = 0
+        self._is_ready = False
+        self._handing = threading.Lock()
         self._told: set[str] = set()
         self._untrusted = ""
         self._heard: tuple[list[str], Callable[[str, bytes, bool], None], str] | None = None
@@ -62,7 +69,8 @@ class Broker:
     def send(self, text: str) -> None:
         self._publish(self._topic, text)
 
-    def _publish(self, topic: str, text: str, *, retain: bool = False) -> None:
+    def _publish(self, topic: str, text: str, *, retain: bool = False, is_first: bool = False) -> None:
+        """Publish after all that waits, or before it: only `_connected` may ask for that."""
         with self._changed:
             full = self._waiting >= self._options.most_waiting
             if full:
@@ -71,8 +79,26 @@ class Broker:
                 self._waiting += 1
         if full:
             self._tell("takes no events: new ones are dropped")
+        elif is_first:
+            self._hand(topic, text, retain)
         else:
-            self._client.publish(topic, text, qos=1, retain=retain)  # kept by the client until the broker confirms it
+            self._held.append((topic, text, retain))
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Give the client what is held back, in order, if it is ready; whoever is at it takes what others add."""
+        # Never waits for that lock: the client's thread holds one of the client's own here.
+        while self._is_ready and self._held and self._handing.acquire(blocking=False):
+            try:
+                while self._is_ready and self._held:
+                    self._hand(*self._held.popleft())
+            finally:
+                self._handing.release()
+
+    def _hand(self, topic: str, text: str, retain: bool) -> None:
+        with self._changed:
+            self._handed += 1
+        self._client.publish(topic, text, qos=1, retain=retain)  # kept by the client until the broker confirms it
 
     def close(self, timeout_s: float) -> int:
         with self._changed:
@@ -85,7 +111,7 @@ class Broker:
         return left
 
     def _connected(self) -> None:
-        """Called with every connection."""
+        """Called with every connection, before what waits is handed over."""
 
     def _connecting(self, parts: SplitResult, *, will: bool) -> Client:
         mqtt = _paho()
@@ -139,15 +165,21 @@ class Broker:
             self._told.clear()
             self._subscribe()
             self._connected()
+            self._is_ready = self._handed == 0
+            self._hand_over()
 
     def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
+        self._is_ready = False
         if code.is_failure and not self._told:  # a refusal ends in a disconnection too
             self._tell(f"is lost ({code}); trying again")
 
     def _on_publish(self, _client: Any, _data: Any, _number: Any, _code: Any, _properties: Any) -> None:
         with self._changed:
             self._waiting -= 1
+            self._handed -= 1
+            self._is_ready = self._is_ready or self._handed == 0
             self._changed.notify_all()
+        self._hand_over()
 
     def _tell(self, what: str) -> None:
         """Report something once in an outage, not with every try."""

@@ -12,6 +12,8 @@ from typing import Literal, Self
 import cv2
 import numpy as np
 
+from tests.ports import held_port
+
 Mode = Literal["live", "stall", "drop", "black", "frozen", "refuse", "text"]
 
 
@@ -26,7 +28,8 @@ class MjpegServer:
         self.connections = 0
         self._stopping = threading.Event()
         self._server: http.server.ThreadingHTTPServer | None = None
-        self.port = 0
+        self._held = held_port()
+        self.port: int = self._held.getsockname()[1]
 
     @property
     def url(self) -> str:
@@ -46,7 +49,6 @@ class MjpegServer:
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self._server.daemon_threads = False  # so that stop() joins them
-        self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
         return self
@@ -65,6 +67,7 @@ class MjpegServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._held.close()
 
     def _serve(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         self.connections += 1

@@ -36,9 +36,10 @@ class RtspServer:
     """Serves a moving picture, 160 x 120 at 15 frames a second, at `url`."""
 
     def __init__(self, codec: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        from tests.ports import held_port  # not for the system's Python, which runs this file too
+
+        self._held = held_port()
+        self._port = self._held.getsockname()[1]
         self.url = f"rtsp://127.0.0.1:{self._port}/cam"
         self._codec = codec
 
@@ -46,7 +47,7 @@ class RtspServer:
         self._process = subprocess.Popen(
             [PYTHON, __file__, str(self._port), self._codec], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        for _ in range(300):
+        for _ in range(600):
             with socket.socket() as asking:
                 if asking.connect_ex(("127.0.0.1", self._port)) == 0:
                     return self
@@ -58,6 +59,7 @@ class RtspServer:
     ) -> None:
         self._process.kill()
         self._process.wait()
+        self._held.close()
 
     def stall(self) -> None:
         """Send nothing more, and answer nothing."""

@@ -12,6 +12,9 @@ from typing import Self
 
 import pytest
 
+from tests.ports import held_port
+
+PATIENCE_S = 60.0
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("/usr/sbin/mosquitto")
 
 
@@ -23,8 +26,8 @@ class Mosquitto:
             pytest.skip("needs Debian's mosquitto")
         pytest.importorskip("paho.mqtt.client", reason="needs the extra mqtt")
         self._folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            self.port = taken.getsockname()[1]
+        self._held = held_port()
+        self.port = self._held.getsockname()[1]
         passwords = folder / "passwords"
         passwords.touch(0o600)
         subprocess.run(["mosquitto_passwd", "-b", str(passwords), "door", "s@cret"], check=True, capture_output=True)
@@ -38,7 +41,7 @@ class Mosquitto:
         self._process = subprocess.Popen(
             [MOSQUITTO, "-c", str(self._folder / "broker.conf")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + PATIENCE_S
         while not self._listens():
             assert time.monotonic() < deadline, "mosquitto does not start"
             time.sleep(0.02)
@@ -46,8 +49,12 @@ class Mosquitto:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(10)
+            self._process.wait(PATIENCE_S)
             self._process = None
+
+    def close(self) -> None:
+        self.stop()
+        self._held.close()
 
     def _listens(self) -> bool:
         with socket.socket() as probe:
@@ -69,7 +76,7 @@ class Listener:
         self._client.on_subscribe = lambda *_: ready.set()
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
-        assert ready.wait(15)
+        assert ready.wait(PATIENCE_S)
 
     def __enter__(self) -> Self:
         return self

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -13,7 +14,7 @@ from edge_app.cli import main
 from edge_app.core.plain_text import json_line
 from edge_app.live.events import LiveEvent
 from edge_app.notify.home_assistant import HomeAssistant, remove
-from tests.notify.mqtt_broker import Mosquitto
+from tests.notify.mqtt_broker import PATIENCE_S, Mosquitto
 
 # Required and optional keys of https://www.home-assistant.io/integrations/{event,sensor,binary_sensor}.mqtt
 COMMON = {"name", "unique_id", "availability", "availability_mode", "qos", "device", "origin", "icon", "state_topic"}
@@ -25,11 +26,14 @@ def broker(tmp_path):
     with_one = Mosquitto(tmp_path)
     with_one.start()
     yield with_one
-    with_one.stop()
+    with_one.close()
 
 
 def url(broker):
     return f"mqtt://door:s%40cret@127.0.0.1:{broker.port}/home/edge"
+
+
+MARKER = "everything/kept/is/told"
 
 
 class Kept:
@@ -38,15 +42,21 @@ class Kept:
     def __init__(self, broker):
         from paho.mqtt import client as mqtt
 
-        self.kept, self.heard, self.alive = {}, [], []
+        self.kept, self.heard, self._has_all = {}, [], threading.Event()
         self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
         self._client.username_pw_set("door", "s@cret")
         self._client.on_message = self._take
         self._client.on_connect = lambda client, *_: client.subscribe([("#", 1)])
+        # What is kept is handed over before what is published after the subscription.
+        self._client.on_subscribe = lambda client, *_: client.publish(MARKER, "", qos=1)
         self._client.connect("127.0.0.1", broker.port)
         self._client.loop_start()
+        assert self._has_all.wait(PATIENCE_S)
 
     def _take(self, _client, _data, message):
+        if message.topic == MARKER:
+            self._has_all.set()
+            return
         text = message.payload.decode()
         self.heard.append((message.topic, text, message.retain))
         if text and (message.retain or not message.topic.endswith("/event")):
@@ -55,7 +65,7 @@ class Kept:
             self.kept.pop(message.topic, None)
 
     def wait(self, condition):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_S
         while not condition():
             assert time.monotonic() < deadline, self.heard
             time.sleep(0.01)
@@ -87,7 +97,7 @@ def test_every_camera_is_a_device_as_the_documentation_asks(broker):
         LiveEvent("source_lost", 5.0, source="front yard"),
     ):
         house.send(text)
-    assert house.close(10) == 0 and troubles == []
+    assert house.close(PATIENCE_S) == 0 and troubles == []
     with Kept(broker) as there:
         there.wait(lambda: len(configurations(there.kept)) == 5)
         found = configurations(there.kept)
@@ -127,7 +137,8 @@ def test_an_event_names_who_came_and_is_not_kept(broker):
         for text in told(LiveEvent("recognized", 1.0, 1, "Ada", 0.7, 0.1), LiveEvent("unknown", 2.0, 2, None, 0.1, 0.1),
                          LiveEvent("recognized", 3.0, 3, "Eve", 0.6, 0.1, live="no")):  # fmt: skip
             house.send(text)
-        there.wait(lambda: sum(topic.endswith("/event") for topic, _, _ in there.heard) == 3)
+        for end in ("/event", "home/edge"):  # the plain events too
+            there.wait(lambda end=end: sum(topic.endswith(end) for topic, _, _ in there.heard) == 3)
         said = [json.loads(text) for topic, text, _ in there.heard if topic.endswith("/event")]
         assert [(one["event_type"], one["name"]) for one in said] == [
             ("known", "Ada"),
@@ -135,8 +146,7 @@ def test_an_event_names_who_came_and_is_not_kept(broker):
             ("not_live", "Eve"),
         ]
         assert not any("Ada" in text for topic, text in there.kept.items() if "/config" in topic)
-        assert sum(topic == "home/edge" for topic, _, _ in there.heard) == 3  # the plain events too
-        house.close(10)
+        house.close(PATIENCE_S)
 
 
 def test_a_broker_that_lost_what_it_kept_gets_it_again(broker):
@@ -147,14 +157,16 @@ def test_a_broker_that_lost_what_it_kept_gets_it_again(broker):
     broker.start()  # without persistence
     with Kept(broker) as there:
         there.wait(lambda: len(configurations(there.kept)) == 2 and there.kept.get("home/edge/status") == "online")
-    house.close(10)
+    house.close(PATIENCE_S)
 
 
 def test_what_was_left_is_taken_away_and_nothing_else(broker, capsys, monkeypatch):
     others = HomeAssistant(url(broker) + "2", [].append, cameras=["door"])
     house = HomeAssistant(url(broker), [].append, cameras=["door"], presence=True)
     house.send(*told(LiveEvent("recognized", 1.0, 1, "Ada", 0.7, 0.1)))
-    assert house.close(10) == 0 == others.close(10)
+    with Kept(broker) as there:  # who is closed before it was connected leaves nothing
+        there.wait(lambda: {"home/edge/door/status", "home/edge2/door/status"} <= there.kept.keys())
+    assert house.close(PATIENCE_S) == 0 == others.close(PATIENCE_S)
     monkeypatch.setenv("EDGE_APP_MQTT", url(broker))
     assert main(["watch", "--mqtt-remove"]) == 0
     assert "topics were taken away" in capsys.readouterr().out
@@ -170,7 +182,7 @@ def test_what_was_left_is_taken_away_and_nothing_else(broker, capsys, monkeypatc
 def test_the_broker_tells_that_a_killed_watcher_is_gone(broker, tmp_path):
     script = (
         "import sys, time\nfrom edge_app.notify.home_assistant import HomeAssistant\n"
-        "HomeAssistant(sys.argv[1], print, cameras=['camera'])\ntime.sleep(60)"
+        "HomeAssistant(sys.argv[1], print, cameras=['camera'])\ntime.sleep(600)"
     )
     process = subprocess.Popen([sys.executable, "-c", script, url(broker)])
     with Kept(broker) as there:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -30,8 +31,11 @@ def script(tmp_path: Path, code: str) -> str:
     return f"{sys.executable} -S {path} {tmp_path}"
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
+PATIENCE_S = 60.0
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "nothing happened"
         time.sleep(0.01)
@@ -43,6 +47,22 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def run_into_the_limit(command: str, begun: Path) -> str:
+    """Let a hook run into its time limit once it has written `begun`; what is told of it.
+
+    A busy machine may take longer than the limit to begin: then it gets a longer one.
+    """
+    for limit_s in (2, 8, 32):
+        problems: list[str] = []
+        hooks = Hooks(HookOptions(timeout_s=limit_s), problems.append)
+        hooks.fire(Command.parse(command), None, "", {})
+        hooks.close(limit_s + PATIENCE_S)
+        if begun.exists():
+            assert len(problems) == 1
+            return problems[0]
+    raise AssertionError("the hook did not begin")
 
 
 class Clock:
@@ -83,7 +103,7 @@ part = pathlib.Path(sys.argv[1], "part"); part.write_text(json.dumps(found)); pa
     problems: list[str] = []
     hooks = Hooks(HookOptions(), problems.append)
     assert hooks.fire(Command.parse(script(tmp_path, code)), "Ada", json.dumps(EVENT), variables(EVENT))
-    hooks.close(10)
+    hooks.close(PATIENCE_S)
     found = json.loads((tmp_path / "found").read_text())
     assert json.loads(found["stdin"]) == EVENT
     assert found["env"] == {
@@ -111,7 +131,7 @@ def test_a_hook_runs_once_per_person_and_cool_down() -> None:
     assert hooks.fire(other, "Ada", "", {})
     clock.now_s += 1
     assert hooks.fire(command, "Ada", "", {})
-    hooks.close(10)
+    hooks.close(PATIENCE_S)
 
 
 @pytest.mark.slow
@@ -125,16 +145,11 @@ if child:
     part.rename(part.with_name("pids"))
 time.sleep(600)
 """
-    problems: list[str] = []
-    hooks = Hooks(HookOptions(timeout_s=2.5), problems.append)
-    hooks.fire(Command.parse(script(tmp_path, code)), None, "", {})
-    wait_for((tmp_path / "pids").exists)
+    told = run_into_the_limit(script(tmp_path, code), tmp_path / "pids")
+    assert re.fullmatch(rf"the hook {Path(sys.executable).name} was ended after \d+ s", told)
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
-    assert all(is_alive(pid) for pid in pids)
-    wait_for(lambda: problems)
-    assert problems == [f"the hook {Path(sys.executable).name} was ended after 2.5 s"]
+    assert len(pids) == 2
     wait_for(lambda: not any(is_alive(pid) for pid in pids))
-    hooks.close(0)
 
 
 def test_more_than_the_bound_are_dropped_and_told_and_do_not_count_as_run() -> None:
@@ -144,19 +159,20 @@ def test_more_than_the_bound_are_dropped_and_told_and_do_not_count_as_run() -> N
     assert [hooks.fire(sleep, name, "", {}) for name in "ABC"] == [True, True, False]
     assert problems == ["the hook sleep was dropped: 2 run already"]
     hooks.close(0)
+    wait_for(lambda: len(problems) == 3)  # it waits for them, and not for ever
     assert problems[1:] == ["the hook sleep was ended with this program"] * 2
     hooks = Hooks(HookOptions(most_at_once=1), problems.append, clock)
     quick = Command.parse("true")
     assert hooks.fire(quick, "A", "", {})
     wait_for(lambda: hooks.fire(quick, "B", "", {}))  # B was dropped at least once if A still ran; no cool-down for it
-    hooks.close(10)
+    hooks.close(PATIENCE_S)
 
 
 def test_closing_waits_for_hooks_that_are_nearly_done(tmp_path: Path) -> None:
     code = "import sys, time, pathlib; time.sleep(0.5); pathlib.Path(sys.argv[1], 'done').touch()"
     hooks = Hooks(HookOptions(), pytest.fail)
     hooks.fire(Command.parse(script(tmp_path, code)), None, "", {})
-    hooks.close(10)
+    hooks.close(PATIENCE_S)
     assert (tmp_path / "done").exists()
 
 
@@ -170,7 +186,7 @@ def test_failures_are_told_without_the_arguments(tmp_path: Path) -> None:
     command = Command.parse(str(gone))
     gone.unlink()
     hooks.fire(command, None, "", {})
-    hooks.close(10)
+    hooks.close(PATIENCE_S)
     assert sorted(problems) == [
         "the hook false ended with exit code 1",
         "the hook gone cannot be started (No such file or directory)",
@@ -181,7 +197,7 @@ def test_a_hook_that_reads_nothing_is_no_failure() -> None:
     hooks = Hooks(HookOptions(), pytest.fail)
     for number in range(4):
         hooks.fire(Command.parse("true"), str(number), "x" * 2000, {})
-    hooks.close(10)
+    hooks.close(PATIENCE_S)
 
 
 def test_descriptors_are_not_leaked() -> None:
@@ -191,13 +207,14 @@ def test_descriptors_are_not_leaked() -> None:
     def run() -> None:
         hooks = Hooks(HookOptions(), pytest.fail)
         hooks.fire(Command.parse("true"), None, "", {})
-        hooks.close(10)
+        hooks.close(PATIENCE_S)
 
     run()
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         run()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    # Not equal: what another test left to a thread may come and go meanwhile.
+    assert len(list(Path("/proc/self/fd").iterdir())) < before + 5
 
 
 def test_a_hook_that_does_not_read_a_long_input_holds_nobody_up() -> None:
@@ -207,14 +224,14 @@ def test_a_hook_that_does_not_read_a_long_input_holds_nobody_up() -> None:
     wait_for(lambda: problems)
     assert problems == ["the hook sleep was ended after 1 s"]
     wait_for(lambda: hooks.fire(Command.parse("true"), "B", "", {}))  # its place is free again
-    hooks.close(10)
+    hooks.close(PATIENCE_S)
 
 
 def test_a_long_input_arrives_whole(tmp_path: Path) -> None:
     code = "import sys, pathlib; pathlib.Path(sys.argv[1], 'size').write_text(str(len(sys.stdin.read())))"
     hooks = Hooks(HookOptions(), pytest.fail)
     hooks.fire(Command.parse(script(tmp_path, code)), None, "x" * 1_000_000, {})
-    hooks.close(20)
+    hooks.close(PATIENCE_S)
     assert (tmp_path / "size").read_text() == "1000001"
 
 
@@ -246,7 +263,13 @@ if os.fork() == 0:
 def test_nothing_that_a_hook_started_outlives_it(tmp_path: Path, escape: str, ended_by: str) -> None:
     mark = "at = sys.argv[1]; open(at + '/part', 'w').write(str(os.getpid())); os.rename(at + '/part', at + '/pid')"
     command = script(tmp_path, ESCAPES[escape].replace("{mark}", mark))
-    problems: list[str] = []
+    if ended_by == "limit":
+        told = run_into_the_limit(command, tmp_path / "pid")
+        left = "left programs running, which were" if "has ended" in escape else "was"
+        assert re.fullmatch(rf"the hook {Path(sys.executable).name} {left} ended after \d+ s", told)
+        pid = int((tmp_path / "pid").read_text())
+        wait_for(lambda: not is_alive(pid))
+        return
     if ended_by == "death":
         program = (
             "import sys, time\nfrom edge_app.notify.hooks import *\n"
@@ -254,7 +277,7 @@ def test_nothing_that_a_hook_started_outlives_it(tmp_path: Path, escape: str, en
         )
         watcher = subprocess.Popen([sys.executable, "-c", program, command])
     else:
-        hooks = Hooks(HookOptions(timeout_s=2 if ended_by == "limit" else 60), problems.append)
+        hooks = Hooks(HookOptions(timeout_s=600), lambda _: None)
         hooks.fire(Command.parse(command), None, "", {})
     wait_for((tmp_path / "pid").exists)
     pid = int((tmp_path / "pid").read_text())
@@ -263,11 +286,8 @@ def test_nothing_that_a_hook_started_outlives_it(tmp_path: Path, escape: str, en
         watcher.kill()
         watcher.wait()
     else:
-        hooks.close(0 if ended_by == "close" else 20)
+        hooks.close(0)
     wait_for(lambda: not is_alive(pid))
-    if ended_by == "limit":
-        left = "left programs running, which were" if "has ended" in escape else "was"
-        assert problems == [f"the hook {Path(sys.executable).name} {left} ended after 2 s"]
 
 
 def test_a_hook_finds_the_data_folder_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +299,7 @@ def test_a_hook_finds_the_data_folder_and_no_secret(tmp_path: Path, monkeypatch:
     for home in (None, Path("/from/the/option")):
         hooks = Hooks(HookOptions(home=home), pytest.fail)
         hooks.fire(Command.parse(script(tmp_path, code)), None, "", {})
-        hooks.close(20)
+        hooks.close(PATIENCE_S)
         found.append(json.loads((tmp_path / "env").read_text()))
     assert [env.get("EDGE_APP_HOME") for env in found] == ["/from/the/environment", "/from/the/option"]
     assert not [env for env in found if "hush" in str(env)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -28,6 +29,7 @@ from edge_app.system.data_folder import Home
 from edge_app.system.settings import Settings
 
 OBAMA, BIDEN = "Barack Obama", "Joe Biden"
+PATIENCE_S = 120.0
 OPTIONS = PamOptions({"ada": "Ada O'Hara"}, Path("/opt/edge-app/bin/edge-app"), Path("/var/lib/edge-app"))
 SUDO = "#%PAM-1.0\nsession required pam_limits.so\n\n@include common-auth\n@include common-account\n"
 
@@ -70,7 +72,7 @@ def test_a_program_that_hangs_is_ended(tmp_path):
     program.chmod(0o755)
     text = helper_of(replace(OPTIONS, program=program)).replace(f"timeout -k 2 {15 + 15}", "timeout -k 2 1")
     (tmp_path / "helper").write_text(text)
-    done = subprocess.run(["/bin/sh", str(tmp_path / "helper")], env={"PAM_USER": "ada"}, timeout=30, check=False)
+    done = subprocess.run(["/bin/sh", str(tmp_path / "helper")], env={"PAM_USER": "ada"}, timeout=50, check=False)
     assert done.returncode not in (0, 1)
 
 
@@ -146,6 +148,10 @@ def authenticate(home: Home, tmp_path: Path) -> Iterator[Login]:
     program.write_text(f'#!/bin/sh\nPYTHONPATH={here} exec {sys.executable} -P -m edge_app "$@"\n')
     program.chmod(0o755)
 
+    def helpers() -> list[int]:
+        asked = ["pgrep", "-f", str(home.path)]
+        return [int(one) for one in subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()]
+
     def attempt(user: str, source: str, *, background: bool = False, **changed: object) -> int:
         options = PamOptions({"daemon": OBAMA}, program, home.path, source, helper=tmp_path / "helper")
         options = replace(options, **changed)  # type: ignore[arg-type]
@@ -156,11 +162,15 @@ def authenticate(home: Home, tmp_path: Path) -> Iterator[Login]:
         environment = {**os.environ, "EDGE_APP_HOME": "/nowhere", "PAM_RHOST": "", "PYTHONSTARTUP": "/nowhere"}
         with subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, start_new_session=True) as process:
             if background:
-                time.sleep(1.0)
-                found = subprocess.run(["pgrep", "-f", str(home.path)], capture_output=True, text=True, check=False)
-                for number in found.stdout.split():
-                    os.kill(int(number), signal.SIGKILL)
-            return process.wait(120)
+                end_s = time.monotonic() + PATIENCE_S
+                while not helpers() and process.poll() is None and time.monotonic() < end_s:
+                    time.sleep(0.05)
+                assert process.poll() is None, "it had ended before the helper was there to be killed"
+                while found := helpers():  # one may start another at this very moment
+                    for number in found:
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(number, signal.SIGKILL)
+            return process.wait(2 * PATIENCE_S)
 
     try:
         yield attempt
@@ -186,9 +196,9 @@ def test_pam_lets_the_person_in_and_nobody_else(home, authenticate, tmp_path):
 
 @needs_pam
 @pytest.mark.slow
-def test_pam_rests_after_five_failures(home, authenticate):
+def test_pam_rests_after_failures(home, authenticate):
     with Vault(home.gallery_path) as vault:
-        for _ in range(5):
+        for _ in range(10):  # five rest for half a minute, which a busy machine may need to begin
             vault.note_attempt(OBAMA, passed=False)
         assert authenticate("daemon", str(sample.probes()[OBAMA][0]), liveness="off", timeout_s=60.0) != 0
         vault.note_attempt(OBAMA, passed=True)

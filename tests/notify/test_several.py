@@ -1,6 +1,7 @@
 """Several sources in one process: turns, events that say where, and a source that stalls."""
 
 import json
+import queue
 import socket
 import threading
 import time
@@ -12,6 +13,15 @@ from edge_app.cli.watch import named_sources
 from edge_app.core.errors import UsageError
 from edge_app.notify.watcher import NamedSource, Turns
 from tests.notify.test_watcher import clip, home, plain_environment, start  # noqa: F401
+
+PATIENCE_S = 120.0
+
+
+def until(true):
+    end_s = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < end_s
+        time.sleep(0.005)
 
 
 def events_of(text):
@@ -42,33 +52,51 @@ def test_a_source_that_stalls_holds_nobody_up_and_one_that_fails_is_told(home, c
         assert {one["source"] for one in seen} == {"door"}
         told = next(line for line in process.stderr if "bad:" in line)  # the silent one keeps the process alive
         process.terminate()
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0 and "Traceback" not in told + errors
 
 
+class Asking:
+    """Threads that ask for a turn, each when the one before it waits, and keep it until it may end."""
+
+    def __init__(self, turns, count):
+        self.turns, self.given, self.may_end = turns, queue.SimpleQueue(), threading.Semaphore(0)
+        self.threads = [threading.Thread(target=self._ask, args=(number,), daemon=True) for number in range(count)]
+        for number, thread in enumerate(self.threads):
+            thread.start()
+            until(lambda number=number: len(turns._waiting) + self.given.qsize() == number + 1)
+
+    def _ask(self, number):
+        with self.turns:
+            self.given.put(number)
+            assert self.may_end.acquire(timeout=PATIENCE_S)
+
+
 def test_turns_are_given_in_the_order_in_which_they_were_asked_for():
-    turns, done, inside, most = Turns(2), [], [0], [0]
-    changed = threading.Lock()
+    turns = Turns(1)
+    asking = Asking(turns, 6)
+    for number in range(6):
+        assert asking.given.get(timeout=PATIENCE_S) == number
+        assert asking.given.empty() and len(turns._waiting) == 5 - number
+        asking.may_end.release()
+    for thread in asking.threads:
+        thread.join(PATIENCE_S)
+    assert turns._free == 1 and not turns._waiting
 
-    def work(number):
-        for _ in range(5):
-            with turns:
-                with changed:
-                    inside[0] += 1
-                    most[0] = max(most[0], inside[0])
-                    done.append(number)
-                time.sleep(0.005)
-                with changed:
-                    inside[0] -= 1
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most[0] == 2 and len(done) == 30
-    for start_at in range(6, 19, 6):  # nobody has his next turn long before all have had theirs
-        assert len(set(done[start_at : start_at + 8])) >= 5
+def test_as_many_turns_are_given_at_once_as_were_asked_for():
+    turns = Turns(2)
+    asking = Asking(turns, 6)
+    inside = [asking.given.get(timeout=PATIENCE_S) for _ in range(2)]
+    for number in range(2, 6):
+        assert asking.given.empty() and len(turns._waiting) == 6 - number
+        asking.may_end.release()  # whichever of those inside takes it
+        inside.append(asking.given.get(timeout=PATIENCE_S))
+    assert sorted(inside[:2]) + inside[2:] == list(range(6))
+    asking.may_end.release(2)
+    for thread in asking.threads:
+        thread.join(PATIENCE_S)
+    assert turns._free == 2
 
 
 def test_a_turn_is_given_back_when_observing_fails():
