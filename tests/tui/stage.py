@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,7 @@ from edge_app.tui.app import EdgeApp, compose_app
 from edge_app.tui.picture.terminal import Terminal
 from edge_app.tui.services import Desk, ModelLine, Sink
 
+PATIENCE_S = 180.0
 NOW_S = 1_800_000_000.0
 """The fixed clock."""
 
@@ -165,13 +167,12 @@ def _line(card: ModelCard, size_bytes: int, used: bool, ms: float | None = None)
     return ModelLine(card.id, card.precision, card.task, card, size_bytes, used, ms, points)
 
 
-async def until(true: Callable[[], Any], what: str, patience_s: float = 10.0) -> None:
+async def until(true: Callable[[], Any], what: str) -> None:
     """Wait for the app to get there; a state, not a time."""
-    for _ in range(int(patience_s / 0.02)):
-        if true():
-            return
+    end_s = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < end_s, f"never happened: {what}"
         await asyncio.sleep(0.02)
-    raise AssertionError(f"never happened: {what}")
 
 
 def classifier_card(model_id: str, **changes: Any) -> ModelCard:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from textual.pilot import Pilot
+from textual.widget import Widget
 from textual.widgets import DataTable, Input, Label, OptionList, RichLog, Static
 
 from edge_app.core.errors import GalleryError
@@ -32,7 +33,7 @@ from edge_app.tui.screens.live import LiveScreen
 from edge_app.tui.screens.models import ModelsScreen
 from edge_app.tui.screens.people import PeopleScreen
 from edge_app.tui.screens.settings import SettingsScreen
-from tests.tui.stage import NOW_S, OBAMA_ALONE, Reel, Stage, clip_frame, until
+from tests.tui.stage import NOW_S, OBAMA_ALONE, PATIENCE_S, Reel, Stage, clip_frame, until
 from tests.tui.test_faults import plant
 
 SIZE = (100, 30)
@@ -61,6 +62,18 @@ def seen(app: EdgeApp) -> str:
     return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
 
 
+def missing(app: EdgeApp) -> list[str]:
+    """Keys of the screen that its bar does not show."""
+    shown = str(app.screen.query_one(KeyBar).render()).replace("\u00a0", " ")
+    bindings = [active.binding for active in app.screen.active_bindings.values()]
+    return [one.description for one in bindings if one.show and one.description and one.description not in shown]
+
+
+def outside(app: EdgeApp) -> list[Widget]:
+    parts = app.screen.query("#title, #picture, #side, #detail, #shots, DataTable, #advice, #form")
+    return [widget for widget in parts if not app.screen.region.contains_region(widget.region)]
+
+
 async def capturing(app: EdgeApp, pilot: Pilot[None], name: str) -> None:
     """Come to the camera's shots of somebody."""
     await pilot.press("e", *name, "enter")
@@ -80,12 +93,12 @@ async def test_a_known_person_is_greeted_and_named_on_the_picture(stage: Stage) 
         await started(stage)
         stage.reel.feed(clip_frame(index) for index in OBAMA_ALONE)
         await until(lambda: "Hello, Barack Obama!" in words(app, "#title"), "the greeting")
-        assert "● Barack Obama" in words(app, "#here")
+        await until(lambda: "● Barack Obama" in words(app, "#here"), "who is here")
         log = [line.text for line in app.screen.query_one("#log", RichLog).lines]
         assert any("● Barack Obama 0." in line for line in log)
         await until(lambda: " Barack Obama 0." in seen(app), "the name over the picture")
         assert app.latest.people == 1
-        assert "fps" in words(app, "#figures")
+        await until(lambda: "fps" in words(app, "#figures"), "the figures")
 
 
 async def test_a_stranger_is_marked_without_colour_too(stage: Stage) -> None:
@@ -118,7 +131,7 @@ async def test_the_person_in_view_is_asked_for_a_challenge_at_a_key(stage: Stage
         still = [clip_frame(OBAMA_ALONE[-1])] * 30
         stage.reel.feed(still)
         await until(lambda: "Barack Obama: " in words(app, "#notice"), "the prompt stands under the picture")
-        assert "v ends it" in words(app, "#notice")
+        await until(lambda: "v ends it" in words(app, "#notice"), "how to end it")
         await pilot.press("v")
         await until(lambda: app.latest.challenge is None, "he is asked no more")
         await pilot.press("v")
@@ -201,10 +214,10 @@ async def test_the_threshold_is_chosen_by_its_meaning_and_saved(stage: Stage) ->
         before = app.latest.rule.threshold
         await pilot.press("t")
         await pilot.pause()
-        assert "1 in 100 strangers" in words(app, "#meaning")
+        await until(lambda: "1 in 100 strangers" in words(app, "#meaning"), "what it means")
         await pilot.press("down", "down")
         await pilot.pause()
-        assert "1 in 1,000 strangers" in words(app, "#meaning")
+        await until(lambda: "1 in 1,000 strangers" in words(app, "#meaning"), "what the other means")
         await pilot.press("enter")
         await until(lambda: stage.saved, "the choice is saved")
         await until(lambda: app.latest.rule.threshold > before, "the rule is used")
@@ -221,7 +234,13 @@ async def test_the_threshold_says_where_the_promise_ends(stage: Stage) -> None:
         assert "cannot be promised for" not in words(app, "#meaning")
         await pilot.press("end")
         await pilot.pause()
-        assert "cannot be promised for 60 people" in words(app, "#meaning") and "--candidates" in words(app, "#meaning")
+        await until(
+            lambda: (
+                "cannot be promised for 60 people" in words(app, "#meaning")
+                and "--candidates" in words(app, "#meaning")
+            ),
+            "the end of the promise",
+        )
 
 
 @pytest.mark.slow
@@ -233,7 +252,7 @@ async def test_another_source_is_chosen_typed_or_refused_with_words(stage: Stage
         await started(stage)
         await pilot.press("c")
         await until(lambda: app.screen.query_one(OptionList).option_count == 2, "the cameras are listed")
-        assert "camera 7: Test camera, 640x480" in seen(app)
+        await until(lambda: "camera 7: Test camera, 640x480" in seen(app), "the camera")
         await pilot.press("down", "enter")
         await until(lambda: stage.opened == ["sample", "7"], "the camera is opened")
         assert stage.reels[0].closed
@@ -268,9 +287,8 @@ async def test_somebody_is_enrolled_from_the_live_picture_and_then_greeted(stage
         await until(lambda: any(one in words(app, "#advice") for one in asked), "it asks for another angle")
         await pilot.press("enter")
         await until(lambda: "1 of 1 shot would be kept" in words(app, "#advice"), "what is kept")
-        assert (
-            "kept" in str(screen.query_one(".verdict", Static).render()) and len(screen.query("#review Thumbnail")) == 1
-        )
+        await until(lambda: screen.query(".verdict") and len(screen.query("#review Thumbnail")) == 1, "the verdict")
+        await until(lambda: "kept" in str(screen.query_one(".verdict", Static).render()), "its words")
         assert not stage.home.gallery_path.exists()
         await pilot.press("enter")
         await until(lambda: "Ada is enrolled with 1 shot" in words(app, "#facts"), "the facts")
@@ -295,7 +313,7 @@ async def test_quitting_in_mid_capture_leaves_nothing_behind(stage: Stage) -> No
         await pilot.press("ctrl+q")
     assert not stage.home.gallery_path.exists()
     assert stage.reel.closed
-    assert stage.workers[-1].join(5)
+    assert stage.workers[-1].join(PATIENCE_S)
 
 
 async def test_leaving_the_capture_stops_looking_for_shots(stage: Stage) -> None:
@@ -306,7 +324,7 @@ async def test_leaving_the_capture_stops_looking_for_shots(stage: Stage) -> None
         await until(lambda: stage.workers[-1].capturing, "it captures")
         await pilot.press("escape")
         await until(lambda: not stage.workers[-1].capturing, "it stops")
-        assert isinstance(app.screen, LiveScreen)
+        await until(lambda: isinstance(app.screen, LiveScreen), "the live picture")
 
 
 async def naming_files(app: EdgeApp, pilot: Pilot[None], *paths: Path) -> None:
@@ -326,12 +344,12 @@ async def test_a_dropped_shot_is_not_stored(stage: Stage) -> None:
         await until(lambda: isinstance(app.screen, EnrollScreen) and app.screen.stage == "source", "the choice")
         await naming_files(app, pilot, astronaut, obama, Path("/absent.jpg"))
         await until(lambda: len(app.screen_stack[-1].query("#shots Thumbnail")) == 2, "two thumbnails")
-        assert "3 unreadable" in seen(app)
+        await until(lambda: "3 unreadable" in seen(app), "the third")
         await pilot.press("1")
         await until(lambda: len(app.screen.query("#shots Thumbnail")) == 1, "one thumbnail")
         await pilot.press("enter")
         await until(lambda: "1 of 2 shots would be kept" in words(app, "#advice"), "what is kept")
-        assert "absent.jpg" in seen(app)
+        await until(lambda: "absent.jpg" in seen(app), "its verdict")
         await pilot.press("enter")
         await until(lambda: "Ada is enrolled with 1 shot" in words(app, "#facts"), "the facts")
     with Vault(stage.home.gallery_path) as vault:
@@ -347,7 +365,9 @@ async def test_nothing_is_taken_before_a_source_was_chosen_nor_while_files_are_n
         await pilot.press("e")
         await until(lambda: isinstance(app.screen, EnrollScreen), "the screen")
         # Both ways are on the screen from the start.
-        assert "c the camera" in words(app, "#advice") and "f picture files" in words(app, "#advice")
+        await until(
+            lambda: "c the camera" in words(app, "#advice") and "f picture files" in words(app, "#advice"), "both ways"
+        )
         await pilot.press(*"Ben", "enter")
         screen = app.screen
         await until(lambda: screen.stage == "source", "the choice")
@@ -382,7 +402,7 @@ async def test_sources_are_not_mixed_without_a_question(stage: Stage, answer: st
         await until(lambda: len(screen.taken) == 1, "a shot")
         await pilot.press("f")
         await until(lambda: isinstance(app.screen, Choose), "the question")
-        assert "Ada has 1 shot from the camera" in seen(app)
+        await until(lambda: "Ada has 1 shot from the camera" in seen(app), "what there is")
         if answer == "leave":
             await pilot.press("escape")
             await until(lambda: app.screen is screen and screen.stage == "camera", "as before")
@@ -410,7 +430,8 @@ async def test_a_change_of_person_in_mid_capture_discards_and_says_so(stage: Sta
         stage.reel.feed([somebody] * 12)
         await until(lambda: screen.stage == "source", "it stops")
         assert screen.looks == ()
-        assert re.search(r"Somebody else came: the (shot|\d shots) of Ada (was|were) discarded", words(app, "#caution"))
+        said = r"Somebody else came: the (shot|\d shots) of Ada (was|were) discarded"
+        await until(lambda: re.search(said, words(app, "#caution")), "why")
         stage.reel.feed([somebody] * 12)
         await until(lambda: stage.reel._frames.empty(), "she was seen")
         assert screen.looks == () and "Nothing more is taken" in words(app, "#caution")
@@ -480,7 +501,7 @@ async def test_a_name_that_differs_by_capital_letters_is_asked_about(stage: Stag
         await until(lambda: isinstance(app.screen, Choose), "the question")
         await pilot.press("enter")
         await until(lambda: isinstance(app.screen, EnrollScreen) and app.screen.stage == "source", "the choice")
-        assert app.screen.query_one("#name", Input).value == sample.BIDEN
+        await until(lambda: app.screen.query_one("#name", Input).value == sample.BIDEN, "the name as enrolled")
 
 
 async def test_people_are_listed_renamed_forgotten_and_brought_back(stage: Stage) -> None:
@@ -493,7 +514,7 @@ async def test_people_are_listed_renamed_forgotten_and_brought_back(stage: Stage
         await started(stage)
         await pilot.press("p")
         await until(lambda: isinstance(app.screen, PeopleScreen) and app.screen.table.row_count == 2, "the rows")
-        assert "2 h ago" in seen(app).replace("120 min", "2 h")
+        await until(lambda: "2 h ago" in seen(app).replace("120 min", "2 h"), "when he was seen")
         await until(lambda: "obama_1.jpg" in seen(app), "the shots of the first")
         await pilot.press("r")
         await until(lambda: app.screen.query("Ask Input"), "the question")
@@ -538,7 +559,7 @@ async def test_a_long_list_of_people_comes_in_pages(stage: Stage, monkeypatch: p
         await until(lambda: isinstance(app.screen, PeopleScreen) and app.screen.table.row_count == 20, "one page")
         screen = app.screen
         assert isinstance(screen, PeopleScreen)
-        assert "60 people" in seen(app)
+        await until(lambda: "60 people" in seen(app), "how many")
         await pilot.press("ctrl+end")
         await until(lambda: screen.table.row_count == 40, "two pages")
         await pilot.press("ctrl+end")
@@ -566,7 +587,7 @@ async def test_a_long_list_is_shown_from_another_name_on(stage: Stage, monkeypat
         await until(lambda: app.screen.query("Ask Input"), "the question")
         await pilot.press(*"p030", "enter")
         await until(lambda: app.screen is screen and screen.chosen == "p030", "the name")
-        assert "from p030 on" in seen(app)
+        await until(lambda: "from p030 on" in seen(app), "that it begins there")
         await pilot.press("r")
         await until(lambda: app.screen.query("Ask Input"), "the question")
         app.screen.query_one(Input).value = "Ada"
@@ -601,13 +622,13 @@ async def test_models_are_listed_measured_and_swapped_while_it_runs(stage: Stage
             lambda: isinstance(app.screen, ModelsScreen) and app.screen.query_one(DataTable).row_count == 2, "the rows"
         )
         await until(lambda: "strangers that pass" in seen(app), "the plot")
-        assert "research only (NO COMMERCIAL USE)" in seen(app)
+        await until(lambda: "research only (NO COMMERCIAL USE)" in seen(app), "the licence")
         await pilot.press("down", "b")
         await until(lambda: "12.5 ms" in seen(app), "the measurement")
         await pilot.press("d")
         await until(lambda: len(stage.workers) == 2 and stage.saved, "another worker")
         assert stage.saved[-1].detector == "mtcnn"
-        assert stage.workers[0].join(5)
+        assert stage.workers[0].join(PATIENCE_S)
         await until(lambda: len(stage.reels) == 2, "the source is opened again")
         await pilot.press("escape")
         stage.reel.feed(clip_frame(index) for index in OBAMA_ALONE)
@@ -643,11 +664,9 @@ async def test_help_lists_every_key_and_what_the_terminal_lacks(stage: Stage) ->
         await started(stage)
         await pilot.press("question_mark")
         await until(lambda: isinstance(app.screen, HelpScreen), "the help")
-        text = seen(app)
-        for binding in LiveScreen.BINDINGS:
-            assert binding.description in text
-        assert "announces 256 colours" in text
-        assert "dithered" in text
+        keys = [binding.description for binding in LiveScreen.BINDINGS]
+        await until(lambda: all(key in seen(app) for key in keys), "every key")
+        await until(lambda: "announces 256 colours" in seen(app) and "dithered" in seen(app), "what is lacking")
 
 
 async def test_a_fault_in_the_worker_is_a_line_on_the_screen_and_the_app_goes_on(stage: Stage) -> None:
@@ -680,7 +699,7 @@ async def test_a_lost_camera_is_a_line_that_goes_away(stage: Stage) -> None:
         well = stage.reel.status
         stage.reel.lose("camera 7 is not there; trying again in 1 s")
         await until(lambda: "trying again in 1 s" in words(app, "#notice"), "the line")
-        assert "lost" in words(app, "#title")
+        await until(lambda: "lost" in words(app, "#title"), "the title")
         stage.reel.status = well
         await until(lambda: not app.screen.query_one("#notice").display, "the line is gone")
         assert app.latest.status.state is CameraState.LIVE
@@ -712,14 +731,9 @@ async def test_every_screen_shows_all_its_keys_and_fits(stage: Stage, size: tupl
                 await pilot.press(key)
             await until(lambda kind=kind: isinstance(app.screen, kind), f"{kind.__name__}")
             await pilot.pause()
-            bar = app.screen.query_one(KeyBar)
-            shown = str(bar.render()).replace("\u00a0", " ")
-            for active in app.screen.active_bindings.values():
-                if active.binding.show and active.binding.description:
-                    assert active.binding.description in shown
-            assert bar.region.bottom == size[1]
-            for widget in app.screen.query("#title, #picture, #side, #detail, #shots, DataTable, #advice, #form"):
-                assert app.screen.region.contains_region(widget.region), widget
+            await until(lambda: missing(app) == [], "every key")
+            await until(lambda: app.screen.query_one(KeyBar).region.bottom == size[1], "the keys at the bottom")
+            await until(lambda: outside(app) == [], "everything inside")
             if key:
                 await pilot.press("escape")
                 await until(lambda: isinstance(app.screen, LiveScreen), "back")
@@ -751,7 +765,10 @@ async def test_an_unknown_face_is_ignored_by_a_key_and_shown_as_such(stage: Stag
         await until(lambda: "unknown" in words(app, "#here"), "somebody unknown")
         await pilot.press("i")
         await until(lambda: app.screen.query("Ask Input"), "the question")
-        assert app.screen.query_one(Input).value == "stranger 1" and len(app.screen.query(Thumbnail)) == 1
+        await until(
+            lambda: app.screen.query_one(Input).value == "stranger 1" and len(app.screen.query(Thumbnail)) == 1,
+            "what is proposed",
+        )
         app.screen.query_one(Input).value = "postman"
         await pilot.press("enter")
         await until(lambda: isinstance(app.screen, LiveScreen), "it is done")

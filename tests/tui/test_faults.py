@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from textual.css.query import NoMatches
+from textual.widget import Widget
 from textual.widgets import DataTable, RichLog, Static
 from textual.widgets._toast import Toast
 
@@ -36,7 +39,7 @@ from edge_app.tui.screens.help import HelpScreen
 from edge_app.tui.screens.live import LiveScreen
 from edge_app.tui.screens.models import ModelsScreen
 from edge_app.tui.screens.people import PeopleScreen
-from tests.tui.stage import OBAMA_ALONE, Stage, clip_frame, until
+from tests.tui.stage import OBAMA_ALONE, PATIENCE_S, Stage, clip_frame, until
 from tests.tui.test_tmux import arguments
 
 
@@ -92,9 +95,14 @@ async def test_the_list_of_events_is_never_wider_than_its_panel(stage: Stage, si
         for narrower in (size, (80, 24)):
             await pilot.resize_terminal(*narrower)
             await pilot.pause()
-            lines = [line.text.rstrip() for line in log.lines]
-            assert len(lines) >= 2 and all(line[2] == ":" for line in lines)
-            assert max(map(len, lines)) <= log.scrollable_content_region.width
+            await until(lambda: app.screen.size.width == narrower[0], "the size")  # noqa: B023
+
+            def fits() -> bool:
+                lines = [line.text.rstrip() for line in log.lines]
+                width = log.scrollable_content_region.width
+                return len(lines) >= 2 and all(line[2] == ":" and len(line) <= width for line in lines)
+
+            await until(fits, "one line each, within the panel")
 
 
 def test_the_app_names_the_candidates_alone_and_says_so(home: Home, tmp_path: Path) -> None:
@@ -114,6 +122,17 @@ def test_the_app_names_the_candidates_alone_and_says_so(home: Home, tmp_path: Pa
         compose_app(mistyped)
 
 
+SHOWN = (" Alejandra ", " Andrew ", "Bartholomew F")
+
+
+def fits(table: DataTable[Any]) -> bool:
+    """Whether no cell is wider than its column, nor all columns wider than the table."""
+    widths = {label: column.width for label, column in table.columns.items()}
+    cells = [cell for row in range(3) for cell in zip(table.columns, table.get_row_at(row), strict=True)]
+    drawn = sum(column.get_render_width(table) for column in table.columns.values())
+    return drawn <= table.size.width and all(cell.cell_len <= widths[label] for label, cell in cells)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(80, 24), (100, 30), (120, 40), (200, 50)])
 async def test_columns_of_people_are_whole_or_cut_with_a_sign(stage: Stage, size: tuple[int, int]) -> None:
@@ -127,13 +146,8 @@ async def test_columns_of_people_are_whole_or_cut_with_a_sign(stage: Stage, size
             await until(lambda: isinstance(app.screen, PeopleScreen) and app.screen.table.row_count == 3, "the rows")
             await until(lambda: len(app.screen.table.columns) >= 3, "the columns")
             await pilot.pause()
-            table = app.screen.table
-            assert sum(column.get_render_width(table) for column in table.columns.values()) <= table.size.width
-            for row in range(3):
-                for label, column in zip(table.columns, table.get_row_at(row), strict=True):
-                    assert column.cell_len <= table.columns[label].width
-            shown = seen(app)
-            assert " Alejandra " in shown and " Andrew " in shown and "Bartholomew F" in shown
+            await until(lambda: fits(app.screen.table), "columns as wide as what is in them, all within the table")
+            await until(lambda: all(name in seen(app) for name in SHOWN), "the names")
             await pilot.press("escape")
             await until(lambda: isinstance(app.screen, LiveScreen), "back")
 
@@ -151,14 +165,20 @@ async def test_messages_cover_neither_the_keys_nor_the_instructions(
             await pilot.press(key)
             await until(lambda: not isinstance(app.screen, LiveScreen), "the screen")
         for number in range(6):
-            app.tell(f"message {number}: " + "a long sentence that goes on " * 5)
+            app.tell(f"message {number}: " + "a long sentence that goes on " * 5, timeout_s=PATIENCE_S)
         await until(lambda: len(app.screen.query(Toast)) >= 6, "the messages")
         await pilot.pause()
         kept = [app.screen.query_one(KeyBar), *app.screen.query("#advice, #notice, #title, #who")]
-        rack = app.screen.query_one("ToastRack")
-        for widget in kept:
-            if widget.display:
-                assert not rack.region.overlaps(widget.region), widget
+
+        def covered() -> list[Widget]:
+            lines = seen(app).splitlines()
+            places = [(widget, widget.region) for widget in kept if widget.display]
+            shown = [(widget, lines[y][at.x : at.right]) for widget, at in places for y in range(at.y, at.bottom)]
+            return [widget for widget, text in shown if "sentence" in text]
+
+        await until(
+            lambda: "a long sentence" in seen(app) and not covered(), "the messages, and nothing that they cover"
+        )
 
 
 async def test_help_keeps_keys_and_words_apart_and_explains_every_figure(stage: Stage) -> None:
@@ -179,7 +199,7 @@ async def test_what_was_skipped_and_what_the_graph_shows_is_said_beside_it(stage
         stage.reel.status = replace(stage.reel.status, dropped=7)
         stage.reel.feed([clip_frame(50)])
         await until(lambda: "7 skipped for newer ones" in seen(app), "the words")
-        assert "last 60:" in seen(app) and "lost" not in seen(app)
+        await until(lambda: "last 60:" in seen(app) and "lost" not in seen(app), "what the graph shows")
 
 
 async def test_a_terminal_that_is_too_small_says_so_and_shows_what_matters(stage: Stage) -> None:
@@ -197,7 +217,7 @@ async def test_a_terminal_that_is_too_small_says_so_and_shows_what_matters(stage
             widget = app.screen.query(shown).first()
             await until(lambda widget=widget: widget.region.width >= 38, "all the width is its own")
             assert widget.region.height >= 3
-            assert app.screen.query_one(KeyBar).region.height == 2
+            await until(lambda: app.screen.query_one(KeyBar).region.height == 2, "two lines of keys")
             if key:
                 await pilot.press("escape")
                 await until(lambda: isinstance(app.screen, LiveScreen), "back")
@@ -264,9 +284,8 @@ def test_live_tells_who_is_on_a_photo(home: Home) -> None:
         WorkerOptions(camera=LiveOptions(loop=True)),
     )
     with worker:
-        for _ in range(100):
-            if any(event.event == "unknown" for event in happened):
-                break
+        end_s = time.monotonic() + PATIENCE_S
+        while not any(event.event == "unknown" for event in happened) and time.monotonic() < end_s:
             worker.join(0.1)
     assert [event.event for event in happened][:2] == ["appeared", "unknown"]
 
@@ -346,3 +365,20 @@ def test_pictures_of_a_folder_are_all_told(home: Home, tmp_path: Path) -> None:
         ("unknown", 1.0, 2),
         ("unknown", 2.0, 3),
     ]
+
+
+async def test_a_screen_that_is_left_while_it_waits_for_an_answer_says_nothing_more(stage: Stage) -> None:
+    """Its parts are gone by the time that the answer comes; where they are not, what is missing is a fault."""
+    app = stage.app()
+    async with app.run_test(size=(100, 30), notifications=True) as pilot:
+        await until(lambda: stage.reels, "the camera is opened")
+        await pilot.press("o")
+        await until(lambda: isinstance(app.screen, ModelsScreen) and app.screen.query(DataTable), "the models")
+        models = app.screen
+        assert isinstance(models, ModelsScreen)
+        with pytest.raises(NoMatches), models.telling():
+            models.query_one("#nothing")
+        await pilot.press("escape")
+        await until(lambda: isinstance(app.screen, LiveScreen) and not models.query(DataTable), "it is left")
+        with models.telling():
+            models._fill()

@@ -122,7 +122,7 @@ async def test_a_classifier_shows_its_classes_its_licence_and_what_it_sees(stage
         here = app.screen.query_one("#here")
         assert (here.border_title, here.border_subtitle) == ("halves", "NO COMMERCIAL USE")
         await until(lambda: " left 93% " in seen(app), "the label over the picture")
-        assert "Threshold" not in words(app, "KeyBar") and "Explain" in words(app, "KeyBar")
+        await until(lambda: "Threshold" not in (keys := words(app, "KeyBar")) and "Explain" in keys, "its keys")
 
 
 async def test_below_the_bar_it_is_not_sure(stage: Stage) -> None:
@@ -132,7 +132,7 @@ async def test_below_the_bar_it_is_not_sure(stage: Stage) -> None:
         stage.reel.feed([half(120, 100)])
         await until(lambda: "? not sure" in words(app, "#here"), "the answer")
         await until(lambda: " ? not sure " in seen(app), "the label")
-        assert "left" in words(app, "#here")
+        await until(lambda: "left" in words(app, "#here"), "its words")
 
 
 async def test_explain_warms_the_picture_where_the_evidence_lies_and_says_so(stage: Stage) -> None:
@@ -158,7 +158,7 @@ async def test_explain_warms_the_picture_where_the_evidence_lies_and_says_so(sta
         await until(lambda: not app.screen.query_one("#notice").display, "the line is gone")
         stage.reel.feed([half(200, 40)])
         await until(lambda: app.screen._shown.frame.index == 3, "the next one")
-        assert not np.ptp(shown(app).astype(int), axis=2).any()
+        await until(lambda: not np.ptp(shown(app).astype(int), axis=2).any(), "plain too")
 
 
 async def test_explain_ends_without_a_trace_while_nothing_new_is_looked_at(stage: Stage) -> None:
@@ -225,7 +225,9 @@ async def test_a_box_is_drawn_with_the_mouse_and_left_with_escape(stage: Stage) 
         stage.reel.feed([half(250, 0)])
         await until(lambda: "● lamp" in words(app, "#here"), "the thing in the box")
         await until(lambda: " lamp 0.90 " in seen(app), "its name over the picture")
-        assert "Whole picture" in words(app, "KeyBar").replace("\u00a0", " ")
+        await until(
+            lambda: "Whole picture" in words(app, "KeyBar").replace("\u00a0", " "), "the key for the whole picture"
+        )
         await pilot.press("escape")
         await until(lambda: area_of(stage) is None, "the whole picture")
         assert live.area is None
@@ -337,7 +339,7 @@ async def test_the_box_is_put_around_a_thing_with_keys_while_it_is_enrolled(stag
         await until(lambda: stage.workers[-1].capturing, "it captures")
         stage.reel.feed([half(250, 0)])
         await until(lambda: app.screen._look is not None, "a look")
-        assert "b and the arrows" in words(app, "#advice")
+        await until(lambda: "b and the arrows" in words(app, "#advice"), "how the box is moved")
         assert "arrows" not in words(app, "KeyBar")
         await pilot.press("b", "left", "up", "plus", "shift+down")
         assert app.area is not None
@@ -449,7 +451,7 @@ async def test_models_are_added_used_shown_and_removed(stage: Stage, tmp_path: P
         await pilot.press("enter")
         await until(lambda: isinstance(app.screen, ModelsScreen) and app.screen.query_one(DataTable).row_count == 5, "")
         await until(lambda: "left, right" in words(app, "#card"), "the card of the new one")
-        assert "below 0.80" in words(app, "#card")
+        await until(lambda: "below 0.80" in words(app, "#card"), "its bar")
         await pilot.press("enter")
         await until(lambda: app.latest and app.latest.look_for == LookFor("mugs"), "it is in use")
         await pilot.press("delete")
@@ -536,9 +538,9 @@ async def test_who_must_be_enrolled_again_is_listed_and_done_from_kept_pictures(
         await pilot.press("p")
         await until(lambda: "must be enrolled again for sface" in words(app, "#title"), "the line")
         await until(lambda: "Known to older only: a stranger to sface" in words(app, "#about"), "why, and what helps")
-        assert app.screen.query(Thumbnail) and "no template of" not in seen(app)
-        assert "older" in seen(app) and "enroll again" in seen(app)
+        await until(lambda: app.screen.query(Thumbnail) and "no template of" not in seen(app), "the shots")
+        await until(lambda: "older" in seen(app) and "enroll again" in seen(app), "what is known")
         await pilot.press("n")
-        await until(lambda: "enrolled again from kept pictures" in told(app), "what was done", 30)
+        await until(lambda: "enrolled again from kept pictures" in told(app), "what was done")
         await until(lambda: "must be enrolled" not in words(app, "#title"), "nobody is left")
-        assert "older, sface" in seen(app)
+        await until(lambda: "older, sface" in seen(app), "both models")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -141,7 +142,7 @@ async def test_a_thing_is_learned_named_and_forgotten(stage: Stage) -> None:
         await shows(stage, scenes[1], on_live(app, "● mug"), "named again")
         await pilot.press("p")
         await until(lambda: isinstance(app.screen, PeopleScreen) and app.screen.chosen == "mug", "the roster of things")
-        assert "1 thing, known to blocks" in words(app, "#title")
+        await until(lambda: "1 thing, known to blocks" in words(app, "#title"), "how many")
         await until(lambda: "No other thing is enrolled" in words(app, "#about"), "what is known of it")
         await pilot.press("x")
         await until(lambda: app.screen.table.row_count == 0, "forgotten")
@@ -181,14 +182,12 @@ async def test_a_classifier_is_added_used_explained_and_removed_while_in_use(sta
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         screen = await models_of(app, pilot, SHIPPED)
         await add(app, pilot, str(path))
-        await until(
-            lambda: len(screen._lines) == SHIPPED + 1 and "red, green, blue" in words(app, "#card"), "its card", 40
-        )
+        await until(lambda: len(screen._lines) == SHIPPED + 1 and "red, green, blue" in words(app, "#card"), "its card")
         await pilot.press("enter")
         await until(lambda: stage.home.settings().model == "colours", "it is in use, and stays so")
         await pilot.press("escape")
         await shows(stage, plain(RED, 480, 640), on_live(app, "● red"), "the top class")
-        assert words(app, "#here").splitlines()[1].startswith("red") and "%" in words(app, "#here")
+        await until(lambda: re.search(r"\nred.*%", words(app, "#here")), "how sure it is")
         await shows(stage, plain((140, 100, 90), 480, 640), on_live(app, "? not sure"), "below the bar")
         await until(lambda: app.screen.looks_for(Task.CLASSIFICATION), "its card is known")
         # Twice in haste is on and off, not on and on.
@@ -246,10 +245,12 @@ async def test_the_user_s_own_embedder_is_used_calibrated_and_removed_while_in_u
         assert line.threshold == app.worker.people.recognizer.rule.threshold
         assert [one.model_id for one in screen._lines if one.in_use] == ["yunet", "mine"]
         await put_cursor(app, screen, "mine")
-        assert "4,321 pairs of strangers of yours (calibrated)" in words(app, "#card")
-        assert "0.83" in words(app, "#plot")
+        await until(
+            lambda: "4,321 pairs of strangers of yours (calibrated)" in words(app, "#card"), "what it was calibrated on"
+        )
+        await until(lambda: "0.83" in words(app, "#plot"), "its threshold")
         await confirm(app, pilot, "delete")
-        await until(lambda: "mine is removed" in told(app), "it is removed", 20)
+        await until(lambda: "mine is removed" in told(app), "it is removed")
         assert app.worker.people.recognizer.embedder.model_id == "sface"
     assert app.settings.embedder == stage.home.settings().embedder == "sface"
 
@@ -281,7 +282,7 @@ async def test_an_embedder_that_nobody_calibrated_is_not_used_and_says_what_to_d
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         screen = await models_of(app, pilot, SHIPPED + 1)
         await put_cursor(app, screen, "blocks")
-        assert "no operating points" in words(app, "#plot")
+        await until(lambda: "no operating points" in words(app, "#plot"), "why not")
         await pilot.press("enter")
         await until(lambda: "edge-app calibrate DIR --model blocks" in told(app), "what to do")
     assert app.settings.model == stage.home.settings().model == "faces"

@@ -24,7 +24,7 @@ from edge_app.gallery.storage import Vault
 from edge_app.system.data_folder import Home
 from edge_app.tui.picture.terminal import in_plain_characters
 
-PATIENCE_S = 90
+PATIENCE_S = 300
 
 
 class Session:
@@ -36,7 +36,10 @@ class Session:
 
     def tmux(self, *words: str) -> str:
         done = subprocess.run(
-            ["tmux", "-S", str(self._socket), "-f", "/dev/null", *words], capture_output=True, text=True, timeout=20
+            ["tmux", "-S", str(self._socket), "-f", "/dev/null", *words],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
         )
         return done.stdout
 

@@ -11,6 +11,7 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.css.query import NoMatches
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Input, Label, Static
 
@@ -54,11 +55,17 @@ class EdgeScreen(Screen[Result]):
 
     @contextmanager
     def telling(self) -> Iterator[None]:
-        """Errors inside become a message on the screen."""
+        """Errors inside become a message on the screen.
+
+        A screen that was left while it waited for an answer is being taken apart: that is no error.
+        """
         try:
             yield
         except EdgeError as error:
             self.edge.tell(str(error), severity="error")
+        except NoMatches:
+            if self.edge.is_running and self in self.edge.screen_stack:
+                raise
 
 
 class KeyBar(Static):
