@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from edge_app.system.data_folder import Home
 
@@ -16,6 +18,10 @@ from edge_app.system.data_folder import Home
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # A fault of ours is a traceback in a test, not the one line that the command line makes of it.
 os.environ["EDGE_APP_DEBUG"] = "1"
+
+# How long an example takes says something about the machine, and about what else it does.
+hypothesis_settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("any machine")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

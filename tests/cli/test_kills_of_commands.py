@@ -6,6 +6,7 @@ training and exporting, which take a minute, have a tenth of them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -66,7 +67,7 @@ class Place:
             )  # fmt: skip
 
     def run(self, words: list[str]) -> None:
-        code = self.start(words).wait(600)
+        code = self.start(words).wait(1800)
         assert code == 0, f"{words}: {code}, {(self.root / 'said').read_text(errors='replace')[-2000:]}"
 
     def state(self) -> State:
@@ -204,19 +205,27 @@ def test_a_killed_command_loses_nobody_and_leaves_nothing(prepared: dict[str, Pl
     for kill in range(KILLS):
         name = order[kill % len(order)]
         command = known[name]
-        place = copied(prepared[name], tmp_path / f"kill {kill}")
-        process = place.start(command.words)
-        after_s = rng.uniform(0.0, command.took_s)
-        time.sleep(after_s)
-        process.send_signal(signal.SIGKILL)
-        killed = process.wait() == -signal.SIGKILL
+        for attempt in range(5):
+            place = copied(prepared[name], tmp_path / f"kill {kill} {attempt}")
+            began_s = time.monotonic()
+            process = place.start(command.words)
+            after_s = rng.uniform(0.0, command.took_s)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(after_s)
+                # The machine has less to do than when it was measured.
+                command.took_s = min(command.took_s, time.monotonic() - began_s)
+            process.send_signal(signal.SIGKILL)
+            killed = process.wait() == -signal.SIGKILL
+            if killed:
+                break
+            shutil.rmtree(place.root)
         try:
             told[name].append(check(place, command, name) if killed else "was over")
         except AssertionError as error:
             wrong.append(f"kill {kill} of {name} after {after_s:.2f} s: {error}")
             print(wrong[-1][:1500], flush=True)
         else:
-            shutil.rmtree(place.root)
+            shutil.rmtree(place.root, ignore_errors=not killed)
         print(f"{kill + 1}/{KILLS} {name} after {after_s:.2f} of {command.took_s:.2f} s", flush=True)
     print({name: {word: words.count(word) for word in sorted(set(words))} for name, words in told.items()})
     assert not wrong, "\n".join(wrong)
@@ -225,7 +234,7 @@ def test_a_killed_command_loses_nobody_and_leaves_nothing(prepared: dict[str, Pl
 
 def check(place: Place, command: Command, name: str) -> str:
     """What is there after a kill, and after the next command; says whether the kill came before the change."""
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + 120
     while place.processes() and time.monotonic() < deadline_s:
         time.sleep(0.2)
     assert not place.processes(), f"still running: {place.processes()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 import uuid
 from dataclasses import dataclass, field
 
@@ -38,6 +39,10 @@ class FakeServer:
         self.__dict__.update(copy.deepcopy(saved))
 
 
+# A real server does what it is asked in a transaction: nobody reads a revision before the rows that belong to it.
+_ONE_AT_A_TIME = threading.RLock()
+
+
 class FakeTransport:
     """One machine's way to it. `cut_at` is the number of the call at which the network fails, with `cut_late` after
     the server has done what it was asked."""
@@ -48,18 +53,20 @@ class FakeTransport:
 
     def _called(self, act):
         number, self.calls = self.calls, self.calls + 1
-        if number != self.cut_at:
-            return act()
-        if self.cut_late:
-            act()
+        with _ONE_AT_A_TIME:
+            if number != self.cut_at:
+                return act()
+            if self.cut_late:
+                act()
         raise Away("cut off")
 
     def head(self, known):
-        s = self.server
-        stamp = s.trail[known][3] if known in s.trail else ""
-        return self._called(
-            lambda: Head(s.fleet_id, s.key_check, MODEL, s.model_version, SIZE, s.revision, stamp, self.may_write, 5.0)
-        )
+        def act():
+            s = self.server
+            stamp = s.trail[known][3] if known in s.trail else ""
+            return Head(s.fleet_id, s.key_check, MODEL, s.model_version, SIZE, s.revision, stamp, self.may_write, 5.0)
+
+        return self._called(act)
 
     def changes(self, since, limit):
         def act():

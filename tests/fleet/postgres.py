@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from edge_app.fleet.schema import server_sql
+from tests.ports import held_port
 
 LOGINS = {"front": "edge_app_door", "back": "edge_app_door", "office": "edge_app_office", "annex": "edge_app_office",
     "auditor": "edge_app_auditor"}  # fmt: skip
@@ -35,9 +36,8 @@ class Postgres:
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             self.user = pwd.getpwnam("nobody").pw_name
             shutil.chown(self.folder, self.user)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self._held = held_port()
+        self.port = self._held.getsockname()[1]
         try:
             self.run("postgres", "--version")
         except (OSError, subprocess.CalledProcessError):
@@ -74,6 +74,7 @@ class Postgres:
 
     def close(self) -> None:
         self.kill()
+        self._held.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def sql(self, text: str, *, user="postgres", password="root secret", database="fleet", check=True) -> str:
@@ -109,6 +110,8 @@ class Proxy:
         """Close the connection at that packet."""
         self.deaf = False
         """Lose what the server answers when it has done something."""
+        self.lost = threading.Event()
+        """It was deaf to an answer."""
         self.swallow = False
         """Take everything and answer nothing: half open."""
         self.packets = self.bytes_seen = 0
@@ -154,7 +157,9 @@ class Proxy:
                     break
                 time.sleep(self.delay_s)
                 lost = self.lose_every and self.packets % self.lose_every == 0
-                if not (self.swallow or lost or (self.deaf and is_answer and b"SELECT 1\0" in data)):
+                if self.deaf and is_answer and b"SELECT 1\0" in data:
+                    self.lost.set()
+                elif not (self.swallow or lost):
                     sink.sendall(data)
         for one in (source, sink):
             with contextlib.suppress(OSError):

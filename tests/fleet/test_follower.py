@@ -14,7 +14,7 @@ from edge_app.fleet.sync import Fleet
 from edge_app.gallery.storage import Vault
 from tests.fleet.fakes import FakeServer, FakeTransport, connect, shot_of
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 @pytest.fixture

@@ -29,7 +29,9 @@ from tests.fleet.test_sync import QUICK, Interleavings
 
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).resolve().parents[2]
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
+# The product's own limits are for people who wait; here a busy machine must not look like a spoilt network.
+PATIENT = {"connect_s": PATIENCE_S, "answer_s": PATIENCE_S}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def running():
 @pytest.fixture
 def postgres(running):
     running.fresh()
-    with Server(parse_address(running.url("office"))) as server:
+    with Server(parse_address(running.url("office")), **PATIENT) as server:
         assert server.found(FLEET_ID, FakeServer().key_check, MODEL, "v1", SIZE)
     return running
 
@@ -59,7 +61,8 @@ def proxy(postgres):
 class Machine:
     def __init__(self, folder, url, name, **server):
         self.path = folder / name / "gallery.db"
-        self.vault, self.server = Vault(self.path), server
+        self.vault = Vault(self.path)
+        self.server = PATIENT | server
         connect(self.vault, name, address=parse_address(url))
 
     def sync(self, **server):
@@ -122,9 +125,12 @@ def test_the_server_s_files_hold_neither_name_nor_template(postgres, machine):
     office.sync()
     postgres.sql("CHECKPOINT")
     needles = (b"Adelaide", shot_of(0, 0).embedding.vector.tobytes())
-    files = [path for path in postgres.data.rglob("*") if path.is_file()]
-    assert len(files) > 100
-    assert not [path for path in files for needle in needles if needle in path.read_bytes()]
+    contents_of = []
+    for path in postgres.data.rglob("*"):
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # the server is running, and tidies up
+            contents_of.append((path, path.read_bytes()))
+    assert len(contents_of) > 100
+    assert not [path for path, content in contents_of for needle in needles if needle in content]
 
 
 class Child:
@@ -166,7 +172,7 @@ class Child:
         with contextlib.suppress(OSError):
             self.process.stdin.close()
         try:
-            self.process.wait(10)
+            self.process.wait(PATIENCE_S)
         finally:
             self.process.kill()
             self.process.wait()
@@ -249,13 +255,13 @@ def test_a_door_killed_while_it_takes_things_in_goes_on_from_there(postgres, mac
 
 def test_a_slow_way_a_breaking_one_and_one_that_loses_every_second_packet(postgres, proxy, machine):
     office = machine(postgres.url("office"), "office")
-    front = machine(postgres.url("front", port=proxy.port), "front", connect_s=1.0, answer_s=1.0)
+    front = machine(postgres.url("front", port=proxy.port), "front")
     office.vault.add("Ada", [shot_of(0, 0)])
     office.sync()
     proxy.lose_every = 2
     for _ in range(2):
         with pytest.raises(Away, match="is not to be had"):
-            front.sync()
+            front.sync(connect_s=1.0)
     assert front.vault.names() == ()
     proxy.lose_every, proxy.drop_every = 0, 5
     failures = 0
@@ -271,19 +277,18 @@ def test_a_slow_way_a_breaking_one_and_one_that_loses_every_second_packet(postgr
     proxy.drop_every, proxy.delay_s = 0, 0.1
     office.vault.forget("Ada")
     office.sync()
-    assert front.sync(connect_s=9, answer_s=9).taken == 1 and front.vault.names() == ()
+    assert front.sync().taken == 1 and front.vault.names() == ()
 
 
 def test_a_half_open_connection_is_given_up_in_time_and_noticed_when_it_is_back(postgres, proxy, machine):
     front = machine(postgres.url("front", port=proxy.port), "front")
-    with Server(load(front.vault).address, answer_s=0.5) as server:
+    with Server(load(front.vault).address, **PATIENT) as server:
         fleet = Fleet(front.vault, server)
         fleet.sync()
         proxy.swallow = True
-        began_s = time.monotonic()
-        with pytest.raises(Away, match="does not answer"):
+        server._answer_s = 0.5  # from here on: before, a busy machine may take longer
+        with pytest.raises(Away, match=r"does not answer within 0\.5 s"):
             fleet.is_behind()
-        assert time.monotonic() - began_s < PATIENCE_S
     with pytest.raises(Away, match="does not answer"):
         front.sync(connect_s=0.5)
     proxy.swallow = False
@@ -291,15 +296,20 @@ def test_a_half_open_connection_is_given_up_in_time_and_noticed_when_it_is_back(
 
 
 def test_an_answer_lost_after_the_server_has_it_doubles_nobody(postgres, proxy, machine):
-    office = machine(postgres.url("office", port=proxy.port), "office", answer_s=0.7)
+    office = machine(postgres.url("office", port=proxy.port), "office")
     office.vault.add("Ada", [shot_of(0, 0)])
 
     class Deaf(Server):
         def put(self, known, machine, changes):
             proxy.deaf = True  # what the server answers from now on is lost
+            threading.Thread(target=self._give_up).start()
             return super().put(known, machine, changes)
 
-    with Deaf(load(office.vault).address, answer_s=0.7) as server, pytest.raises(Away):
+        def _give_up(self):
+            assert proxy.lost.wait(PATIENCE_S)
+            self._cut()  # as when the time is up, which here is once the server has answered and not before
+
+    with Deaf(load(office.vault).address, **PATIENT) as server, pytest.raises(Away, match="does not answer"):
         Fleet(office.vault, server).sync()
     assert postgres.sql("SELECT revision FROM edge_app.fleet") == "1"
     proxy.deaf = False
@@ -325,7 +335,7 @@ def test_the_certificate_is_checked_before_anything_is_sent(postgres, tmp_path, 
     address = parse_address(postgres.url("front", port=proxy.port, more=more))
     try:
         if message is None:
-            with Server(address) as server:
+            with Server(address, **PATIENT) as server:
                 server.listen()
                 assert server.head(0).fleet_id == FLEET_ID and "GMT" in server.certificate_ends()
                 assert not server.wait(0.05)
@@ -334,7 +344,7 @@ def test_the_certificate_is_checked_before_anything_is_sent(postgres, tmp_path, 
             assert proxy.bytes_seen > 100
         else:
             with pytest.raises(EdgeError, match=message) as caught:
-                Server(address)
+                Server(address, **PATIENT)
             assert not isinstance(caught.value, Away) and proxy.bytes_seen == 0
     finally:
         proxy.close()
@@ -343,7 +353,7 @@ def test_the_certificate_is_checked_before_anything_is_sent(postgres, tmp_path, 
 def test_a_server_beyond_this_machine_without_tls_is_refused(postgres, monkeypatch):
     monkeypatch.setattr("edge_app.fleet.connection.is_here", lambda host: False)
     with pytest.raises(EdgeError, match="speaks no TLS"):
-        Server(parse_address(postgres.url("front")))
+        Server(parse_address(postgres.url("front")), **PATIENT)
 
 
 def test_a_full_disk_at_the_server_is_one_line_and_loses_nothing(postgres, machine, tmp_path):
@@ -367,7 +377,8 @@ def test_a_full_disk_at_the_server_is_one_line_and_loses_nothing(postgres, machi
     finally:
         postgres.fresh()
         postgres.sql("DROP TABLESPACE IF EXISTS small")
-        subprocess.run(["umount", str(small)], check=True)
+        # Lazily: whatever the server still has open there is closed in its own time.
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
 @pytest.mark.parametrize(
@@ -399,7 +410,7 @@ def test_names_that_look_like_sql_are_names(postgres, machine):
     office.sync()
     front.sync()
     assert front.vault.names() == (evil,)
-    with Server(load(office.vault).address) as server:
+    with Server(load(office.vault).address, **PATIENT) as server:
         assert [one.name for one in server.machines()] == sorted([evil, 'front", {a}'])
 
 
@@ -414,7 +425,7 @@ def test_a_server_whose_clock_is_a_day_off_changes_nothing_but_is_seen(postgres,
     office.vault.forget("Ada")
     office.sync()
     assert front.sync().taken == 1 and front.vault.names() == ()
-    with Server(load(front.vault).address) as server:
+    with Server(load(front.vault).address, **PATIENT) as server:
         assert server.head(0).clock_s - time.time() == pytest.approx(86400, abs=PATIENCE_S)
 
 
@@ -468,7 +479,7 @@ class RealInterleavings(Interleavings):
     def __init__(self):
         super().__init__()
         self.postgres.fresh()
-        with Server(parse_address(self.postgres.url("office"))) as server:
+        with Server(parse_address(self.postgres.url("office")), **PATIENT) as server:
             server.found(FLEET_ID, FakeServer().key_check, MODEL, "v1", SIZE)
         self.proxy = Proxy(self.postgres.port)
         for one, login in zip(self.machines, ("office", "annex", "front"), strict=True):
@@ -480,7 +491,7 @@ class RealInterleavings(Interleavings):
 
             def exchange(one=one, cut_at=None, cut_late=False):
                 self.proxy.break_at = None if cut_at is None else self.proxy.packets + 2 * cut_at + cut_late + 6
-                with Server(load(one.vault).address) as server:
+                with Server(load(one.vault).address, **PATIENT) as server:
                     return Fleet(one.vault, server).sync()
 
             one.sync = exchange

@@ -76,7 +76,9 @@ def test_kills_lose_nobody_and_leave_nothing(home, tmp_path, monkeypatch, protec
             vault.protect("file")
     rng = random.Random(13)
     journals = 0
-    for kill in range(KILLS):
+    for kill in range(100 * KILLS):
+        if kill >= KILLS and journals:  # a busy machine may hit no transaction for a while
+            break
         words = [
             sys.executable,
             "-c",

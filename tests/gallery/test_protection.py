@@ -10,6 +10,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -38,10 +39,11 @@ class MemoryRing(keyring.backend.KeyringBackend):
     def __init__(self) -> None:
         super().__init__()
         self.kept: dict[tuple[str, str], str] = {}
-        self.sleeps_s = 0.0
+        self.answers = threading.Event()
+        self.answers.set()
 
     def get_password(self, service, username):
-        time.sleep(self.sleeps_s)
+        self.answers.wait(60)
         return self.kept.get((service, username))
 
     def set_password(self, service, username, password):
@@ -225,13 +227,16 @@ def test_a_keyring_that_gives_no_answer_is_given_up(home, places, ring, monkeypa
     with Vault(home.gallery_path) as vault:
         vault.protect("keyring")
     monkeypatch.setattr(keys, "_PATIENCE_S", 0.05)
-    ring.sleeps_s = 1.0
+    ring.answers.clear()
     keys._unlocked.clear()
-    with (
-        Vault(home.gallery_path) as vault,
-        pytest.raises(GalleryError, match=r"no answer in .* dialog that nobody sees"),
-    ):
-        vault.names()
+    try:
+        with (
+            Vault(home.gallery_path) as vault,
+            pytest.raises(GalleryError, match=r"no answer in .* dialog that nobody sees"),
+        ):
+            vault.names()
+    finally:
+        ring.answers.set()
 
 
 def test_without_a_keyring_the_other_places_are_named(home, monkeypatch):
@@ -378,6 +383,7 @@ with Vault(Path(sys.argv[2])) as vault:
     while True:
         vault.protect("file")
         vault.unprotect()
+        print("both ways", flush=True)
 """
 
 
@@ -389,14 +395,21 @@ def test_killed_at_any_moment_a_migration_has_happened_or_has_not(home):
         for number in range(150):
             vault.add(f"p{number}", shots(2, seed=number, size=64), (bytes(2000), None))
     rng = random.Random(5)
-    states = []
-    for _ in range(int(os.environ.get("EDGE_APP_KILLS", "12"))):
+    states, both_ways_s = [], None
+    kills = int(os.environ.get("EDGE_APP_KILLS", "12"))
+    for kill in range(20 * kills):
+        if kill >= kills and len(set(states)) == 2:
+            break
         process = subprocess.Popen(
             [sys.executable, "-c", CHILD, str(REPOSITORY), str(home.gallery_path)], stdout=subprocess.PIPE
         )
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(rng.uniform(0.0, 0.25))
+        if both_ways_s is None:
+            began_s = time.monotonic()
+            process.stdout.readline()
+            both_ways_s = time.monotonic() - began_s
+        time.sleep(rng.uniform(0.0, both_ways_s))
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()

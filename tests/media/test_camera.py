@@ -20,7 +20,7 @@ from edge_app.core.types import Frame
 from edge_app.media import cameras as devices
 from edge_app.media.cameras import CameraFormat, list_cameras
 from edge_app.media.health import Health
-from edge_app.media.live_camera import CameraState, LiveCamera, LiveOptions
+from edge_app.media.live_camera import CameraState, CameraStatus, LiveCamera, LiveOptions
 from edge_app.media.pictures import write_picture
 from edge_app.media.source_spec import SourceSpec, parse_source, without_secrets
 from edge_app.media.sources import IndexedSource, frames, open_source
@@ -36,6 +36,15 @@ def eventually(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.01)
+
+
+def once(live: LiveCamera, wanted: CameraState, more: Callable[[CameraStatus], bool] = lambda _: True) -> CameraStatus:
+    """The status at a moment at which the camera was in that state; the next one may be another."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (status := live.status).state is not wanted or not more(status):
+        assert time.monotonic() < deadline, status
+        time.sleep(0.01)
+    return status
 
 
 def shade(index: int, size_px=(64, 48)) -> np.ndarray:
@@ -289,9 +298,9 @@ def test_a_password_opens_the_stream_and_is_in_no_message(nothing_leaks):
             assert live.take(PATIENCE_S) is not None
             camera.mode = "refuse"
             camera.mode = "drop"
-            eventually(lambda: live.status.state is CameraState.LOST)
-            assert "user:***@127.0.0.1" in live.status.message
-            assert "hunter2" not in repr(live.status)
+            status = once(live, CameraState.LOST)
+            assert "user:***@127.0.0.1" in status.message
+            assert "hunter2" not in repr(status)
         wrong = camera.url.replace("hunter2", "letmein")
         with pytest.raises(CameraError) as caught:
             open_source(wrong)
@@ -304,8 +313,7 @@ def test_a_stream_that_drops_or_stalls_is_noticed_and_comes_back(trouble, nothin
     with MjpegServer() as camera, LiveCamera(camera.url, LiveOptions(retry_first_s=0.05, retry_max_s=0.2)) as live:
         assert live.take(PATIENCE_S) is not None
         camera.mode = trouble
-        eventually(lambda: live.status.state is CameraState.LOST)
-        status = live.status
+        status = once(live, CameraState.LOST)
         assert isinstance(status.error, CameraError)
         assert "\n" not in status.message
         assert status.fps == 0.0
@@ -313,28 +321,26 @@ def test_a_stream_that_drops_or_stalls_is_noticed_and_comes_back(trouble, nothin
         assert live.status.state is CameraState.LOST
         before = live.status.received
         camera.mode = "live"
-        eventually(lambda: live.status.state is CameraState.LIVE and live.status.received > before + 3)
-        assert (live.status.message, live.status.error) == ("", None)
+        status = once(live, CameraState.LIVE, lambda status: status.received > before + 3)
+        assert (status.message, status.error) == ("", None)
         assert live.take(PATIENCE_S).index > 0  # the count goes on
 
 
 def test_a_camera_that_is_unplugged_and_plugged_in_again_comes_back(nothing_leaks):
-    camera = MjpegServer().start()
-    with LiveCamera(camera.url, LiveOptions(retry_first_s=0.05, retry_max_s=0.2)) as live:
+    options = LiveOptions(retry_first_s=0.05, retry_max_s=0.2)
+    with MjpegServer() as camera, LiveCamera(camera.url, options) as live:
         assert live.take(PATIENCE_S) is not None
         camera.stop()
-        eventually(lambda: live.status.state is CameraState.LOST)
+        once(live, CameraState.LOST)
         eventually(lambda: "does not answer" in live.status.message)
         camera.start()
-        eventually(lambda: live.status.state is CameraState.LIVE)
-    camera.stop()
+        once(live, CameraState.LIVE)
     assert live.status.state is CameraState.ENDED
     assert live.take(0) is None
 
 
 def test_a_camera_that_is_not_there_yet_is_waited_for(nothing_leaks):
-    camera = MjpegServer().start()
-    camera.stop()
+    camera = MjpegServer()
     with LiveCamera(camera.url, LiveOptions(retry_first_s=0.05, retry_max_s=0.2)) as live:
         eventually(lambda: live.status.state is CameraState.LOST)
         with camera:
@@ -348,14 +354,12 @@ def test_a_black_or_frozen_stream_is_told_and_reopened(mode, state, nothing_leak
     with MjpegServer() as camera, LiveCamera(camera.url, options) as live:
         assert live.take(PATIENCE_S) is not None
         camera.mode = mode
-        eventually(lambda: live.status.state is state)
-        assert camera.url in live.status.message
+        assert camera.url in once(live, state).message
         assert live.take(PATIENCE_S) is not None  # its pictures still come
         connections = camera.connections
         eventually(lambda: camera.connections > connections)
         camera.mode = "live"
-        eventually(lambda: live.status.state is CameraState.LIVE)
-        assert live.status.message == ""
+        assert once(live, CameraState.LIVE).message == ""
 
 
 def test_closing_in_the_middle_of_a_stall_ends_the_thread(nothing_leaks):
@@ -363,9 +367,9 @@ def test_closing_in_the_middle_of_a_stall_ends_the_thread(nothing_leaks):
         live = LiveCamera(camera.url)
         assert live.take(PATIENCE_S) is not None
         camera.mode = "stall"
-        live.close()
-        live.close()
-        assert not [thread for thread in threading.enumerate() if thread.name.startswith("capture")]
+        live.close(PATIENCE_S)
+        live.close(PATIENCE_S)
+        assert not [thread for thread in threading.enumerate() if thread.name == f"capture {camera.url}"]
 
 
 # The live camera, with sources and time that the test makes

@@ -91,7 +91,9 @@ def making_survives(tmp_path, words, most_bytes=500):
     assert "cannot be written" in line and not list(tmp_path.glob("*made-full*"))
     assert _call([*words, str(whole)], home).returncode == 0
     rng, killed = random.Random(0), 0
-    for number in range(2):
+    for number in range(20):
+        if number >= 2 and killed:  # on a busy machine it may be over before it is seen to have begun
+            break
         killed += _killed_writing([*words, str(cut)], home, tmp_path, "*made-cut*/**/*", rng)
         if cut.exists():
             assert contents(cut) == contents(whole)

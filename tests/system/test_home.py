@@ -214,6 +214,6 @@ def test_processes_that_change_different_settings_at_once_undo_nothing_of_each_o
     code += "[home.change_settings(**{field: n * unit}) and home.remember(field, {'n': n}) for n in range(1, 41)]"
     fields = (("threads", "1"), ("fpir", "1 / 64"))
     running = [subprocess.Popen([sys.executable, "-c", code, str(home.path), *field]) for field in fields]
-    assert [process.wait(60) for process in running] == [0, 0]
+    assert [process.wait(300) for process in running] == [0, 0]
     assert (home.settings().threads, home.settings().fpir) == (40, 0.625)
     assert [home.recall(field) for field, _ in fields] == [{"n": 40}, {"n": 40}]
