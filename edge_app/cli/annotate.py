@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
+from edge_app.core.counts import counted
 from edge_app.core.errors import EdgeError, UsageError
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def run(args: Arguments) -> int:
         _ask(args, session)
     _tell_twice(labels)
     options.say(
-        f"{args.output}: {session.answered.total()} answers, "
+        f"{args.output}: {counted(session.answered.total(), 'answer')}, "
         f"{', '.join(f'{name} {count}' for name, count in session.counts.most_common()) or 'no label yet'}"
     )
     return 0
@@ -135,7 +136,7 @@ def _session(args: Arguments, labels: LabelFile) -> Annotation:
         loose = sorted({loose[i] for i in chosen} | (labels.answers.keys() & set(loose)))
     names, features = _features(args, pile, sorted(known) + loose)
     if gone := len(known) + len(loose) - len(names):
-        options.warn(f"{gone} pictures cannot be read and are left out")
+        options.warn(f"left out, for it cannot be read: {counted(gone, 'picture')}")
     if strange := len(labels.answers.keys() - set(names)):
         options.warn(f"{strange} of {len(labels.answers)} answers in {args.output} are of pictures that are not here")
     session = Annotation(names, features, labels, known, checking=args.check, classes=classes)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
+from edge_app.core.counts import counted
 from edge_app.core.errors import MediaError, UsageError
 from edge_app.core.task import Task
 
@@ -197,7 +198,7 @@ def _without_the_few(
     if len(counts) - len(few) < LEAST_IDENTITIES:
         return vectors, names
     for name, count in sorted(few.items()):
-        left_out.append((str(folder / name), f"{count} usable pictures, {LEAST_PICTURES} are needed"))
+        left_out.append((str(folder / name), f"{counted(count, 'usable picture')}, {LEAST_PICTURES} are needed"))
     kept = [row for row, name in enumerate(names) if name not in few]
     return [rows[kept] for rows in vectors], [names[row] for row in kept]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options, results
 from edge_app.cli.parameters import Arguments, Command, Option
+from edge_app.core.counts import counted
 from edge_app.core.errors import EdgeError
 from edge_app.system.new_file import NewFiles
 
@@ -67,7 +68,7 @@ def _enroll(bench: PeopleSession, args: Arguments) -> list[dict[str, Any]]:
         reports.append({"name": name, "accepted": accepted, "shots": [v.source for v in verdicts]})
         if not args.json:
             few = "" if accepted > 1 else " (one works with a warning: two are clearly better)"
-            options.say(f"enrolled {name} from {accepted} picture{'s' if accepted > 1 else ''}{few}")
+            options.say(f"enrolled {name} from {counted(accepted, 'picture')}{few}")
     return reports
 
 
@@ -180,12 +181,12 @@ def _tell(bench: PeopleSession, result: _Result) -> None:
         options.say(f"  {line}")
     for name, frames in _names(result):
         missed = result.unnamed[name]
-        options.say(f"{name}: named in {frames} of the {frames + missed} frames in which the face was found")
+        options.say(f"{name}: named in {frames} of {counted(frames + missed, 'frame')} in which the face was found")
     options.say("(the clip shows Obama in a picture that is not enrolled, and Biden in his enrolled one, altered)")
     if result.wrong == 0:
-        options.say(f"the stranger: found in {result.named['']} frames, left unknown in all of them")
+        options.say(f"the stranger: found in {counted(result.named[''], 'frame')}, left unknown in all of them")
     if result.wrong:
-        options.warn(f"in {result.wrong} frames somebody was taken for somebody else")
+        options.warn(f"in {counted(result.wrong, 'frame')} somebody was taken for somebody else")
     options.say(f"picture: {result.picture}")
     options.say(f"video:   {result.video}")
     options.say("now you: edge-app enroll 'Your Name' you1.jpg you2.jpg && edge-app recognize another.jpg")

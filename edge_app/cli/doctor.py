@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from edge_app.cli import options
 from edge_app.cli.parameters import Arguments, Command
+from edge_app.core.counts import counted
 from edge_app.core.errors import EdgeError
 
 _FLAGS: Final = ("avx", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "asimd", "asimddp")
@@ -136,8 +137,8 @@ def _gallery(args: Arguments) -> Iterator[Finding]:
     with Vault(home.gallery_path) as vault:
         vault.verify()
         people, models = vault.count(), vault.models()
-    told = ", ".join(f"{count} templates of {model}" for model, count in models.items())
-    yield Finding("gallery", "well", f"{people} people" + (f", {told}" if told else ""))
+    told = ", ".join(f"{counted(count, 'template')} of {model}" for model, count in models.items())
+    yield Finding("gallery", "well", counted(people, "person", "people") + (f", {told}" if told else ""))
     with contextlib.suppress(EdgeError):  # a model that cannot be opened is told among the models
         settings = home.settings()
         entry = builds(home, settings.embedder)[0]
@@ -208,7 +209,7 @@ def _fleet(args: Arguments) -> Iterator[Finding]:
     remedy = "" if abs(off_s) < 60 else "set the clocks; which change stands does not depend on them"
     yield Finding("server's clock", "note" if remedy else "well", clocks, remedy)
     behind = head.revision - here.cursor
-    yield Finding("shared gallery", "note" if behind else "well", f"{behind} changes behind",
+    yield Finding("shared gallery", "note" if behind else "well", f"{counted(behind, 'change')} behind",
         "edge-app gallery pull" if behind else "")  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import click
 
 from edge_app.cli import options, output
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
+from edge_app.core.counts import counted
 from edge_app.core.errors import MediaError, UsageError
 from edge_app.core.names import same_but_for_case, valid_name
 from edge_app.core.plain_text import plain
@@ -271,7 +272,7 @@ def _resembled(verdicts: Sequence[Verdict]) -> list[Resemblance]:
 
 def _warning(name: str, accepted: int, total: int) -> str | None:
     if accepted == 0 and total:
-        return f"nothing new: {name} stays enrolled with {total} picture{'s' if total != 1 else ''}"
+        return f"nothing new: {name} stays enrolled with {counted(total, 'picture')}"
     if accepted == 0:
         return f"{name} was not enrolled: no picture was accepted"
     if total == 1:
@@ -303,7 +304,7 @@ def _tell(report: dict[str, Any]) -> None:
             options.say(f"  {shot['source']}: refused, {shot['reason']}: {shot['message']}")
     if report["accepted"]:
         count = report["templates"]
-        options.say(f"{report['name']}: enrolled with {count} picture{'s' if count != 1 else ''}")
+        options.say(f"{report['name']}: enrolled with {counted(count, 'picture')}")
     if report["warning"]:
         options.warn(report["warning"])
     if report["hard_to_tell"]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
+from edge_app.core.counts import counted
 from edge_app.core.errors import EdgeError, UsageError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def run(args: Arguments) -> int:
                             "without_licence": done.without_licence})  # fmt: skip
     else:
         left = ", ".join(f"{count} {why}" for why, count in done.left_out.most_common())
-        options.say(f"{done.kept} new pictures in {args.into}{f'; left out: {left}' if left else ''}")
+        options.say(f"{counted(done.kept, 'new picture')} in {args.into}{f'; left out: {left}' if left else ''}")
     if done.without_licence:
         options.note(f"of {done.without_licence} no licence is known; {args.into / SOURCES} names where they come from")
     return 0 if done.kept else 1

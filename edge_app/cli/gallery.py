@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import gallery_file, gallery_fleet, options
 from edge_app.cli.parameters import Argument, Arguments, Command, Group, Option
+from edge_app.core.counts import counted
 from edge_app.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ def run_reenroll(args: Arguments) -> int:
         options.say(f"all are enrolled for {model_id}")
     for one in done:
         if one.templates:
-            options.say(f"{one.name}: enrolled for {model_id} from {one.templates} kept picture{_s(one.templates)}")
+            options.say(f"{one.name}: enrolled for {model_id} from {counted(one.templates, 'kept picture')}")
         else:
             options.say(f"{one.name}: needs new pictures ({'; '.join(dict.fromkeys(one.reasons))})")
     if left:
@@ -371,7 +372,7 @@ def run_ignore(args: Arguments) -> int:
     if not taken:
         options.warn(f"no picture of {args.name} was accepted")
         return 1
-    options.say(f"{args.name} is a known stranger now, from {taken} picture{_s(taken)}; nobody is named instead")
+    options.say(f"{args.name} is a known stranger now, from {counted(taken, 'picture')}; nobody is named instead")
     return 0
 
 
@@ -400,7 +401,7 @@ def run_import(args: Arguments) -> int:
         people = [{"name": name, "templates": count} for name, count in added.items()]
         options.print_json({"model": entry.id, "templates": total, "people": people})
         return 0
-    options.say(f"{len(added)} name{_s(len(added))} with {total} template{_s(total)} imported for {entry.id}")
+    options.say(f"{counted(len(added), 'name')} with {counted(total, 'template')} imported for {entry.id}")
     if home.settings().embedder != entry.id:
         options.say(f"to match them: edge-app models use {entry.id}")
     return 0
@@ -420,16 +421,12 @@ def _import_gallery(args: Arguments) -> int:
         options.print_json({"people": people, "held": list(found.held), "models": list(found.models)})
         return 0
     total = sum(found.people.values())
-    options.say(f"{len(found.people)} name{_s(len(found.people))} with {total} template{_s(total)} imported")
+    options.say(f"{counted(len(found.people), 'name')} with {counted(total, 'template')} imported")
     if found.held:
         options.say(f"here already: {', '.join(found.held)}")
     if found.models and home.settings().embedder not in found.models:
         options.say(f"their templates are of {', '.join(found.models)}: edge-app models use ID, to match them")
     return 0
-
-
-def _s(count: int) -> str:
-    return "" if count == 1 else "s"
 
 
 def run_rename(args: Arguments) -> int:
@@ -447,13 +444,13 @@ def run_forget(args: Arguments) -> int:
     with vault:
         if not args.yes:
             held = vault.person(args.name)
-            question = f"Delete {held.name}'s {len(held.shots)} template{_s(len(held.shots))} for good?"
+            question = f"Delete {held.name}'s {counted(len(held.shots), 'template')} for good?"
             if not options.confirmed(question):
                 options.note("nothing was deleted")
                 return 1
         count = vault.forget(args.name)
     options.exchange(home)
-    options.say(f"{args.name} is forgotten: {count} template{'s' if count != 1 else ''} deleted for good")
+    options.say(f"{args.name} is forgotten: {counted(count, 'template')} deleted for good")
     return 0
 
 

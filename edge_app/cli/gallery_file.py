@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
+from edge_app.core.counts import counted
 from edge_app.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ def run_retention(args: Arguments) -> int:
 def _gone(gone: Gone) -> str:
     parts = [", ".join((*gone.people, *gone.strangers))] if gone.people or gone.strangers else []
     if gone.pictures:
-        parts.append(f"{gone.pictures} kept picture{'' if gone.pictures == 1 else 's'}")
+        parts.append(counted(gone.pictures, "kept picture"))
     return " and ".join(parts) or "nothing"
 
 

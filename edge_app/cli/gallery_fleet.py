@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
+from edge_app.core.counts import counted
 from edge_app.core.errors import EdgeError, UsageError
 
 if TYPE_CHECKING:
@@ -273,7 +274,7 @@ def run_status(args: Arguments) -> int:
             if args.json:
                 options.print_json({**plain, "reachable": False, "reason": str(error), "machines": []})
             else:
-                options.say(f"{here.machine} goes on alone with {age(here)}; {waiting} changes wait to be sent")
+                options.say(f"{here.machine} goes on alone with {age(here)}; to be sent: {counted(waiting, 'change')}")
                 options.warn(str(error))
             return 1
     behind = head.revision - here.cursor
@@ -293,4 +294,4 @@ def run_status(args: Arguments) -> int:
 
 
 def _changes(count: int) -> str:
-    return f"{count} change{'' if count == 1 else 's'}"
+    return counted(count, "change")

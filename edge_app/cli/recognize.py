@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edge_app.cli import options, output, results
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
+from edge_app.core.counts import counted
 from edge_app.core.errors import EdgeError, MediaError, UsageError
 from edge_app.core.suggest import did_you_mean
 from edge_app.core.types import Frame, Pixels
@@ -94,18 +95,14 @@ class _Sum:
     def words(self, words: Words, *, finds_faces: bool) -> str:
         """The sum in one line, such as "12 pictures, 20 faces: Ada 5, 15 unknown"."""
         counts = [(self.pictures, "picture"), (self.videos, "video"), (self.names.total() * finds_faces, "face")]
-        line = ", ".join(_count(number, noun) for number, noun in counts if number) or "nothing was looked at"
-        counted = [f"{name} {count}" for name, count in self.names.most_common() if name]
+        line = ", ".join(counted(number, noun) for number, noun in counts if number) or "nothing was looked at"
+        told = [f"{name} {count}" for name, count in self.names.most_common() if name]
         if self.names[""]:
-            counted.append(f"{self.names['']} {'unknown' if words.unknown.endswith('unknown') else words.unknown}")
+            told.append(f"{self.names['']} {'unknown' if words.unknown.endswith('unknown') else words.unknown}")
         if self.empty:
-            counted.append(f"{_count(self.empty, 'picture')} with {words.nothing}")
-        line += f": {', '.join(counted)}" if counted else ""
+            told.append(f"{counted(self.empty, 'picture')} with {words.nothing}")
+        line += f": {', '.join(told)}" if told else ""
         return line + (f"; {self.failed} could not be read or written" if self.failed else "")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def run(args: Arguments) -> int:
@@ -143,7 +140,7 @@ def run(args: Arguments) -> int:
             total.videos += 1
             _video(session, job, args, total, failed)
     if args.save is not None and not args.json:
-        options.note(f"{total.copies} annotated {'copy' if total.copies == 1 else 'copies'} in {args.save}")
+        options.note(f"{counted(total.copies, 'annotated copy', 'annotated copies')} in {args.save}")
     if not args.json and (len(jobs) > 1 or total.pictures + total.videos != len(args.sources)):
         recognizer = session.recognizer
         options.note(total.words(recognizer.words, finds_faces=recognizer.finds_faces))
@@ -181,7 +178,7 @@ def _jobs(args: Arguments, failed: Callable[[EdgeError], None], unused: list[Unu
             found = find_pictures(Path(spec.target), recursive=args.recursive, unused=unused)
             pictures = [path for path in found if comment_of(path) != _COPY]
             if left := len(found) - len(pictures):
-                ours = f"{left} annotated {'copy' if left == 1 else 'copies'} of an earlier run"
+                ours = f"{counted(left, 'annotated copy', 'annotated copies')} of an earlier run"
                 if not pictures:
                     raise MediaError(f"{spec.target} holds only {ours}", remedy="name one to look at it all the same")
                 options.note(f"left out of {spec.target}: {ours}")

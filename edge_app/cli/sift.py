@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
+from edge_app.core.counts import counted
 from edge_app.core.errors import EdgeError, UsageError
 
 if TYPE_CHECKING:
@@ -141,7 +142,9 @@ def _undo(args: Arguments) -> int:
     if args.json:
         options.print_json({"moved_back": done.back, "removed": done.removed, "problems": done.problems})
     else:
-        options.say(f"{done.back:,} pictures moved back, {done.removed:,} links and copies deleted")
+        options.say(f"{counted(done.back, 'picture')} moved back, {done.removed:,} links and copies deleted")
     if done.problems:
-        raise EdgeError(f"{len(done.problems)} files stay in {args.undo}", remedy="look at them, then undo again")
+        raise EdgeError(
+            f"{counted(len(done.problems), 'file')} left in {args.undo}", remedy="look at them, then undo again"
+        )
     return 0

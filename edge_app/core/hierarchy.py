@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from edge_app.core.counts import counted
 from edge_app.core.documents import check_fields
 from edge_app.core.errors import ModelError
 from edge_app.core.suggest import did_you_mean
@@ -33,7 +34,7 @@ class Family:
         check_title(self.name, "a family")
         if len(self.members) < 2:
             raise ModelError(
-                f"the family {self.name!r} has {len(self.members)} members",
+                f"the family {self.name!r} has {counted(len(self.members), 'member')}",
                 expected="two or more",
                 remedy="leave it out: of one class it says no more than the class",
             )

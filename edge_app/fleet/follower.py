@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from edge_app.core.counts import counted
 from edge_app.core.errors import EdgeError
 from edge_app.fleet.connection import Connection, load
 from edge_app.fleet.server import CONNECT_S, Away, Server
@@ -60,7 +61,7 @@ def lines(found: CaughtUp | None) -> list[str]:
     done = found.done
     told = [*done.told, *done.problems]
     if done.waiting:
-        count = f"{done.waiting} change{'' if done.waiting == 1 else 's'}"
+        count = counted(done.waiting, "change")
         told.append(f"{count} made here stay here: this login may not enroll or forget for others")
     if done.is_copied:
         told.append(
@@ -78,7 +79,7 @@ def age(here: Connection) -> str:
     for unit_s, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
         if passed_s >= unit_s:
             count = int(passed_s // unit_s)
-            return f"a copy that is {count} {unit}{'' if count == 1 else 's'} old"
+            return f"a copy that is {counted(count, unit)} old"
     return "a copy that is less than a minute old"
 
 

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from edge_app.core.counts import counted
 from edge_app.core.errors import MediaError
 from edge_app.core.plain_text import plain
 from edge_app.library.sift import KEPT, Decision, Plan, Tally, read_decisions
@@ -42,8 +43,8 @@ def page(plan: Plan, tally: Tally, out: Path) -> str:
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>sift of {_text(plan.source)}</title>",
         f"<style>{_STYLE}</style><h1>{tally.kept:,} of {tally.pictures:,} pictures kept</h1>",
-        f"<p>From <code>{_text(plan.source)}</code>, by {len(plan.steps)} steps, each of which saw what the one before "
-        "it left. Every decision is in <code>decisions.csv</code>.",
+        f"<p>From <code>{_text(plan.source)}</code>, by {counted(len(plan.steps), 'step')}, each of which saw "
+        "what the one before it left. Every decision is in <code>decisions.csv</code>.",
         f" {tally.unreadable:,} could not be read." if tally.unreadable else "",
     ]
     for number, step in enumerate(plan.steps):

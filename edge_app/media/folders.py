@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edge_app.core.counts import counted
 from edge_app.core.errors import MediaError
 from edge_app.media.kinds import Kind, kind_of
 from edge_app.media.pictures import can_read_heic
@@ -127,7 +128,7 @@ def unused_words(unused: Unused) -> str:
         count = suffixes.total()
         if not count:
             continue
-        words = f"{count} {one if count == 1 else many}"
+        words = counted(count, one, many)
         if kind == "heic":
             words += " (to read them: pip install 'edge-app[heic]')"
         elif kind == "raw":

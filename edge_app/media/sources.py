@@ -17,6 +17,7 @@ from typing import Final, Protocol, Self
 
 import numpy as np
 
+from edge_app.core.counts import counted
 from edge_app.core.errors import CameraError, MediaError
 from edge_app.core.types import Frame, Pixels
 from edge_app.media.container import has_times, missing_bytes, promised_frames
@@ -112,7 +113,9 @@ def frames(spec: str) -> Iterator[Frame]:
                 break
             yield frame
     if len(failures) > 1:
-        raise MediaError(f"{len(failures)} pictures of {source.spec.name} could not be read; the first: {failures[0]}")
+        raise MediaError(
+            f"of {source.spec.name} {counted(len(failures), 'picture')} could not be read; the first: {failures[0]}"
+        )
     if failures:
         raise failures[0]
 
@@ -180,11 +183,11 @@ class CaptureSource(Closing):
             missing, promised = missing_bytes(Path(self.spec.target)), promised_frames(Path(self.spec.target)) or 0
         except OSError:
             missing, promised = 1, 0  # the drive it lay on is gone
-        found = f"{self.spec.name} ended after {self._next} frames"
+        found = f"{self.spec.name} ended after {counted(self._next, 'frame')}"
         if missing:
             raise MediaError(f"{found}: the file is cut short", remedy="copy it again from where it came")
         if self._next == 0 or promised - self._next > max(_COUNT_SLACK, _COUNT_SLACK_SHARE * promised):
-            expected = f"{promised} frames" if promised else "at least one"
+            expected = counted(promised, "frame") if promised else "at least one"
             raise MediaError(found, expected=expected, remedy="the file is damaged: copy it again")
         if self._doubtful:
             raise MediaError(

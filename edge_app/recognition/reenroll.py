@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+from edge_app.core.counts import counted
 from edge_app.core.model_card import ModelCard
 from edge_app.core.task import Task
 from edge_app.core.types import Template
@@ -58,7 +59,7 @@ def missing_line(home: Home, vault: Vault, card: ModelCard) -> str | None:
     if not missing:
         return None
     one, many = card.task.words.noun, card.task.words.nouns
-    count = f"1 {one}" if len(missing) == 1 else f"{len(missing)} {many}"
+    count = counted(len(missing), one, many)
     listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
     kept = sum(line is not None and line.pictures > 0 for line in map(vault.line, missing))
     command = "edge-app gallery reenroll" + (f" --model {card.id}" if card.task is Task.IMAGE_EMBEDDING else "")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from edge_app.core.counts import counted
 from edge_app.core.task import Task, Words
 from edge_app.core.types import Seen
 
@@ -64,7 +65,7 @@ class Timeline:
         """The stretches in words."""
         found = self.stretches()
         if not found:
-            return [f"{self._words.nothing} in {self.frames} frames"]
+            return [f"{self._words.nothing} in {counted(self.frames, 'frame')}"]
         return [self._line(stretch) for stretch in found if stretch.frames >= MIN_FRAMES] + [
             self._line(stretch) + ", too short to trust" for stretch in found if stretch.frames < MIN_FRAMES
         ]
@@ -78,5 +79,5 @@ class Timeline:
         who = stretch.name if stretch.name is not None else self._words.unknown
         return (
             f"{stretch.start_s:6.1f} s to {stretch.end_s:6.1f} s  {who} "
-            f"({stretch.frames} frames, {self._words.measure} {stretch.similarity:.2f})"
+            f"({counted(stretch.frames, 'frame')}, {self._words.measure} {stretch.similarity:.2f})"
         )

@@ -14,6 +14,7 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
+from edge_app.core.counts import counted
 from edge_app.core.errors import EdgeError
 from edge_app.core.plain_text import plain
 from edge_app.core.types import Pixels
@@ -261,7 +262,7 @@ class AnnotateApp(App[None]):
         """How far it is, in a sentence."""
         done = self.session.answered
         told = ", ".join(f"{done[kind]} {kind}" for kind in ("both", "neither", "skip") if done[kind])
-        line = f"{done.total()} answers" + (f" ({told})" if told else "")
+        line = counted(done.total(), "answer") + (f" ({told})" if told else "")
         if self.session.is_over:
             line += ". More answers change little: the last quarter of them left what the head says as it was."
         return line

@@ -10,6 +10,7 @@ from typing import Final
 
 from rich.text import Text
 
+from edge_app.core.counts import counted
 from edge_app.live.challenge import Progress
 from edge_app.live.events import LiveEvent
 from edge_app.live.tracker import TrackInfo
@@ -194,6 +195,6 @@ def title_of(update: Update, greeting: str = "", licence: str = "") -> Text:
     if not update.look_for.is_people:
         text.append(f"  ·  {update.look_for}", "dim")
         return text.append(f"  ·  {licence}" if licence else "", "dim")
-    people = "1 person" if update.people == 1 else f"{update.people:,} people"
+    people = counted(update.people, "person", "people")
     text.append(f"  ·  {people} enrolled  ·  threshold {update.rule.threshold:.2f}", "dim")
     return text

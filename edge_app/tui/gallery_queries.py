@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from edge_app.core.counts import counted
 from edge_app.core.types import Embedding, Identity, Quality, Template
 from edge_app.gallery.calibration import Thresholds, thresholds_of
 from edge_app.gallery.matching import Gallery, looks_like_nobody_can_tell
@@ -111,7 +112,7 @@ def missing_words(bench: PeopleSession) -> str:
     missing = bench.missing
     if not missing:
         return ""
-    who = "1 person" if len(missing) == 1 else f"{len(missing):,} people"
+    who = counted(len(missing), "person", "people")
     listed = ", ".join(missing[:_MOST_LISTED]) + ("…" if len(missing) > _MOST_LISTED else "")
     model_id = bench.recognizer.embedder.model_id
     return f"{who} must be enrolled again for {model_id}: {listed}. Press p, then n to try the pictures that were kept"

@@ -71,7 +71,7 @@ def test_what_is_no_tree_of_these_labels_is_refused_in_words():
     assert "neither a class nor a family; expected classes such as" in refused({"a": ["ant", "wasp"]})
     assert "both a family and a class" in refused({"ant": ["bee", "hawk"]})
     assert "holds every class" in refused({"all": LABELS})
-    assert "1 members" in refused({"a": ["ant"]})
+    assert "1 member" in refused({"a": ["ant"]})
     assert "a family is called" in refused({"a\x1b[2J": ["ant", "bee"]})
     assert "a family is called" in refused({" a": ["ant", "bee"]})
     assert "a family is called" in refused({"a" * 81: ["ant", "bee"]})

@@ -237,7 +237,7 @@ def test_a_folder_gives_its_pictures_and_tells_at_the_end_what_it_could_not_read
     with pytest.raises(MediaError, match=r"b\.png is not a picture"):
         next(stream)
     (tmp_path / "d.png").write_bytes(b"")
-    with pytest.raises(MediaError, match=r"2 pictures of .* could not be read; the first: "):
+    with pytest.raises(MediaError, match=r"of .* 2 pictures could not be read; the first: "):
         list(frames(str(tmp_path)))
 
 

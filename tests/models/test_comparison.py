@@ -668,7 +668,7 @@ def test_two_comparisons_in_one_folder_and_a_killed_one(options, tmp_path):
 @pytest.mark.parametrize(
     ("wanted", "told"),
     [({"seeds": (0,)}, "at least 2"), ({"methods": ("magic",)}, "no method called"),
-     ({"per_class": (5, 1)}, "1 pictures per class"), ({"per_class": ()}, "no number")],
+     ({"per_class": (5, 1)}, "1 picture per class"), ({"per_class": ()}, "no number")],
 )  # fmt: skip
 def test_plans_that_make_no_sense_are_refused(wanted, told):
     with pytest.raises(UsageError, match=told):

@@ -261,7 +261,7 @@ def test_a_mark_survives_copying_and_is_read_back(tmp_path):
 def test_what_was_made_and_what_it_was_made_of_never_judges(stuff):
     made = compose(ComposeOptions(stuff / "made", stuff / "objects", count=12, width_px=48, height_px=48))
     root = stuff / "made" / "pictures"
-    with pytest.raises(UsageError, match=f"holds {made.pictures} pictures that were made and 0 to judge by"):
+    with pytest.raises(UsageError, match=f"holds {made.pictures} made pictures and 0 to judge by"):
         scan(root)
     for number in range(10):
         for name, colour in (("red", RED), ("green", GREEN)):

@@ -75,7 +75,7 @@ def test_nested_listed_and_named_families_are_the_same_tree(tmp_path):
         ("a: ant", "'a' is 'ant'"),
         ("a: [[ant, bee], eagle]", "a list stands in a list"),
         ("{[a]: b}", "a name is no plain text"),
-        ("insect: [ant]\nbird: [eagle, hawk, robin, bee, 1]", "'insect' has 1 members"),
+        ("insect: [ant]\nbird: [eagle, hawk, robin, bee, 1]", "'insect' has 1 member"),
         ("ant: [bee, eagle]\nx: [hawk, robin, 1]", "both a family and a class"),
         ("all: [ant, bee, eagle, hawk, robin, 1]", "holds every class"),
         ('"in/sect": [ant, bee]\nbird: [eagle, hawk, robin, 1]', "holds '/'"),

@@ -170,7 +170,7 @@ def test_a_network_that_has_learned_from_what_judges_is_refused(bars, tmp_path, 
 def test_a_pool_of_one_picture_is_refused(bars, tmp_path):
     paint(tmp_path / "one" / "a.png", "lying", 1)
     (tmp_path / "one" / "b.png").write_bytes((tmp_path / "one" / "a.png").read_bytes())
-    with pytest.raises(UsageError, match="holds 1 pictures that differ"):
+    with pytest.raises(UsageError, match="holds 1 distinct picture;"):
         pretrain(PretrainOptions(tmp_path / "one", tmp_path / "run"), Silence())
 
 

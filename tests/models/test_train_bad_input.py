@@ -47,7 +47,7 @@ def told(capsys):
         ("nowhere", "nowhere does not exist; expected a folder with a sub-folder per {noun}"),
         ("notes.txt", "notes.txt is not a folder"),
         ("empty", "empty holds 0 usable {nouns}; expected at least"),
-        ("pictures/cat", "holds 4 pictures that lie loose in it and no sub-folder of pictures; expected at least"),
+        ("pictures/cat", "holds 4 loose pictures and no sub-folder of pictures; expected at least"),
     ],
 )
 def test_folders_that_teach_nothing(pictures, capsys, kind, directory, words):

@@ -86,7 +86,7 @@ def test_a_class_that_was_kept_is_not_told_as_left_out(root):
 
 
 def test_pictures_without_class_folders_are_told(root):
-    with pytest.raises(UsageError, match=r"10 pictures that lie loose in it.*sort the pictures into a sub-folder"):
+    with pytest.raises(UsageError, match=r"10 loose pictures.*sort the pictures into a sub-folder"):
         scan(root / "cat")
 
 

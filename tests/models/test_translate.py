@@ -144,7 +144,7 @@ def test_pools_are_read_with_what_is_wrong_told(pools, tmp_path):
     assert [one.removeprefix(f"{tmp_path}: left out, for it ") for one in told] == [
         f"cannot be read: 1 of 6 ({tmp_path / 'bad.png'} is not a picture)", "is there twice: 2 of 6",
     ]  # fmt: skip
-    with pytest.raises(UsageError, match="holds 3 pictures that differ"):
+    with pytest.raises(UsageError, match="holds 3 distinct pictures"):
         read_pool(tmp_path, 16, 8, say)
 
 
@@ -191,7 +191,7 @@ def test_transparency_stays_where_it_was(run_folder, tmp_path):
 
 def test_what_is_translated_never_judges(pools, run_folder, tmp_path):
     apply(run_folder, pools / "a", tmp_path / "out")
-    with pytest.raises(UsageError, match="holds 20 pictures that were made and 0 to judge by"):
+    with pytest.raises(UsageError, match="holds 20 made pictures and 0 to judge by"):
         scan(tmp_path / "out" / "pictures")
 
 

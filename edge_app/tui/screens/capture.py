@@ -11,6 +11,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, ItemGrid, Vertical, VerticalScroll
 from textual.widgets import Input, Label, Static
 
+from edge_app.core.counts import counted
 from edge_app.core.errors import EdgeError
 from edge_app.core.names import valid_name
 from edge_app.core.types import Pixels
@@ -59,7 +60,7 @@ class CaptureScreen(EdgeScreen[None]):
 
     def count(self, number: int) -> str:
         """So many shots, in words."""
-        return f"1 {self.ONE}" if number == 1 else f"{number} {self.MANY}"
+        return counted(number, self.ONE, self.MANY)
 
     async def store(self, name: str, looks: Looks, options: EnrollOptions) -> list[Verdict]:
         """Enroll looks under a name; when anything was stored, say what came of it.

@@ -11,6 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Input, Static
 
+from edge_app.core.counts import counted
 from edge_app.core.errors import MediaError
 from edge_app.core.plain_text import plain
 from edge_app.core.task import PEOPLE, LookFor
@@ -218,7 +219,7 @@ class EnrollScreen(CaptureScreen):
         self._begin_with("files", mix)
         for source, look in looks:
             self._collection.add(source, look)
-        pictures = "1 picture" if len(self.looks) == 1 else f"{len(self.looks)} pictures"
+        pictures = counted(len(self.looks), "picture")
         self._go("files", f"{pictures}: enter shows what is kept, f takes more")
         self.caution("")
         self.show_taken()

@@ -13,6 +13,7 @@ from textual.containers import Horizontal, ItemGrid, VerticalScroll
 from textual.message import Message
 from textual.widgets import DataTable, Static
 
+from edge_app.core.counts import counted
 from edge_app.core.errors import EdgeError
 from edge_app.core.names import valid_name
 from edge_app.core.types import Pixels
@@ -199,7 +200,7 @@ class PeopleScreen(EdgeScreen[None]):
         of_things = self._things is not None
         one, many = ("thing", "things") if of_things else ("person", "people")
         text = Text.assemble((" Things " if of_things else " People ", "bold reverse"))
-        text.append(f"  1 {one}" if count == 1 else f"  {count:,} {many}")
+        text.append(f"  {counted(count, one, many)}")
         text.append(f", known to {model_id}" if of_things else "")
         if self._start:
             text.append(f", from {self._start} on")

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 import edge_app
 import edge_models
 from edge_app.accuracy.intervals import over_repeats, paired, wider
+from edge_app.core.counts import counted
 from edge_app.core.errors import UsageError
 from edge_app.system.files import json_bytes
 from edge_models.classifier import contestants
@@ -61,7 +62,7 @@ class Contest:
         if not self.seeds:
             raise UsageError("no seed to learn with", expected="one or more")
         if self.per_class is not None and self.per_class < 2:
-            raise UsageError(f"found {self.per_class} pictures per class", expected="2 or more")
+            raise UsageError(f"found {counted(self.per_class, 'picture')} per class", expected="2 or more")
 
 
 def kept_aside(folder: PictureFolder, tenths: int) -> NDArray[np.bool_]:
@@ -81,7 +82,7 @@ def drawn(folder: PictureFolder, aside: NDArray[np.bool_], per_class: int | None
         wanted = len(own) if per_class is None else per_class
         if len(own) < max(2, wanted):
             raise UsageError(
-                f"class {name} has {len(own)} pictures to learn from", expected=f"{max(2, wanted)} or more"
+                f"class {name} has {counted(len(own), 'picture')} to learn from", expected=f"{max(2, wanted)} or more"
             )
         found += rng.permutation(own)[:wanted].tolist()
     return sorted(found)

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edge_app.core.counts import counted
 from edge_app.core.errors import UsageError
 from edge_models.classifier.analysis import probabilities
 from edge_models.classifier.heads import fit_temperature, logits_of, solve_head
@@ -54,7 +55,8 @@ def train_with_teacher(work: Workshop) -> Trained:
         work, teaching = add_pseudo_labels(work, unlabelled)
         told = ", ".join(f"{name} {count}" for name, count in teaching.taken.items())
         work.progress.note(
-            f"pseudo-labels: took {len(teaching.rows)} of {teaching.offered} pictures at {options.bar:.0%} ({told})"
+            f"pseudo-labels: took {len(teaching.rows)} of {counted(teaching.offered, 'picture')} at {options.bar:.0%} "
+            f"({told})"
         )
     given = work.targets
     for generation in range(options.generations):

@@ -10,6 +10,7 @@ import click
 
 from edge_app.cli import options
 from edge_app.cli.parameters import Arguments, Option
+from edge_app.core.counts import counted
 from edge_models.classifier.options import METHODS, ClassifierOptions
 from edge_models.cli.progress import TrainingProgress
 from edge_models.cli.torch_side import LOADING, require
@@ -80,7 +81,7 @@ def run(args: Arguments) -> int:
 def _show_comparison(found: Mapping[str, Any]) -> None:
     """Narrow enough for eighty columns."""
     columns = ("method", "right, %", "gain", "95 % interval", "better?", "time")
-    measured = f"mean of {len(found['seeds'])} seeds, {found['judged']} pictures judged"
+    measured = f"mean of {len(found['seeds'])} seeds, {counted(found['judged'], 'picture')} judged"
     for table in found["tables"]:
         few = "every label" if table["per_class"] is None else f"{table['per_class']} labels per class"
         title = f"accuracy with {few}, {measured}"

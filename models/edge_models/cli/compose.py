@@ -11,6 +11,7 @@ import click
 
 from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
+from edge_app.core.counts import counted
 from edge_models.cli.progress import TrainingProgress
 from edge_models.generate.compose import Composed, ComposeOptions, compose
 
@@ -73,10 +74,10 @@ def run(args: Arguments) -> int:
 
 def _lines(made: Composed) -> list[str]:
     counts = ", ".join(f"{name} {count}" for name, count in made.by_class.items())
-    fonts = f" in {made.fonts} fonts" if made.fonts else ""
+    fonts = f" in {counted(made.fonts, 'font')}" if made.fonts else ""
     return [
         *made.notes,
-        f"{made.pictures} pictures in {made.folder}{fonts}: {counts}",
+        f"{counted(made.pictures, 'picture')} in {made.folder}{fonts}: {counts}",
         f"next: edge-app train classifier {made.folder / 'pictures'} --output RUN, real pictures beside to judge",
     ]
 

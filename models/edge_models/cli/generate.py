@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from edge_app.cli import options
 from edge_app.cli.parameters import Arguments, Command, Group
+from edge_app.core.counts import counted
 from edge_models.cli.fields import parameters
 from edge_models.cli.progress import TrainingProgress
 from edge_models.cli.torch_side import LOADING, require, stopped
@@ -55,8 +56,8 @@ def run_train(args: Arguments) -> int:
     last = result.looks[-1]
     for line in (
         *result.notes,
-        f"{last['step']} steps on {result.pictures} pictures of {len(result.classes)} classes: what is made differs "
-        f"{last['variety']:.2f} times as much as they do",
+        f"{counted(int(last['step']), 'step')} on {result.pictures} pictures of {len(result.classes)} classes: what is "
+        f"made differs {last['variety']:.2f} times as much as they do",
         shlex.join(["next:", "edge-app", "generate", "sample", str(args.output), "--output", "DIR"]),
     ):
         options.say(line)
@@ -78,7 +79,7 @@ def run_sample(args: Arguments) -> int:
     gain = made.gain
     for line in (
         *made.notes,
-        f"{made.pictures} pictures in {made.folder}",
+        f"{counted(made.pictures, 'picture')} in {made.folder}",
         f"KID {made.kid[0]:.3f} (standard error {made.kid[1]:.3f}) to {made.judged} pictures that it never saw; real "
         f"ones have {made.kid_of_real[0]:.3f} ({made.kid_of_real[1]:.3f})",
         f"a linear head names {made.accuracy:.1%} of them, and {made.accuracy_with_made:.1%} where it learns from made "

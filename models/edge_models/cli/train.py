@@ -14,6 +14,7 @@ from typing import Any
 
 from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Group, Option
+from edge_app.core.counts import counted
 from edge_app.core.errors import UsageError
 from edge_app.system.new_file import NewFiles
 from edge_models.classifier.contestants import CONTESTANTS
@@ -138,8 +139,8 @@ def run_pretrain(args: Arguments) -> int:
         return 0
     last, probes = result.epochs[-1], [line["probe"] for line in result.epochs if "probe" in line]
     options.say(
-        f"{result.pictures} pictures, {len(result.epochs)} epochs: loss {last['loss']:.3f}, spread of features "
-        f"{last['spread']:.2f} (0: collapsed), effective rank {last['rank']:.0f}"
+        f"{result.pictures} pictures, {counted(len(result.epochs), 'epoch')}: loss {last['loss']:.3f}, spread of "
+        f"features {last['spread']:.2f} (0: collapsed), effective rank {last['rank']:.0f}"
     )
     if probes:
         options.say(f"linear probe on the labelled pictures: {probes[0]:.1%} at first, {probes[-1]:.1%} in the end")
@@ -204,7 +205,7 @@ def run_contest(args: Arguments) -> int:
         options.print_json(found)
         return 0
     few = "" if found["per_class"] is None else f", {found['per_class']} of each class to learn from"
-    title = f"{found['judged']} pictures kept aside, means of {len(found['seeds'])} seeds{few}"
+    title = f"{counted(found['judged'], 'picture')} kept aside, means of {len(found['seeds'])} seeds{few}"
     columns = ("who", "accuracy", "balanced", "CPU s", "ours is better by", "95 % interval")
     options.show(options.table(title, columns, map(_contest_line, found["rows"])))
     for name, why in found["absent"].items():
@@ -251,7 +252,7 @@ def _show(report: Mapping[str, Any]) -> None:
         "random forest": "baseline_accuracy",
     }
     rows = [row(name, report[key]) for name, key in names.items()]
-    title = f"accuracy on {report['data']['validation']} pictures held out"
+    title = f"accuracy on {counted(report['data']['validation'], 'picture')} held out"
     options.show(options.table(title, ("", "accuracy", "95 % interval"), rows))
     tree = report.get("hierarchy", {}).get("sentence", "")
     for sentence in (*report["warnings"], *([tree] if tree else []), report["growth"]["sentence"]):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Group, Option
+from edge_app.core.counts import counted
 from edge_models.cli.fields import parameters
 from edge_models.cli.progress import TrainingProgress
 from edge_models.cli.torch_side import LOADING, require, stopped
@@ -60,8 +61,8 @@ def run_train(args: Arguments) -> int:
     last = result.looks[-1]
     for line in (
         *result.notes,
-        f"{last['step']} steps: {result.closed:.0%} of the distance from A to B is closed, edges stay by "
-        f"{result.kept:.2f} (1: all, 0: none)",
+        f"{counted(int(last['step']), 'step')}: {result.closed:.0%} of the distance from A to B is closed, edges "
+        f"stay by {result.kept:.2f} (1: all, 0: none)",
         shlex.join(["next:", "edge-app", "translate", "apply", str(args.output), "DIR", "--into", "OUT"]),
     ):
         options.say(line)
@@ -79,8 +80,8 @@ def run_apply(args: Arguments) -> int:
     if args.json:
         options.print_json(asdict(made) | {"folder": str(made.folder)})
         return 0
-    kept = f", {made.boxes} boxes as they were" if made.boxes else ""
-    for line in (*made.notes, f"{made.pictures} pictures in {made.folder}{kept}",
+    kept = f", {counted(made.boxes, 'box', 'boxes')} as they were" if made.boxes else ""
+    for line in (*made.notes, f"{counted(made.pictures, 'picture')} in {made.folder}{kept}",
                  f"next: edge-app train classifier {made.folder / 'pictures'} --output RUN, real pictures beside to "
                  "judge"):  # fmt: skip
         options.say(line)

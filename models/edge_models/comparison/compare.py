@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from edge_app.core.counts import counted
 from edge_app.core.errors import UsageError
 from edge_app.system.files import json_bytes
 from edge_models.classifier.material import CACHE, grouped, scan_told, split_of
@@ -75,7 +76,7 @@ class Plan:
             raise UsageError(f"found {len(set(self.seeds))} seed", expected="at least 2 to give an interval")
         for few in self.per_class:
             if few is not None and few < 2:
-                raise UsageError(f"found {few} pictures per class", expected="2 or more")
+                raise UsageError(f"found {counted(few, 'picture')} per class", expected="2 or more")
         if not self.per_class:
             raise UsageError("no number of pictures per class", expected="one or more, or all")
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_app.accuracy.intervals import CONFIDENCE, Estimate, over_repeats, paired, wider
+from edge_app.core.counts import counted
 from edge_models.data.folder import PictureFolder, Split
 
 PLAIN: Final = "plain"
@@ -237,7 +238,7 @@ def sentences(table: Table, judged: int) -> Iterator[str]:
                      if row["accuracy"]["verdict"] == verdict]:  # fmt: skip
             yield f"{words}: {', '.join(found)}."
     reach = median((row["accuracy"]["high"] - row["accuracy"]["low"]) / 2 for row in rows)
-    yield f"With {judged} pictures judged, a gain below about {100 * reach:.1f} points looks like chance."
+    yield f"With {counted(judged, 'picture')} judged, a gain below about {100 * reach:.1f} points looks like chance."
     for row in rows:
         if told := _taking(row["counts"]):
             yield f"{row['method']}: {told}."

@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_app.core.counts import counted
 from edge_app.core.errors import MediaError, UsageError
 from edge_app.media.pictures import read_picture
 from edge_app.system.files import sha256_of_file
@@ -162,11 +163,13 @@ def _drop_small_classes(
     findings: list[Finding] = []
     for name, count in zip(names, counts, strict=True):
         if count < options.min_per_class:
-            detail = f"{count} usable pictures, {options.min_per_class} needed"
+            detail = f"{counted(int(count), 'usable picture')}, {options.min_per_class} needed"
             findings.append(Finding("small class", (name,), detail, "left out"))
         elif count < options.few_per_class:
             findings.append(
-                Finding("small class", (name,), f"only {count} pictures", "kept; its figures are uncertain")
+                Finding(
+                    "small class", (name,), f"only {counted(int(count), 'picture')}", "kept; its figures are uncertain"
+                )
             )
     kept = [index for index, count in enumerate(counts) if count >= options.min_per_class]
     renumber = {old: new for new, old in enumerate(kept)}
@@ -198,7 +201,7 @@ def _apart_from_made(folder: PictureFolder) -> tuple[PictureFolder, list[Finding
     pictures = tuple(replace(folder.pictures[i], judges=folder.pictures[i].name not in barred) for i in keep)
     if sum(p.judges for p in pictures) < len(folder.classes) or (judging and judging <= set(dropped)):
         raise UsageError(
-            f"{folder.root} holds {len(marks)} pictures that were made and "
+            f"{folder.root} holds {counted(len(marks), 'made picture')} and "
             f"{sum(p.judges for p in pictures)} to judge by",
             expected="pictures that somebody took, of every class",
             remedy="put them beside the made ones, or into test/ with the made ones in train/",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from edge_app.core.counts import counted
 from edge_app.core.errors import UsageError
 from edge_app.media.folders import Unused, is_junk, is_picture, list_folder, unused_words
 from edge_models.data.folder import Finding, Part, files_below
@@ -186,7 +187,7 @@ def too_few_classes(
         remedy = f"left out: {_some(left_out)}"
     elif strays and not classes:
         return UsageError(
-            f"{root} holds {len(strays)} pictures that lie loose in it and no sub-folder of pictures",
+            f"{root} holds {counted(len(strays), 'loose picture')} and no sub-folder of pictures",
             expected=f"at least {options.min_classes} sub-folders, one per {options.noun}",
             remedy=f"sort the pictures into a sub-folder per {options.noun}",
         )

@@ -50,7 +50,7 @@ def distinct_pictures(root: Path, least: int, progress: Progress) -> Iterator[tu
         progress.note(f"{root}: left out, for it is there twice: {repeated} of {len(found)}")
     if len(known) < least:
         raise UsageError(
-            f"{root} holds {len(known)} pictures that differ",
+            f"{root} holds {counted(len(known), 'distinct picture')}",
             expected=f"at least {least}",
             remedy="from fewer a network learns them by heart; add pictures",
         )

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from edge_app.core.counts import counted
 from edge_app.core.errors import UsageError
 from edge_app.inference.geometry import resize
 from edge_app.media.pictures import read_picture
@@ -258,7 +259,8 @@ def train(options: GanOptions, progress: Progress) -> Trained:
         if counts.min() < LEAST:
             name = folder.classes[int(counts.argmin())]
             raise UsageError(
-                f"{name} has {counts.min()} pictures to learn from", expected=f"at least {LEAST} of each class",
+                f"{name} has {counted(int(counts.min()), 'picture')} to learn from",
+                expected=f"at least {LEAST} of each class",
                 remedy="the part that judges is left alone; add pictures, or leave the class out",
             )  # fmt: skip
         side = float(np.median([min(folder.pictures[i].size_px) for i in at]))

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edge_app.core.counts import counted
 from edge_app.core.errors import MediaError, UsageError
 from edge_app.inference.geometry import prepare
 from edge_app.media.pictures import read_picture
@@ -75,7 +76,7 @@ def styles_of(backbone: Backbone, pictures: Sequence[tuple[Path, str]], progress
     Raises UsageError for fewer than two pictures, or a network whose early layers give no maps (N, c, h, w).
     """
     if len(pictures) < 2:
-        raise UsageError(f"found {len(pictures)} pictures to take styles from", expected="two or more")
+        raise UsageError(f"found {counted(len(pictures), 'picture')} to take styles from", expected="two or more")
     if len(pictures) > MOST_PICTURES:
         at = np.linspace(0, len(pictures) - 1, MOST_PICTURES).astype(int)
         pictures = [pictures[i] for i in at]

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_app.core.counts import counted
 from edge_app.core.errors import UsageError
 from edge_app.system.files import json_bytes
 from edge_models.data.augment import AugmentOptions
@@ -193,7 +194,7 @@ def _usable(crops: Crops) -> Crops:
 def _tell_what_is_missing(crops: Crops, progress: Progress) -> None:
     if crops.without_face:
         named = ", ".join(crops.without_face[:5]) + (" ..." if len(crops.without_face) > 5 else "")
-        progress.note(f"no face was found in {len(crops.without_face)} pictures, left out: {named}")
+        progress.note(f"no face was found in {counted(len(crops.without_face), 'picture')}, left out: {named}")
 
 
 def _tune(
