@@ -89,6 +89,26 @@ def test_a_file_of_weights_need_not_know_the_classes(tmp_path):
         create_backbone(NAME, weights=tmp_path / "own.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("words", "name", "told"),
+    [
+        (["classifier", "--from-scratch"], NAME, "without :classes"),
+        (["pretrain"], NAME, "without :classes"),
+        (["pretrain"], "efficientnet-lite9", "there is no backbone called"),
+    ],
+)
+def test_where_every_layer_learns_anew_no_classes_are_known(words, name, told, tmp_path, capsys):
+    for kind in ("lying", "standing"):
+        (tmp_path / "stripes" / kind).mkdir(parents=True)
+        for number in range(12):
+            paint(tmp_path / "stripes" / kind / f"{number}.png", kind, number + 100 * (kind == "lying"))
+    command, *flags = words
+    run = tmp_path / "run"
+    said = ["train", command, tmp_path / "stripes", "--output", run, "--backbone", name, *flags]
+    assert main([*map(str, said)]) == 2 and not run.exists()
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("unfreeze", [0, 2])
 def test_a_network_that_knows_classes_is_exported_installed_and_served(unfreeze, tmp_path, capsys):

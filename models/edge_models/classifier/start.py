@@ -14,6 +14,7 @@ from edge_models.data.folder import PictureFolder, Split
 from edge_models.data.judging import Seen, refuse
 from edge_models.networks.backbone import Backbone
 from edge_models.networks.backbones import create_backbone
+from edge_models.networks.known_classes import KNOWING
 from edge_models.networks.pretrained_run import load_pretrained, pool_of, pretrained_backbone
 from edge_models.networks.small_resnet import PREFIX
 
@@ -33,6 +34,11 @@ def settled(options: ClassifierOptions, folder: PictureFolder) -> ClassifierOpti
         options = replace(options, backbone=load_pretrained(options.from_run).base.name)
     if options.from_scratch and options.backbone == AUTO:
         options = replace(options, backbone=f"{PREFIX}{options.depth}")
+    if options.from_scratch and KNOWING in options.backbone:
+        raise UsageError(
+            f"--from-scratch beside {options.backbone}",
+            expected=f"a network without {KNOWING}: it knows no classes yet",
+        )
     # Small students from scratch, 20 of a class of cifar10_small: 18 to 29 %, where doing without had 33 to 36.
     if options.backbone.startswith(PREFIX) and (options.unlabelled is not None or options.generations):
         raise UsageError(

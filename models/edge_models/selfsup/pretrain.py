@@ -31,6 +31,7 @@ from edge_models.fitting.run_folder import STATE_FOLDER, Hold
 from edge_models.networks.backbone import Backbone, base_of, features_of
 from edge_models.networks.backbones import DEFAULT, create_backbone
 from edge_models.networks.feature_cache import default_threads
+from edge_models.networks.known_classes import KNOWING
 from edge_models.networks.pretrained_run import FILE
 from edge_models.networks.small_resnet import PREFIX
 from edge_models.selfsup.learner import Lessons
@@ -70,10 +71,11 @@ def pretrain(options: PretrainOptions, progress: Progress, judges: Seen | None =
         refuse_folder(options.output, resume=options.resume)
         judged = _Probe(options, progress) if options.labelled is not None else None
         pool = _read_pool(options.directory, progress, judges if judged is None else judged.judges)
-        open_run(options.output, options.configuration(absolute) | {"pool_sha256": pool.sha256}, resume=options.resume)
-        hold.take()
         torch.manual_seed(options.seed)
         backbone = _backbone(options, pool.files)
+        # A network that cannot be had leaves no folder behind.
+        open_run(options.output, options.configuration(absolute) | {"pool_sha256": pool.sha256}, resume=options.resume)
+        hold.take()
         lessons = Lessons(options, backbone, pool.files, device)
         path, told = options.output / STATE_FOLDER / "pretrain.safetensors", list[dict[str, float]]()
         if options.resume and path.is_file():
@@ -115,6 +117,9 @@ def _backbone(options: PretrainOptions, files: Sequence[Path]) -> Backbone:
     if name == AUTO:
         sides = [min(read_picture(path).shape[:2]) for path in files[:64]]
         name = f"{PREFIX}8" if float(np.median(sides)) <= _SMALL_PX else DEFAULT
+    if KNOWING in name:
+        # Layers change in pretraining, and what tells the classes from their output would not.
+        raise UsageError(f"found {name} to pretrain", expected=f"the network alone, without {KNOWING}")
     return create_backbone(name, size=options.size, seed=options.seed)
 
 
