@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
+from edge_app.cli.terminal_app import require_terminal, run_app
 from edge_app.core.counts import counted
 from edge_app.core.errors import EdgeError, UsageError
 
@@ -77,20 +78,21 @@ def run(args: Arguments) -> int:
         return _export(args, LabelFile(args.output))
     if args.check and args.known is None:
         raise UsageError("--check has nothing to check", expected="--known FOLDER")
-    if not args.suggest and not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError("this is no terminal", expected="a terminal to ask in", remedy="or --export, --suggest")
     if args.suggest:
         labels = LabelFile(args.output)
         session = _session(args, labels)
-        _tell_twice(labels)
+        _tell_rows(labels)
         return _suggest(args, session)
+    require_terminal("--export and --suggest do without")
     if not args.output.absolute().parent.is_dir():
         raise UsageError(f"there is no folder {args.output.parent}", expected="one that the labels can be written into")
-    with alone(args.output.absolute()):
+    with alone(args.output.resolve()):  # the file that a link leads to
         labels = LabelFile(args.output)
         session = _session(args, labels)
-        _ask(args, session)
-    _tell_twice(labels)
+        code = _ask(args, session)
+    if code:
+        return code
+    _tell_rows(labels)
     options.say(
         f"{args.output}: {counted(session.answered.total(), 'answer')}, "
         f"{', '.join(f'{name} {count}' for name, count in session.counts.most_common()) or 'no label yet'}"
@@ -98,7 +100,13 @@ def run(args: Arguments) -> int:
     return 0
 
 
-def _tell_twice(labels: LabelFile) -> None:
+def _tell_rows(labels: LabelFile) -> None:
+    """What a reader of the file should know of its rows."""
+    if lines := labels.strange:
+        options.warn(
+            f"{labels.path}: {len(lines)} {'line is' if len(lines) == 1 else 'lines are'} no answer and passed over, "
+            f"such as line {lines[0]}"
+        )
     if twice := labels.twice:
         name = list(twice)[-1]
         before, last = twice[name]
@@ -165,13 +173,13 @@ def _features(args: Arguments, pile: Path, pictures: Sequence[str]) -> tuple[lis
         return features_of(pile, pictures, eye, home, cores(), lambda: bar.advance(task))
 
 
-def _ask(args: Arguments, session: Annotation) -> None:
+def _ask(args: Arguments, session: Annotation) -> int:
     from edge_app.media.pictures import read_picture
     from edge_app.tui.annotate import AnnotateApp
     from edge_app.tui.picture.terminal import Terminal
 
-    terminal = Terminal.detect(os.environ, getattr(sys.stdout, "encoding", "") or "")
-    AnnotateApp(session, lambda name: read_picture(args.source / name, max_px=1024), terminal).run()
+    terminal = Terminal.detect(os.environ, (sys.__stderr__ or sys.stdout).encoding or "")
+    return run_app(AnnotateApp(session, lambda name: read_picture(args.source / name, max_px=1024), terminal))
 
 
 def _suggest(args: Arguments, session: Annotation) -> int:
@@ -212,7 +220,7 @@ def _export(args: Arguments, labels: LabelFile) -> int:
             f"files that stay under another label than their pictures have now: {len(done.stale)}, such as "
             f"{done.stale[0]}; look at them, then delete them"
         )
-    _tell_twice(labels)
+    _tell_rows(labels)
     return 0
 
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import codecs
-import contextlib
-import io
 import os
 import shlex
-import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from edge_app.cli import options, process, results
+from edge_app.cli import options, results
 from edge_app.cli.parameters import Arguments, Command, Option
+from edge_app.cli.terminal_app import require_terminal, run_app
 from edge_app.core.errors import EdgeError, MediaError, ModelError, UsageError
 from edge_app.core.task import Task
 from edge_app.system.files import readable_os_errors
@@ -39,8 +32,6 @@ if TYPE_CHECKING:
 _THUMBNAIL_PX = 160
 _MEASURE_ROUNDS = 15
 _REMEMBERED = "terminal"
-_GRACE_S: Final = 10.0
-"""Between a signal and the end of a process that cannot close its app."""
 
 
 def command() -> Command:
@@ -61,14 +52,7 @@ def command() -> Command:
 
 def run(args: Arguments) -> int:
     """Open the app and stay until it is closed."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError(
-            "this is no terminal", expected="a terminal to draw in", remedy="for scripts there is `edge-app watch`"
-        )
-    if os.environ.get("TERM", "") in ("", "dumb"):
-        raise UsageError(
-            "this terminal cannot move its cursor (TERM is unset or dumb)", remedy="export TERM=xterm-256color"
-        )
+    require_terminal("for scripts there is `edge-app watch`")
     if args.seconds is not None and args.seconds <= 0:
         raise UsageError(f"--seconds is {args.seconds}", expected="a positive number")
     # 0.4 s of imports, so that no other command pays for them.
@@ -76,49 +60,17 @@ def run(args: Arguments) -> int:
     from edge_app.system.data_folder import Home
     from edge_app.tui.app import compose_app
 
-    _write_in_this_encoding()
     home = Home.locate(args.home)
     options.exchange(home)
     app = compose_app(desk_of(args))
-    app.call_later(_end_on_signals, app)
     if args.seconds is not None:
         app.call_later(app.set_timer, args.seconds, app.action_quit)
     started_s, cpu_s = time.monotonic(), time.process_time()
     with Follower(home.gallery_path, lambda _: None):  # the screen belongs to the app
-        app.run()
+        run_app(app)
     if args.stats:
         _print_stats(app, time.monotonic() - started_s, time.process_time() - cpu_s)
     return app.return_code or 0
-
-
-def _write_in_this_encoding() -> None:
-    """Let the app draw in a locale that is not UTF-8 with what that has: it draws on standard error."""
-    from edge_app.tui.picture.terminal import in_plain_characters
-
-    codecs.register_error("edge-app-plain", in_plain_characters)
-    if isinstance(sys.__stderr__, io.TextIOWrapper):
-        sys.__stderr__.reconfigure(errors="edge-app-plain")
-
-
-def _end_on_signals(app: EdgeApp) -> None:
-    """Let SIGTERM and SIGHUP close the app as `q` does: the terminal is given back, the camera let go.
-
-    Where the terminal is gone Textual may wait for ever to write to it, and its loop with it: then the process ends
-    without. What was stored is stored.
-    """
-    loop = asyncio.get_running_loop()
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        last = threading.Timer(_GRACE_S, os._exit, (128 + number,))
-        last.daemon = True
-        last.start()
-        with contextlib.suppress(RuntimeError):  # the loop is over already
-            loop.call_soon_threadsafe(partial(app.exit, return_code=128 + number))
-
-    for name in process.ENDING:
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, end)
 
 
 def desk_of(args: Arguments) -> Desk:

@@ -141,11 +141,14 @@ class Annotation:
                 guesses = tuple((self._fitted_classes[i], float(row[i])) for i in np.argsort(-row, kind="stable"))
             return Asked(name, question.why, self._known.get(name), guesses)
 
-    def answer(self, kind: Kind, *classes: str) -> None:
-        """Answer for the picture that is asked about; on the disk when this returns. Raises EdgeError."""
+    def answer(self, kind: Kind, *classes: str, of: str | None = None) -> None:
+        """Answer for the picture that is asked about; on the disk when this returns. Raises EdgeError.
+
+        `of` names the picture that was looked at: where another is asked about by now, nothing is written.
+        """
         with self._lock:
             asked = self.asked()
-            if asked is None:
+            if asked is None or of not in (None, asked.picture):
                 return
             guess = asked.guesses[0] if asked.guesses else ("", None)
             self._labels.add(Answer(asked.picture, kind, tuple(classes), asked.why, *guess))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import csv
 import filecmp
 import os
 import shutil
@@ -19,6 +18,7 @@ from edge_app.core.errors import EdgeError, UsageError
 from edge_app.core.names import valid_name
 from edge_app.system.files import (
     append_row,
+    csv_cells,
     csv_row,
     locked,
     make_private_folder,
@@ -66,13 +66,18 @@ class LabelFile:
     """The answers in one file, the last of each picture first."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
-        """Read what is there; a row that a kill cut off is passed over. Raises EdgeError where it is another file."""
+        """Read what is there; `strange` names rows that are passed over. Raises EdgeError where it is another file."""
         self.path = path
         self._clock = clock
         self._said: dict[str, list[Answer]] = {}
         self._order: list[str] = []
-        for picture, answer in _read(path):
-            self._take(picture, answer)
+        self.strange: list[int] = []
+        """Numbers of the lines that are no answers: a kill cut them off, or somebody edited them."""
+        for number, line in _lines(path):
+            try:
+                self._take(*_answer_of(csv_cells(line)))
+            except (ValueError, UsageError):
+                self.strange.append(number)
 
     @property
     def answers(self) -> Mapping[str, Answer]:
@@ -126,7 +131,7 @@ class LabelFile:
         self._order.append(picture)
 
     def _append(self, cells: Iterable[str]) -> None:
-        with readable_os_errors(self.path.parent):
+        with readable_os_errors(self.path.absolute().parent):
             append_row(self.path, _row(cells), _row(HEADER))
 
 
@@ -147,8 +152,8 @@ def _row(cells: Iterable[str]) -> bytes:
     return csv_row(cell.replace("\n", " ") for cell in cells).encode("utf-8", "surrogateescape")
 
 
-def _read(path: Path) -> Iterator[tuple[str, Answer | None]]:
-    """Every answer, None for one that was taken back."""
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The rows behind the header with their numbers in the file; a row is a line, for names are written without."""
     try:
         with path.open("rb") as stream:
             content = stream.read(_LIMIT_BYTES + 1)
@@ -159,24 +164,27 @@ def _read(path: Path) -> Iterator[tuple[str, Answer | None]]:
     lines = content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape").split("\n")
     if not content:
         return
-    if len(content) > _LIMIT_BYTES or tuple(lines[0].rstrip("\r").split(",")) != HEADER:
+    if len(content) > _LIMIT_BYTES or tuple(csv_cells(lines[0].rstrip("\r"))) != HEADER:
         raise EdgeError(
             f"{path} is no file of answers", expected=f"a new name, or a CSV that begins with {','.join(HEADER)}"
         )
-    for line in lines[1:]:  # a row is a line: names with line breaks are written without
-        row = next(csv.reader([line]), [])
-        if len(row) != len(HEADER):
-            continue
-        picture, kind, label, why, predicted, probability = row[1:]
-        classes = tuple(label.split(_BETWEEN)) if label else ()
-        if kind == "undo":
-            yield picture, None
-        elif kind in ("label", "both", "neither", "skip"):
-            try:
-                sure = float(probability) if probability else None
-                yield picture, Answer(picture, cast(Kind, kind), classes, why, predicted, sure)
-            except ValueError:
-                continue
+    for number, line in enumerate(lines[1:], 2):
+        if line.strip(" \r"):
+            yield number, line.rstrip("\r")
+
+
+def _answer_of(row: Sequence[str]) -> tuple[str, Answer | None]:
+    """A picture and its answer, None for one that was taken back. Raises ValueError or UsageError for another row."""
+    if len(row) != len(HEADER):
+        raise ValueError(f"found {len(row)} cells")
+    picture, kind, label, why, predicted, probability = row[1:]
+    if kind == "undo":
+        return picture, None
+    if not picture or kind not in ("label", "both", "neither", "skip"):
+        raise ValueError(f"found {kind!r} for {picture!r}")
+    classes = tuple(valid_class(one) for one in label.split(_BETWEEN)) if label else ()
+    sure = float(probability) if probability else None
+    return picture, Answer(picture, cast(Kind, kind), classes, why, predicted, sure)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import ClassVar, Final
 
+from rich.cells import set_cell_size
 from rich.text import Text
 from textual import events, work
 from textual.app import App, ComposeResult
@@ -19,6 +20,7 @@ from edge_app.core.errors import EdgeError
 from edge_app.core.plain_text import plain
 from edge_app.core.types import Pixels
 from edge_app.library.annotation import Annotation, Asked
+from edge_app.library.labels import Kind
 from edge_app.tui.picture.curve import learning_curve
 from edge_app.tui.picture.terminal import ROOMY, Terminal
 from edge_app.tui.picture.widget import Picture
@@ -26,6 +28,10 @@ from edge_app.tui.picture.widget import Picture
 KEYS: Final = "123456789acdefghijklmoprtvwxyz"
 """The keys of the classes, in their order; the other letters are commands."""
 _BAR: Final = 10
+_NAME: Final = 16
+"""Cells of a class's name beside its bar, where there is room for both."""
+_FLAT: Final = 12
+"""Rows under which the classes need the room of the keys."""
 _WHY: Final = {
     "group": "typical of a large group",
     "doubt": "the head doubts what it is",
@@ -57,11 +63,15 @@ class AnnotateApp(App[None]):
 
     TITLE = "edge-app annotate"
     ENABLE_COMMAND_PALETTE = False
-    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (ROOMY[0], "-narrow"), (100, "-wide")]  # noqa: RUF012 - Textual's own way
+    HORIZONTAL_BREAKPOINTS = [(0, "-slim"), (40, "-tiny"), (ROOMY[0], "-narrow"), (100, "-wide")]  # noqa: RUF012 - Textual's own way
+    VERTICAL_BREAKPOINTS = [(0, "-flat"), (_FLAT, "-high")]  # noqa: RUF012
     CSS = """
     #side { width: 44; padding: 0 1; border-left: solid $primary; }
     .-narrow #side { width: 36; }
     .-tiny #side { width: 26; }
+    .-slim #side { width: 60%; padding: 0; }
+    .-flat #keys { display: none; }
+    .-flat #classes { margin-top: 0; }
     #question { height: auto; }
     #classes { height: auto; margin-top: 1; }
     #curve { height: auto; margin-top: 1; }
@@ -86,7 +96,9 @@ class AnnotateApp(App[None]):
         self.session, self._read, self._terminal = session, read, terminal
         self._asked: Asked | None = None
         self._looked = False
-        """Whether it was asked once what to ask about."""
+        """Whether it is known what is asked about, or that nothing is."""
+        self._seen = False
+        """Whether the picture that is asked about is on the screen: keys of classes are for nothing else."""
         self._both: list[str] | None = None
         """Classes chosen so far while several are; None: one key is an answer."""
 
@@ -109,9 +121,7 @@ class AnnotateApp(App[None]):
     async def ask(self) -> None:
         """Show the picture that is asked about now."""
         asked = await asyncio.to_thread(self.session.asked)
-        self._looked = True
         if asked is None or asked != self._asked:
-            self._asked = asked
             pixels = None
             if asked is not None:
                 try:
@@ -119,6 +129,8 @@ class AnnotateApp(App[None]):
                 except EdgeError as error:
                     self.notify(plain(str(error)), severity="warning", markup=False)
             self.query_one(Picture).show(pixels)
+            self._asked, self._seen = asked, pixels is not None
+        self._looked = True
         self._write()
         if asked is not None and not self.session.classes:
             self.action_new_class()
@@ -133,6 +145,10 @@ class AnnotateApp(App[None]):
         self._write()
         if self._asked is None:
             self.ask()
+
+    def on_resize(self) -> None:
+        """The classes have other room."""
+        self.call_after_refresh(self._write)
 
     def on_key(self, event: events.Key) -> None:
         """A key of a class is an answer, or one of several."""
@@ -158,7 +174,7 @@ class AnnotateApp(App[None]):
             return
         chosen, self._both = self._both, None
         if len(chosen) > 1:
-            self._tell(lambda: self.session.answer("both", *chosen))
+            self._tell("both", *chosen)
         elif chosen:
             self._answer(chosen[0])
         else:
@@ -166,11 +182,11 @@ class AnnotateApp(App[None]):
 
     def action_neither(self) -> None:
         """None of the classes."""
-        self._tell(lambda: self.session.answer("neither"))
+        self._tell("neither")
 
     def action_skip(self) -> None:
         """Somebody else may know."""
-        self._tell(lambda: self.session.answer("skip"))
+        self._tell("skip")
 
     def action_agree(self) -> None:
         """The likeliest class, or the label that is checked."""
@@ -189,7 +205,9 @@ class AnnotateApp(App[None]):
             return
         if picture is None:
             self.notify("there is no answer to take back", markup=False)
-        self.ask()
+        elif picture not in self.session.pictures:
+            self.notify(f"taken back: what was said of {plain(picture)}, which is not here", markup=False)
+        self._next()
 
     @work
     async def action_new_class(self) -> None:
@@ -206,20 +224,29 @@ class AnnotateApp(App[None]):
         self._write()
 
     def _answer(self, name: str) -> None:
-        self._tell(lambda: self.session.answer("label", name))
+        self._tell("label", name)
 
-    def _tell(self, say: Callable[[], None]) -> None:
+    def _tell(self, kind: Kind, *classes: str) -> None:
         """Answer, and go on; what cannot be written is told, and asked again."""
-        if self._asked is None:
+        asked = self._asked
+        if asked is None:  # a key that was pressed before the next picture is there says nothing of it
             return
         self._both = None
+        if not self._seen and kind != "skip":
+            self.notify("this picture cannot be shown: space passes over it", severity="warning", markup=False)
+            return
         try:
-            say()
+            self.session.answer(kind, *classes, of=asked.picture)
         except EdgeError as error:
             self.notify(plain(str(error)), severity="error", timeout=10, markup=False)
             return
         if self.session.wants_fit:
             self.fit()
+        self._next()
+
+    def _next(self) -> None:
+        """Go on to the next picture; until it is there, keys answer nothing."""
+        self._asked, self._looked = None, False
         self.ask()
 
     def _write(self) -> None:
@@ -248,12 +275,15 @@ class AnnotateApp(App[None]):
     def _class_lines(self) -> Text:
         likely = dict(self._asked.guesses) if self._asked is not None else {}
         counts, full = self.session.counts, "█" if self._terminal.unicode else "#"
+        room = self.query_one("#classes", Static).content_size.width or _NAME + _BAR + 8
+        bar = _BAR if room >= 2 * _NAME else _BAR // 2 if room >= _NAME + _BAR // 2 else 0
+        wide = max(3, min(_NAME, room - bar - 8))
         text = Text()
         for key, name in zip(KEYS, self.session.classes, strict=False):
             chosen = self._both is not None and name in self._both
             share = likely.get(name, 0.0)
-            text.append(f" {key} ", "bold reverse" if chosen else "bold").append(f"{plain(name)[:16]:<16} ")
-            text.append(f"{full * round(share * _BAR):<{_BAR}}", "green").append(f" {counts[name]:>3}\n", "dim")
+            text.append(f" {key} ", "bold reverse" if chosen else "bold").append(f"{set_cell_size(plain(name), wide)} ")
+            text.append(f"{full * round(share * bar):<{bar}}", "green").append(f" {counts[name]:>3}\n", "dim")
         if self._both is not None:
             text.append("several: their keys, then b", "bold yellow")
         return text

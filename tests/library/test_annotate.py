@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pty
 import shutil
+import signal
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -284,6 +290,26 @@ def test_a_picture_that_is_labelled_anew_leaves_the_folder_of_its_old_label(tmp_
     assert (into / "wasp" / "a.png").read_bytes() == b"mine" and len(list(pile.iterdir())) == 3
 
 
+def test_rows_that_somebody_spoiled_are_passed_over_and_named(tmp_path):
+    path = tmp_path / "labels.csv"
+    good = LabelFile(path, clock=lambda: 0.0)
+    for number in range(3):
+        good.add(Answer(f"{number}.png", "label", ("ant",)))
+    whole = path.read_bytes()
+    spoiled = [
+        b"t,9.png,label,../up,group,,", b"t,9.png,label,a\0b,group,,", b"t,9.png,label,\x1b[31m,group,,",
+        b"t,9.png,label,f\xfc,group,,", b"t,9.png,lable,ant,group,,", b"t;9.png;label;ant;group;;", b"t,9.png,label",
+        b"t,9.png,label,a\rb,group,,", b"t,9.png,label," + b"x" * 200_000 + b",group,,", b"t,,label,ant,group,,",
+        b"t,9.png,both,ant,group,,", b"t,9.png,label,ant,group,ant,often", b'"t,9.png,label,ant,group,,',
+    ]  # fmt: skip
+    path.write_bytes(whole + b"\n\r\n" + b"\n".join(spoiled))
+    labels = LabelFile(path)
+    assert labels.answers == good.answers and labels.strange == list(range(7, 7 + len(spoiled)))
+    for same in (whole.replace(b"\n", b"\r\n"), whole.replace(b"time,picture", b'"time","picture"', 1)):
+        path.write_bytes(same)
+        assert LabelFile(path).answers == good.answers and LabelFile(path).strange == []
+
+
 def test_what_was_taken_back_contradicts_nothing_and_a_spreadsheet_s_mark_is_no_stranger(tmp_path):
     path = tmp_path / "labels.csv"
     labels = LabelFile(path, clock=lambda: 0.0)
@@ -388,10 +414,9 @@ def test_the_app_asks_and_a_key_answers(tmp_path):
                 number = int(session.asked().picture.partition(".")[0])
                 await pilot.press(KEYS[truth[number]])
                 await pilot.pause(0.1)
-            await pilot.press("0")
-            await pilot.press("space")
-            await pilot.press("b", "1", "2", "b")
-            await pilot.pause(0.2)
+            for keys in ("0", ("space",), ("b", "1", "2", "b")):
+                await pilot.press(*keys)
+                await pilot.pause(0.2)
             assert dict(session.answered) == {"label": 12, "neither": 1, "skip": 1, "both": 1}
             await pilot.press("u")
             await pilot.pause(0.2)
@@ -405,6 +430,85 @@ def test_the_app_asks_and_a_key_answers(tmp_path):
 
     asyncio.run(play())
     assert len(shown) > 12
+
+
+def play(session, read, keys, size=(110, 34), terminal="truecolor"):
+    """Press keys, each after a moment unless they come in a tuple; what the side shows at the end, and the app."""
+
+    async def pressed():
+        app = AnnotateApp(session, read, Terminal(terminal))
+        async with app.run_test(size=size) as pilot:
+            await pilot.pause(0.3)
+            for one in keys:
+                await pilot.press(*([one] if isinstance(one, str) else one))
+                await pilot.pause(0.3)
+            side = {name: str(app.query_one(f"#{name}").render()) for name in ("question", "classes", "said")}
+            told = [str(one.message) for one in app._notifications]
+            return side | {"told": told, "width": app.query_one("#classes").content_size.width}
+
+    return asyncio.run(pressed())
+
+
+def test_a_key_that_is_pressed_before_the_next_picture_is_there_says_nothing_of_it(tmp_path):
+    features, truth = clouds(20)
+    session = session_over(tmp_path, truth, features)
+    shown = []
+
+    def read(name):
+        time.sleep(0.2 if shown else 0)
+        shown.append(name)
+        return np.full((40, 60, 3), 200, np.uint8)
+
+    play(session, read, [("1", "1", "2"), "2"])
+    assert len(session._labels.answers) == 2 and list(session._labels.answers) == shown[:2]
+    assert [one.classes for one in session._labels.answers.values()] == [("x",), ("y",)]
+
+
+def test_an_answer_for_another_picture_than_is_asked_about_is_not_written(tmp_path):
+    features, truth = clouds(20)
+    session = session_over(tmp_path, truth, features)
+    first = session.asked().picture
+    session.answer("label", "x", of="other.png")
+    assert not session.answered and session.asked().picture == first
+    session.answer("label", "x", of=first)
+    assert session.answered.total() == 1
+
+
+def test_a_picture_that_is_gone_is_passed_over_and_not_labelled(tmp_path):
+    features, truth = clouds(20)
+    session = session_over(tmp_path, truth, features)
+    gone = session.asked().picture
+
+    def read(name):
+        if name == gone:
+            raise EdgeError(f"{name} does not exist")
+        return np.full((40, 60, 3), 200, np.uint8)
+
+    told = play(session, read, ["1", "0", "space", "1"])["told"]
+    assert [(one.picture == gone, one.kind) for one in session._labels.answers.values()] == [
+        (True, "skip"), (False, "label"),
+    ]  # fmt: skip
+    assert any("space passes over it" in one for one in told)
+
+
+def test_what_is_taken_back_of_another_folder_is_told(tmp_path):
+    features, truth = clouds(20)
+    LabelFile(tmp_path / "labels.csv").add(Answer("far.png", "label", ("x",)))
+    told = play(session_over(tmp_path, truth, features), lambda name: np.zeros((9, 9, 3), np.uint8), ["u"])["told"]
+    assert any("far.png, which is not here" in one for one in told)
+
+
+@pytest.mark.parametrize("size", [(120, 40), (90, 24), (80, 24), (50, 20), (20, 5)])
+def test_every_class_has_a_line_of_its_own_in_every_terminal(tmp_path, size):
+    from rich.cells import cell_len
+
+    features, truth = clouds(20)
+    session = session_over(tmp_path, truth, features)
+    session.add_class("名前が長いクラスの名前です")
+    side = play(session, lambda name: np.full((40, 60, 3), 200, np.uint8), ["1"], size)
+    lines = side["classes"].splitlines()
+    assert len(lines) == 4 and max(map(cell_len, lines)) <= side["width"]
+    assert side["said"] == "1 answer"
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -470,6 +574,50 @@ def test_answers_of_another_pile_are_told(say, stripes, tmp_path):
     assert code == 2 and f"3 of 3 answers in {labels.path} are of pictures that are not here" in err
     code, out, err = say(*words, "--export", tmp_path / "made")
     assert (code, out) == (1, "") and "none can be exported: 3 gone" in err and not (tmp_path / "made").exists()
+
+
+def test_spoiled_rows_are_told_with_their_line(say, stripes, tmp_path):
+    labels = LabelFile(tmp_path / "labels.csv")
+    labels.add(Answer("across/1.png", "label", ("ant",)))
+    with labels.path.open("a") as file:
+        file.write("a;b;c\n")
+    code, _, err = say("annotate", stripes, "--output", labels.path, "--export", tmp_path / "made")
+    assert code == 0 and f"{labels.path}: 1 line is no answer and passed over, such as line 3" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_in_a_poor_terminal_a_signal_ends_it_with_its_code_and_nothing_odd_is_drawn(stripes, tmp_path, name, code):
+    root = Path(__file__).resolve().parents[2]
+    words = ["annotate", str(stripes / "across"), "--output", str(tmp_path / "l.csv"), "--classes", "a,b"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ |= {"TERM": "xterm-256color", "PYTHONPATH": str(root), "EDGE_APP_HOME": str(tmp_path / "home")}
+        os.environ |= {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        os.execv(sys.executable, [sys.executable, "-m", "edge_app", *words, "--embedder", "plain"])
+    said, killed, end_s = b"", False, time.monotonic() + 60
+    while time.monotonic() < end_s:
+        try:
+            said += os.read(terminal, 1 << 16)
+        except OSError:  # it has ended
+            break
+        if not killed and b"answers" in said:
+            killed = True
+            os.write(terminal, b"1")
+            while not (tmp_path / "l.csv").exists():
+                time.sleep(0.05)
+            os.kill(pid, getattr(signal, name))
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
+    assert b"Traceback" not in said and b"\\u" not in said and len(LabelFile(tmp_path / "l.csv").answers) == 1
+
+
+def test_a_terminal_that_cannot_draw_is_refused(say, stripes, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "dumb")
+    code, _, err = say("annotate", stripes, "--output", tmp_path / "labels.csv")
+    assert code == 2 and "cannot move its cursor" in err
 
 
 def test_misuse_is_one_line(say, stripes, tmp_path):
