@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 pytest.importorskip("torch")
 
 import torch
+from safetensors.torch import save_file
 
-from edge_app.core.errors import EdgeError, UsageError
+from edge_app.core.errors import EdgeError, ModelError, UsageError
 from edge_models.data.checks import scan
 from edge_models.data.made import mark_of, sources_of
-from edge_models.fitting.checkpoint import load_state
+from edge_models.fitting.checkpoint import load, load_state, save_state
 from edge_models.fitting.progress import Silence
 from edge_models.generate import adversarial, gan, sample
 from edge_models.generate.adversarial import to_range
@@ -199,6 +201,50 @@ def test_pictures_that_are_gone_are_told(squares, run_folder, tmp_path):
     with pytest.raises(UsageError, match="holds no generator"):
         sample.sample(SampleOptions(squares, tmp_path / "made"), Silence())
     assert [path.name for path in tmp_path.iterdir()] == ["fewer"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"weights": float("nan")}, "a weight is not a number"),
+        ({"weights": float("inf")}, "a weight is not a number"),
+        ({"size": float("inf")}, "cannot convert float infinity"),
+        ({"size": 64}, "Error.s. in loading"),
+        ({"learned": []}, "of the 0 pictures that the generator learned from 0 are in"),
+        ({"kept_out": ["x"]}, "of the 1 pictures that the generator never saw none is in"),
+        ({"classes": ["blue", "\x1b[31mred"]}, "the sub-folders of .* are blue, red; expected those that"),
+    ],
+)
+def test_a_run_whose_file_was_changed_makes_nothing_and_says_what_is_wrong(run_folder, tmp_path, change, said):
+    state = load_state(run_folder / gan.FILE)
+    if "weights" in change:
+        (name, first), *_ = state["weights"].items()
+        state["weights"] |= {
+            name: torch.where(torch.arange(first.numel()).view(first.shape) == 3, change["weights"], first)
+        }
+    else:
+        state |= change
+    (tmp_path / "run").mkdir()
+    save_state(tmp_path / "run" / gan.FILE, state)
+    with pytest.raises(UsageError, match=said):
+        sample.sample(SampleOptions(tmp_path / "run", tmp_path / "made"), Silence())
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_files_of_a_run_that_are_nested_for_ever_or_foreign_are_told(squares, run_folder, tmp_path):
+    shutil.copytree(run_folder, tmp_path / "run")
+    file, deep = tmp_path / "run" / gan.FILE, "[" * 100_000 + "]" * 100_000
+    save_file({"a": torch.zeros(1)}, file, {"edge_app.state": deep, "edge_app.checkpoint": deep})
+    for read in (load_state, load):
+        with pytest.raises(ModelError, match=r"cannot be read|is no training state"):
+            read(file)
+    for report in (deep, "[]", '{"classes": 3}'):
+        (tmp_path / "run" / gan.REPORT).write_text(report)
+        with pytest.raises(UsageError, match="is no report of this run"):
+            train(options(squares, tmp_path / "run", resume=True), Silence())
+    (tmp_path / "run" / "run.json").write_text(deep)
+    with pytest.raises(UsageError, match="holds no run to go on with"):
+        train(options(squares, tmp_path / "run", resume=True), Silence())
 
 
 def test_a_class_of_few_pictures_is_refused_before_anything_is_begun(tmp_path):

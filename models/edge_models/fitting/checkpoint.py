@@ -178,7 +178,7 @@ def load(path: Path) -> Checkpoint:
                 "attributes": tuple(typed(one, Attribute) for one in plain.get("attributes", ())),
             }
         )
-    except (json.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ModelError(f"the header of {path} cannot be read ({error})", expected="a checkpoint of ours") from error
 
 
@@ -205,7 +205,7 @@ def load_state(path: Path) -> dict[str, Any]:
                 remedy="train from the start",
             )
         state = _unpack(header["tree"], tensors)
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} is no training state ({error})", remedy="train from the start") from error
     if not isinstance(state, dict):
         raise ModelError(f"{path} is no training state", remedy="train from the start")

@@ -125,7 +125,7 @@ def begun_with(folder: Path) -> dict[str, Any]:
     path = folder / _RUN_FILE
     try:
         begun = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{folder} holds no run to go on with", remedy="leave --resume out") from error
     if not isinstance(begun, dict):
         raise UsageError(f"{path} holds no run's options", remedy="train into another folder")

@@ -5,6 +5,7 @@ Pictures are (N, 3, S, S) float32 in [-1, 1] here, on any device; whatever is ra
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -200,7 +201,9 @@ def learn(
         try:
             adversaries.load(state["adversaries"])
             told, first = list(state["told"]), int(state["step"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            if not told or not 0 < first <= steps:
+                raise ValueError(f"step {first}")
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as error:
             raise UsageError(
                 f"{path} cannot be gone on with ({str(error).splitlines()[0][:80]})",
                 remedy="train again into a new folder",
@@ -251,6 +254,14 @@ def close_run(run: Path, report: str, facts: Mapping[str, Any], network: str, st
     finish_run(run)
 
 
+def read_report(path: Path, build: Callable[[Any], Made]) -> Made:
+    """What `build` makes of the report that `close_run` wrote. Raises UsageError where another file stands there."""
+    try:
+        return build(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is no report of this run", remedy="train again into a new folder") from error
+
+
 def read_network(path: Path, kind: str, command: str, build: Callable[[Mapping[str, Any]], Made]) -> Made:
     """What `build` makes of the file that `close_run` wrote.
 
@@ -266,8 +277,11 @@ def read_network(path: Path, kind: str, command: str, build: Callable[[Mapping[s
     try:
         if state["kind"] != kind:
             raise ValueError(state["kind"])
+        weights = [one for one in dict(state["weights"]).values() if isinstance(one, Tensor)]
+        if not all(bool(torch.isfinite(one).all()) for one in weights):
+            raise ValueError("a weight is not a number")
         return build(state)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         why = str(error).splitlines()[0][:80]
         raise UsageError(f"{path} holds no {kind} of this version ({why})", remedy="train again") from error
 

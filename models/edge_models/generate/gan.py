@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +43,7 @@ from edge_models.generate.adversarial import (
     load_parts,
     optimizers_state,
     read_network,
+    read_report,
     spread,
     to_range,
 )
@@ -291,9 +291,10 @@ def train(options: GanOptions, progress: Progress) -> Trained:
 
 
 def _told(folder: Path) -> Trained:
-    told = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-    return Trained(folder / FILE, folder / REPORT, tuple(told["classes"]), sum(told["classes"].values()),
-                   tuple(told["looks"]), tuple(told["notes"]))  # fmt: skip
+    return read_report(folder / REPORT, lambda told: Trained(
+        folder / FILE, folder / REPORT, tuple(told["classes"]), sum(told["classes"].values()), tuple(told["looks"]),
+        tuple(told["notes"]),
+    ))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)

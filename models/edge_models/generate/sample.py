@@ -104,7 +104,18 @@ def sample(options: SampleOptions, progress: Progress) -> Sampled:
         folder = scan(root, tell=lambda done, total: progress.advance(done, f"of {total}"))
         found = find_again(folder, {"learned": drawer.learned, "kept out": drawer.kept_out})
         learned, kept = list(found.parts["learned"]), list(found.parts["kept out"])
-        if len(learned) < len(drawer.learned) or not kept or folder.classes != drawer.classes:
+        if folder.classes != drawer.classes:
+            raise UsageError(
+                f"the sub-folders of {root} are {', '.join(folder.classes)}",
+                expected=f"those that the generator learned from: {', '.join(drawer.classes)}",
+                remedy="name where they lie with --from",
+            )
+        if not kept:
+            raise UsageError(
+                f"of the {len(drawer.kept_out)} pictures that the generator never saw none is in {root}",
+                expected="some: they judge", remedy="name where they lie with --from",
+            )  # fmt: skip
+        if len(learned) < max(1, len(drawer.learned)):
             raise UsageError(
                 f"of the {len(drawer.learned)} pictures that the generator learned from {len(learned)} are in {root}",
                 expected="all of them: near-copies are found by them, and the others judge",

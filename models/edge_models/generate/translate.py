@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +39,7 @@ from edge_models.generate.adversarial import (
     optimizers_state,
     read_network,
     read_pool,
+    read_report,
     spread,
     to_range,
 )
@@ -284,9 +284,9 @@ def train(options: TranslateOptions, progress: Progress) -> Translated:
 
 
 def _told(folder: Path) -> Translated:
-    told = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-    return Translated(folder / FILE, folder / REPORT, tuple(told["looks"]), told["kept"], told["closed"],
-                      tuple(told["notes"]))  # fmt: skip
+    return read_report(folder / REPORT, lambda told: Translated(
+        folder / FILE, folder / REPORT, tuple(told["looks"]), told["kept"], told["closed"], tuple(told["notes"])
+    ))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
