@@ -11,6 +11,7 @@ import filecmp
 import itertools
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -211,7 +212,7 @@ def _claim(plan: Plan, out: Path) -> None:
             f"{out} holds a sift whose {differs} {'are' if differs == 'steps' else 'is'} "
             f"{' then '.join(was) if isinstance(was, tuple) else was}",
             expected="the same, to go on with it",
-            remedy=f"name another folder, or undo that one: edge-app sift --undo {out}",
+            remedy=f"name another folder, or undo that one: edge-app sift --undo {shlex.quote(str(out))}",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -79,7 +80,7 @@ def test_each_step_sees_what_the_last_left(say, pile, tmp_path, classifier):
 
 
 def test_the_same_command_goes_on_and_another_is_refused(say, pile, tmp_path):
-    out = tmp_path / "out"
+    out = tmp_path / "my out"
     assert say("sift", pile, "--into", out, "--step", "larger:100")[0] == 0
     shutil.copy(pile / "a.png", pile / "later.png")
     code, told, _ = say("sift", pile, "--into", out, "--step", "larger:100", "--json")
@@ -87,6 +88,7 @@ def test_the_same_command_goes_on_and_another_is_refused(say, pile, tmp_path):
     assert (code, told["pictures"], told["resumed"], told["kept"]) == (0, 5, 4, 3)
     code, _, err = say("sift", pile, "--into", out, "--step", "larger:10")
     assert code == 2 and "holds a sift whose steps are larger:100" in err
+    assert shlex.split(err)[-2:] == ["--undo", str(out)]  # as a shell takes what is copied from the line
     other = tmp_path / "mine"
     other.mkdir()
     (other / "letter.txt").write_text("hello")

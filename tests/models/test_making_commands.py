@@ -63,7 +63,7 @@ def test_a_translator_from_its_words_to_its_pictures(pictures, tmp_path, capsys)
 
 def test_a_generator_from_its_words_to_its_pictures(pictures, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sample, "create_backbone", lambda name: create_backbone("small-resnet-8"))
-    run, out = str(tmp_path / "run"), tmp_path / "out"
+    run, out = str(tmp_path / "run"), tmp_path / "my out"
     words = ["generate", "train", str(pictures), "--output", run, "--size", "16", "--steps", "2", "--batch-size", "4",
              "--device", "cpu"]  # fmt: skip
     assert main(words) == 0
@@ -71,6 +71,7 @@ def test_a_generator_from_its_words_to_its_pictures(pictures, tmp_path, capsys, 
     assert main(["generate", "sample", run, "--output", str(out), "--count", "3"]) == 0
     told = capsys.readouterr().out
     assert f"6 pictures in {out}" in told and "KID " in told and "95 % interval" in told
+    assert f"next: edge-app train classifier '{out / 'pictures'}' --output RUN" in told
     assert len(list((out / "pictures").rglob("*.png"))) == 6
 
 

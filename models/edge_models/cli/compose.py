@@ -13,6 +13,7 @@ from edge_app.cli import options
 from edge_app.cli.parameters import Argument, Arguments, Command, Option
 from edge_app.core.counts import counted
 from edge_models.cli.progress import TrainingProgress
+from edge_models.cli.words import next_training
 from edge_models.generate.compose import Composed, ComposeOptions, compose
 
 _MORE = """\
@@ -78,7 +79,7 @@ def _lines(made: Composed) -> list[str]:
     return [
         *made.notes,
         f"{counted(made.pictures, 'picture')} in {made.folder}{fonts}: {counts}",
-        f"next: edge-app train classifier {made.folder / 'pictures'} --output RUN, real pictures beside to judge",
+        next_training(made.folder / "pictures"),
     ]
 
 

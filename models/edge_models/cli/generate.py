@@ -12,6 +12,7 @@ from edge_app.core.counts import counted
 from edge_models.cli.fields import parameters
 from edge_models.cli.progress import TrainingProgress
 from edge_models.cli.torch_side import LOADING, require, stopped
+from edge_models.cli.words import next_training
 from edge_models.data.class_folders import look
 from edge_models.fitting.options import chosen
 from edge_models.generate.options import GanOptions, SampleOptions
@@ -84,7 +85,7 @@ def run_sample(args: Arguments) -> int:
         f"ones have {made.kid_of_real[0]:.3f} ({made.kid_of_real[1]:.3f})",
         f"a linear head names {made.accuracy:.1%} of them, and {made.accuracy_with_made:.1%} where it learns from made "
         f"ones too: {100 * gain.value:+.1f} points, 95 % interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f}",
-        f"next: edge-app train classifier {made.folder / 'pictures'} --output RUN, real pictures beside to judge",
+        next_training(made.folder / "pictures"),
     ):
         options.say(line)
     return 0

@@ -13,6 +13,7 @@ from edge_app.core.counts import counted
 from edge_models.cli.fields import parameters
 from edge_models.cli.progress import TrainingProgress
 from edge_models.cli.torch_side import LOADING, require, stopped
+from edge_models.cli.words import next_training
 from edge_models.fitting.options import chosen
 from edge_models.generate.options import TranslateOptions
 
@@ -81,8 +82,7 @@ def run_apply(args: Arguments) -> int:
         options.print_json(asdict(made) | {"folder": str(made.folder)})
         return 0
     kept = f", {counted(made.boxes, 'box', 'boxes')} as they were" if made.boxes else ""
-    for line in (*made.notes, f"{counted(made.pictures, 'picture')} in {made.folder}{kept}",
-                 f"next: edge-app train classifier {made.folder / 'pictures'} --output RUN, real pictures beside to "
-                 "judge"):  # fmt: skip
+    summary = f"{counted(made.pictures, 'picture')} in {made.folder}{kept}"
+    for line in (*made.notes, summary, next_training(made.folder / "pictures")):
         options.say(line)
     return 0
