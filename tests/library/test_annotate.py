@@ -211,11 +211,17 @@ def test_answers_are_read_back_and_the_last_counts(tmp_path):
     assert path.read_text().splitlines()[1] == '1970-01-01T00:00:00Z,"a,1.jpg",label,ant,group,,'
 
 
+def three_ants(path):
+    """A file of labels with three answers."""
+    labels = LabelFile(path, clock=lambda: 0.0)
+    for number in range(3):
+        labels.add(Answer(f"{number}.jpg", "label", ("ant",)))
+    return labels
+
+
 def test_a_file_cut_off_anywhere_loses_at_most_the_row_that_was_being_written(tmp_path):
     path = tmp_path / "labels.csv"
-    whole = LabelFile(path, clock=lambda: 0.0)
-    for number in range(3):
-        whole.add(Answer(f"{number}.jpg", "label", ("ant",)))
+    three_ants(path)
     content = path.read_bytes()
     rows = [i + 1 for i, byte in enumerate(content) if byte == 10]
     for cut in range(rows[0], len(content)):
@@ -294,9 +300,7 @@ def test_a_picture_that_is_labelled_anew_leaves_the_folder_of_its_old_label(tmp_
 
 def test_rows_that_somebody_spoiled_are_passed_over_and_named(tmp_path):
     path = tmp_path / "labels.csv"
-    good = LabelFile(path, clock=lambda: 0.0)
-    for number in range(3):
-        good.add(Answer(f"{number}.png", "label", ("ant",)))
+    good = three_ants(path)
     whole = path.read_bytes()
     spoiled = [
         b"t,9.png,label,../up,group,,", b"t,9.png,label,a\0b,group,,", b"t,9.png,label,\x1b[31m,group,,",

@@ -19,13 +19,9 @@ from edge_models.data.likeness import Thumbnail, thumbnail_of
 from edge_models.fitting.progress import Progress
 
 
-def pixels_hash(pixels: Pixels) -> str:
-    """SHA-256 of a picture's pixels: the same for another name, and for another file that keeps every pixel."""
-    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
-
-
-def distinct_pictures(root: Path, least: int, progress: Progress) -> Iterator[tuple[Path, str, Pixels]]:
-    """Every picture below a folder with the hash of its pixels, each content once.
+def distinct_pictures(root: Path, least: int, progress: Progress) -> Iterator[tuple[Path, Pixels]]:
+    """Every picture below a folder, each content once: the same pixels under another name, or in a file that keeps
+    every one of them, are a repeat.
 
     What cannot be read is told and left out, and so are repeats. Raises UsageError behind the last one where fewer than
     `least` came.
@@ -38,10 +34,10 @@ def distinct_pictures(root: Path, least: int, progress: Progress) -> Iterator[tu
         except MediaError as error:
             unreadable.append(error.found)
         else:
-            content = pixels_hash(pixels)
+            content = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
             if content not in known:
                 known.add(content)
-                yield path, content, pixels
+                yield path, pixels
         if done % 64 == 0 or done == len(found):
             progress.advance(done)
     if unreadable:

@@ -60,7 +60,7 @@ def read_pool(root: Path, size: int, least: int, progress: Progress) -> Pool:
     """Every picture below a folder; see `edge_models.data.pool.distinct_pictures`."""
     files: list[Path] = []
     seen: list[Pixels] = []
-    for path, _, pixels in distinct_pictures(root, least, progress):
+    for path, pixels in distinct_pictures(root, least, progress):
         files.append(path)
         seen.append(resize(pixels, size, size))
     return Pool(tuple(files), tuple(map(sha256_of_file, files)), as_tensor(seen))

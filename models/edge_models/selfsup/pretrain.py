@@ -138,7 +138,7 @@ class _Pool:
 
 def _read_pool(root: Path, progress: Progress, apart: Seen | None) -> _Pool:
     files, thumbnails = list[Path](), list[Thumbnail]()
-    for path, _, pixels in distinct_pictures(root, _LEAST_POOL, progress):
+    for path, pixels in distinct_pictures(root, _LEAST_POOL, progress):
         files.append(path)
         thumbnails.append(thumbnail_of(pixels))
     seen = Seen([sha256_of_file(path) for path in files], thumbnails)
